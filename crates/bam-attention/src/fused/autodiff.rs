@@ -1,0 +1,65 @@
+//! The fused operation as one step of Burn's autodiff graph.
+
+use super::{FusedAttention, FusedKernel, Operands, Plan, Posterior};
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+
+#[derive(Debug)]
+struct AttentionStep;
+
+impl<B: FusedKernel> Backward<B, 5> for AttentionStep {
+    type State = (Operands<B>, Posterior<B>, Plan);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 5>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (operands, posterior, plan) = ops.state;
+        let out_gradient = gradients.consume::<B>(&ops.node);
+        let of = B::backward(&operands, &posterior, out_gradient, &plan);
+        let computed = [of.q, of.k, of.v, of.ln_weights, of.temperature];
+        for (parent, gradient) in ops.parents.into_iter().zip(computed) {
+            if let Some(node) = parent {
+                gradients.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+impl<B: FusedKernel, C: CheckpointStrategy> FusedAttention for Autodiff<B, C> {
+    fn fused_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        ln_weights: FloatTensor<Self>,
+        temperature: FloatTensor<Self>,
+        plan: Plan,
+    ) -> FloatTensor<Self> {
+        let nodes = [
+            q.node(),
+            k.node(),
+            v.node(),
+            ln_weights.node(),
+            temperature.node(),
+        ];
+        let operands = Operands::<B> {
+            q: q.into_primitive(),
+            k: k.into_primitive(),
+            v: v.into_primitive(),
+            ln_weights: ln_weights.into_primitive(),
+            temperature: temperature.into_primitive(),
+        };
+        let posterior = B::forward(&operands, &plan);
+        let out = posterior.out.clone();
+        match AttentionStep.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(step) => step.finish((operands, posterior, plan), out),
+            OpsKind::UnTracked(step) => step.finish(out),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Attention under a positional prior, as **one operation** on [Burn](https://burn.dev) tensors.
+//!
+//! Additive attention scores are a product of probabilities: position is the **prior**, content the
+//! **likelihood**, the attention row the **posterior** (Bayesian Attention Mechanism,
+//! arXiv 2505.22842, Theorem 1):
+//!
+//! ```text
+//! p(j | i) = exp( τ_i · ( q_i·k_j/√D + ln w_h(j − i) ) ) / evidence_i        out_i = Σ_j p(j | i) · v_j
+//! ```
+//!
+//! Every stationary prior is *one number per head and lag*, so a [`LogPrior`] is a tensor
+//! `[heads, lags]`: memory `O(H·N)`, never a `[query, key]` bias. [`attend`] is the only entry.
+//! It is differentiable in `q`, `k`, `v`, the log-prior and the temperature.
+//!
+//! # Should I use this?
+//!
+//! Yes, if you want NoPE, ALiBi, a learned generalised Gaussian prior or any other log-weight by
+//! lag in a Burn model, with exact gradients and long rows on a CPU. No, if a plain causal softmax
+//! is enough for you: `burn::tensor::module::attention` has that.
+//!
+//! # Example
+//!
+//! ```
+//! use bam_attention::{attend, log_prior, Implementation, LogPrior, Lags, Options};
+//! use burn::tensor::{Device, Distribution, Tensor};
+//!
+//! let device = Device::flex().autodiff();
+//! let [batch, heads, length, dim] = [2, 4, 100, 16];
+//! let input = || Tensor::<4>::random([batch, heads, length, dim], Distribution::Default, &device);
+//! let (q, k, v) = (input().require_grad(), input(), input());
+//!
+//! // ALiBi's slopes as a learnable Laplace prior.
+//! let slopes = bam_prior::alibi_slopes(heads)?;
+//! let slopes: Vec<f32> = slopes.into_iter().map(|m| m as f32).collect();
+//! let theta = Tensor::<1>::from_floats(slopes.as_slice(), &device).log().require_grad();
+//! let lags = Lags::causal(length);
+//! let prior = LogPrior::new(log_prior::laplace::ln_weight(theta.clone(), &lags), lags)?;
+//!
+//! let options = Options::causal(Implementation::Fused);
+//! let out = attend(q.clone(), k, v, &prior, &options)?;
+//! let gradients = out.sum().backward();
+//! assert_eq!(theta.grad(&gradients).unwrap().dims(), [heads]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![warn(missing_docs)]
+
+mod attend;
+mod error;
+mod fused;
+pub mod log_prior;
+mod mask;
+mod position;
+mod reference;
+mod temperature;
+pub mod testing;
+
+pub use attend::{Implementation, Options, attend};
+pub use error::AttentionError;
+pub use log_prior::LogPrior;
+pub use mask::Documents;
+pub use position::{Lags, Visibility};
+pub use temperature::{Temperature, TemperatureScope, scalable_softmax};

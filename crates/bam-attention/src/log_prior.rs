@@ -1,0 +1,191 @@
+//! Log-weights per head and lag, as tensors: every family of [`bam_prior`], differentiable.
+//!
+//! The operation needs the prior only up to a constant per row, so a family is its unnormalised
+//! log-weight `ln w_h(d)` of the lag `d`. **Adding a family** is one file here that implements
+//! [`Family`] and one line in [`FAMILIES`].
+//!
+//! Parameters are unconstrained (`θ`), one row per head; each family's file names its maps.
+
+use crate::{AttentionError, Lags};
+use bam_prior::Prior;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+pub mod gaussian;
+pub mod generalized_gaussian;
+pub mod kerple_log;
+pub mod kerple_power;
+pub mod laplace;
+pub mod laplace_slab;
+pub mod student_t;
+pub mod t5_buckets;
+pub mod table;
+pub mod uniform;
+
+/// The prior of one call: a log-weight per head and lag.
+#[derive(Clone, Debug)]
+pub struct LogPrior {
+    ln_weights: Tensor<2>,
+    lags: Lags,
+}
+
+impl LogPrior {
+    /// `ln_weights` is `[heads, lags]`, column `c` holding the lag `lags.first() + c`.
+    ///
+    /// # Errors
+    /// If the tensor has another number of columns than there are lags.
+    pub fn new(ln_weights: Tensor<2>, lags: Lags) -> Result<Self, AttentionError> {
+        let [heads, columns] = ln_weights.dims();
+        if columns != lags.count() {
+            return Err(AttentionError::Shape {
+                what: "log-prior",
+                expected: format!("[heads, {}]", lags.count()),
+                got: format!("[{heads}, {columns}]"),
+            });
+        }
+        Ok(Self { ln_weights, lags })
+    }
+
+    /// The uniform prior (NoPE): `ln w = 0`.
+    #[must_use]
+    pub fn uniform(heads: usize, lags: Lags, device: &Device) -> Self {
+        Self {
+            ln_weights: Tensor::zeros([heads, lags.count()], device),
+            lags,
+        }
+    }
+
+    /// `[heads, lags]`.
+    #[must_use]
+    pub fn ln_weights(&self) -> &Tensor<2> {
+        &self.ln_weights
+    }
+
+    /// The lag of every column.
+    #[must_use]
+    pub fn lags(&self) -> &Lags {
+        &self.lags
+    }
+}
+
+/// The heads and lags that a family is evaluated on.
+#[derive(Clone, Debug)]
+pub struct LagGrid {
+    /// Number of heads.
+    pub heads: usize,
+    /// The lags.
+    pub lags: Lags,
+    /// Where the result lives.
+    pub device: Device,
+}
+
+impl LagGrid {
+    /// The lags as `[1, lags]`.
+    fn lags(&self) -> Tensor<2> {
+        let values: Vec<f32> = self.lags.iter().map(|lag| lag as f32).collect();
+        Tensor::from_data(
+            TensorData::new(values, [1, self.lags.count()]),
+            &self.device,
+        )
+    }
+
+    /// `|d|` as `[1, lags]`.
+    fn distances(&self) -> Tensor<2> {
+        self.lags().abs()
+    }
+
+    /// Reads a table `[heads, width]` at `entry(lag)` for every lag: `[heads, lags]`.
+    fn look_up(&self, table: Tensor<2>, entry: impl Fn(i64) -> usize) -> Tensor<2> {
+        let entries: Vec<i32> = self.lags.iter().map(|lag| entry(lag) as i32).collect();
+        let entries = TensorData::new(entries, [self.lags.count()]);
+        table.select(1, Tensor::<1, Int>::from_data(entries, &self.device))
+    }
+}
+
+/// What a parameter does to the prior; training gives each role a learning rate of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Where the prior peaks.
+    Location,
+    /// How fast it falls.
+    Scale,
+    /// How its tail bends.
+    Shape,
+}
+
+/// One parameter of a family, before it is constrained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParameterSpec {
+    /// The name in checkpoints.
+    pub name: &'static str,
+    /// What it does.
+    pub role: Role,
+    /// Numbers per head: 1, or the size of a table.
+    pub width: usize,
+    /// Starting values, `heads × width`, row after row.
+    pub initial: Vec<f64>,
+}
+
+/// A family of priors whose parameters can be learned.
+pub trait Family: std::fmt::Debug + Send + Sync {
+    /// Its name in recipes and checkpoints.
+    fn name(&self) -> &'static str;
+
+    /// Its parameters with starting values for `heads` heads. Where the family can, it starts as
+    /// ALiBi, with its slopes.
+    fn parameters(&self, heads: usize) -> Vec<ParameterSpec>;
+
+    /// `ln w_h(d)` for every head and lag.
+    ///
+    /// # Shapes
+    /// - `theta`: per parameter `[heads, width]`, in the order of [`Family::parameters`]
+    /// - result: `[heads, lags]`
+    fn ln_weight(&self, theta: &[Tensor<2>], grid: &LagGrid) -> Tensor<2>;
+
+    /// One head's prior as a distribution, for inspection.
+    ///
+    /// # Errors
+    /// If the parameters are not finite.
+    fn prior(&self, theta: &[Vec<f64>]) -> Result<Prior, bam_prior::Error>;
+}
+
+/// Every family that has a tensor form.
+pub const FAMILIES: [&dyn Family; 10] = [
+    &uniform::Uniform,
+    &laplace::Laplace,
+    &gaussian::Gaussian,
+    &generalized_gaussian::GeneralizedGaussian,
+    &kerple_log::KerpleLog,
+    &kerple_power::KerplePower,
+    &student_t::StudentT,
+    &t5_buckets::T5Buckets,
+    &table::Table,
+    &laplace_slab::LaplaceSlab,
+];
+
+/// The family of that name.
+#[must_use]
+pub fn family(name: &str) -> Option<&'static dyn Family> {
+    FAMILIES.into_iter().find(|family| family.name() == name)
+}
+
+/// ALiBi's slopes as starting values, mapped by `map`.
+fn from_slopes(heads: usize, map: impl Fn(f64) -> f64) -> Vec<f64> {
+    bam_prior::alibi_slopes(heads)
+        .map(|slopes| slopes.into_iter().map(map).collect())
+        .unwrap_or_default()
+}
+
+/// A parameter of one number per head.
+fn scalar(name: &'static str, role: Role, initial: Vec<f64>) -> ParameterSpec {
+    ParameterSpec {
+        name,
+        role,
+        width: 1,
+        initial,
+    }
+}
+
+/// `μ = 2·sinh(θ) = e^θ − e^−θ`.
+fn location(theta: Tensor<2>) -> Tensor<2> {
+    theta.clone().exp() - theta.neg().exp()
+}

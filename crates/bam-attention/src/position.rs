@@ -1,0 +1,161 @@
+//! Where tokens are: the only file that subtracts positions.
+//!
+//! A **lag** is key position − query position, so a causal row sees lags ≤ 0. Query row `i` stands
+//! at position `offset + i` among the keys; the offset is the number of keys in the cache before it.
+
+use std::ops::Range;
+
+/// Which keys a row may see, by position alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// Its own position and everything before it.
+    Causal,
+    /// Every key, before and after.
+    Full,
+}
+
+/// A contiguous range of lags, the columns of a [`LogPrior`](crate::LogPrior).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lags {
+    first: i64,
+    count: usize,
+}
+
+impl Lags {
+    /// The lags `-(keys - 1) ..= 0` of causal rows over `keys` keys.
+    #[must_use]
+    pub fn causal(keys: usize) -> Self {
+        Self {
+            first: 1 - keys as i64,
+            count: keys,
+        }
+    }
+
+    /// The lags `-(queries - 1) ..= keys - 1` of rows that see both ways.
+    #[must_use]
+    pub fn full(queries: usize, keys: usize) -> Self {
+        Self {
+            first: 1 - queries as i64,
+            count: (queries + keys).saturating_sub(1),
+        }
+    }
+
+    /// `count` lags from `first` on.
+    #[must_use]
+    pub fn starting_at(first: i64, count: usize) -> Self {
+        Self { first, count }
+    }
+
+    /// Smallest lag, that of column 0.
+    #[must_use]
+    pub fn first(&self) -> i64 {
+        self.first
+    }
+
+    /// Largest lag, that of the last column.
+    #[must_use]
+    pub fn last(&self) -> i64 {
+        self.first + self.count as i64 - 1
+    }
+
+    /// Number of lags.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The lag of every column, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = i64> + '_ {
+        self.first..self.first + self.count as i64
+    }
+}
+
+/// The positions of one call: how many queries and keys there are and how they lie to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Positions {
+    pub queries: usize,
+    pub keys: usize,
+    /// Position of query row 0 among the keys.
+    pub offset: usize,
+    pub visibility: Visibility,
+    /// Keys at this distance or farther are hidden.
+    pub horizon: Option<usize>,
+}
+
+impl Positions {
+    /// The keys that row `i` may see, by position alone. Empty where the horizon or the keys end.
+    pub fn visible_keys(&self, row: usize) -> Range<usize> {
+        let position = self.offset + row;
+        let before = match self.horizon {
+            Some(horizon) => (position + 1).saturating_sub(horizon),
+            None => 0,
+        };
+        let end = match (self.visibility, self.horizon) {
+            (Visibility::Causal, _) => (position + 1).min(self.keys),
+            (Visibility::Full, Some(horizon)) => (position + horizon).min(self.keys),
+            (Visibility::Full, None) => self.keys,
+        };
+        before.min(end)..end
+    }
+
+    /// The column of the lag between row `i` and key 0. Key `j` is `j` columns further.
+    ///
+    /// Negative where `lags` does not reach back to key 0; the columns of visible keys are not.
+    pub fn column_of_first_key(&self, row: usize, lags: &Lags) -> i64 {
+        -((self.offset + row) as i64) - lags.first
+    }
+
+    /// The range of lags that occur between a row and a key it may see: `(first, last)`.
+    pub fn needed_lags(&self) -> (i64, i64) {
+        let last_position = (self.offset + self.queries - 1) as i64;
+        let reach = self.horizon.map_or(i64::MAX, |horizon| horizon as i64 - 1);
+        let first = (-last_position).max(-reach);
+        let last = match self.visibility {
+            Visibility::Causal => 0,
+            Visibility::Full => (self.keys as i64 - 1 - self.offset as i64).min(reach),
+        };
+        (first.min(last), last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Visible keys and columns against the definition, key by key.
+    #[test]
+    fn rows_see_what_the_definition_says() {
+        for visibility in [Visibility::Causal, Visibility::Full] {
+            for horizon in [None, Some(1), Some(3), Some(100)] {
+                for (queries, keys, offset) in [(1, 1, 0), (5, 5, 0), (3, 9, 6), (2, 9, 4)] {
+                    let positions = Positions {
+                        queries,
+                        keys,
+                        offset,
+                        visibility,
+                        horizon,
+                    };
+                    let lags = Lags::full(keys, keys);
+                    for row in 0..queries {
+                        let position = (offset + row) as i64;
+                        let expected: Vec<usize> = (0..keys)
+                            .filter(|&key| {
+                                let lag = key as i64 - position;
+                                (visibility == Visibility::Full || lag <= 0)
+                                    && horizon.is_none_or(|reach| lag.unsigned_abs() < reach as u64)
+                            })
+                            .collect();
+                        assert_eq!(positions.visible_keys(row).collect::<Vec<_>>(), expected);
+                        let (first, last) = positions.needed_lags();
+                        for key in expected {
+                            let column = positions.column_of_first_key(row, &lags) + key as i64;
+                            let lag = lags.iter().nth(column as usize).unwrap();
+                            assert_eq!(lag, key as i64 - position);
+                            assert!((first..=last).contains(&lag));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

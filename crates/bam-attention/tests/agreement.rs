@@ -1,0 +1,145 @@
+//! Every implementation against the definition in `f64`, at awkward sizes, with every option.
+//!
+//! The tolerance is derived: the error that the reference makes in the same precision, times a
+//! small factor, and never less than the rounding of a result of that size.
+
+use bam_attention::Implementation::{Fused, Reference};
+use bam_attention::testing::{Case, Shape, oracle};
+use burn::tensor::Device;
+
+fn largest_error(case: &Case, implementation: bam_attention::Implementation) -> f64 {
+    let tensors = case.tensors(&Device::flex());
+    let got = case.attend(&tensors, implementation).unwrap().into_data();
+    let expected = oracle(case);
+    let got = got.as_slice::<f32>().unwrap();
+    assert_eq!(got.len(), expected.len());
+    assert!(got.iter().all(|x| x.is_finite()), "a value is not finite");
+    got.iter()
+        .zip(&expected)
+        .map(|(got, expected)| (f64::from(*got) - expected).abs())
+        .fold(0.0, f64::max)
+}
+
+/// Both implementations are right, and neither by accident: a case whose `what` was changed has to
+/// be told apart by the same measure.
+fn assert_agreement(case: &Case, name: &str) {
+    let reference = largest_error(case, Reference);
+    let fused = largest_error(case, Fused);
+    assert!(
+        reference < 2e-5,
+        "{name}: the reference is off by {reference:e}"
+    );
+    let tolerance = 4.0 * reference.max(f64::from(f32::EPSILON) * 3.0);
+    assert!(
+        fused <= tolerance,
+        "{name}: off by {fused:e}, allowed {tolerance:e}"
+    );
+}
+
+const SHAPES: [[usize; 6]; 14] = [
+    // batch, heads, key heads, queries, keys, dim
+    [1, 1, 1, 1, 1, 1],
+    [2, 3, 3, 2, 2, 5],
+    [1, 6, 2, 63, 63, 16],
+    [2, 3, 1, 65, 65, 17],
+    [1, 2, 2, 100, 100, 64],
+    [1, 1, 1, 257, 257, 32],
+    [1, 3, 3, 1, 257, 16],
+    [2, 2, 1, 5, 130, 24],
+    [1, 1, 1, 128, 192, 128],
+    [3, 1, 1, 64, 64, 8],
+    [1, 6, 3, 66, 67, 33],
+    [1, 1, 1, 2, 2000, 16],
+    [1, 2, 1, 300, 2000, 16],
+    [16, 1, 1, 3, 3, 4],
+];
+
+fn cases() -> impl Iterator<Item = (String, Case)> {
+    SHAPES.into_iter().enumerate().map(|(seed, s)| {
+        let [batch, heads, key_heads, queries, keys, dim] = s;
+        let shape = Shape {
+            batch,
+            heads,
+            key_heads,
+            queries,
+            keys,
+            dim,
+        };
+        (format!("{s:?}"), Case::random(&shape, seed as u64))
+    })
+}
+
+#[test]
+fn causal() {
+    cases().for_each(|(name, case)| assert_agreement(&case, &name));
+}
+
+#[test]
+fn both_ways() {
+    cases().for_each(|(name, case)| assert_agreement(&case.full(), &name));
+}
+
+#[test]
+fn horizon() {
+    for horizon in [1, 2, 64, 100, 5000] {
+        cases().for_each(|(name, case)| {
+            assert_agreement(&case.clone().with_horizon(horizon), &name);
+            assert_agreement(&case.full().with_horizon(horizon), &name);
+        });
+    }
+}
+
+#[test]
+fn documents_and_padding() {
+    for count in [1, 3, 9] {
+        cases().for_each(|(name, case)| {
+            assert_agreement(&case.clone().with_documents(count), &name);
+            assert_agreement(&case.full().with_documents(count), &name);
+        });
+    }
+}
+
+#[test]
+fn documents_in_any_order() {
+    let shape = Shape {
+        batch: 2,
+        heads: 2,
+        key_heads: 1,
+        queries: 150,
+        keys: 150,
+        dim: 16,
+    };
+    let mut case = Case::random(&shape, 77);
+    let ids: Vec<i32> = (0..300).map(|i| (i * i % 7) - 3).collect();
+    case.documents = Some((ids.clone(), ids));
+    assert_agreement(&case, "scattered documents");
+}
+
+#[test]
+fn temperature() {
+    for on_prior in [false, true] {
+        cases().for_each(|(name, case)| {
+            assert_agreement(&case.with_temperature(on_prior).with_documents(2), &name);
+        });
+    }
+}
+
+/// A row that sees one key has the posterior 1 on it, whatever the temperature: `ln 1 = 0`.
+#[test]
+fn one_key_has_weight_one() {
+    let shape = Shape {
+        batch: 1,
+        heads: 1,
+        key_heads: 1,
+        queries: 3,
+        keys: 3,
+        dim: 2,
+    };
+    let mut case = Case::random(&shape, 5);
+    case.temperature = Some((vec![0.0, 3.0, -2.0], true));
+    let out = case
+        .attend(&case.tensors(&Device::flex()), Fused)
+        .unwrap()
+        .into_data();
+    assert_eq!(out.as_slice::<f32>().unwrap()[..2], case.v[..2]);
+}

@@ -1,0 +1,193 @@
+//! Gradients: the reference's against finite differences of the `f64` oracle, the fused ones
+//! against the reference's, and the same bits for any number of threads.
+
+use bam_attention::Implementation::{self, Fused, Reference};
+use bam_attention::testing::{Case, Shape, Tensors, oracle, signed_numbers};
+use burn::tensor::{Device, Tensor, TensorData};
+
+const NAMES: [&str; 5] = ["q", "k", "v", "ln_weights", "temperature"];
+
+/// Gradients of `Σ out·weights` by q, k, v, log-prior and temperature.
+fn gradients(case: &Case, implementation: Implementation) -> [Vec<f32>; 5] {
+    let device = Device::flex().autodiff();
+    let Tensors {
+        q,
+        k,
+        v,
+        ln_weights,
+        temperature,
+    } = case.tensors(&device);
+    let tensors = Tensors {
+        q: q.require_grad(),
+        k: k.require_grad(),
+        v: v.require_grad(),
+        ln_weights: ln_weights.require_grad(),
+        temperature: temperature.require_grad(),
+    };
+    let out = case.attend(&tensors, implementation).unwrap();
+    let weights = TensorData::new(loss_weights(case), out.dims());
+    let gradients = (out * Tensor::from_data(weights, &device)).sum().backward();
+    let Tensors {
+        q,
+        k,
+        v,
+        ln_weights,
+        temperature,
+    } = tensors;
+    let values = |data: Option<TensorData>| {
+        data.map_or(Vec::new(), |data| data.as_slice::<f32>().unwrap().to_vec())
+    };
+    [
+        values(q.grad(&gradients).map(Tensor::into_data)),
+        values(k.grad(&gradients).map(Tensor::into_data)),
+        values(v.grad(&gradients).map(Tensor::into_data)),
+        values(ln_weights.grad(&gradients).map(Tensor::into_data)),
+        values(temperature.grad(&gradients).map(Tensor::into_data)),
+    ]
+}
+
+fn loss_weights(case: &Case) -> Vec<f32> {
+    signed_numbers(case.batch * case.heads * case.queries * case.dim, 1.0, 1234)
+}
+
+/// Relative to the gradient's norm; where that vanishes (rows of one key), to the size of the terms
+/// that cancel.
+fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(got.len(), expected.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(
+        &mut got
+            .iter()
+            .zip(expected)
+            .map(|(a, b)| f64::from(*a) - f64::from(*b)),
+    );
+    difference / norm(&mut expected.iter().map(|x| f64::from(*x))).max(1e-2)
+}
+
+fn shape(s: [usize; 6]) -> Shape {
+    let [batch, heads, key_heads, queries, keys, dim] = s;
+    Shape {
+        batch,
+        heads,
+        key_heads,
+        queries,
+        keys,
+        dim,
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (seed, s) in [
+        [1, 1, 1, 1, 1, 1],
+        [2, 3, 1, 2, 2, 5],
+        [1, 6, 2, 63, 63, 16],
+        [2, 3, 3, 65, 65, 17],
+        [2, 2, 1, 5, 130, 24],
+        [1, 1, 1, 257, 257, 64],
+        [1, 2, 1, 300, 500, 16],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let case = Case::random(&shape(s), seed as u64);
+        cases.push(case.clone());
+        cases.push(case.clone().full());
+        cases.push(case.clone().with_horizon(20).with_temperature(true));
+        cases.push(case.clone().with_documents(3).with_temperature(true));
+        cases.push(case.with_documents(3).with_temperature(false));
+    }
+    cases
+}
+
+#[test]
+fn fused_equal_the_references() {
+    for (number, case) in cases().iter().enumerate() {
+        let (fused, reference) = (gradients(case, Fused), gradients(case, Reference));
+        for ((name, fused), reference) in NAMES.iter().zip(&fused).zip(&reference) {
+            let error = relative_error(fused, reference);
+            assert!(
+                error < 2e-5,
+                "case {number}: gradient of {name} is off by {error:e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_references_equal_finite_differences() {
+    let case = Case::random(&shape([2, 2, 1, 4, 7, 3]), 3)
+        .with_documents(2)
+        .with_temperature(true);
+    let weights = loss_weights(&case);
+    let loss = |case: &Case| -> f64 {
+        oracle(case)
+            .iter()
+            .zip(&weights)
+            .map(|(out, w)| out * f64::from(*w))
+            .sum()
+    };
+    let of: [fn(&mut Case) -> &mut Vec<f32>; 5] = [
+        |case| &mut case.q,
+        |case| &mut case.k,
+        |case| &mut case.v,
+        |case| &mut case.ln_weights,
+        |case| &mut case.temperature.as_mut().unwrap().0,
+    ];
+    for implementation in [Reference, Fused] {
+        for ((name, of), got) in NAMES.iter().zip(of).zip(gradients(&case, implementation)) {
+            let expected: Vec<f32> = (0..got.len())
+                .map(|index| {
+                    let at = |step: f32| {
+                        let mut moved = case.clone();
+                        of(&mut moved)[index] += step;
+                        (loss(&moved), f64::from(of(&mut moved)[index]))
+                    };
+                    let ((high, x1), (low, x0)) = (at(1e-3), at(-1e-3));
+                    ((high - low) / (x1 - x0)) as f32
+                })
+                .collect();
+            let error = relative_error(&got, &expected);
+            assert!(
+                error < 1e-4,
+                "{implementation:?}: gradient of {name} is off by {error:e}"
+            );
+            // Null control: the gradient of another loss must not pass.
+            let wrong: Vec<f32> = got.iter().map(|g| g * 1.01).collect();
+            assert!(
+                relative_error(&wrong, &expected) > 1e-3,
+                "{name}: 1 % goes unnoticed"
+            );
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    let case = Case::random(&shape([2, 3, 1, 200, 200, 16]), 9)
+        .with_documents(3)
+        .with_temperature(true);
+    let with_threads = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| gradients(&case, Fused))
+    };
+    let one = with_threads(1);
+    for threads in [2, 3, 8] {
+        assert_eq!(one, with_threads(threads), "{threads} threads");
+    }
+}
+
+/// An operand without gradient gets none, and the others stay right.
+#[test]
+fn constants_stay_constant() {
+    let case = Case::random(&shape([1, 2, 2, 30, 30, 8]), 4);
+    let device = Device::flex().autodiff();
+    let mut tensors = case.tensors(&device);
+    tensors.v = tensors.v.require_grad();
+    let gradients = case.attend(&tensors, Fused).unwrap().sum().backward();
+    assert!(tensors.v.grad(&gradients).is_some());
+    assert!(tensors.q.grad(&gradients).is_none());
+}

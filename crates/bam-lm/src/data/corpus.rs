@@ -1,0 +1,238 @@
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use super::{
+    DataError, HubAccess, HubAddress, HubProgress,
+    folder::{self, FileKind},
+    hub::HubFiles,
+    json_lines::JsonLines,
+    parquet_rows::ParquetRows,
+};
+
+/// Larger single documents are refused: one is held in memory at a time, and a corrupt file must not fill it.
+pub(super) const DOCUMENT_LIMIT: usize = 1 << 28;
+
+/// Where text comes from.
+///
+/// Parsed from what a user types: an address that begins with `hf://` is a dataset of the Hugging Face
+/// hub, anything else a local file or folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Local(PathBuf),
+    Hub(HubAddress),
+}
+
+impl FromStr for Source {
+    type Err = DataError;
+
+    fn from_str(text: &str) -> Result<Self, DataError> {
+        if text.starts_with("hf:") {
+            Ok(Self::Hub(text.parse()?))
+        } else {
+            Ok(Self::Local(PathBuf::from(text)))
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Local(path) => write!(formatter, "{}", path.display()),
+            Self::Hub(address) => write!(formatter, "{address}"),
+        }
+    }
+}
+
+/// One text and where it stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    pub text: String,
+    /// The file, and for files of many documents its line or row, from 1: `books.jsonl.zst:17`.
+    pub origin: String,
+}
+
+/// Which text to read: a [`Source`] and how to read it.
+///
+/// - `.txt`, `.md`: one document a file.
+/// - `.jsonl`, `.jsonl.gz`, `.jsonl.zst`: one document a line, the string in field `text`; other fields
+///   are ignored, blank lines skipped. Zstandard windows may be up to 128 MiB.
+/// - `.parquet`: one document a row, the string in column `text`.
+/// - A folder: all of these below it, sorted by path, links followed. Dot files, READMEs and licences
+///   are left out; any other file is an error rather than a silent gap.
+///
+/// A byte order mark at the beginning of a text file is not part of its text.
+#[derive(Clone, Debug)]
+pub struct Corpus {
+    source: Source,
+    field: String,
+    hub: Option<HubAccess>,
+}
+
+impl Corpus {
+    #[must_use]
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            field: "text".to_owned(),
+            hub: None,
+        }
+    }
+
+    /// Takes the text from this field or column instead of `text`.
+    #[must_use]
+    pub fn with_field(mut self, field: impl Into<String>) -> Self {
+        self.field = field.into();
+        self
+    }
+
+    /// Lets a source on the hub be read.
+    #[must_use]
+    pub fn with_hub(mut self, access: HubAccess) -> Self {
+        self.hub = Some(access);
+        self
+    }
+
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// All documents in order. Files are opened, and fetched from the hub, as the iteration comes to them.
+    ///
+    /// The same files give the same documents in the same order. The first error ends the iteration, and
+    /// a corpus without any text ends with one.
+    ///
+    /// # Errors
+    ///
+    /// Where the source does not exist, cannot be listed, or holds no file.
+    pub fn documents<'a>(
+        &self,
+        progress: impl FnMut(HubProgress) + Send + 'a,
+    ) -> Result<Documents<'a>, DataError> {
+        let files = match (&self.source, &self.hub) {
+            (Source::Local(path), _) => Files::Local(folder::files(path)?.into_iter()),
+            (Source::Hub(address), Some(access)) => {
+                Files::Hub(HubFiles::list(address, access, Box::new(progress))?)
+            }
+            (Source::Hub(address), None) => {
+                return Err(DataError::HubAccessMissing {
+                    dataset: address.dataset().to_owned(),
+                });
+            }
+        };
+        Ok(Documents {
+            corpus: self.source.to_string(),
+            field: self.field.clone(),
+            files,
+            open: None,
+            any_text: false,
+            ended: false,
+        })
+    }
+}
+
+/// The documents of a [`Corpus`], one at a time.
+pub struct Documents<'a> {
+    corpus: String,
+    field: String,
+    files: Files<'a>,
+    open: Option<Box<dyn Iterator<Item = Result<Document, DataError>> + Send>>,
+    any_text: bool,
+    ended: bool,
+}
+
+enum Files<'a> {
+    Local(std::vec::IntoIter<(PathBuf, FileKind)>),
+    Hub(HubFiles<'a>),
+}
+
+impl Documents<'_> {
+    fn advance(&mut self) -> Result<Option<Document>, DataError> {
+        loop {
+            if let Some(open) = &mut self.open {
+                if let Some(document) = open.next() {
+                    return document.map(Some);
+                }
+                self.open = None;
+            }
+            let file = match &mut self.files {
+                Files::Local(files) => files.next(),
+                Files::Hub(files) => files.fetch_next()?,
+            };
+            match file {
+                Some((path, kind)) => self.open = Some(open(&path, kind, &self.field)?),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+impl Iterator for Documents<'_> {
+    type Item = Result<Document, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        match self.advance() {
+            Ok(Some(document)) => {
+                self.any_text |= !document.text.is_empty();
+                Some(Ok(document))
+            }
+            Ok(None) => {
+                self.ended = true;
+                (!self.any_text).then(|| {
+                    Err(DataError::EmptyCorpus {
+                        corpus: self.corpus.clone(),
+                    })
+                })
+            }
+            Err(error) => {
+                self.ended = true;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+fn open(
+    path: &Path,
+    kind: FileKind,
+    field: &str,
+) -> Result<Box<dyn Iterator<Item = Result<Document, DataError>> + Send>, DataError> {
+    Ok(match kind {
+        FileKind::Text => Box::new(std::iter::once(Ok(read_text(path)?))),
+        FileKind::JsonLines(compression) => Box::new(JsonLines::open(path, compression, field)?),
+        FileKind::Parquet => Box::new(ParquetRows::open(path, field)?),
+    })
+}
+
+fn read_text(path: &Path) -> Result<Document, DataError> {
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let mut bytes = Vec::new();
+    file.take(DOCUMENT_LIMIT as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(DataError::io("read", path))?;
+    if bytes.len() > DOCUMENT_LIMIT {
+        return Err(DataError::DocumentTooLarge {
+            path: path.to_path_buf(),
+            row: 1,
+            limit: DOCUMENT_LIMIT,
+        });
+    }
+    let mut text = String::from_utf8(bytes).map_err(|error| DataError::InvalidUtf8 {
+        path: path.to_path_buf(),
+        offset: error.utf8_error().valid_up_to() as u64,
+    })?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(Document {
+        text,
+        origin: path.display().to_string(),
+    })
+}

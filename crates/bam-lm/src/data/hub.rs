@@ -1,0 +1,408 @@
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    time::Duration,
+};
+
+use hf_hub::{
+    Cache, Repo, RepoType,
+    api::{
+        Progress, RepoInfo,
+        sync::{Api, ApiBuilder, ApiError},
+    },
+};
+
+use super::{
+    DataError,
+    folder::{FileKind, describes_its_folder},
+};
+
+/// A file or folder of a dataset on the Hugging Face hub:
+/// `hf://datasets/OWNER/NAME/path/to/file-or-folder[@revision]`.
+///
+/// The revision may also stand after the name, as the hub itself writes it
+/// (`hf://datasets/OWNER/NAME@revision/path`); it is `main` where none is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubAddress {
+    dataset: String,
+    /// Empty for the whole dataset.
+    path: String,
+    revision: String,
+}
+
+impl HubAddress {
+    /// `OWNER/NAME`.
+    #[must_use]
+    pub fn dataset(&self) -> &str {
+        &self.dataset
+    }
+
+    /// The file or folder within the dataset; empty for all of it.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Branch, tag or commit.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+}
+
+impl FromStr for HubAddress {
+    type Err = DataError;
+
+    fn from_str(address: &str) -> Result<Self, DataError> {
+        let error = |reason: &str| DataError::HubAddress {
+            address: address.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let rest = address
+            .strip_prefix("hf://datasets/")
+            .ok_or_else(|| error("it must begin with hf://datasets/"))?;
+        let (owner, rest) = rest
+            .split_once('/')
+            .ok_or_else(|| error("it must name OWNER/NAME"))?;
+        let end = rest.find(['/', '@']).unwrap_or(rest.len());
+        let (name, rest) = rest.split_at(end);
+        let (path, revision) = split_revision(rest);
+        let path = path.trim_matches('/');
+        if !is_plain(owner, "") || !is_plain(name, "") {
+            return Err(error(
+                "OWNER and NAME must be letters, digits, '-', '_' or '.'",
+            ));
+        }
+        if !path.is_empty() && !is_path(path) {
+            return Err(error("the path must be plain names joined by '/'"));
+        }
+        if !is_path(revision) {
+            return Err(error("the revision must be a branch, tag or commit"));
+        }
+        Ok(Self {
+            dataset: format!("{owner}/{name}"),
+            path: path.to_owned(),
+            revision: revision.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for HubAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        write!(formatter, "hf://datasets/{}", self.dataset)?;
+        if !self.path.is_empty() {
+            write!(formatter, "/{}", self.path)?;
+        }
+        write!(formatter, "@{}", self.revision)
+    }
+}
+
+/// What follows `OWNER/NAME`: `/path@revision` or `@revision/path`.
+fn split_revision(rest: &str) -> (&str, &str) {
+    let Some(after) = rest.strip_prefix('@') else {
+        return rest.rsplit_once('@').unwrap_or((rest, "main"));
+    };
+    // The hub's own references have three parts: refs/convert/parquet, refs/pr/12.
+    let parts = if after.starts_with("refs/convert/") || after.starts_with("refs/pr/") {
+        3
+    } else {
+        1
+    };
+    let end = after
+        .match_indices('/')
+        .nth(parts - 1)
+        .map_or(after.len(), |(index, _)| index);
+    let (revision, path) = after.split_at(end);
+    (path, revision)
+}
+
+/// No part leaves its folder, and none needs escaping in a URL.
+fn is_path(path: &str) -> bool {
+    path.split('/').all(|part| is_plain(part, "=+,"))
+}
+
+fn is_plain(name: &str, more: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c) || more.contains(c);
+    !name.is_empty() && name != "." && name != ".." && name.chars().all(allowed)
+}
+
+/// How to reach the hub and where to keep what was fetched.
+#[derive(Clone)]
+pub struct HubAccess {
+    /// Laid out like the cache of the Python library, which can share it (usually `~/.cache/huggingface/hub`).
+    pub cache: PathBuf,
+    /// Usually `https://huggingface.co`, or a mirror of it.
+    pub endpoint: String,
+    /// For private and gated datasets.
+    pub token: Option<String>,
+    /// A transfer that brings nothing for this long is given up.
+    pub patience: Duration,
+}
+
+impl HubAccess {
+    /// The public hub, without a token, with a minute's patience.
+    #[must_use]
+    pub fn public(cache: PathBuf) -> Self {
+        Self {
+            cache,
+            endpoint: "https://huggingface.co".to_owned(),
+            token: None,
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+impl fmt::Debug for HubAccess {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter
+            .debug_struct("HubAccess")
+            .field("cache", &self.cache)
+            .field("endpoint", &self.endpoint)
+            .field("token", &self.token.as_ref().map(|_| "(hidden)"))
+            .field("patience", &self.patience)
+            .finish()
+    }
+}
+
+/// How far the download of one file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubProgress {
+    /// Path within the dataset.
+    pub file: String,
+    pub received: u64,
+    pub total: u64,
+}
+
+/// The files of a [`HubAddress`], fetched one by one into the cache.
+pub(super) struct HubFiles<'a> {
+    hub: Hub,
+    /// Paths within the dataset, in reverse.
+    files: Vec<(String, FileKind)>,
+    progress: Box<dyn FnMut(HubProgress) + Send + 'a>,
+}
+
+impl<'a> HubFiles<'a> {
+    /// A file is taken from the cache where it is there; a folder has to be listed by the hub, which also
+    /// pins the commit that its files are then read at.
+    pub(super) fn list(
+        address: &HubAddress,
+        access: &HubAccess,
+        progress: Box<dyn FnMut(HubProgress) + Send + 'a>,
+    ) -> Result<Self, DataError> {
+        let mut hub = Hub {
+            dataset: address.dataset.clone(),
+            revision: address.revision.clone(),
+            access: access.clone(),
+        };
+        let files = match FileKind::of(&address.path) {
+            Some(kind) => vec![(address.path.clone(), kind)],
+            None => hub.list(&address.path)?,
+        };
+        Ok(Self {
+            hub,
+            files: files.into_iter().rev().collect(),
+            progress,
+        })
+    }
+
+    pub(super) fn fetch_next(&mut self) -> Result<Option<(PathBuf, FileKind)>, DataError> {
+        let Some((file, kind)) = self.files.pop() else {
+            return Ok(None);
+        };
+        let path = match self.hub.cached(&file) {
+            Some(path) => path,
+            None => self.hub.download(&file, &mut self.progress)?,
+        };
+        Ok(Some((path, kind)))
+    }
+}
+
+/// One revision of one dataset.
+struct Hub {
+    dataset: String,
+    revision: String,
+    access: HubAccess,
+}
+
+impl Hub {
+    fn repo(&self) -> Repo {
+        let (dataset, revision) = (self.dataset.clone(), self.revision.clone());
+        Repo::with_revision(dataset, RepoType::Dataset, revision)
+    }
+
+    fn cached(&self, file: &str) -> Option<PathBuf> {
+        let cache = Cache::new(self.access.cache.clone());
+        cache.repo(self.repo()).get(file)
+    }
+
+    /// The files of a corpus under `folder`, sorted. From here on the revision is the commit of this list.
+    fn list(&mut self, folder: &str) -> Result<Vec<(String, FileKind)>, DataError> {
+        let what = "the list of files";
+        let repo = self.repo();
+        let info: RepoInfo = self.watch(what, move |api, _| api.repo(repo).info(), |_| {})?;
+        let prefix = match folder {
+            "" => String::new(),
+            folder => format!("{folder}/"),
+        };
+        let mut files = Vec::new();
+        for file in info.siblings {
+            let path = file.rfilename;
+            let Some(within) = path.strip_prefix(&prefix) else {
+                continue;
+            };
+            if within.split('/').any(describes_its_folder) {
+                continue;
+            }
+            if !is_path(&path) {
+                return Err(self.error(&path, "a file name that is not plain names joined by '/'"));
+            }
+            let kind = FileKind::of(&path).ok_or_else(|| DataError::UnknownExtension {
+                path: PathBuf::from(format!("hf://datasets/{}/{path}", self.dataset)),
+            })?;
+            files.push((path, kind));
+        }
+        if files.is_empty() {
+            return Err(DataError::HubNoFiles {
+                dataset: self.dataset.clone(),
+                path: folder.to_owned(),
+                revision: self.revision.clone(),
+            });
+        }
+        if !is_path(&info.sha) {
+            return Err(self.error(what, "a commit that is no hash"));
+        }
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.revision = info.sha;
+        Ok(files)
+    }
+
+    fn download(
+        &self,
+        file: &str,
+        progress: &mut dyn FnMut(HubProgress),
+    ) -> Result<PathBuf, DataError> {
+        let repo = self.repo();
+        let name = file.to_owned();
+        let mut total = 0;
+        let path = self.watch(
+            file,
+            move |api, report| api.repo(repo).download_with_progress(&name, report),
+            |report| {
+                total = report.total;
+                progress(HubProgress {
+                    file: file.to_owned(),
+                    received: report.received,
+                    total: report.total,
+                });
+            },
+        )?;
+        // A connection that closes early can look like an end; such a file must not stay in the cache.
+        let size = std::fs::metadata(&path).map_err(DataError::io("open", &path))?;
+        if size.len() != total {
+            forget(&path);
+            let reason = format!("expected {total} bytes, got {}", size.len());
+            return Err(self.error(file, &reason));
+        }
+        Ok(path)
+    }
+
+    /// Runs `job` on a thread of its own and gives up when nothing is heard of it for too long: the
+    /// client below has no time limits. The thread then ends with its connection, or with the process.
+    fn watch<T: Send + 'static>(
+        &self,
+        what: &str,
+        job: impl FnOnce(Api, Report<T>) -> Result<T, ApiError> + Send + 'static,
+        mut progress: impl FnMut(&Received),
+    ) -> Result<T, DataError> {
+        const RETRIES: usize = 2;
+        let api = ApiBuilder::from_cache(Cache::new(self.access.cache.clone()))
+            .with_endpoint(self.access.endpoint.clone())
+            .with_token(self.access.token.clone())
+            .with_progress(false)
+            .with_retries(RETRIES)
+            .build()
+            .map_err(|error| self.error(what, &error.to_string()))?;
+        let (sender, events) = mpsc::channel();
+        let report = Report {
+            received: Received::default(),
+            sender: sender.clone(),
+        };
+        std::thread::spawn(move || {
+            let done = job(api, report);
+            // Nobody listens any more where the caller lost patience.
+            let _ = sender.send(Event::Done(done));
+        });
+        loop {
+            match events.recv_timeout(self.access.patience) {
+                Ok(Event::Received(received)) => progress(&received),
+                Ok(Event::Done(Ok(result))) => return Ok(result),
+                Ok(Event::Done(Err(error))) => return Err(self.error(what, &error.to_string())),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.error(what, "the hub's answer was not understood"));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(DataError::HubStalled {
+                        dataset: self.dataset.clone(),
+                        what: what.to_owned(),
+                        endpoint: self.access.endpoint.clone(),
+                        seconds: self.access.patience.as_secs_f64(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn error(&self, what: &str, reason: &str) -> DataError {
+        DataError::Hub {
+            dataset: self.dataset.clone(),
+            what: what.to_owned(),
+            revision: self.revision.clone(),
+            endpoint: self.access.endpoint.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// Removes a file from the cache: the link and what it points to.
+fn forget(path: &Path) {
+    if let Ok(blob) = std::fs::canonicalize(path) {
+        let _ = std::fs::remove_file(blob);
+    }
+    let _ = std::fs::remove_file(path);
+}
+
+#[derive(Clone, Default)]
+struct Received {
+    received: u64,
+    total: u64,
+}
+
+enum Event<T> {
+    Received(Received),
+    Done(Result<T, ApiError>),
+}
+
+/// Sends the client's progress to the thread that waits for it.
+struct Report<T> {
+    received: Received,
+    sender: Sender<Event<T>>,
+}
+
+impl<T> Progress for Report<T> {
+    fn init(&mut self, size: usize, _filename: &str) {
+        self.received = Received {
+            received: 0,
+            total: size as u64,
+        };
+        let _ = self.sender.send(Event::Received(self.received.clone()));
+    }
+
+    fn update(&mut self, size: usize) {
+        self.received.received += size as u64;
+        let _ = self.sender.send(Event::Received(self.received.clone()));
+    }
+
+    fn finish(&mut self) {}
+}

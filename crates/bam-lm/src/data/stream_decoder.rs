@@ -1,0 +1,155 @@
+use super::{DataError, Tokenizer};
+
+/// Decodes tokens one by one into pieces of whole characters.
+///
+/// A token may end in the middle of a character; its bytes wait until the character is whole, or until
+/// it is certain that it never will be, when they become U+FFFD. So text is never held back for more
+/// than three bytes, whatever tokens a model produces. The pieces, joined, are [`Tokenizer::decode`] of
+/// all tokens; only for SentencePiece tokenizers (`<0xE2>`) may runs of bytes that are no UTF-8 hold
+/// another number of U+FFFD.
+pub struct StreamDecoder<'a> {
+    tokenizer: &'a Tokenizer,
+    spelling: Spelling,
+    /// The beginning of a character: at most three bytes.
+    bytes: Vec<u8>,
+    /// Some decoders treat the first token of a text differently.
+    started: bool,
+}
+
+/// How the vocabulary spells its tokens.
+enum Spelling {
+    /// Every character stands for a byte, as in GPT-2.
+    Bytes,
+    /// Text, but for `<0xE2>` and the like. `anchor` is a token with the text `anchor_text` that decoders
+    /// leave alone: what they make of `[anchor, token]` tells the text of a token that is not the first.
+    Text {
+        anchor: Vec<u32>,
+        anchor_text: String,
+    },
+}
+
+impl<'a> StreamDecoder<'a> {
+    pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
+        let decoder = serde_json::to_string(&tokenizer.inner.get_decoder()).unwrap_or_default();
+        let spelling = if decoder.contains(r#""type":"ByteLevel""#) {
+            Spelling::Bytes
+        } else {
+            let anchor = tokenizer.encode("a").unwrap_or_default();
+            let anchor_text = tokenizer.decode(&anchor).unwrap_or_default();
+            Spelling::Text {
+                anchor,
+                anchor_text,
+            }
+        };
+        Self {
+            tokenizer,
+            spelling,
+            bytes: Vec::new(),
+            started: false,
+        }
+    }
+
+    /// Takes one token and gives the text that is now certain; often none.
+    ///
+    /// # Errors
+    ///
+    /// For a token outside of the vocabulary.
+    pub fn push(&mut self, token: u32) -> Result<String, DataError> {
+        self.tokenizer.check(token)?;
+        let inner = &self.tokenizer.inner;
+        let Some(name) = inner.id_to_token(token) else {
+            return Ok(String::new());
+        };
+        if inner.get_added_vocabulary().is_special_token(&name) {
+            return Ok(String::new());
+        }
+        let mut text = String::new();
+        match &self.spelling {
+            Spelling::Bytes => self.bytes.extend(spelled_bytes(&name)),
+            Spelling::Text {
+                anchor,
+                anchor_text,
+            } => match fallback_byte(&name) {
+                Some(byte) => self.bytes.push(byte),
+                None => {
+                    let piece = if self.started {
+                        let with_anchor = [anchor.as_slice(), &[token]].concat();
+                        let both = self.tokenizer.decode(&with_anchor)?;
+                        match both.strip_prefix(anchor_text.as_str()) {
+                            Some(piece) => piece.to_owned(),
+                            None => self.tokenizer.decode(&[token])?,
+                        }
+                    } else {
+                        self.tokenizer.decode(&[token])?
+                    };
+                    text.push_str(&self.finish());
+                    text.push_str(&piece);
+                }
+            },
+        }
+        self.started = true;
+        text.push_str(&self.take_certain());
+        Ok(text)
+    }
+
+    /// Ends the text: what still waits becomes U+FFFD.
+    pub fn finish(&mut self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes).into_owned();
+        self.bytes.clear();
+        text
+    }
+
+    /// The bytes but for an unfinished character at their end.
+    fn take_certain(&mut self) -> String {
+        let mut text = String::new();
+        let mut unfinished = 0;
+        let mut chunks = self.bytes.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            let invalid = chunk.invalid();
+            let last = chunks.peek().is_none();
+            if last && could_go_on(invalid) {
+                unfinished = invalid.len();
+            } else if !invalid.is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        let certain = self.bytes.len() - unfinished;
+        self.bytes.drain(..certain);
+        text
+    }
+}
+
+/// Whether these bytes are the beginning of a character.
+fn could_go_on(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+fn fallback_byte(name: &str) -> Option<u8> {
+    let digits = name.strip_prefix("<0x")?.strip_suffix('>')?;
+    (digits.len() == 2)
+        .then(|| u8::from_str_radix(digits, 16).ok())
+        .flatten()
+}
+
+/// The bytes that a byte-level token stands for. A name with any other character, such as that of an
+/// added token, stands for itself.
+fn spelled_bytes(name: &str) -> Vec<u8> {
+    name.chars()
+        .map(spelled_byte)
+        .collect::<Option<Vec<u8>>>()
+        .unwrap_or_else(|| name.as_bytes().to_vec())
+}
+
+/// GPT-2's table: visible Latin-1 characters stand for themselves, and the other 68 bytes, in order, for
+/// the characters from U+0100 on.
+fn spelled_byte(c: char) -> Option<u8> {
+    let visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    match u8::try_from(c) {
+        Ok(byte) => visible(byte).then_some(byte),
+        Err(_) => {
+            let index = (c as u32).checked_sub(0x100)? as usize;
+            (0..=u8::MAX).filter(|&byte| !visible(byte)).nth(index)
+        }
+    }
+}
