@@ -61,7 +61,7 @@ fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
             .zip(expected)
             .map(|(a, b)| f64::from(*a) - f64::from(*b)),
     );
-    difference / norm(&mut expected.iter().map(|x| f64::from(*x))).max(1e-2)
+    difference / norm(&mut expected.iter().map(|x| f64::from(*x))).max(0.1)
 }
 
 fn shape(s: [usize; 6]) -> Shape {

@@ -21,6 +21,8 @@ enum Manner {
     Answers,
     Redirects,
     Stalls,
+    /// Ends early, without having said how much was to come.
+    Cuts,
 }
 
 struct Server {
@@ -51,27 +53,22 @@ fn answer(mut stream: TcpStream, files: &[(String, String)], manner: Manner) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut request = String::new();
     reader.read_line(&mut request).unwrap();
-    let mut range = 0;
+    let mut range = (0, usize::MAX);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).unwrap();
         if header.trim().is_empty() {
             break;
         }
-        let header = header.to_lowercase();
-        if let Some(bytes) = header.strip_prefix("range: bytes=") {
-            range = bytes.split('-').next().unwrap().parse().unwrap();
+        let header = header.trim().to_lowercase();
+        if let Some((first, last)) = header
+            .strip_prefix("range: bytes=")
+            .and_then(|bytes| bytes.split_once('-'))
+        {
+            range = (first.parse().unwrap(), last.parse().unwrap_or(usize::MAX));
         }
     }
     let path = request.split(' ').nth(1).unwrap();
-    let mut send = |status: &str, headers: &str, body: &[u8]| {
-        let length = body.len();
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n"
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(body).unwrap();
-    };
     if path == "/api/datasets/owner/name/revision/main" {
         if manner == Manner::Stalls {
             return hang(reader);
@@ -81,7 +78,7 @@ fn answer(mut stream: TcpStream, files: &[(String, String)], manner: Manner) {
             .map(|(name, _)| serde_json::json!({ "rfilename": name }))
             .collect();
         let body = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
-        return send("200 OK", "", body.as_bytes());
+        return send(&mut stream, "200 OK", "", body.as_bytes());
     }
     let relocated = path.strip_prefix("/elsewhere");
     let inside = relocated.unwrap_or(path);
@@ -91,25 +88,37 @@ fn answer(mut stream: TcpStream, files: &[(String, String)], manner: Manner) {
             .any(|revision| inside == format!("/datasets/owner/name/resolve/{revision}/{name}"))
     });
     let Some((name, text)) = found else {
-        return send("404 Not Found", "", b"");
+        return send(&mut stream, "404 Not Found", "", b"");
     };
     if manner == Manner::Redirects && relocated.is_none() {
-        return send(
-            "307 Temporary Redirect",
-            &format!("Location: /elsewhere{path}\r\n"),
-            b"",
-        );
+        let location = format!("Location: /elsewhere{path}\r\n");
+        return send(&mut stream, "307 Temporary Redirect", &location, b"");
     }
     if manner == Manner::Stalls {
         return hang(reader);
     }
+    let (first, last) = (range.0, range.1.min(text.len() - 1));
+    let body = &text.as_bytes()[first..=last];
     let headers = format!(
-        "X-Repo-Commit: {COMMIT}\r\nETag: \"{}\"\r\nContent-Range: bytes {range}-{}/{}\r\n",
+        "X-Repo-Commit: {COMMIT}\r\nETag: \"{}\"\r\nContent-Range: bytes {first}-{last}/{}\r\n",
         name.replace('/', "_"),
-        text.len() - 1,
         text.len(),
     );
-    send("206 Partial Content", &headers, &text.as_bytes()[range..]);
+    if manner == Manner::Cuts && body.len() > 1 {
+        let head = format!("HTTP/1.1 206 Partial Content\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        return stream.write_all(&body[..body.len() / 2]).unwrap();
+    }
+    send(&mut stream, "206 Partial Content", &headers, body);
+}
+
+fn send(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) {
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
 }
 
 /// Holds the connection open, silent, until the client closes it.
@@ -169,8 +178,8 @@ fn a_folder_of_a_dataset_is_listed_fetched_and_kept() {
         );
         let last = HubProgress {
             file: "sample/b.jsonl".to_owned(),
-            received: 35,
-            total: 35,
+            received: FILES[0].1.len() as u64,
+            total: FILES[0].1.len() as u64,
         };
         assert_eq!(seen.into_inner().unwrap().last(), Some(&last));
 
@@ -243,6 +252,20 @@ fn a_silent_network_is_given_up() {
         assert!(error.to_string().contains("owner/name"), "{error}");
         assert!(begin.elapsed() < Duration::from_secs(20));
     }
+}
+
+#[test]
+fn half_a_file_does_not_stay_in_the_cache() {
+    let cache = tempfile::tempdir().unwrap();
+    let address = "hf://datasets/owner/name/sample/b.jsonl";
+    let error = texts(&corpus(address, &serve(&FILES, Manner::Cuts), cache.path())).unwrap_err();
+    assert!(matches!(error, DataError::Hub { .. }), "{error}");
+    assert!(
+        error.to_string().contains("expected 34 bytes, got 17"),
+        "{error}"
+    );
+    let whole = corpus(address, &serve(&FILES, Manner::Answers), cache.path());
+    assert_eq!(texts(&whole).unwrap(), ["two", "three"]);
 }
 
 #[test]

@@ -40,21 +40,21 @@ fn tokenizer() -> Tokenizer {
 #[test]
 fn the_same_text_gives_the_same_tokenizer() {
     let texts = texts();
-    let first = train(&texts, 700).unwrap();
+    let first = train(&texts, 600).unwrap();
     for _ in 0..4 {
-        let again = train(&texts, 700).unwrap();
-        assert_eq!(again.to_json().unwrap(), first.to_json().unwrap());
+        let again = train(&texts, 600).unwrap();
+        assert_eq!(again.json(), first.json());
         assert_eq!(again.identity(), first.identity());
     }
     let alone = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()
         .unwrap();
-    let again = alone.install(|| train(&texts, 700).unwrap());
-    assert_eq!(again.to_json().unwrap(), first.to_json().unwrap());
+    let again = alone.install(|| train(&texts, 600).unwrap());
+    assert_eq!(again.json(), first.json());
     // Null control: other text, or another size, is another tokenizer.
-    assert_ne!(train(&texts[1..], 700).unwrap().sha256(), first.sha256());
-    assert_ne!(train(&texts, 699).unwrap().sha256(), first.sha256());
+    assert_ne!(train(&texts[1..], 600).unwrap().sha256(), first.sha256());
+    assert_ne!(train(&texts, 599).unwrap().sha256(), first.sha256());
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn training_stops_at_its_budget_and_at_errors() {
 
 #[test]
 fn every_digit_is_a_token() {
-    let digits = vec!["2024 2024 2024 2024 12 12 12 12 aa aa aa".to_owned()];
+    let digits = ["2024 2024 2024 2024 word word word".to_owned()];
     let count = |individual_digits| {
         let config = TokenizerConfig {
             vocabulary: 262,
@@ -177,10 +177,10 @@ fn a_saved_tokenizer_is_the_same_tokenizer() {
     tokenizer.save(&path).unwrap();
     let again = Tokenizer::from_file(&path).unwrap();
     assert_eq!(again.identity(), tokenizer.identity());
-    assert_eq!(again.to_json().unwrap(), tokenizer.to_json().unwrap());
+    assert_eq!(again.json(), tokenizer.json());
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "no temporary file stays");
-    let compact: serde_json::Value = serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
+    let compact: serde_json::Value = serde_json::from_str(tokenizer.json()).unwrap();
     let compact = Tokenizer::from_bytes(compact.to_string().as_bytes()).unwrap();
     assert_eq!(
         compact.sha256(),
@@ -191,8 +191,7 @@ fn a_saved_tokenizer_is_the_same_tokenizer() {
 
 /// The trained tokenizer's JSON with one value replaced.
 fn altered(pointer: &str, value: serde_json::Value) -> Vec<u8> {
-    let mut json: serde_json::Value =
-        serde_json::from_str(&tokenizer().to_json().unwrap()).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(tokenizer().json()).unwrap();
     *json.pointer_mut(pointer).unwrap() = value;
     json.to_string().into_bytes()
 }
@@ -249,10 +248,33 @@ fn what_cannot_be_honoured_is_refused() {
     assert!(error.to_string().contains("large.json"), "{error}");
 }
 
+/// Damage to the file gives an error or another tokenizer, never a panic.
+#[test]
+fn damaged_files_are_survived() {
+    let trained = train(&texts(), 262).unwrap();
+    let whole = trained.json().as_bytes();
+    let mut errors = 0;
+    for at in (0..whole.len()).step_by(3) {
+        for damage in [b'0', b'"', b'\n', 0xff] {
+            let mut bytes = whole.to_vec();
+            bytes[at] = damage;
+            let Ok(tokenizer) = Tokenizer::from_bytes(&bytes) else {
+                errors += 1;
+                continue;
+            };
+            let Ok(tokens) = tokenizer.encode("the naïve 12 🦀") else {
+                continue;
+            };
+            tokenizer.decode(&tokens).unwrap();
+            pieces(&tokenizer, &tokens);
+        }
+    }
+    assert!(errors > whole.len() / 3, "{errors} errors");
+}
+
 #[test]
 fn holes_in_the_vocabulary_count() {
-    let mut json: serde_json::Value =
-        serde_json::from_str(&tokenizer().to_json().unwrap()).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(tokenizer().json()).unwrap();
     json["model"]["vocab"]["unused"] = 1000.into();
     let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
     assert_eq!(tokenizer.vocabulary_size(), 1001);
@@ -262,7 +284,8 @@ fn holes_in_the_vocabulary_count() {
 
 #[test]
 fn beginnings_and_ends_go_by_many_names() {
-    let json = tokenizer().to_json().unwrap();
+    let tokenizer = tokenizer();
+    let json = tokenizer.json();
     let named = |begin: &str, end: &str| {
         let json = json
             .replace("\"<s>\"", &format!("{begin:?}"))

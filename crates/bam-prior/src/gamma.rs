@@ -23,7 +23,8 @@ pub(crate) fn ln_gamma_half_step(x: f64) -> f64 {
 }
 
 /// `ln Q(s, x) = ln Γ(s, x)/Γ(s)`, the regularised upper incomplete gamma function, for `s > 0`
-/// and `x ≥ 0`; `None` where its expansion has not converged in 10⁵ terms (`s` and `x` both beyond about 10⁸).
+/// and `x ≥ 0`; `None` where its expansion has not converged in 10⁵ terms (`s` and `x` both beyond
+/// about 10⁸).
 ///
 /// Below `x = s + 1` by the power series of the lower function, above by the continued fraction
 /// of the upper one, evaluated by Lentz's method. Source: DLMF 8.7.1 and 8.9.2.

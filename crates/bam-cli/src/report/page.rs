@@ -40,10 +40,10 @@ pub fn page(title: &str, runs: &Runs, notes: &PageNotes) -> String {
                    header {
                        p.kicker { (plain(title)) }
                        h1 {
-    (headline.sentence)
-    @if let Some(comparison) = &headline.comparison { " " span.then { (comparison) } }
+    (unbroken(&headline.sentence))
+    @if let Some(comparison) = &headline.comparison { " " span.then { (unbroken(comparison)) } }
     }
-                       @for detail in &headline.details { p.lead { (detail) } }
+                       @for detail in &headline.details { p.lead { (unbroken(detail)) } }
                    }
                    main {
                        (reach(runs))
@@ -74,7 +74,7 @@ fn reach(runs: &Runs) -> Markup {
                     figcaption {
                         "The marker stands at the longest context at which an encoding finds the key in more than half "
                         "of its samples. The bar is strong up to the longest context at which even the lower end of the "
-                        "95 % interval is above one half; the thin line ends at the longest context tested."
+                        "95\u{a0}% interval is above one half; the thin line ends at the longest context tested."
                     }
                 }
             }
@@ -164,7 +164,7 @@ fn retrieval(runs: &Runs) -> Markup {
                     div.for-narrow { (plot::key(runs)) }
                     (plot)
                     figcaption {
-                        "Share of samples in which the whole key is right, all depths together, with 95 % Wilson "
+                        "Share of samples in which the whole key is right, all depths together, with 95\u{a0}% Wilson "
                         "intervals. "
                         @if runs.len() > plot::BANDS { "Points of different encodings are set a little side by side." }
                     }
@@ -213,7 +213,7 @@ fn perplexity(runs: &Runs) -> Markup {
                     (plot)
                     figcaption {
                         "Perplexity of the next token by its position in " (join(&documents))
-                        ", one forward pass; lower is better. Neighbouring windows are merged to about four an octave."
+                        "; lower is better. Neighbouring windows are merged to about four an octave."
                     }
                 }
             }
@@ -278,7 +278,7 @@ fn heads(runs: &Runs) -> Markup {
                     summary { (plain(name)) " " span.faint { (tables::classes(&record.metrics)) } }
                     (plot::prior(&format!("prior-{index}"), &record.metrics))
                     p.small {
-                        "The distances within which 50, 90 and 99 % of a head’s prior lie, over a row of "
+                        "The distances within which 50, 90 and 99\u{a0}% of a head’s prior lie, over a row of "
                         (thousands(record.metrics.row_keys)) " keys; entropy in nats. The ruler is logarithmic, one "
                         "end to the other of that row."
                     }
@@ -310,7 +310,7 @@ fn measured(runs: &Runs, notes: &PageNotes) -> Markup {
                     }
                     dt { "Interval" }
                     dd {
-                        "Wilson’s score interval at 95 %. It says what sampling alone can do; it does not cover another "
+                        "Wilson’s score interval at 95\u{a0}%. It says what sampling alone can do; it does not cover another "
                         "training run or another seed: each line here is one trained model."
                     }
                 }
@@ -342,6 +342,11 @@ fn paragraphs(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split("\n\n")
         .map(plain)
         .filter(|paragraph| !paragraph.trim().is_empty())
+}
+
+/// With a sign kept on the line of its number.
+fn unbroken(sentence: &str) -> String {
+    sentence.replace(" %", "\u{a0}%").replace(" ×", "\u{a0}×")
 }
 
 fn is_empty(markup: &Markup) -> bool {

@@ -117,7 +117,12 @@ fn text(class: &str, x: f64, y: f64, content: &str) -> Markup {
     html! { text class=(class) x=(px(x)) y=(px(y)) { (content) } }
 }
 
-/// Width of a text at the plots' font size, near enough to keep labels apart.
+/// Width of a text at the plots' font size, on the wide side, to keep labels apart.
 fn text_width(content: &str) -> f64 {
-    content.chars().count() as f64 * 7.0
+    let width = |c: char| match c {
+        'm' | 'w' | 'M' | 'W' | '@' | '%' | '…' | '—' => 12.0,
+        'f' | 'i' | 'j' | 'l' | 'r' | 't' | 'I' | '.' | ',' | ':' | '·' | ' ' | '(' | ')' => 5.0,
+        _ => 7.8,
+    };
+    content.chars().map(width).sum()
 }

@@ -37,4 +37,4 @@ for (const figure of document.querySelectorAll("figure:has([data-run])")) {
   figure.addEventListener("pointerover", point);
   figure.addEventListener("pointerleave", point);
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((fold) => (fold.open = true)));
+addEventListener("beforeprint", () => document.querySelectorAll("details:not(.config)").forEach((fold) => (fold.open = true)));

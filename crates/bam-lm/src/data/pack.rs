@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use rand::Rng;
+use rand::RngCore;
 
 use super::{
     DataError, TokenStore,
@@ -136,7 +136,8 @@ impl PackedRows {
                 // Streams come in pairs: one for the permutation, one for the offset.
                 let permutation = Permutation::new(self.rows, seed, epoch.wrapping_mul(2));
                 let mut random = generator(seed, epoch.wrapping_mul(2).wrapping_add(1));
-                let offset = random.random_range(0..=self.slack);
+                // Slack is below 2^31, so the bias is below 2^-33.
+                let offset = random.next_u64() % (self.slack + 1);
                 offset + permutation.apply(within) * length
             }
         }

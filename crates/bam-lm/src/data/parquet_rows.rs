@@ -1,5 +1,6 @@
 use std::{
     fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -39,7 +40,8 @@ struct Group {
 impl ParquetRows {
     pub(super) fn open(path: &Path, column: &str) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io("open", path))?;
-        let file = SerializedFileReader::new(file).map_err(|error| parquet_error(path, &error))?;
+        let file = guarded(|| SerializedFileReader::new(file))
+            .map_err(|error| parquet_error(path, &error))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let fields = schema.root_schema().get_fields();
         let Some(field) = fields.iter().find(|field| field.name() == column) else {
@@ -72,8 +74,7 @@ impl ParquetRows {
 
     /// Decodes some more rows; false at the end of the file.
     fn refill(&mut self) -> Result<bool, DataError> {
-        let path = self.path.clone();
-        self.decode().map_err(|error| parquet_error(&path, &error))
+        guarded(|| self.decode()).map_err(|error| parquet_error(&self.path, &error))
     }
 
     fn decode(&mut self) -> Result<bool, ParquetError> {
@@ -180,6 +181,13 @@ impl Iterator for ParquetRows {
         self.row += 1;
         Some(self.document(text))
     }
+}
+
+/// The decoder asserts some of what a damaged page can violate. Such a file is an error like any other;
+/// it is not read any further.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(ParquetError::General("its pages are damaged".to_owned())))
 }
 
 fn is_string(field: &Type) -> bool {

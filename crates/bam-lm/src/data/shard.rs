@@ -111,6 +111,7 @@ impl ShardWriter {
                 got: options.shard_tokens,
             });
         }
+        tokenizer.check()?;
         std::fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
         clear(folder, options.replace)?;
         Ok(Self {

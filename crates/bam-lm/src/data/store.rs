@@ -105,17 +105,17 @@ impl TokenStore {
     ///
     /// # Errors
     ///
-    /// For a token outside of the vocabulary.
+    /// For a token outside of the vocabulary, or a vocabulary that cannot be.
     pub fn in_memory(
         tokenizer: &TokenizerIdentity,
         documents: &[Vec<u32>],
         bytes: u64,
     ) -> Result<Self, DataError> {
-        let vocabulary = tokenizer.vocabulary;
+        tokenizer.check()?;
         let mut tokens = Vec::new();
         let mut ends = Vec::with_capacity(documents.len());
         for document in documents {
-            check_tokens(document, vocabulary)?;
+            check_tokens(document, tokenizer.vocabulary)?;
             tokens.extend_from_slice(document);
             ends.push(tokens.len() as u64);
         }
@@ -313,25 +313,14 @@ fn read_index(folder: &Path) -> Result<Index, DataError> {
 }
 
 fn check_index(index: &Index) -> Result<(), String> {
-    let TokenizerIdentity {
-        vocabulary,
-        bos,
-        eos,
-        ..
-    } = &index.tokenizer;
-    let expected = token_bytes(*vocabulary);
+    let tokenizer = &index.tokenizer;
+    tokenizer.check().map_err(|error| error.to_string())?;
+    let expected = token_bytes(tokenizer.vocabulary);
     if index.token_bytes != expected {
-        let got = index.token_bytes;
         return Err(format!(
-            "expected {expected} bytes a token for a vocabulary of {vocabulary}, got {got}"
+            "expected {expected} bytes a token for a vocabulary of {}, got {}",
+            tokenizer.vocabulary, index.token_bytes
         ));
-    }
-    for special in [bos, eos].into_iter().flatten() {
-        if *special as usize >= *vocabulary {
-            return Err(format!(
-                "expected bos and eos below the vocabulary size {vocabulary}, got {special}"
-            ));
-        }
     }
     let sum = index
         .shards

@@ -1,19 +1,17 @@
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{Read, Write},
+    panic::catch_unwind,
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokenizers::{
-    AddedToken, ModelWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
-    PreTokenizerWrapper, Trainer,
-    models::bpe::{BPE, BpeTrainer},
-    pre_tokenizers::{byte_level::ByteLevel, digits::Digits, sequence::Sequence},
-};
+use tokenizers::ModelWrapper;
 
-use super::{DataError, Document, StreamDecoder};
+use super::{DataError, StreamDecoder};
 
 /// Text to token ids and back.
 ///
@@ -35,6 +33,8 @@ use super::{DataError, Document, StreamDecoder};
 #[derive(Clone)]
 pub struct Tokenizer {
     pub(super) inner: tokenizers::Tokenizer,
+    /// The file as it was read or trained: writing `inner` again could change it.
+    json: String,
     identity: TokenizerIdentity,
 }
 
@@ -42,7 +42,8 @@ pub struct Tokenizer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerIdentity {
-    /// SHA-256 of the compact `tokenizer.json`, in hexadecimal: the same for any layout of the same file.
+    /// SHA-256, in hexadecimal, of the `tokenizer.json` written compactly with sorted keys and without its
+    /// truncation and padding: the same for any layout of the same tokenizer.
     pub sha256: String,
     /// All tokens are below this.
     pub vocabulary: usize,
@@ -52,41 +53,37 @@ pub struct TokenizerIdentity {
     pub eos: Option<u32>,
 }
 
-/// How to train a byte-level BPE tokenizer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenizerConfig {
-    /// Tokens in all: `<s>`, `</s>`, the 256 bytes, and merges.
-    pub vocabulary: usize,
-    /// Makes every digit a token of its own, so that numbers are spelled alike wherever they stand.
-    pub individual_digits: bool,
-    /// Training takes whole documents until it has this much text. At most 2³¹-1: pairs are counted in 32 bits.
-    pub training_bytes: u64,
-}
-
-impl Default for TokenizerConfig {
-    fn default() -> Self {
-        Self {
-            vocabulary: 32_768,
-            individual_digits: true,
-            training_bytes: 1 << 29,
+impl TokenizerIdentity {
+    /// Whether such a tokenizer can be: one that was read or trained here is.
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        check_vocabulary(self.vocabulary, 1)?;
+        match [self.bos, self.eos].into_iter().flatten().max() {
+            Some(token) if token as usize >= self.vocabulary => Err(DataError::UnknownToken {
+                token,
+                vocabulary: self.vocabulary,
+            }),
+            _ => Ok(()),
         }
     }
 }
 
-/// How much text the training of a tokenizer has read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrainingProgress {
-    pub documents: u64,
-    pub bytes: u64,
+pub(super) fn check_vocabulary(vocabulary: usize, minimum: usize) -> Result<(), DataError> {
+    if (minimum..=VOCABULARY_LIMIT).contains(&vocabulary) {
+        return Ok(());
+    }
+    Err(DataError::VocabularySize {
+        vocabulary,
+        minimum,
+        maximum: VOCABULARY_LIMIT,
+    })
 }
 
 /// Larger files are refused before they are parsed.
 const FILE_LIMIT: u64 = 1 << 27;
 /// Larger vocabularies are refused: an id this large is a corrupt file, and a model would allocate for it.
 const VOCABULARY_LIMIT: usize = 1 << 24;
-const BEGIN: &str = "<s>";
-const END: &str = "</s>";
-const BYTES: usize = 256;
+pub(super) const BEGIN: &str = "<s>";
+pub(super) const END: &str = "</s>";
 
 impl Tokenizer {
     /// Reads a `tokenizer.json`.
@@ -112,7 +109,7 @@ impl Tokenizer {
         Self::parse(bytes, "in memory")
     }
 
-    fn parse(bytes: &[u8], origin: &str) -> Result<Self, DataError> {
+    pub(super) fn parse(bytes: &[u8], origin: &str) -> Result<Self, DataError> {
         if bytes.len() as u64 > FILE_LIMIT {
             return Err(DataError::TokenizerTooLarge {
                 origin: origin.to_owned(),
@@ -120,15 +117,25 @@ impl Tokenizer {
                 limit: FILE_LIMIT,
             });
         }
-        let inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| DataError::TokenizerFile {
-                origin: origin.to_owned(),
-                reason: error.to_string(),
-            })?;
-        Self::new(inner, origin)
+        let unreadable = |reason: String| DataError::TokenizerFile {
+            origin: origin.to_owned(),
+            reason,
+        };
+        let json = std::str::from_utf8(bytes).map_err(|error| unreadable(error.to_string()))?;
+        let contents = serde_json::from_str(json).map_err(|error| unreadable(error.to_string()))?;
+        // The library asserts some of what a damaged file can violate.
+        let inner = catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes))
+            .map_err(|_| unreadable("its parts do not fit together".to_owned()))?
+            .map_err(|error| unreadable(error.to_string()))?;
+        Self::new(inner, json.to_owned(), contents, origin)
     }
 
-    fn new(mut inner: tokenizers::Tokenizer, origin: &str) -> Result<Self, DataError> {
+    fn new(
+        mut inner: tokenizers::Tokenizer,
+        json: String,
+        contents: Value,
+        origin: &str,
+    ) -> Result<Self, DataError> {
         let unsupported = |reason: String| DataError::TokenizerUnsupported {
             origin: origin.to_owned(),
             reason,
@@ -148,18 +155,9 @@ impl Tokenizer {
         // Ids may have holes, so the count of tokens would be too small.
         let last = inner.get_vocab(true).into_values().max();
         let vocabulary = last.map_or(0, |id| id as usize + 1);
-        if !(1..=VOCABULARY_LIMIT).contains(&vocabulary) {
-            return Err(DataError::VocabularySize {
-                vocabulary,
-                minimum: 1,
-                maximum: VOCABULARY_LIMIT,
-            });
-        }
-        let json = inner
-            .to_string(false)
-            .map_err(|error| unsupported(error.to_string()))?;
+        check_vocabulary(vocabulary, 1)?;
         let identity = TokenizerIdentity {
-            sha256: hexadecimal(&Sha256::digest(&json)),
+            sha256: hexadecimal(&Sha256::digest(canonical(contents).to_string())),
             vocabulary,
             bos: special(
                 &inner,
@@ -173,86 +171,11 @@ impl Tokenizer {
             ),
             eos: special(&inner, &[END, "<|end_of_text|>", "<eos>", "<|endoftext|>"]),
         };
-        Ok(Self { inner, identity })
-    }
-
-    /// Learns a byte-level BPE: GPT-2's splitting, `<s>` as 0, `</s>` as 1, then the bytes and the merges.
-    /// The same text gives the same tokenizer, byte for byte, whatever the number of threads.
-    ///
-    /// # Errors
-    ///
-    /// The first error of `documents`; a vocabulary too small for the bytes or too large for the text.
-    pub fn train(
-        documents: impl Iterator<Item = Result<Document, DataError>> + Send,
-        config: &TokenizerConfig,
-        mut progress: impl FnMut(TrainingProgress) + Send,
-    ) -> Result<Self, DataError> {
-        const PAIR_COUNT_LIMIT: u64 = i32::MAX as u64;
-        let minimum = BYTES + 2;
-        if !(minimum..=VOCABULARY_LIMIT).contains(&config.vocabulary) {
-            return Err(DataError::VocabularySize {
-                vocabulary: config.vocabulary,
-                minimum,
-                maximum: VOCABULARY_LIMIT,
-            });
-        }
-        if !(1..=PAIR_COUNT_LIMIT).contains(&config.training_bytes) {
-            return Err(DataError::TrainingBytes {
-                bytes: config.training_bytes,
-                maximum: PAIR_COUNT_LIMIT,
-            });
-        }
-        let pre_tokenizer = splitting(config);
-        let mut trainer = BpeTrainer::builder()
-            .vocab_size(config.vocabulary)
-            .show_progress(false)
-            .special_tokens(vec![
-                AddedToken::from(BEGIN, true),
-                AddedToken::from(END, true),
-            ])
-            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .build();
-        let mut failure = None;
-        let mut read = TrainingProgress::default();
-        let texts = documents.map_while(|document| match document {
-            Ok(document) => {
-                let bytes = read.bytes + document.text.len() as u64;
-                // A first document beyond the budget is still taken, cut at a character.
-                let text = match read.documents {
-                    0 => prefix(document.text, config.training_bytes),
-                    _ if bytes > config.training_bytes => return None,
-                    _ => document.text,
-                };
-                read.documents += 1;
-                read.bytes += text.len() as u64;
-                progress(read);
-                Some(text)
-            }
-            Err(error) => {
-                failure = Some(error);
-                None
-            }
-        });
-        let fed = trainer.feed(texts, |text| words(&pre_tokenizer, text));
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let mut model = BPE::default();
-        let specials = fed
-            .and_then(|()| trainer.train(&mut model))
-            .map_err(|error| tokenize_error("train", &*error))?;
-        let mut inner = tokenizers::Tokenizer::new(model);
-        inner.with_pre_tokenizer(Some(pre_tokenizer));
-        inner.with_decoder(Some(ByteLevel::new(false, false, true)));
-        inner.add_special_tokens(&specials);
-        let trained = Self::new(inner, "just trained")?;
-        if trained.vocabulary_size() < config.vocabulary {
-            return Err(DataError::VocabularyNotReached {
-                vocabulary: config.vocabulary,
-                reached: trained.vocabulary_size(),
-            });
-        }
-        Ok(trained)
+        Ok(Self {
+            inner,
+            json,
+            identity,
+        })
     }
 
     /// The tokens of a text, nothing added before or after.
@@ -322,7 +245,7 @@ impl Tokenizer {
         self.identity.vocabulary
     }
 
-    /// SHA-256 of the compact `tokenizer.json`, in hexadecimal.
+    /// See [`TokenizerIdentity::sha256`].
     #[must_use]
     pub fn sha256(&self) -> &str {
         &self.identity.sha256
@@ -333,15 +256,10 @@ impl Tokenizer {
         &self.identity
     }
 
-    /// The `tokenizer.json`, laid out for reading, as [`Self::save`] writes it.
-    ///
-    /// # Errors
-    ///
-    /// Where the tokenizer cannot be written as JSON.
-    pub fn to_json(&self) -> Result<String, DataError> {
-        self.inner
-            .to_string(true)
-            .map_err(|error| tokenize_error("write JSON", &*error))
+    /// The `tokenizer.json`, as it was read or trained.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        &self.json
     }
 
     /// Writes the `tokenizer.json` in one step: another process sees the old file or the new one, whole.
@@ -350,12 +268,11 @@ impl Tokenizer {
     ///
     /// Where the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
-        let json = self.to_json()?;
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = Path::new(&partial);
         let mut file = File::create(partial).map_err(DataError::io("create", partial))?;
-        file.write_all(json.as_bytes())
+        file.write_all(self.json.as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(DataError::io("write", partial))?;
         std::fs::rename(partial, path).map_err(DataError::io("rename to", path))
@@ -371,30 +288,6 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-fn splitting(config: &TokenizerConfig) -> PreTokenizerWrapper {
-    let bytes = PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true));
-    if !config.individual_digits {
-        return bytes;
-    }
-    Sequence::new(vec![PreTokenizerWrapper::Digits(Digits::new(true)), bytes]).into()
-}
-
-fn words(pre_tokenizer: &PreTokenizerWrapper, text: &str) -> tokenizers::Result<Vec<String>> {
-    let mut text = PreTokenizedString::from(text);
-    pre_tokenizer.pre_tokenize(&mut text)?;
-    let words = text.get_splits(OffsetReferential::Original, OffsetType::Byte);
-    Ok(words
-        .into_iter()
-        .map(|(word, _, _)| word.to_owned())
-        .collect())
-}
-
-fn prefix(mut text: String, bytes: u64) -> String {
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    text.truncate(text.floor_char_boundary(bytes));
-    text
-}
-
 /// The first of these names that is a special token; an ordinary token of that spelling is not one.
 fn special(tokenizer: &tokenizers::Tokenizer, names: &[&str]) -> Option<u32> {
     let vocabulary = tokenizer.get_added_vocabulary();
@@ -404,10 +297,31 @@ fn special(tokenizer: &tokenizers::Tokenizer, names: &[&str]) -> Option<u32> {
         .find_map(|name| tokenizer.token_to_id(name))
 }
 
-fn tokenize_error(action: &'static str, error: &dyn std::error::Error) -> DataError {
+pub(super) fn tokenize_error(action: &'static str, error: &dyn std::error::Error) -> DataError {
     DataError::Tokenize {
         action,
         reason: error.to_string(),
+    }
+}
+
+/// What the digest is taken of: keys sorted, and nothing that is dropped when the file is read.
+fn canonical(mut contents: Value) -> Value {
+    if let Value::Object(file) = &mut contents {
+        file.remove("truncation");
+        file.remove("padding");
+    }
+    sorted(contents)
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<String, Value> = fields.into_iter().collect();
+            let sorted = fields.into_iter().map(|(key, value)| (key, sorted(value)));
+            Value::Object(sorted.collect())
+        }
+        Value::Array(items) => items.into_iter().map(sorted).collect(),
+        other => other,
     }
 }
 

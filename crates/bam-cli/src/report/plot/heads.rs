@@ -36,7 +36,7 @@ pub fn heads(name: &str, heads: &Heads) -> Markup {
                             th.number scope="col" { "50 %" }
                             th.number scope="col" { "90 %" }
                             th.number scope="col" { "99 %" }
-                            th scope="col" data-fixed { "mass by distance" }
+                            th scope="col" data-fixed { "mass" }
                             th.number scope="col" { "entropy" }
                         }
                     }

@@ -1,0 +1,91 @@
+//! What can go wrong in this crate.
+
+use std::path::{Path, PathBuf};
+
+/// An error with what it is about, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value that can't be used.
+    #[error("{what}: expected {expected}, got {got}")]
+    Value {
+        /// The thing.
+        what: &'static str,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A token that the model does not know.
+    #[error("token {index}: expected an id from 0 to {}, got {got}", vocabulary - 1)]
+    Token {
+        /// Where it stands.
+        index: usize,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+        /// The id.
+        got: i64,
+    },
+    /// A tensor of a file that does not fit.
+    #[error("{}: tensor {tensor}: expected {expected}, got {got}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A file whose contents are not what its name says.
+    #[error("{}: expected {expected}, got {got}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// The operating system said no.
+    #[error("{}: could not {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The loss or a gradient stopped being a number.
+    #[error("step {step}: expected a finite {what}, got {got}")]
+    NotFinite {
+        /// The training step.
+        step: u64,
+        /// The quantity.
+        what: &'static str,
+        /// Its value.
+        got: f64,
+    },
+    /// Attention refused its inputs.
+    #[error(transparent)]
+    Attention(#[from] bam_attention::AttentionError),
+    /// A prior refused its parameters.
+    #[error(transparent)]
+    Prior(#[from] bam_prior::Error),
+    /// The data could not be read.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            path,
+            action,
+            source,
+        }
+    }
+}

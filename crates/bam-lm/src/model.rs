@@ -1,0 +1,25 @@
+//! The language model: a LLaMA-like decoder whose positions enter as its [`Encoding`] says.
+//!
+//! One forward pass serves training, evaluation and generation ([`Transformer::forward`] without a
+//! cache, [`Transformer::extend`] with one).
+//!
+//! [`Encoding`]: crate::encoding::Encoding
+
+mod attention;
+mod block;
+mod cache;
+pub mod checkpoint;
+mod config;
+pub mod generate;
+mod parameters;
+mod prior;
+mod rotary;
+mod transformer;
+
+pub use cache::Cache;
+pub use config::{ModelConfig, PriorScope, PriorStart, ShapeStart};
+pub(crate) use parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
+pub use parameters::{ParameterInfo, ParameterKind};
+pub use prior::PriorHeads;
+pub(crate) use prior::host_values;
+pub use transformer::{TokenRows, Transformer};

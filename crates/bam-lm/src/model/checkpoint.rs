@@ -1,0 +1,247 @@
+//! Models on disk, in the Hugging Face layout: `config.json`, `model.safetensors`.
+//!
+//! Files are written under a temporary name and renamed, so a name that exists is whole.
+
+use super::ModelConfig;
+use super::parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
+use super::prior::host_values;
+use super::transformer::Transformer;
+use crate::Error;
+use burn::module::{Module, ParamId};
+use burn::tensor::{Device, Tensor, TensorData};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+/// `config.json`.
+pub const CONFIG_FILE: &str = "config.json";
+/// `model.safetensors`.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// Named tensors on the host: shape and values.
+pub type NamedTensors = HashMap<String, (Vec<usize>, Vec<f32>)>;
+
+impl Transformer {
+    /// The parameters under their checkpoint names, in their checkpoint layout.
+    #[must_use]
+    pub fn to_tensors(&self) -> NamedTensors {
+        let mut values = Collect(HashMap::new());
+        self.visit(&mut Visiting(&mut values));
+        self.parameters()
+            .into_iter()
+            .map(|info| {
+                let mut of = values
+                    .0
+                    .remove(&info.id)
+                    .expect("every parameter was visited");
+                if info.transposed {
+                    of = transpose(&of, info.stored_shape[1], info.stored_shape[0]);
+                }
+                (info.name, (info.stored_shape, of))
+            })
+            .collect()
+    }
+
+    /// Replaces the parameters by those of a file's tensors; `path` is for messages.
+    ///
+    /// # Errors
+    /// If one is missing, has another shape or is not finite, or if the file holds others.
+    pub fn with_tensors(self, mut tensors: NamedTensors, path: &Path) -> Result<Self, Error> {
+        let wrong = |tensor: &str, expected: String, got: String| Error::Tensor {
+            path: path.to_owned(),
+            tensor: tensor.to_owned(),
+            expected,
+            got,
+        };
+        let mut values = HashMap::new();
+        for info in self.parameters() {
+            let expected = format!("shape {:?}", info.stored_shape);
+            let (shape, mut of) = tensors
+                .remove(&info.name)
+                .ok_or_else(|| wrong(&info.name, expected.clone(), "no such tensor".into()))?;
+            if shape != info.stored_shape {
+                return Err(wrong(&info.name, expected, format!("shape {shape:?}")));
+            }
+            if let Some(index) = of.iter().position(|x| !x.is_finite()) {
+                let got = format!("{} at index {index}", of[index]);
+                return Err(wrong(&info.name, "finite numbers".into(), got));
+            }
+            if info.transposed {
+                of = transpose(&of, shape[0], shape[1]);
+            }
+            values.insert(info.id, of);
+        }
+        if let Some(name) = tensors.keys().min() {
+            let expected = format!("no such tensor in a {} model", self.config.encoding);
+            return Err(wrong(name, expected, "one".into()));
+        }
+        Ok(self.map(&mut Replacing(&mut Assign(values))))
+    }
+
+    /// Writes `config.json` and `model.safetensors` into `dir`, which must exist.
+    ///
+    /// # Errors
+    /// If a file can't be written.
+    pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        write_tensors(&dir.join(WEIGHTS_FILE), self.to_tensors())?;
+        let json = serde_json::to_string_pretty(&self.config).expect("a config is plain data");
+        write_atomically(&dir.join(CONFIG_FILE), json.as_bytes())
+    }
+
+    /// Reads a model from a folder.
+    ///
+    /// # Errors
+    /// If a file is missing, broken, or does not fit the configuration.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+        let path = dir.join(CONFIG_FILE);
+        let config: ModelConfig = read_json(&path, "a bam model configuration")?;
+        let path = dir.join(WEIGHTS_FILE);
+        config
+            .init(device)
+            .with_tensors(read_tensors(&path)?, &path)
+    }
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// If it can't be read or is not `expected`.
+pub fn read_json<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    expected: &'static str,
+) -> Result<T, Error> {
+    let bytes = fs::read(path).map_err(Error::io(path, "read it"))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::File {
+        path: path.to_owned(),
+        expected: expected.to_owned(),
+        got: error.to_string(),
+    })
+}
+
+/// Reads a safetensors file into named `f32` tensors; `F32`, `F16`, `BF16`, `F64` and the integer
+/// types `I32` and `I64` are converted.
+///
+/// # Errors
+/// If the file can't be read, is truncated, or its header lies.
+pub fn read_tensors(path: &Path) -> Result<NamedTensors, Error> {
+    let bytes = fs::read(path).map_err(Error::io(path, "read it"))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| Error::File {
+        path: path.to_owned(),
+        expected: "a safetensors file".into(),
+        got: error.to_string(),
+    })?;
+    file.tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let values = to_f32(&view).ok_or_else(|| Error::Tensor {
+                path: path.to_owned(),
+                tensor: name.clone(),
+                expected: "F64, F32, F16, BF16, I64 or I32".into(),
+                got: format!("{:?}", view.dtype()),
+            })?;
+            Ok((name, (view.shape().to_vec(), values)))
+        })
+        .collect()
+}
+
+fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    fn each<const N: usize>(data: &[u8], of: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        data.as_chunks::<N>()
+            .0
+            .iter()
+            .map(|bytes| of(*bytes))
+            .collect()
+    }
+    let data = view.data();
+    Some(match view.dtype() {
+        Dtype::F32 => each(data, f32::from_le_bytes),
+        Dtype::F64 => each(data, |bytes| f64::from_le_bytes(bytes) as f32),
+        Dtype::F16 => each(data, |bytes| {
+            burn::tensor::f16::from_le_bytes(bytes).to_f32()
+        }),
+        Dtype::BF16 => each(data, |bytes| {
+            burn::tensor::bf16::from_le_bytes(bytes).to_f32()
+        }),
+        Dtype::I32 => each(data, |bytes| i32::from_le_bytes(bytes) as f32),
+        Dtype::I64 => each(data, |bytes| i64::from_le_bytes(bytes) as f32),
+        _ => return None,
+    })
+}
+
+/// Writes named tensors as a safetensors file that `transformers` reads.
+///
+/// # Errors
+/// If the file can't be written.
+pub fn write_tensors(path: &Path, tensors: NamedTensors) -> Result<(), Error> {
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .into_iter()
+        .map(|(name, (shape, values))| {
+            (
+                name,
+                shape,
+                values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            )
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, shape, data)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), data)
+            .expect("the bytes were made from the shape's values");
+        (name.as_str(), view)
+    });
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let file = safetensors::serialize(views, Some(metadata)).map_err(|error| Error::File {
+        path: path.to_owned(),
+        expected: "tensors that can be serialised".into(),
+        got: error.to_string(),
+    })?;
+    write_atomically(path, &file)
+}
+
+/// Writes a file under a temporary name beside its place, flushes it to disk and renames it.
+///
+/// # Errors
+/// If the file can't be written; nothing is left behind then.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    use std::io::Write;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let written = fs::File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            Error::io(path, "write it")(error)
+        })
+}
+
+/// `[rows, columns]` → `[columns, rows]`.
+pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..values.len())
+        .map(|index| values[index % rows * columns + index / rows])
+        .collect()
+}
+
+struct Collect(HashMap<ParamId, Vec<f32>>);
+
+impl EachParameter for Collect {
+    fn visit<const D: usize>(&mut self, id: ParamId, tensor: Tensor<D>) {
+        self.0.insert(id, host_values(tensor));
+    }
+}
+
+struct Assign(HashMap<ParamId, Vec<f32>>);
+
+impl ReplaceParameter for Assign {
+    fn replace<const D: usize>(&mut self, id: ParamId, tensor: Tensor<D>) -> Tensor<D> {
+        match self.0.remove(&id) {
+            None => tensor,
+            Some(values) => {
+                Tensor::from_data(TensorData::new(values, tensor.shape()), &tensor.device())
+            }
+        }
+    }
+}

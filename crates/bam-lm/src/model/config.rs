@@ -1,0 +1,343 @@
+//! A model's shape, as `config.json` holds it.
+
+use crate::Error;
+use crate::encoding::{Encoding, Position};
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides which tensors a model has and what they mean.
+///
+/// The JSON form follows the Hugging Face layout; `position_embedding_type` is the [`Encoding`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RawConfig", into = "RawConfig")]
+pub struct ModelConfig {
+    /// How position enters.
+    pub encoding: Encoding,
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; a divisor of `heads`.
+    pub key_heads: usize,
+    /// Width inside the feed-forward layer.
+    pub hidden: usize,
+    /// Tokens.
+    pub vocabulary: usize,
+    /// Context the model was trained at. Longer ones are never refused.
+    pub train_length: usize,
+    /// Added to the mean square in RMS norm.
+    pub norm_epsilon: f64,
+    /// Base of the rotary frequencies.
+    pub rotary_theta: f64,
+    /// One prior for all layers, or one per layer.
+    pub prior_scope: PriorScope,
+    /// Where learned priors start.
+    pub prior_start: PriorStart,
+}
+
+/// Whether layers share their prior.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PriorScope {
+    /// One prior, shared by all layers.
+    Global,
+    /// One per layer.
+    Layer,
+}
+
+/// Where learned generalised Gaussian priors start.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriorStart {
+    /// Shape.
+    pub shape: ShapeStart,
+    /// Whether the location is learned, or stays at 0.
+    pub learn_location: bool,
+}
+
+impl Default for PriorStart {
+    fn default() -> Self {
+        Self {
+            shape: ShapeStart::Same(1.0),
+            learn_location: true,
+        }
+    }
+}
+
+/// The shapes that the heads start with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ShapeStart {
+    /// The same for all: 1 is ALiBi, 0 is flat.
+    Same(f64),
+    /// Evenly from the first number at the first head to the second at the last.
+    Linear([f64; 2]),
+}
+
+impl ShapeStart {
+    pub(crate) fn of_heads(self, heads: usize) -> Vec<f64> {
+        match self {
+            Self::Same(shape) => vec![shape; heads],
+            Self::Linear([first, last]) => (0..heads)
+                .map(|h| first + (last - first) * h as f64 / (heads - 1).max(1) as f64)
+                .collect(),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Width of a head.
+    #[must_use]
+    pub fn head_dim(&self) -> usize {
+        self.dim / self.heads
+    }
+
+    /// Checks that the numbers fit each other.
+    ///
+    /// # Errors
+    /// Names the first one that does not.
+    pub fn checked(self) -> Result<Self, Error> {
+        let value = |what, expected: String, got: String| {
+            Err(Error::Value {
+                what,
+                expected,
+                got,
+            })
+        };
+        for (what, size) in [
+            ("width (hidden_size)", self.dim),
+            ("layers (num_hidden_layers)", self.layers),
+            ("heads (num_attention_heads)", self.heads),
+            ("key heads (num_key_value_heads)", self.key_heads),
+            ("feed-forward width (intermediate_size)", self.hidden),
+            ("vocabulary (vocab_size)", self.vocabulary),
+            ("training length (train_length)", self.train_length),
+        ] {
+            if size == 0 || size > 1 << 24 {
+                return value(
+                    what,
+                    format!("a number from 1 to {}", 1 << 24),
+                    size.to_string(),
+                );
+            }
+        }
+        if self.dim % self.heads != 0 {
+            let expected = format!("a divisor of the width {}", self.dim);
+            return value(
+                "heads (num_attention_heads)",
+                expected,
+                self.heads.to_string(),
+            );
+        }
+        if self.heads % self.key_heads != 0 {
+            let expected = format!("a divisor of the {} heads", self.heads);
+            return value(
+                "key heads (num_key_value_heads)",
+                expected,
+                self.key_heads.to_string(),
+            );
+        }
+        if let Position::Prior(groups) = &self.encoding.position {
+            let given: usize = groups.iter().map(|g| g.heads.unwrap_or(self.heads)).sum();
+            if given != self.heads {
+                let expected = format!("priors for {} heads", self.heads);
+                return value(
+                    "encoding",
+                    expected,
+                    format!("{} for {given}", self.encoding),
+                );
+            }
+        }
+        let rotates = matches!(
+            self.encoding.position,
+            Position::Rotary | Position::RotaryLocal
+        );
+        if rotates && self.head_dim() % 2 != 0 {
+            let expected = "an even head width for rotary pairs".to_owned();
+            return value("width / heads", expected, self.head_dim().to_string());
+        }
+        if self.encoding.position == Position::Sinusoidal && self.dim % 2 != 0 {
+            let expected = "an even width for pairs of sine and cosine".to_owned();
+            return value("width (hidden_size)", expected, self.dim.to_string());
+        }
+        for (what, number) in [
+            ("rms_norm_eps", self.norm_epsilon),
+            ("rope_theta", self.rotary_theta),
+        ] {
+            if !(number > 0.0 && number.is_finite()) {
+                return value(what, "a positive number".into(), number.to_string());
+            }
+        }
+        let shapes = self.prior_start.shape.of_heads(2);
+        if !shapes.iter().all(|shape| shape.is_finite()) {
+            return value(
+                "prior shape",
+                "a finite number".into(),
+                format!("{shapes:?}"),
+            );
+        }
+        Ok(self)
+    }
+}
+
+/// `config.json` as written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RawConfig {
+    model_type: String,
+    architectures: Vec<String>,
+    position_embedding_type: Encoding,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    intermediate_size: usize,
+    vocab_size: usize,
+    train_length: usize,
+    /// The training length again, for tools that read only this. Longer contexts are fine.
+    max_position_embeddings: usize,
+    rms_norm_eps: f64,
+    rope_theta: f64,
+    tie_word_embeddings: bool,
+    attn_prior: RawPrior,
+    ssmax: RawSsmax,
+    torch_dtype: String,
+}
+
+/// How the reference's formula is to be read, spelled out for other tools.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RawPrior {
+    scope: PriorScope,
+    start: PriorStart,
+    param: String,
+    eps: f64,
+    order: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RawSsmax {
+    enabled: bool,
+    scale_prior: bool,
+}
+
+const MODEL_TYPE: &str = "bam";
+
+impl From<ModelConfig> for RawConfig {
+    fn from(config: ModelConfig) -> Self {
+        use bam_attention::TemperatureScope::LikelihoodAndPrior;
+        Self {
+            model_type: MODEL_TYPE.into(),
+            architectures: vec!["BamForCausalLM".into()],
+            hidden_size: config.dim,
+            num_hidden_layers: config.layers,
+            num_attention_heads: config.heads,
+            num_key_value_heads: config.key_heads,
+            intermediate_size: config.hidden,
+            vocab_size: config.vocabulary,
+            train_length: config.train_length,
+            max_position_embeddings: config.train_length,
+            rms_norm_eps: config.norm_epsilon,
+            rope_theta: config.rotary_theta,
+            tie_word_embeddings: false,
+            attn_prior: RawPrior {
+                scope: config.prior_scope,
+                start: config.prior_start,
+                param: "reference".into(),
+                eps: bam_prior::GeneralizedGaussian::EPSILON,
+                order: "scale_then_prior_then_ssmax".into(),
+            },
+            ssmax: RawSsmax {
+                enabled: config.encoding.ssmax.is_some(),
+                scale_prior: config.encoding.ssmax == Some(LikelihoodAndPrior),
+            },
+            position_embedding_type: config.encoding,
+            torch_dtype: "float32".into(),
+        }
+    }
+}
+
+impl TryFrom<RawConfig> for ModelConfig {
+    type Error = Error;
+
+    fn try_from(raw: RawConfig) -> Result<Self, Error> {
+        if raw.model_type != MODEL_TYPE {
+            return Err(Error::Value {
+                what: "model_type",
+                expected: MODEL_TYPE.into(),
+                got: raw.model_type,
+            });
+        }
+        Self {
+            encoding: raw.position_embedding_type,
+            dim: raw.hidden_size,
+            layers: raw.num_hidden_layers,
+            heads: raw.num_attention_heads,
+            key_heads: raw.num_key_value_heads,
+            hidden: raw.intermediate_size,
+            vocabulary: raw.vocab_size,
+            train_length: raw.train_length,
+            norm_epsilon: raw.rms_norm_eps,
+            rotary_theta: raw.rope_theta,
+            prior_scope: raw.attn_prior.scope,
+            prior_start: raw.attn_prior.start,
+        }
+        .checked()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn small(encoding: &str) -> ModelConfig {
+        ModelConfig {
+            encoding: encoding.parse().unwrap(),
+            dim: 24,
+            layers: 2,
+            heads: 6,
+            key_heads: 3,
+            hidden: 40,
+            vocabulary: 31,
+            train_length: 16,
+            norm_epsilon: 1e-5,
+            rotary_theta: 1e4,
+            prior_scope: PriorScope::Layer,
+            prior_start: PriorStart::default(),
+        }
+    }
+
+    #[test]
+    fn json_and_back() {
+        let config = small("alibi:2,bam:4+ssmax");
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_named() {
+        let heads = ModelConfig {
+            heads: 5,
+            ..small("bam")
+        };
+        assert!(
+            heads
+                .checked()
+                .unwrap_err()
+                .to_string()
+                .contains("divisor of the width 24")
+        );
+        let groups = small("alibi:2,bam:3");
+        assert!(groups.checked().unwrap_err().to_string().contains("for 5"));
+        let rotary = ModelConfig {
+            dim: 18,
+            ..small("rotary")
+        };
+        assert!(
+            rotary
+                .checked()
+                .unwrap_err()
+                .to_string()
+                .contains("even head width")
+        );
+    }
+}

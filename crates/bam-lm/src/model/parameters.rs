@@ -1,0 +1,199 @@
+//! The parameters of a model in a fixed order: their names in checkpoints and what they are.
+
+use super::transformer::Transformer;
+use bam_attention::log_prior::Role;
+use burn::module::{ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::Tensor;
+
+/// What a parameter is; decides its learning rate, its decay, and its layout in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// A weight matrix or the embeddings.
+    Matrix,
+    /// Gains of a norm.
+    Vector,
+    /// Of a prior.
+    Prior(Role),
+    /// Scale of scalable softmax.
+    SsmaxScale,
+}
+
+/// A parameter that is learned or stored.
+#[derive(Clone, Debug)]
+pub struct ParameterInfo {
+    /// The name in checkpoints, the reference's.
+    pub name: String,
+    /// Burn's id.
+    pub id: ParamId,
+    /// What it is.
+    pub kind: ParameterKind,
+    /// Whether training changes it.
+    pub trainable: bool,
+    /// The shape in checkpoints.
+    pub stored_shape: Vec<usize>,
+    /// Whether the file holds the transpose.
+    pub transposed: bool,
+}
+
+impl Transformer {
+    /// Every parameter, in the order of the reference's checkpoints.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<ParameterInfo> {
+        let mut list = List(Vec::new());
+        list.matrix(
+            "tok_embeddings.weight".into(),
+            &self.tok_embeddings.weight,
+            false,
+        );
+        for (index, block) in self.layers.iter().enumerate() {
+            let name = |rest: &str| format!("layers.{index}.{rest}");
+            let attention = &block.attention;
+            for (linear, part) in [
+                (&attention.wq, "wq"),
+                (&attention.wk, "wk"),
+                (&attention.wv, "wv"),
+                (&attention.wo, "wo"),
+            ] {
+                list.matrix(
+                    name(&format!("attention.{part}.weight")),
+                    &linear.weight,
+                    true,
+                );
+            }
+            if let Some(scale) = &attention.ssmax_scale {
+                let heads = scale.val().dims()[0];
+                list.add(
+                    name("attention.seq_scale"),
+                    scale,
+                    ParameterKind::SsmaxScale,
+                    true,
+                    vec![1, heads, 1, 1],
+                    false,
+                );
+            }
+            list.prior(&name("attention.prior"), attention.prior.as_ref(), self);
+            let feed_forward = &block.feed_forward;
+            for (linear, part) in [
+                (&feed_forward.w1, "w1"),
+                (&feed_forward.w2, "w2"),
+                (&feed_forward.w3, "w3"),
+            ] {
+                list.matrix(
+                    name(&format!("feed_forward.{part}.weight")),
+                    &linear.weight,
+                    true,
+                );
+            }
+            list.vector(name("attention_norm.weight"), &block.attention_norm.gamma);
+            list.vector(name("ffn_norm.weight"), &block.ffn_norm.gamma);
+        }
+        list.vector("norm.weight".into(), &self.norm.gamma);
+        list.matrix("output.weight".into(), &self.output.weight, true);
+        list.prior("prior", self.prior.as_ref(), self);
+        list.0
+    }
+}
+
+struct List(Vec<ParameterInfo>);
+
+impl List {
+    fn add<const D: usize>(
+        &mut self,
+        name: String,
+        param: &Param<Tensor<D>>,
+        kind: ParameterKind,
+        trainable: bool,
+        stored_shape: Vec<usize>,
+        transposed: bool,
+    ) {
+        self.0.push(ParameterInfo {
+            name,
+            id: param.id,
+            kind,
+            trainable,
+            stored_shape,
+            transposed,
+        });
+    }
+
+    fn matrix(&mut self, name: String, param: &Param<Tensor<2>>, transposed: bool) {
+        let [rows, columns] = param.val().dims();
+        let shape = if transposed {
+            vec![columns, rows]
+        } else {
+            vec![rows, columns]
+        };
+        self.add(name, param, ParameterKind::Matrix, true, shape, transposed);
+    }
+
+    fn vector(&mut self, name: String, param: &Param<Tensor<1>>) {
+        let shape = param.val().dims().to_vec();
+        self.add(name, param, ParameterKind::Vector, true, shape, false);
+    }
+
+    /// `prefix.scale` and so on; several groups of heads are told apart by `prefix.0.scale`.
+    fn prior(&mut self, prefix: &str, prior: Option<&super::PriorHeads>, model: &Transformer) {
+        let Some(prior) = prior else { return };
+        let start = model.config.prior_start;
+        for (index, group) in prior
+            .groups
+            .iter()
+            .enumerate()
+            .filter(|(_, g)| g.kind.stored())
+        {
+            for (param, spec) in group.theta.iter().zip(group.specs(start)) {
+                let name = match prior.groups.len() {
+                    1 => format!("{prefix}.{}", spec.name),
+                    _ => format!("{prefix}.{index}.{}", spec.name),
+                };
+                let shape = match spec.width {
+                    1 => vec![1, group.heads, 1, 1],
+                    width => vec![group.heads, width],
+                };
+                let trainable = group.kind.learns(&spec, start);
+                self.add(
+                    name,
+                    param,
+                    ParameterKind::Prior(spec.role),
+                    trainable,
+                    shape,
+                    false,
+                );
+            }
+        }
+    }
+}
+
+/// Calls a function with every float parameter, whatever its rank.
+pub(crate) trait EachParameter {
+    fn visit<const D: usize>(&mut self, id: ParamId, tensor: Tensor<D>);
+}
+
+/// Replaces the value of every float parameter, whatever its rank.
+pub(crate) trait ReplaceParameter {
+    fn replace<const D: usize>(&mut self, id: ParamId, tensor: Tensor<D>) -> Tensor<D>;
+}
+
+pub(crate) struct Visiting<'a, V>(pub &'a mut V);
+
+impl<V: EachParameter> ModuleVisitor for Visiting<'_, V> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.visit(param.id, param.val());
+    }
+}
+
+pub(crate) struct Replacing<'a, R>(pub &'a mut R);
+
+impl<R: ReplaceParameter> ModuleMapper for Replacing<'_, R> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        let learned = tensor.is_require_grad();
+        let replaced = self.0.replace(id, tensor).detach();
+        let replaced = if learned {
+            replaced.require_grad()
+        } else {
+            replaced
+        };
+        Param::from_mapped_value(id, replaced, mapper)
+    }
+}

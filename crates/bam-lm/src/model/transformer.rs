@@ -1,0 +1,321 @@
+//! The whole model.
+
+use super::attention::Pass;
+use super::block::{Block, norm};
+use super::cache::Cache;
+use super::config::{ModelConfig, PriorScope};
+use super::prior::PriorHeads;
+use super::rotary::{angles, sinusoids};
+use crate::Error;
+use crate::encoding::Position;
+use bam_attention::{Documents, Implementation, Lags, LogPrior};
+use burn::module::Module;
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Token ids, row after row, known to be ids of the vocabulary they were checked against.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenRows {
+    rows: usize,
+    ids: Vec<i32>,
+    vocabulary: usize,
+}
+
+impl TokenRows {
+    /// `rows` rows of equal length.
+    ///
+    /// # Errors
+    /// If there is no token, the rows are unequal, or an id is not below `vocabulary`.
+    pub fn new(rows: usize, ids: Vec<i32>, vocabulary: usize) -> Result<Self, Error> {
+        if rows == 0 || ids.is_empty() || ids.len() % rows != 0 {
+            return Err(Error::Value {
+                what: "tokens",
+                expected: format!("at least one, in {rows} rows of equal length"),
+                got: format!("{} tokens", ids.len()),
+            });
+        }
+        let wrong = ids
+            .iter()
+            .position(|&id| id < 0 || id as usize >= vocabulary);
+        if let Some(index) = wrong {
+            return Err(Error::Token {
+                index,
+                vocabulary,
+                got: i64::from(ids[index]),
+            });
+        }
+        Ok(Self {
+            rows,
+            ids,
+            vocabulary,
+        })
+    }
+
+    /// Tokens of a row.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.ids.len() / self.rows
+    }
+
+    /// `[rows, length]`.
+    pub(crate) fn tensor(&self, device: &Device) -> Tensor<2, Int> {
+        let data = TensorData::new(self.ids.clone(), [self.rows, self.length()]);
+        Tensor::from_data(data, device)
+    }
+}
+
+/// A LLaMA-like decoder: pre-norm RMS norm, SwiGLU, no biases, head not tied to the embeddings.
+///
+/// ```
+/// use bam_lm::model::{ModelConfig, PriorScope, PriorStart, TokenRows};
+/// use bam_attention::Implementation;
+/// use burn::tensor::Device;
+///
+/// let config = ModelConfig {
+///     encoding: "bam+ssmax".parse()?,
+///     dim: 32, layers: 2, heads: 4, key_heads: 4, hidden: 64, vocabulary: 100,
+///     train_length: 16, norm_epsilon: 1e-5, rotary_theta: 1e4,
+///     prior_scope: PriorScope::Layer, prior_start: PriorStart::default(),
+/// };
+/// let model = config.checked()?.init(&Device::flex());
+/// let tokens = TokenRows::new(2, vec![1; 2 * 40], 100)?; // longer than it was trained: fine
+/// let logits = model.forward(&tokens, None, Implementation::Fused)?;
+/// assert_eq!(logits.dims(), [2, 40, 100]);
+/// # Ok::<(), bam_lm::Error>(())
+/// ```
+#[derive(Module, Debug)]
+pub struct Transformer {
+    pub(crate) tok_embeddings: Embedding,
+    pub(crate) layers: Vec<Block>,
+    pub(crate) norm: RmsNorm,
+    pub(crate) output: Linear,
+    /// The prior that all layers share, where they do.
+    pub(crate) prior: Option<PriorHeads>,
+    #[module(skip)]
+    pub(crate) config: ModelConfig,
+}
+
+impl ModelConfig {
+    /// A model with random weights: matrices and embeddings N(0, 0.02), norms and SSMax scales 1,
+    /// priors where the configuration starts them. Random numbers come from the device's seed.
+    #[must_use]
+    pub fn init(&self, device: &Device) -> Transformer {
+        let initializer = Initializer::Normal {
+            mean: 0.0,
+            std: 0.02,
+        };
+        let own_prior = self.prior_scope == PriorScope::Layer;
+        let prior = match &self.encoding.position {
+            Position::Prior(groups) if !own_prior => Some(PriorHeads::new(groups, self, device)),
+            _ => None,
+        };
+        Transformer {
+            tok_embeddings: EmbeddingConfig::new(self.vocabulary, self.dim)
+                .with_initializer(initializer.clone())
+                .init(device),
+            layers: (0..self.layers)
+                .map(|_| Block::new(self, own_prior, &initializer, device))
+                .collect(),
+            norm: norm(self, device),
+            output: LinearConfig::new(self.dim, self.vocabulary)
+                .with_bias(false)
+                .with_initializer(initializer)
+                .init(device),
+            prior,
+            config: self.clone(),
+        }
+    }
+}
+
+impl Transformer {
+    /// The model's configuration.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device of the weights.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.norm.gamma.val().device()
+    }
+
+    /// Logits of every next token.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch, length]`
+    /// - result: `[batch, length, vocabulary]`
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, documents of another size.
+    pub fn forward(
+        &self,
+        tokens: &TokenRows,
+        documents: Option<Arc<Documents>>,
+        implementation: Implementation,
+    ) -> Result<Tensor<3>, Error> {
+        let priors = self.log_priors(Lags::causal(tokens.length()))?;
+        let read = 0..tokens.length();
+        let hidden = self.run(tokens, documents, implementation, &priors, None, read)?;
+        Ok(self.output.forward(self.norm.forward(hidden)))
+    }
+
+    /// Mean cross-entropy of `targets`, in nats.
+    ///
+    /// # Errors
+    /// Those of [`Transformer::forward`]; targets of another size.
+    pub fn loss(
+        &self,
+        tokens: &TokenRows,
+        targets: &TokenRows,
+        documents: Option<Arc<Documents>>,
+        implementation: Implementation,
+    ) -> Result<Tensor<1>, Error> {
+        let [rows, length, vocabulary] = [tokens.rows, tokens.length(), self.config.vocabulary];
+        if [targets.rows, targets.length()] != [rows, length] {
+            return Err(Error::Value {
+                what: "targets",
+                expected: format!("{rows} rows of {length} tokens"),
+                got: format!("{} rows of {}", targets.rows, targets.length()),
+            });
+        }
+        let logits = self.forward(tokens, documents, implementation)?;
+        let ln_probabilities = log_softmax(logits.reshape([rows * length, vocabulary]), 1);
+        let targets = targets.tensor(&self.device()).reshape([rows * length, 1]);
+        Ok(ln_probabilities.gather(1, targets).mean().neg())
+    }
+
+    /// An empty cache for `batch` rows of up to `capacity` tokens.
+    ///
+    /// # Errors
+    /// If the prior can't be evaluated.
+    pub fn cache(&self, batch: usize, capacity: usize) -> Result<Cache, Error> {
+        let priors = self.log_priors(Lags::causal(capacity))?;
+        Ok(Cache::new(
+            &self.config,
+            batch,
+            capacity,
+            priors,
+            &self.device(),
+        ))
+    }
+
+    /// Reads on: adds the tokens to the cache and returns the logits after the tokens `read`, an
+    /// index range into `tokens`. The last layer is computed there only; `None` if it is empty.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch, length]`
+    /// - result: `[batch, read, vocabulary]`
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, more tokens than the cache has room for.
+    pub fn extend(
+        &self,
+        tokens: &TokenRows,
+        cache: &mut Cache,
+        read: Range<usize>,
+    ) -> Result<Option<Tensor<3>>, Error> {
+        let end = cache.length + tokens.length();
+        if end > cache.capacity() || read.end > tokens.length() {
+            return Err(Error::Value {
+                what: "tokens",
+                expected: format!("at most {} more", cache.capacity() - cache.length),
+                got: tokens.length().to_string(),
+            });
+        }
+        let priors: Vec<LogPrior> = cache
+            .layers
+            .iter()
+            .map(|layer| layer.log_prior.clone())
+            .collect();
+        let reads = !read.is_empty();
+        // A layer can't be run for no row at all; without readers the last one is run for one.
+        let rows = if reads { read } else { 0..1 };
+        let hidden = self.run(
+            tokens,
+            None,
+            Implementation::Fused,
+            &priors,
+            Some(cache),
+            rows,
+        )?;
+        cache.length = end;
+        Ok(reads.then(|| self.output.forward(self.norm.forward(hidden))))
+    }
+
+    /// The last block's output at the rows `read`.
+    fn run(
+        &self,
+        tokens: &TokenRows,
+        documents: Option<Arc<Documents>>,
+        implementation: Implementation,
+        priors: &[LogPrior],
+        mut cache: Option<&mut Cache>,
+        read: Range<usize>,
+    ) -> Result<Tensor<3>, Error> {
+        if tokens.vocabulary > self.config.vocabulary {
+            TokenRows::new(tokens.rows, tokens.ids.clone(), self.config.vocabulary)?;
+        }
+        let device = self.device();
+        let offset = cache.as_ref().map_or(0, |cache| cache.length);
+        let positions = offset..offset + tokens.length();
+        let mut x = self.tok_embeddings.forward(tokens.tensor(&device));
+        let config = &self.config;
+        let (mut rotary, mut horizon) = (None, None);
+        match config.encoding.position {
+            Position::Sinusoidal => {
+                x = x + sinusoids(positions, config.dim, config.rotary_theta, &device);
+            }
+            Position::Rotary | Position::RotaryLocal => {
+                rotary = Some(angles(
+                    positions,
+                    config.head_dim(),
+                    config.rotary_theta,
+                    &device,
+                ));
+                if config.encoding.position == Position::RotaryLocal {
+                    horizon = Some(config.train_length);
+                }
+            }
+            Position::Prior(_) => {}
+        }
+        let pass = Pass {
+            implementation,
+            offset,
+            documents,
+            horizon,
+            rotary,
+        };
+        let last = self.layers.len() - 1;
+        for (index, (block, log_prior)) in self.layers.iter().zip(priors).enumerate() {
+            let layer_cache = cache.as_mut().map(|cache| &mut cache.layers[index]);
+            let rows = if index == last {
+                read.clone()
+            } else {
+                0..tokens.length()
+            };
+            x = block.forward(x, log_prior, &pass, layer_cache, rows)?;
+        }
+        Ok(x)
+    }
+
+    /// The prior of every layer over the lags.
+    fn log_priors(&self, lags: Lags) -> Result<Vec<LogPrior>, Error> {
+        let device = self.device();
+        let shared = match &self.prior {
+            Some(prior) => Some(prior.log_prior(lags, &device)?),
+            None => None,
+        };
+        self.layers
+            .iter()
+            .map(|block| match (&shared, &block.attention.prior) {
+                (Some(shared), _) => Ok(shared.clone()),
+                (None, Some(own)) => own.log_prior(lags, &device),
+                (None, None) => Ok(LogPrior::uniform(self.config.heads, lags, &device)),
+            })
+            .collect()
+    }
+}

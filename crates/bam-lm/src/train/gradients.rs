@@ -1,0 +1,156 @@
+//! The gradient of a batch: forward and backward over parts of it, added up in a fixed order.
+
+use crate::Error;
+use crate::data::Batch;
+use crate::model::{EachParameter, TokenRows, Transformer, Visiting, host_values};
+use bam_attention::{Documents, Implementation};
+use burn::module::{Module, ParamId};
+use burn::tensor::Tensor;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The loss of a batch and its gradient by every parameter that has one, flattened.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    /// Mean cross-entropy, nats per token.
+    pub loss: f64,
+    of: HashMap<ParamId, Tensor<1>>,
+}
+
+/// Gradients of the mean cross-entropy of a batch.
+///
+/// The rows are read in `parts` equal parts, at most `threads` of them at once, and their gradients
+/// added in order: the result depends on the parts, not on the threads.
+///
+/// # Errors
+/// Those of [`Transformer::loss`]; rows that `parts` does not divide.
+pub fn batch_gradients(
+    model: &Transformer,
+    batch: &Batch,
+    implementation: Implementation,
+    parts: usize,
+    threads: usize,
+) -> Result<Gradients, Error> {
+    if parts == 0 || batch.rows % parts != 0 {
+        return Err(Error::Value {
+            what: "parts of a batch",
+            expected: format!("a divisor of its {} rows", batch.rows),
+            got: parts.to_string(),
+        });
+    }
+    let mut sum: Option<Gradients> = None;
+    let all: Vec<usize> = (0..parts).collect();
+    for at_once in all.chunks(threads.max(1)) {
+        let results: Vec<Result<Gradients, Error>> = std::thread::scope(|scope| {
+            let running: Vec<_> = at_once
+                .iter()
+                .map(|&part| {
+                    let model = model.clone();
+                    scope.spawn(move || part_gradients(&model, batch, implementation, part, parts))
+                })
+                .collect();
+            let joined = running.into_iter().map(|thread| thread.join());
+            joined
+                .map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        for result in results {
+            let gradients = result?;
+            match &mut sum {
+                None => sum = Some(gradients),
+                Some(sum) => sum.add(gradients),
+            }
+        }
+    }
+    let mut sum = sum.expect("there is at least one part");
+    sum.scale(1.0 / parts as f64);
+    sum.loss /= parts as f64;
+    Ok(sum)
+}
+
+fn part_gradients(
+    model: &Transformer,
+    batch: &Batch,
+    implementation: Implementation,
+    part: usize,
+    parts: usize,
+) -> Result<Gradients, Error> {
+    let rows = batch.rows / parts;
+    let range = part * rows * batch.length..(part + 1) * rows * batch.length;
+    let vocabulary = model.config().vocabulary;
+    let tokens = TokenRows::new(rows, batch.tokens[range.clone()].to_vec(), vocabulary)?;
+    let targets = TokenRows::new(rows, batch.targets[range.clone()].to_vec(), vocabulary)?;
+    let documents = Documents::new(rows, batch.document_ids[range].to_vec())?;
+    let loss = model.loss(&tokens, &targets, Some(Arc::new(documents)), implementation)?;
+    let mut collected = Collect {
+        gradients: loss.backward(),
+        of: HashMap::new(),
+    };
+    model.visit(&mut Visiting(&mut collected));
+    let loss = f64::from(host_values(loss.inner())[0]);
+    Ok(Gradients {
+        loss,
+        of: collected.of,
+    })
+}
+
+impl Gradients {
+    /// Euclidean norm over all parameters, in the model's order.
+    #[must_use]
+    pub fn norm(&self, model: &Transformer) -> f64 {
+        let squares = model.parameters().into_iter().filter_map(|info| {
+            let gradient = self.of.get(&info.id)?.clone();
+            Some(f64::from(host_values(gradient.square().sum())[0]))
+        });
+        squares.sum::<f64>().sqrt()
+    }
+
+    /// Shrinks the gradient to norm `limit` where `norm` exceeds it, as `torch.clip_grad_norm_`.
+    pub fn clip(&mut self, norm: f64, limit: f64) {
+        let factor = limit / (norm + 1e-6);
+        if factor < 1.0 {
+            self.scale(factor);
+        }
+    }
+
+    /// The gradient of one parameter, on the host.
+    #[must_use]
+    pub fn values(&self, id: ParamId) -> Option<Vec<f32>> {
+        self.of.get(&id).cloned().map(host_values)
+    }
+
+    pub(crate) fn take(&mut self, id: ParamId) -> Option<Tensor<1>> {
+        self.of.remove(&id)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.loss += other.loss;
+        for (id, gradient) in other.of {
+            let sum = match self.of.remove(&id) {
+                Some(sum) => sum + gradient,
+                None => gradient,
+            };
+            self.of.insert(id, sum);
+        }
+    }
+
+    fn scale(&mut self, factor: f64) {
+        for gradient in self.of.values_mut() {
+            *gradient = gradient.clone() * factor;
+        }
+    }
+}
+
+struct Collect {
+    gradients: burn::tensor::Gradients,
+    of: HashMap<ParamId, Tensor<1>>,
+}
+
+impl EachParameter for Collect {
+    fn visit<const D: usize>(&mut self, id: ParamId, tensor: Tensor<D>) {
+        if let Some(gradient) = tensor.grad(&self.gradients) {
+            let size = gradient.shape().num_elements();
+            self.of.insert(id, gradient.reshape([size]));
+        }
+    }
+}
