@@ -24,6 +24,7 @@ mod prepare;
 mod shard;
 mod store;
 mod stream_decoder;
+mod synthetic;
 mod tokenizer;
 mod train_tokenizer;
 
@@ -37,5 +38,6 @@ pub use prepare::{PrepareProgress, prepare};
 pub use shard::{ShardOptions, ShardWriter};
 pub use store::{TokenStore, Verify};
 pub use stream_decoder::StreamDecoder;
+pub use synthetic::{CopyRows, PasskeyRows, PasskeyRowsConfig};
 pub use tokenizer::{Tokenizer, TokenizerIdentity};
 pub use train_tokenizer::{TokenizerConfig, TrainingProgress};

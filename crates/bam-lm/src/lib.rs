@@ -11,8 +11,11 @@
 pub mod data;
 pub mod encoding;
 mod error;
+pub mod eval;
+pub mod inspect;
 pub mod model;
 pub mod parity;
+pub mod passkey;
 pub mod record;
 pub mod reference;
 pub mod train;

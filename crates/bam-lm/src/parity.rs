@@ -74,6 +74,7 @@ fn compare_batch(
         tokens,
         targets: io.ids("targets", 2)?.1,
         document_ids,
+        weights: vec![1.0; rows * length],
     };
     let gradients = batch_gradients(&model, &batch, implementation, 1, 1)?;
 
@@ -134,6 +135,7 @@ fn compare_trajectory(
             tokens: of_step(&tokens),
             targets: of_step(&targets),
             document_ids: of_step(&document_ids),
+            weights: vec![1.0; rows * length],
         };
         let mut gradients = batch_gradients(&model, &batch, implementation, 1, 1)?;
         let what = format!("loss[{step}]");

@@ -105,6 +105,7 @@ impl Case {
             rotary_theta,
             prior_scope: raw.prior_scope.unwrap_or(PriorScope::Global),
             prior_start: PriorStart::default(),
+            ssmax_from: 0,
         }
         .checked()?;
         let training = raw

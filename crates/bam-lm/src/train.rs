@@ -2,8 +2,12 @@
 
 pub mod gradients;
 pub mod optimizer;
+pub mod recipe;
 pub mod schedule;
+mod trainer;
 
 pub use gradients::{Gradients, batch_gradients};
 pub use optimizer::{LearningRates, RAdam, RAdamConfig};
+pub use recipe::Recipe;
 pub use schedule::CosineSchedule;
+pub use trainer::Trainer;

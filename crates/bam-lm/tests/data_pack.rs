@@ -59,6 +59,7 @@ fn row_at(stream: &[(i32, u64)], position: usize, length: usize) -> Row {
             .iter()
             .map(|&(_, document)| id(document))
             .collect(),
+        weights: vec![1.0; length],
     }
 }
 
@@ -309,6 +310,7 @@ impl RowSource for Named {
             tokens: vec![self.0, index as i32],
             targets: vec![index as i32, 0],
             document_ids: vec![0, 0],
+            weights: vec![1.0, 1.0],
         })
     }
 }

@@ -193,6 +193,13 @@ pub enum DataError {
     RowLength { length: usize, maximum: usize },
     #[error("expected at least {needed} tokens for one row and its last target, got {tokens}")]
     NotEnoughTokens { tokens: u64, needed: u64 },
+    #[error("passkey rows: expected a length of at least {needed} tokens, got {length}")]
+    PasskeyRow { length: usize, needed: usize },
+    #[error(
+        "passkey rows: expected at least 2 digits, the fewest first, probabilities from 0 to 1 and \
+         a weight from 0 up, got {got}"
+    )]
+    PasskeyRows { got: String },
     #[error("mixture: {reason}")]
     Mixture { reason: String },
     #[error("expected a batch of at least one row, got rows {first}..{first}+{rows}")]

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// A row of a batch: consecutive tokens of the stream, and for each the token that follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub tokens: Vec<i32>,
     /// `targets[i]` follows `tokens[i]` in the stream, so all but the last are `tokens[i + 1]`.
@@ -16,6 +16,8 @@ pub struct Row {
     /// The document that `tokens[i]` belongs to, counted from 0 within the row, ascending. The tokens
     /// that begin and end a document belong to it.
     pub document_ids: Vec<i32>,
+    /// What each target's cross-entropy counts in the mean loss; 1 for plain text.
+    pub weights: Vec<f32>,
 }
 
 /// Rows that can be asked for in any order: the same index always gives the same row, so a run that is
@@ -188,6 +190,7 @@ impl PackedRows {
             tokens: tokens[..self.length].to_vec(),
             targets,
             document_ids,
+            weights: vec![1.0; self.length],
         })
     }
 }
@@ -266,13 +269,14 @@ fn boundary_tokens(store: &TokenStore) -> u64 {
 }
 
 /// Some consecutive rows, row after row, ready to become a tensor of shape `[rows, length]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     pub rows: usize,
     pub length: usize,
     pub tokens: Vec<i32>,
     pub targets: Vec<i32>,
     pub document_ids: Vec<i32>,
+    pub weights: Vec<f32>,
 }
 
 impl Batch {
@@ -293,12 +297,14 @@ impl Batch {
             tokens: Vec::with_capacity(rows * length),
             targets: Vec::with_capacity(rows * length),
             document_ids: Vec::with_capacity(rows * length),
+            weights: Vec::with_capacity(rows * length),
         };
         for index in first..end {
             let row = source.row(index)?;
             batch.tokens.extend(row.tokens);
             batch.targets.extend(row.targets);
             batch.document_ids.extend(row.document_ids);
+            batch.weights.extend(row.weights);
         }
         Ok(batch)
     }

@@ -1,7 +1,7 @@
 //! One attention layer: projections around [`bam_attention::attend`].
 
 use super::cache::LayerCache;
-use super::config::ModelConfig;
+use super::config::{ModelConfig, PriorScope};
 use super::prior::PriorHeads;
 use super::rotary::rotate;
 use crate::Error;
@@ -52,7 +52,7 @@ pub(crate) struct Pass {
 impl Attention {
     pub(crate) fn new(
         config: &ModelConfig,
-        own_prior: bool,
+        layer: usize,
         initializer: &Initializer,
         device: &Device,
     ) -> Self {
@@ -64,13 +64,17 @@ impl Attention {
         };
         let key_width = config.key_heads * config.head_dim();
         let prior = match &config.encoding.position {
-            Position::Prior(groups) if own_prior => Some(PriorHeads::new(groups, config, device)),
+            Position::Prior(groups) if config.prior_scope == PriorScope::Layer => {
+                Some(PriorHeads::new(groups, config, device))
+            }
             _ => None,
         };
-        let ssmax_scale = config
+        let ssmax = config
             .encoding
             .ssmax
-            .map(|_| Param::from_tensor(Tensor::ones([config.heads], device)));
+            .filter(|_| layer >= config.ssmax_from)
+            .map(Scope);
+        let ssmax_scale = ssmax.map(|_| Param::from_tensor(Tensor::ones([config.heads], device)));
         Self {
             wq: linear(config.dim, config.dim),
             wk: linear(config.dim, key_width),
@@ -80,7 +84,7 @@ impl Attention {
             ssmax_scale,
             heads: config.heads,
             key_heads: config.key_heads,
-            ssmax: config.encoding.ssmax.map(Scope),
+            ssmax,
         }
     }
 

@@ -37,7 +37,7 @@ pub(crate) fn norm(config: &ModelConfig, device: &Device) -> RmsNorm {
 impl Block {
     pub(crate) fn new(
         config: &ModelConfig,
-        own_prior: bool,
+        layer: usize,
         initializer: &Initializer,
         device: &Device,
     ) -> Self {
@@ -48,7 +48,7 @@ impl Block {
                 .init(device)
         };
         Self {
-            attention: Attention::new(config, own_prior, initializer, device),
+            attention: Attention::new(config, layer, initializer, device),
             feed_forward: FeedForward {
                 w1: linear(config.dim, config.hidden),
                 w2: linear(config.hidden, config.dim),

@@ -34,6 +34,8 @@ pub struct ModelConfig {
     pub prior_scope: PriorScope,
     /// Where learned priors start.
     pub prior_start: PriorStart,
+    /// The first layer with scalable softmax, where the encoding has it; those below have none.
+    pub ssmax_from: usize,
 }
 
 /// Whether layers share their prior.
@@ -218,6 +220,8 @@ struct RawPrior {
 struct RawSsmax {
     enabled: bool,
     scale_prior: bool,
+    #[serde(default)]
+    from_layer: usize,
 }
 
 const MODEL_TYPE: &str = "bam";
@@ -249,6 +253,7 @@ impl From<ModelConfig> for RawConfig {
             ssmax: RawSsmax {
                 enabled: config.encoding.ssmax.is_some(),
                 scale_prior: config.encoding.ssmax == Some(LikelihoodAndPrior),
+                from_layer: config.ssmax_from,
             },
             position_embedding_type: config.encoding,
             torch_dtype: "float32".into(),
@@ -280,6 +285,7 @@ impl TryFrom<RawConfig> for ModelConfig {
             rotary_theta: raw.rope_theta,
             prior_scope: raw.attn_prior.scope,
             prior_start: raw.attn_prior.start,
+            ssmax_from: raw.ssmax.from_layer,
         }
         .checked()
     }
@@ -303,6 +309,7 @@ pub(crate) mod tests {
             rotary_theta: 1e4,
             prior_scope: PriorScope::Layer,
             prior_start: PriorStart::default(),
+            ssmax_from: 0,
         }
     }
 

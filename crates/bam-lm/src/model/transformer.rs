@@ -78,7 +78,7 @@ impl TokenRows {
 ///     encoding: "bam+ssmax".parse()?,
 ///     dim: 32, layers: 2, heads: 4, key_heads: 4, hidden: 64, vocabulary: 100,
 ///     train_length: 16, norm_epsilon: 1e-5, rotary_theta: 1e4,
-///     prior_scope: PriorScope::Layer, prior_start: PriorStart::default(),
+///     prior_scope: PriorScope::Layer, prior_start: PriorStart::default(), ssmax_from: 0,
 /// };
 /// let model = config.checked()?.init(&Device::flex());
 /// let tokens = TokenRows::new(2, vec![1; 2 * 40], 100)?; // longer than it was trained: fine
@@ -107,9 +107,9 @@ impl ModelConfig {
             mean: 0.0,
             std: 0.02,
         };
-        let own_prior = self.prior_scope == PriorScope::Layer;
+        let shared = self.prior_scope == PriorScope::Global;
         let prior = match &self.encoding.position {
-            Position::Prior(groups) if !own_prior => Some(PriorHeads::new(groups, self, device)),
+            Position::Prior(groups) if shared => Some(PriorHeads::new(groups, self, device)),
             _ => None,
         };
         Transformer {
@@ -117,7 +117,7 @@ impl ModelConfig {
                 .with_initializer(initializer.clone())
                 .init(device),
             layers: (0..self.layers)
-                .map(|_| Block::new(self, own_prior, &initializer, device))
+                .map(|layer| Block::new(self, layer, &initializer, device))
                 .collect(),
             norm: norm(self, device),
             output: LinearConfig::new(self.dim, self.vocabulary)
@@ -163,29 +163,42 @@ impl Transformer {
         Ok(self.output.forward(self.norm.forward(hidden)))
     }
 
-    /// Mean cross-entropy of `targets`, in nats.
+    /// Weighted mean cross-entropy of `targets`, in nats: `Σ w·ce / Σ w`.
+    ///
+    /// `weights` holds one number per target, row after row.
     ///
     /// # Errors
-    /// Those of [`Transformer::forward`]; targets of another size.
+    /// Those of [`Transformer::forward`]; targets or weights of another size.
     pub fn loss(
         &self,
         tokens: &TokenRows,
         targets: &TokenRows,
+        weights: &[f32],
         documents: Option<Arc<Documents>>,
         implementation: Implementation,
     ) -> Result<Tensor<1>, Error> {
         let [rows, length, vocabulary] = [tokens.rows, tokens.length(), self.config.vocabulary];
-        if [targets.rows, targets.length()] != [rows, length] {
+        let count = rows * length;
+        if [targets.rows, targets.length()] != [rows, length] || weights.len() != count {
             return Err(Error::Value {
                 what: "targets",
-                expected: format!("{rows} rows of {length} tokens"),
-                got: format!("{} rows of {}", targets.rows, targets.length()),
+                expected: format!("{rows} rows of {length} tokens, each with a weight"),
+                got: format!(
+                    "{} rows of {} and {} weights",
+                    targets.rows,
+                    targets.length(),
+                    weights.len()
+                ),
             });
         }
+        let device = self.device();
+        let total: f32 = weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+        let shares: Vec<f32> = weights.iter().map(|weight| -weight / total).collect();
         let logits = self.forward(tokens, documents, implementation)?;
-        let ln_probabilities = log_softmax(logits.reshape([rows * length, vocabulary]), 1);
-        let targets = targets.tensor(&self.device()).reshape([rows * length, 1]);
-        Ok(ln_probabilities.gather(1, targets).mean().neg())
+        let ln_probabilities = log_softmax(logits.reshape([count, vocabulary]), 1);
+        let targets = targets.tensor(&device).reshape([count, 1]);
+        let shares = Tensor::<2>::from_data(TensorData::new(shares, [count, 1]), &device);
+        Ok((ln_probabilities.gather(1, targets) * shares).sum())
     }
 
     /// An empty cache for `batch` rows of up to `capacity` tokens.

@@ -2,7 +2,9 @@
 
 use crate::Error;
 use crate::data::Batch;
-use crate::model::{EachParameter, TokenRows, Transformer, Visiting, host_values};
+use crate::model::{
+    EachParameter, ReplaceParameter, Replacing, TokenRows, Transformer, Visiting, host_values,
+};
 use bam_attention::{Documents, Implementation};
 use burn::module::{Module, ParamId};
 use burn::tensor::Tensor;
@@ -17,7 +19,7 @@ pub struct Gradients {
     of: HashMap<ParamId, Tensor<1>>,
 }
 
-/// Gradients of the mean cross-entropy of a batch.
+/// Gradients of the weighted mean cross-entropy of a batch.
 ///
 /// The rows are read in `parts` equal parts, at most `threads` of them at once, and their gradients
 /// added in order: the result depends on the parts, not on the threads.
@@ -45,7 +47,8 @@ pub fn batch_gradients(
             let running: Vec<_> = at_once
                 .iter()
                 .map(|&part| {
-                    let model = model.clone();
+                    // Graphs that share a leaf can't go backward at the same time.
+                    let model = model.clone().map(&mut Replacing(&mut OwnLeaves));
                     scope.spawn(move || part_gradients(&model, batch, implementation, part, parts))
                 })
                 .collect();
@@ -62,10 +65,7 @@ pub fn batch_gradients(
             }
         }
     }
-    let mut sum = sum.expect("there is at least one part");
-    sum.scale(1.0 / parts as f64);
-    sum.loss /= parts as f64;
-    Ok(sum)
+    Ok(sum.expect("there is at least one part"))
 }
 
 fn part_gradients(
@@ -80,8 +80,13 @@ fn part_gradients(
     let vocabulary = model.config().vocabulary;
     let tokens = TokenRows::new(rows, batch.tokens[range.clone()].to_vec(), vocabulary)?;
     let targets = TokenRows::new(rows, batch.targets[range.clone()].to_vec(), vocabulary)?;
-    let documents = Documents::new(rows, batch.document_ids[range].to_vec())?;
-    let loss = model.loss(&tokens, &targets, Some(Arc::new(documents)), implementation)?;
+    let documents = Arc::new(Documents::new(
+        rows,
+        batch.document_ids[range.clone()].to_vec(),
+    )?);
+    let weights = &batch.weights[range];
+    let share = weights.iter().sum::<f32>() / batch.weights.iter().sum::<f32>();
+    let loss = model.loss(&tokens, &targets, weights, Some(documents), implementation)? * share;
     let mut collected = Collect {
         gradients: loss.backward(),
         of: HashMap::new(),
@@ -138,6 +143,15 @@ impl Gradients {
         for gradient in self.of.values_mut() {
             *gradient = gradient.clone() * factor;
         }
+    }
+}
+
+/// Gives every parameter a leaf of its own in the graph.
+struct OwnLeaves;
+
+impl ReplaceParameter for OwnLeaves {
+    fn replace<const D: usize>(&mut self, _id: ParamId, tensor: Tensor<D>) -> Tensor<D> {
+        Tensor::from_inner(tensor.inner())
     }
 }
 

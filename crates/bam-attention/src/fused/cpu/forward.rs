@@ -39,9 +39,10 @@ pub(super) fn forward(inputs: &Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
     (out, ln_evidence)
 }
 
-/// As many rows as keep their queries and outputs in the first-level cache beside a tile.
+/// As many rows as keep their queries and outputs in the second-level cache beside a tile, so that
+/// a tile is loaded for many rows.
 fn rows_per_block(dim: usize) -> usize {
-    (2048 / padded_dim(dim)).clamp(16, 128)
+    (8192 / padded_dim(dim)).clamp(32, 256)
 }
 
 struct Block<'a> {

@@ -1,0 +1,389 @@
+//! A recipe: everything that decides a training run, as a TOML file.
+//!
+//! Unknown keys are errors. Values can be overridden one by one: `train.steps=100`.
+
+use super::optimizer::{LearningRates, RAdamConfig};
+use crate::Error;
+use crate::data::PasskeyRowsConfig;
+use crate::encoding::Encoding;
+use crate::model::{ModelConfig, PriorScope, PriorStart};
+use bam_attention::Implementation;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The model.
+    pub model: ModelRecipe,
+    /// What it reads.
+    pub data: DataRecipe,
+    /// How it learns.
+    pub train: TrainRecipe,
+}
+
+/// A model's shape. The vocabulary is the tokenizer's, the training length the rows'.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// How position enters.
+    pub encoding: Encoding,
+    /// Width.
+    pub dim: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key heads; as many as query heads if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_heads: Option<usize>,
+    /// Width inside the feed-forward layers; twice the width if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<usize>,
+    /// One prior, or one per layer.
+    #[serde(default = "default_scope")]
+    pub prior_scope: PriorScope,
+    /// Where priors start.
+    #[serde(default)]
+    pub prior_start: PriorStart,
+    /// The first layer with scalable softmax, where the encoding has it.
+    #[serde(default)]
+    pub ssmax_from: usize,
+}
+
+fn default_scope() -> PriorScope {
+    PriorScope::Layer
+}
+
+/// What a run reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// A folder that `bam prepare` wrote.
+    pub tokens: PathBuf,
+    /// Another one, for the validation loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<PathBuf>,
+    /// Shares of the rows.
+    #[serde(default)]
+    pub mix: Mix,
+    /// How passkey documents are made up.
+    #[serde(default)]
+    pub passkey: PasskeyRowsConfig,
+}
+
+/// Shares of rows by kind; they need not sum to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mix {
+    /// Packed text.
+    pub text: f64,
+    /// Passkey documents.
+    pub passkey: f64,
+    /// Random copies.
+    pub copy: f64,
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self {
+            text: 1.0,
+            passkey: 0.0,
+            copy: 0.0,
+        }
+    }
+}
+
+/// How a run learns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRecipe {
+    /// Tokens of a row.
+    pub length: usize,
+    /// Rows of a step.
+    pub rows: usize,
+    /// Equal parts that a step's rows are read in: gradient accumulation. Parts run beside each
+    /// other where there are threads; the result depends on the parts, not on the threads.
+    #[serde(default = "one")]
+    pub parts: usize,
+    /// Steps.
+    pub steps: u64,
+    /// The largest learning rate.
+    pub learning_rate: f64,
+    /// The smallest, as a fraction of the largest.
+    #[serde(default = "tenth")]
+    pub final_fraction: f64,
+    /// Largest norm of a step's gradient.
+    #[serde(default = "unit")]
+    pub clip: f64,
+    /// The optimizer's constants.
+    #[serde(default)]
+    pub optimizer: RAdamConfig,
+    /// Multiples of the learning rate for priors and scalable softmax.
+    #[serde(default)]
+    pub rates: LearningRates,
+    /// Decides the initial weights and the order of the rows.
+    #[serde(default)]
+    pub seed: u64,
+    /// How attention is computed.
+    #[serde(default)]
+    pub attention: AttentionChoice,
+    /// Steps between two measurements of the validation loss.
+    #[serde(default = "hundred")]
+    pub validate_every: u64,
+    /// Rows of a validation.
+    #[serde(default = "validation_rows")]
+    pub validation_rows: usize,
+    /// Steps between two checkpoints.
+    #[serde(default = "hundred")]
+    pub checkpoint_every: u64,
+}
+
+fn one() -> usize {
+    1
+}
+fn unit() -> f64 {
+    1.0
+}
+fn tenth() -> f64 {
+    0.1
+}
+fn hundred() -> u64 {
+    100
+}
+fn validation_rows() -> usize {
+    64
+}
+
+/// [`Implementation`], as recipes name it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionChoice {
+    /// Streamed, with its own backward pass.
+    #[default]
+    Fused,
+    /// Every score in memory.
+    Reference,
+}
+
+impl From<AttentionChoice> for Implementation {
+    fn from(choice: AttentionChoice) -> Self {
+        match choice {
+            AttentionChoice::Fused => Self::Fused,
+            AttentionChoice::Reference => Self::Reference,
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe from TOML text with `key=value` overrides; `path` is for messages.
+    ///
+    /// # Errors
+    /// Unknown keys, wrong types, numbers that make no run.
+    pub fn from_toml(text: &str, overrides: &[String], path: &Path) -> Result<Self, Error> {
+        let wrong = |got: String| Error::File {
+            path: path.to_owned(),
+            expected: "a training recipe".into(),
+            got,
+        };
+        let mut table: toml::Table =
+            toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        for given in overrides {
+            set(&mut table, given)?;
+        }
+        let recipe: Self = table
+            .try_into()
+            .map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+        recipe.checked()
+    }
+
+    /// The recipe as TOML.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a recipe is plain data")
+    }
+
+    /// Checks that the numbers make a run.
+    ///
+    /// # Errors
+    /// Names the first one that does not.
+    pub fn checked(self) -> Result<Self, Error> {
+        let train = &self.train;
+        let wrong = |what, expected: &str, got: String| {
+            Err(Error::Value {
+                what,
+                expected: expected.to_owned(),
+                got,
+            })
+        };
+        if train.length == 0 || train.rows == 0 || train.parts == 0 || train.rows % train.parts != 0
+        {
+            let got = format!(
+                "length {}, {} rows in {} parts",
+                train.length, train.rows, train.parts
+            );
+            return wrong(
+                "train.rows",
+                "at least one, in equal parts, of at least one token",
+                got,
+            );
+        }
+        if train.validate_every == 0 || train.checkpoint_every == 0 || train.validation_rows == 0 {
+            return wrong("train intervals", "at least 1", "0".into());
+        }
+        if !(train.clip > 0.0) {
+            return wrong("train.clip", "a number above 0", train.clip.to_string());
+        }
+        let rates = [
+            train.rates.location,
+            train.rates.scale,
+            train.rates.shape,
+            train.rates.ssmax,
+        ];
+        if !rates.iter().all(|rate| *rate >= 0.0 && rate.is_finite()) {
+            return wrong("train.rates", "numbers from 0 up", format!("{rates:?}"));
+        }
+        let optimizer = &train.optimizer;
+        if !optimizer.betas.iter().all(|beta| (0.0..1.0).contains(beta))
+            || !(optimizer.epsilon > 0.0)
+            || !(optimizer.weight_decay >= 0.0)
+        {
+            return wrong(
+                "train.optimizer",
+                "betas in [0, 1), epsilon > 0, decay ≥ 0",
+                format!("{optimizer:?}"),
+            );
+        }
+        super::CosineSchedule::new(
+            train.learning_rate,
+            train.learning_rate * train.final_fraction,
+            train.steps,
+        )?;
+        let mix = &self.data.mix;
+        let shares = [mix.text, mix.passkey, mix.copy];
+        if !shares
+            .iter()
+            .all(|share| *share >= 0.0 && share.is_finite())
+            || shares.iter().sum::<f64>() <= 0.0
+        {
+            return wrong(
+                "data.mix",
+                "shares from 0 up, not all 0",
+                format!("{shares:?}"),
+            );
+        }
+        Ok(self)
+    }
+
+    /// The model's configuration for a tokenizer's vocabulary.
+    ///
+    /// # Errors
+    /// If the numbers don't fit each other.
+    pub fn model_config(&self, vocabulary: usize) -> Result<ModelConfig, Error> {
+        let model = &self.model;
+        ModelConfig {
+            encoding: model.encoding.clone(),
+            dim: model.dim,
+            layers: model.layers,
+            heads: model.heads,
+            key_heads: model.key_heads.unwrap_or(model.heads),
+            hidden: model.hidden.unwrap_or(2 * model.dim),
+            vocabulary,
+            train_length: self.train.length,
+            norm_epsilon: 1e-5,
+            rotary_theta: 10_000.0,
+            prior_scope: model.prior_scope,
+            prior_start: model.prior_start,
+            ssmax_from: model.ssmax_from,
+        }
+        .checked()
+    }
+}
+
+/// Applies one `a.b=value`; the value is TOML, or else text.
+fn set(table: &mut toml::Table, given: &str) -> Result<(), Error> {
+    let wrong = |expected: &str| Error::Value {
+        what: "--set",
+        expected: expected.to_owned(),
+        got: given.to_owned(),
+    };
+    let (key, value) = given.split_once('=').ok_or_else(|| wrong("key=value"))?;
+    let value = toml::from_str::<toml::Table>(&format!("x = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("x"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut path: Vec<&str> = key.trim().split('.').collect();
+    let last = path
+        .pop()
+        .filter(|last| !last.is_empty())
+        .ok_or_else(|| wrong("key=value"))?;
+    let mut table = table;
+    for part in path {
+        table = table
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| wrong("a key inside a table"))?;
+    }
+    table.insert(last.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        [model]
+        encoding = "bam+ssmax"
+        dim = 16
+        layers = 1
+        heads = 2
+        [data]
+        tokens = "tokens"
+        [train]
+        length = 8
+        rows = 4
+        steps = 10
+        learning_rate = 1e-3
+    "#;
+
+    fn parse(overrides: &[&str]) -> Result<Recipe, Error> {
+        let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
+        Recipe::from_toml(TEXT, &overrides, Path::new("recipe.toml"))
+    }
+
+    #[test]
+    fn overrides_override() {
+        let recipe = parse(&[
+            "train.steps=99",
+            "model.encoding=rotary",
+            "train.rates.shape=20",
+        ])
+        .unwrap();
+        assert_eq!(recipe.train.steps, 99);
+        assert_eq!(recipe.model.encoding.to_string(), "rotary");
+        assert_eq!(recipe.train.rates.shape, 20.0);
+        let again = Recipe::from_toml(&recipe.to_toml(), &[], Path::new("again.toml")).unwrap();
+        assert_eq!(again, recipe);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (given, named) in [
+            ("train.stepz=1", "stepz"),
+            ("train.steps=-1", "steps"),
+            ("train.steps=0", "training steps"),
+            ("model.encoding=bamm", "encoding"),
+            ("train.parts=3", "equal parts"),
+            ("data.mix.text=-1", "data.mix"),
+            ("train", "key=value"),
+            ("train.steps.x=1", "a key inside a table"),
+            ("train.clip=nan", "train.clip"),
+        ] {
+            let error = parse(&[given]).unwrap_err().to_string();
+            assert!(error.contains(named), "{given}: {error}");
+        }
+    }
+}

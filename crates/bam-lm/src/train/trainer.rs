@@ -1,0 +1,217 @@
+//! The training loop, one step at a time.
+
+use super::gradients::batch_gradients;
+use super::optimizer::RAdam;
+use super::recipe::Recipe;
+use super::schedule::CosineSchedule;
+use crate::Error;
+use crate::data::{
+    Batch, CopyRows, Mixture, PackedRows, PasskeyRows, RowSource, TokenStore, Tokenizer,
+};
+use crate::model::{TokenRows, Transformer, host_values};
+use crate::record::TrainingStep;
+use bam_attention::Documents;
+use burn::module::Module;
+use burn::tensor::Device;
+use std::sync::Arc;
+
+/// A run between two steps.
+pub struct Trainer {
+    pub(super) recipe: Recipe,
+    pub(super) model: Transformer,
+    pub(super) optimizer: RAdam,
+    pub(super) step: u64,
+    schedule: CosineSchedule,
+    rows: Arc<dyn RowSource>,
+    validation: Option<Validation>,
+    threads: usize,
+}
+
+struct Validation {
+    rows: PackedRows,
+    bytes_per_token: f64,
+}
+
+impl Trainer {
+    /// A run at its start. `device` is a plain one; the trainer turns autodiff on.
+    ///
+    /// # Errors
+    /// If the recipe's numbers don't fit the tokenizer or the data.
+    pub fn new(
+        recipe: Recipe,
+        tokenizer: Arc<Tokenizer>,
+        text: Arc<TokenStore>,
+        validation: Option<Arc<TokenStore>>,
+        device: &Device,
+        threads: usize,
+    ) -> Result<Self, Error> {
+        let train = &recipe.train;
+        let config = recipe.model_config(tokenizer.vocabulary_size())?;
+        let device = device.clone().autodiff();
+        device.seed(train.seed);
+        let model = materialised(config.init(&device));
+        let minimum = train.learning_rate * train.final_fraction;
+        let schedule = CosineSchedule::new(train.learning_rate, minimum, train.steps)?;
+        let rows = rows(&recipe, &tokenizer, &text)?;
+        let validation = match validation {
+            None => None,
+            Some(store) => Some(Validation {
+                bytes_per_token: store.bytes() as f64 / store.tokens().max(1) as f64,
+                rows: PackedRows::in_order(store, train.length)?,
+            }),
+        };
+        let optimizer = RAdam::new(train.optimizer, train.rates);
+        Ok(Self {
+            model,
+            optimizer,
+            step: 0,
+            schedule,
+            rows,
+            validation,
+            threads,
+            recipe,
+        })
+    }
+
+    /// Steps taken.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Whether all steps were taken.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        self.step >= self.recipe.train.steps
+    }
+
+    /// The model as it is now, on the autodiff device.
+    #[must_use]
+    pub fn model(&self) -> &Transformer {
+        &self.model
+    }
+
+    /// The run's recipe.
+    #[must_use]
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// Takes one step. `clock` tells seconds; it is asked before and after.
+    ///
+    /// # Errors
+    /// If the rows can't be read, or the loss stops being a number; the model is as before then.
+    pub fn advance(&mut self, clock: impl Fn() -> f64) -> Result<TrainingStep, Error> {
+        let train = &self.recipe.train;
+        let start = clock();
+        let first = self.step * train.rows as u64;
+        let batch = Batch::read(&*self.rows, first, train.rows)?;
+        let implementation = train.attention.into();
+        let mut gradients = batch_gradients(
+            &self.model,
+            &batch,
+            implementation,
+            train.parts,
+            self.threads,
+        )?;
+        let loss = gradients.loss;
+        let norm = gradients.norm(&self.model);
+        for (what, got) in [("loss", loss), ("gradient norm", norm)] {
+            if !got.is_finite() {
+                return Err(Error::NotFinite {
+                    step: self.step,
+                    what,
+                    got,
+                });
+            }
+        }
+        gradients.clip(norm, train.clip);
+        let rate = self.schedule.rate(self.step);
+        let model = self.model.clone();
+        self.model = self.optimizer.step(model, gradients, rate);
+        self.step += 1;
+        let tokens_of_step = (train.rows * train.length) as u64;
+        let seconds = (clock() - start).max(1e-9);
+        let validates = self.step % train.validate_every == 0 || self.finished();
+        let validation_loss = if validates {
+            self.validation_loss()?
+        } else {
+            None
+        };
+        let bytes_per_token = self.validation.as_ref().map_or(1.0, |v| v.bytes_per_token);
+        Ok(TrainingStep {
+            step: self.step,
+            tokens: self.step * tokens_of_step,
+            loss,
+            learning_rate: rate,
+            gradient_norm: norm,
+            tokens_per_second: tokens_of_step as f64 / seconds,
+            validation_loss,
+            validation_bits_per_byte: validation_loss
+                .map(|nats| nats / std::f64::consts::LN_2 / bytes_per_token),
+        })
+    }
+
+    /// Mean cross-entropy over the validation rows, where there are any.
+    fn validation_loss(&self) -> Result<Option<f64>, Error> {
+        let Some(validation) = &self.validation else {
+            return Ok(None);
+        };
+        let train = &self.recipe.train;
+        let model = self.model.valid();
+        let vocabulary = model.config().vocabulary;
+        let available = usize::try_from(validation.rows.rows_per_epoch()).unwrap_or(usize::MAX);
+        let count = train.validation_rows.min(available);
+        let (mut sum, mut weight) = (0.0, 0.0);
+        let mut first = 0;
+        while first < count {
+            let rows = train.rows.min(count - first);
+            let batch = Batch::read(&validation.rows, first as u64, rows)?;
+            let tokens = TokenRows::new(rows, batch.tokens, vocabulary)?;
+            let targets = TokenRows::new(rows, batch.targets, vocabulary)?;
+            let documents = Some(Arc::new(Documents::new(rows, batch.document_ids)?));
+            let implementation = train.attention.into();
+            let loss = model.loss(&tokens, &targets, &batch.weights, documents, implementation)?;
+            sum += f64::from(host_values(loss)[0]) * rows as f64;
+            weight += rows as f64;
+            first += rows;
+        }
+        Ok(Some(sum / weight))
+    }
+}
+
+/// Initial weights are drawn lazily; this draws them now, in the parameters' order.
+fn materialised(model: Transformer) -> Transformer {
+    let _ = model.parameters();
+    model
+}
+
+/// The rows that a recipe mixes.
+fn rows(
+    recipe: &Recipe,
+    tokenizer: &Arc<Tokenizer>,
+    text: &Arc<TokenStore>,
+) -> Result<Arc<dyn RowSource>, Error> {
+    let (train, mix) = (&recipe.train, &recipe.data.mix);
+    let (length, seed) = (train.length, train.seed);
+    let mut sources: Vec<(Arc<dyn RowSource>, f64)> = Vec::new();
+    if mix.text > 0.0 {
+        let rows = PackedRows::new(Arc::clone(text), length, seed)?;
+        sources.push((Arc::new(rows), mix.text));
+    }
+    if mix.passkey > 0.0 {
+        let config = recipe.data.passkey;
+        let rows = PasskeyRows::new(
+            Arc::clone(tokenizer),
+            Arc::clone(text),
+            config,
+            length,
+            seed,
+        )?;
+        sources.push((Arc::new(rows), mix.passkey));
+    }
+    if mix.copy > 0.0 {
+        sources.push((Arc::new(CopyRows::new(tokenizer, length, seed)), mix.copy));
+    }
+    Ok(Arc::new(Mixture::new(sources, seed)?))
+}
