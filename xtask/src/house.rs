@@ -1,6 +1,7 @@
 //! The house rules that a machine can check, over every file that git tracks or would track.
 
 mod code;
+mod example;
 
 use code::Source;
 use std::path::Path;
@@ -102,6 +103,7 @@ pub fn check(root: &Path) -> Result<(), String> {
     if read == 0 {
         return Err("git names no files: is this a checkout?".into());
     }
+    breaches.extend(example::breach(root)?);
     for breach in &breaches {
         eprintln!("{breach}");
     }
