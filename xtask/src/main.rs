@@ -1,1 +1,51 @@
-fn main() {}
+//! The project's chores, in Rust: `cargo xtask` lists them.
+#![forbid(unsafe_code)]
+
+mod check;
+mod house;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+The project's chores.
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  check         Everything that CI runs, cheapest step first; stops at the first failure
+  check --fast  The part of it that needs no Burn: format, house rules, tests of bam-prior
+  house         The house rules only
+  help          This text";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match args[..] {
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        ["check"] => check::run(&root(), check::Extent::All),
+        ["check", "--fast"] => check::run(&root(), check::Extent::Fast),
+        ["house"] => house::check(&root()),
+        _ => {
+            eprintln!("error: no such command: {}\n\n{HELP}", args.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace: the folder above this package's, wherever the command was typed.
+fn root() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.parent().map_or(package.clone(), PathBuf::from)
+}

@@ -21,7 +21,8 @@
 //! # Example
 //!
 //! ```
-//! use bam_attention::{attend, log_prior, Implementation, LogPrior, Lags, Options};
+//! use bam_attention::log_prior::{Family, LagGrid, laplace::Laplace};
+//! use bam_attention::{Implementation, Lags, LogPrior, Options, attend};
 //! use burn::tensor::{Device, Distribution, Tensor};
 //!
 //! let device = Device::flex().autodiff();
@@ -32,14 +33,15 @@
 //! // ALiBi's slopes as a learnable Laplace prior.
 //! let slopes = bam_prior::alibi_slopes(heads)?;
 //! let slopes: Vec<f32> = slopes.into_iter().map(|m| m as f32).collect();
-//! let theta = Tensor::<1>::from_floats(slopes.as_slice(), &device).log().require_grad();
-//! let lags = Lags::causal(length);
-//! let prior = LogPrior::new(log_prior::laplace::ln_weight(theta.clone(), &lags), lags)?;
+//! let slopes = Tensor::<1>::from_floats(slopes.as_slice(), &device).reshape([heads, 1]);
+//! let theta = slopes.log().require_grad();
+//! let grid = LagGrid { heads, lags: Lags::causal(length), device: device.clone() };
+//! let prior = LogPrior::new(Laplace.ln_weight(&[theta.clone()], &grid), grid.lags)?;
 //!
 //! let options = Options::causal(Implementation::Fused);
 //! let out = attend(q.clone(), k, v, &prior, &options)?;
 //! let gradients = out.sum().backward();
-//! assert_eq!(theta.grad(&gradients).unwrap().dims(), [heads]);
+//! assert_eq!(theta.grad(&gradients).unwrap().dims(), [heads, 1]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![warn(missing_docs)]
