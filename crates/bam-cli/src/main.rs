@@ -1,1 +1,51 @@
-fn main() {}
+//! `bam`: train, evaluate, inspect and generate with Bayesian attention.
+//!
+//! Flags and glue: what was typed is in [`args`], every command in its own file under [`command`],
+//! pages and tables in [`report`]. The work is done by `bam-lm`.
+#![forbid(unsafe_code)]
+
+mod args;
+mod command;
+mod console;
+mod corpus;
+mod report;
+mod runs;
+
+use args::{Arguments, Command, EvalCommand, ImportCommand, TokenizerCommand};
+use clap::{CommandFactory, Parser};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    console::quiet_panics();
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(error) if console::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Quickstart(args) => command::quickstart::run(&args),
+        Command::Tokenizer(TokenizerCommand::Train(args)) => command::tokenizer::train(&args),
+        Command::Prepare(args) => command::prepare::run(&args),
+        Command::Train(args) => command::train::run(&args),
+        Command::Eval(EvalCommand::Passkey(args)) => command::eval::passkey(&args),
+        Command::Eval(EvalCommand::Perplexity(args)) => command::eval::perplexity(&args),
+        Command::Generate(args) => command::generate::run(&args),
+        Command::Inspect(args) => command::inspect::run(&args),
+        Command::Report(args) => command::report::run(&args),
+        Command::Import(ImportCommand::Reference(args)) => command::reference::import(&args),
+        Command::Logits(args) => command::reference::logits(&args),
+        Command::Parity(args) => command::reference::parity(&args),
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "bam", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

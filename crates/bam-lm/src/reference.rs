@@ -139,11 +139,7 @@ impl Case {
     /// # Errors
     /// If it can't be read.
     pub fn tensors(&self, file: &str) -> Result<CaseTensors, Error> {
-        let path = self.dir.join(file);
-        Ok(CaseTensors {
-            tensors: read_tensors(&path)?,
-            path,
-        })
+        CaseTensors::open(&self.dir.join(file))
     }
 }
 
@@ -155,6 +151,17 @@ pub struct CaseTensors {
 }
 
 impl CaseTensors {
+    /// Reads a safetensors file.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            tensors: read_tensors(path)?,
+            path: path.to_owned(),
+        })
+    }
+
     /// Shape and values.
     ///
     /// # Errors

@@ -3,11 +3,13 @@
 pub mod gradients;
 pub mod optimizer;
 pub mod recipe;
+pub mod run;
 pub mod schedule;
 mod trainer;
 
 pub use gradients::{Gradients, batch_gradients};
 pub use optimizer::{LearningRates, RAdam, RAdamConfig};
 pub use recipe::Recipe;
+pub use run::{Outcome, RunFolder};
 pub use schedule::CosineSchedule;
 pub use trainer::Trainer;

@@ -49,7 +49,9 @@ impl Trainer {
         let config = recipe.model_config(tokenizer.vocabulary_size())?;
         let device = device.clone().autodiff();
         device.seed(train.seed);
-        let model = materialised(config.init(&device));
+        let model = config.init(&device);
+        // Weights are drawn when they are first looked at: this fixes their order.
+        let _ = model.parameters();
         let minimum = train.learning_rate * train.final_fraction;
         let schedule = CosineSchedule::new(train.learning_rate, minimum, train.steps)?;
         let rows = rows(&recipe, &tokenizer, &text)?;
@@ -178,12 +180,6 @@ impl Trainer {
         }
         Ok(Some(sum / weight))
     }
-}
-
-/// Initial weights are drawn lazily; this draws them now, in the parameters' order.
-fn materialised(model: Transformer) -> Transformer {
-    let _ = model.parameters();
-    model
 }
 
 /// The rows that a recipe mixes.

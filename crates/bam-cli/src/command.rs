@@ -1,0 +1,23 @@
+//! What each command does.
+
+pub mod eval;
+pub mod generate;
+pub mod inspect;
+pub mod prepare;
+pub mod quickstart;
+pub mod reference;
+pub mod report;
+pub mod tokenizer;
+pub mod train;
+
+use crate::args::CorpusArgs;
+use bam_lm::data::{Corpus, HubAccess};
+
+/// The corpus that was named, with hub access for those that live there.
+fn corpus(args: &CorpusArgs) -> anyhow::Result<Corpus> {
+    let source = args.corpus.parse()?;
+    let hub = HubAccess::public(args.cache.clone());
+    Ok(Corpus::new(source)
+        .with_field(args.field.clone())
+        .with_hub(hub))
+}

@@ -1,0 +1,119 @@
+//! `bam eval passkey` and `bam eval perplexity`.
+
+use crate::args::{DepthChoice, Length, PasskeyArgs, PerplexityArgs};
+use crate::{console, report, runs};
+use anyhow::Context;
+use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
+use bam_lm::record::{Perplexity, RunRecords};
+use std::process::ExitCode;
+
+pub fn passkey(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
+    let model = runs::load_model(&args.model)?;
+    let tokenizer = runs::load_tokenizer(&args.model, &model)?;
+    let train_length = model.config().train_length;
+    let depths = match args.depths {
+        DepthChoice::Equidistant => Depths::Equidistant(args.depth_count as usize),
+        DepthChoice::Beginning => Depths::Beginning,
+        DepthChoice::End => Depths::End,
+        DepthChoice::Random => Depths::Random,
+    };
+    let mut lengths: Vec<usize> = args
+        .lengths
+        .iter()
+        .map(|length| match length {
+            Length::Tokens(tokens) => *tokens,
+            Length::Times(times) => (times * train_length as f64).round() as usize,
+        })
+        .collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let plan = PasskeyPlan {
+        lengths: lengths
+            .into_iter()
+            .map(|length| LengthPlan {
+                length,
+                samples: args.samples as usize,
+                depths,
+            })
+            .collect(),
+        given_digits: args.given as usize,
+        greedy: args.greedy,
+        patience: args.patience,
+        seed: args.seed,
+    };
+    let total: usize = plan.lengths.iter().map(|at| at.samples).sum();
+    let bar = console::bar(total as u64, "passkey");
+    let start = console::seconds();
+    let metrics =
+        bam_lm::eval::passkey::passkey(&model, &tokenizer, &plan, console::seconds, |done| {
+            bar.set_message(format!("{} tokens", done.length));
+            bar.inc(1);
+        })?;
+    bar.finish_and_clear();
+    let record = runs::record(&model, args.seed, console::seconds() - start, metrics)?;
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| args.model.join(runs::PASSKEY));
+    runs::write_json(&out, &record)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&record)?);
+    } else {
+        let name = record.name.clone();
+        let records = RunRecords {
+            passkey: Some(record),
+            ..RunRecords::default()
+        };
+        print!("{}", report::table::summary(&[(name, records)]));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn perplexity(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
+    let model = runs::load_model(&args.model)?;
+    let tokenizer = runs::load_tokenizer(&args.model, &model)?;
+    let text = std::fs::read_to_string(&args.document)
+        .with_context(|| format!("{}: could not read it as UTF-8", args.document.display()))?;
+    let title = args
+        .document
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let length = match args.length {
+        Some(length) => length,
+        None => tokenizer.encode(&text)?.len(),
+    };
+    let bar = console::bar(length as u64, "perplexity");
+    let start = console::seconds();
+    let metrics: Perplexity = bam_lm::eval::perplexity::perplexity(
+        &model,
+        &tokenizer,
+        &title,
+        &text,
+        length,
+        args.window,
+        |read| bar.set_position(read as u64),
+    )?;
+    bar.finish_and_clear();
+    let record = runs::record(&model, 0, console::seconds() - start, metrics)?;
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| args.model.join(runs::PERPLEXITY));
+    runs::write_json(&out, &record)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&record)?);
+    } else {
+        println!("{:>10} {:>10} {:>12}", "from", "to", "perplexity");
+        for window in &record.metrics.windows {
+            println!(
+                "{:>10} {:>10} {:>12.3}",
+                window.start,
+                window.end,
+                window.cross_entropy.exp()
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

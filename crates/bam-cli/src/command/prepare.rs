@@ -1,0 +1,35 @@
+//! `bam prepare`.
+
+use crate::args::PrepareArgs;
+use crate::console;
+use bam_lm::data::{ShardOptions, ShardWriter, Tokenizer};
+use std::process::ExitCode;
+
+pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
+    let corpus = super::corpus(&args.corpus)?;
+    let tokenizer = Tokenizer::from_file(&args.tokenizer)?;
+    let bar = indicatif::ProgressBar::new_spinner();
+    let downloads = bar.clone();
+    let documents = corpus.documents(move |at| {
+        downloads.set_message(format!("downloading {} ({} bytes)", at.file, at.received));
+    })?;
+    let options = ShardOptions {
+        replace: args.replace,
+        ..ShardOptions::default()
+    };
+    let mut writer = ShardWriter::create(&args.out, &tokenizer.identity(), &options)?;
+    let total = bam_lm::data::prepare(documents, &tokenizer, &mut writer, |at| {
+        bar.set_message(format!("{} documents, {} tokens", at.documents, at.tokens));
+        bar.tick();
+    })?;
+    writer.finish()?;
+    bar.finish_and_clear();
+    console::note(&format!(
+        "{}: {} documents, {} tokens, {} bytes",
+        args.out.display(),
+        total.documents,
+        total.tokens,
+        total.bytes
+    ));
+    Ok(ExitCode::SUCCESS)
+}

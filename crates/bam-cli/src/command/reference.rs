@@ -1,0 +1,127 @@
+//! `bam import reference`, `bam logits` and `bam parity`: models and numbers of the reference program.
+
+use crate::args::{AttentionArg, ImportReferenceArgs, LogitsArgs, ParityArgs};
+use crate::{console, runs};
+use anyhow::{Context, ensure};
+use bam_attention::{Documents, Implementation};
+use bam_lm::model::TokenRows;
+use bam_lm::model::checkpoint::{NamedTensors, write_tensors};
+use bam_lm::parity::{Comparison, compare};
+use bam_lm::reference::{Case, CaseTensors};
+use burn::tensor::Device;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+pub fn import(args: &ImportReferenceArgs) -> anyhow::Result<ExitCode> {
+    let model = Case::open(&args.case)?.model(&Device::flex())?;
+    let occupied = std::fs::read_dir(&args.out).is_ok_and(|mut files| files.next().is_some());
+    ensure!(
+        !occupied,
+        "{}: expected a new folder, got one that is not empty",
+        args.out.display()
+    );
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("{}: could not create it", args.out.display()))?;
+    model.save(&args.out)?;
+    console::note(&format!(
+        "{}: {}",
+        args.out.display(),
+        model.config().encoding
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn logits(args: &LogitsArgs) -> anyhow::Result<ExitCode> {
+    let model = runs::load_model(&args.model)?;
+    let given = CaseTensors::open(&args.tokens)?;
+    let (shape, ids) = given.ids("tokens", 2)?;
+    let (rows, length) = (shape[0], shape[1]);
+    let tokens = TokenRows::new(rows, ids, model.config().vocabulary)?;
+    let documents = match given.has("document_ids") {
+        false => None,
+        true => {
+            let (documents_shape, ids) = given.ids("document_ids", 2)?;
+            ensure!(
+                documents_shape == shape,
+                "{}: document_ids: expected shape {shape:?}, got {documents_shape:?}",
+                args.tokens.display()
+            );
+            Some(Arc::new(Documents::new(rows, ids)?))
+        }
+    };
+    let logits = model.forward(&tokens, documents, implementation(args.attention))?;
+    let vocabulary = model.config().vocabulary;
+    let values = logits
+        .into_data()
+        .try_into_vec::<f32>()
+        .context("logits are f32")?;
+    let tensors = NamedTensors::from([(
+        "logits".to_owned(),
+        (vec![rows, length, vocabulary], values),
+    )]);
+    write_tensors(&args.out, tensors)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn parity(args: &ParityArgs) -> anyhow::Result<ExitCode> {
+    let case = Case::open(&args.case)?;
+    let comparisons = compare(&case, implementation(args.attention), &Device::flex())?;
+    let passes = comparisons.iter().all(Comparison::passes);
+    if args.json {
+        let value = serde_json::json!({
+            "case": args.case.display().to_string(),
+            "encoding": case.config.encoding,
+            "passes": passes,
+            "comparisons": comparisons,
+        });
+        println!("{}", serde_json::to_string_pretty(&value)?);
+    } else {
+        println!("{} ({})", args.case.display(), case.config.encoding);
+        for (kind, tolerance) in kinds(&comparisons) {
+            let of_kind = comparisons.iter().filter(|c| self::kind(&c.what) == kind);
+            let worst = of_kind.max_by(|a, b| a.error.total_cmp(&b.error));
+            if let Some(worst) = worst {
+                let verdict = if worst.passes() { "ok" } else { "TOO FAR" };
+                println!(
+                    "  {kind:<10} worst {:.2e} of {tolerance:.0e}  {verdict}  ({})",
+                    worst.error, worst.what
+                );
+            }
+        }
+    }
+    Ok(if passes {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What is compared, without the part that tells one tensor or step from another.
+fn kind(what: &str) -> &str {
+    if what.starts_with("loss[") {
+        return "losses";
+    }
+    match what.split_once('.') {
+        Some(("grad", _)) => "gradients",
+        None => what,
+        Some(_) => "weights",
+    }
+}
+
+fn kinds(comparisons: &[Comparison]) -> Vec<(&str, f64)> {
+    let mut kinds: Vec<(&str, f64)> = Vec::new();
+    for comparison in comparisons {
+        let kind = kind(&comparison.what);
+        if !kinds.iter().any(|(known, _)| *known == kind) {
+            kinds.push((kind, comparison.tolerance));
+        }
+    }
+    kinds
+}
+
+fn implementation(choice: AttentionArg) -> Implementation {
+    match choice {
+        AttentionArg::Fused => Implementation::Fused,
+        AttentionArg::Reference => Implementation::Reference,
+    }
+}

@@ -1,0 +1,48 @@
+//! `bam report`.
+
+use crate::args::ReportArgs;
+use crate::report::page::{PageNotes, page};
+use crate::{console, runs};
+use anyhow::ensure;
+use bam_lm::model::checkpoint::write_atomically;
+use bam_lm::record::RunRecords;
+use std::process::ExitCode;
+
+pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let mut all = Vec::new();
+    for dir in &args.runs {
+        let records = runs::read_records(dir)?;
+        ensure!(
+            records != RunRecords::default(),
+            "{}: expected records (metrics.jsonl, passkey.json, …), got none",
+            dir.display()
+        );
+        let folder = dir
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let name = name(&records).unwrap_or(folder);
+        // Runs of one encoding are told apart by their folders.
+        let taken = all
+            .iter()
+            .any(|(other, _): &(String, RunRecords)| *other == name);
+        let name = if taken {
+            format!("{name} ({})", dir.display())
+        } else {
+            name
+        };
+        all.push((name, records));
+    }
+    let html = page(&args.title, &all, &PageNotes::default());
+    write_atomically(&args.out, html.as_bytes())?;
+    console::note(&format!("{}", args.out.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn name(records: &RunRecords) -> Option<String> {
+    let passkey = records.passkey.as_ref().map(|record| &record.name);
+    let perplexity = records.perplexity.as_ref().map(|record| &record.name);
+    let heads = records.heads.as_ref().map(|record| &record.name);
+    passkey.or(perplexity).or(heads).cloned()
+}

@@ -1,0 +1,32 @@
+//! `bam tokenizer train`.
+
+use crate::args::TokenizerTrainArgs;
+use crate::console;
+use bam_lm::data::{Tokenizer, TokenizerConfig};
+use std::process::ExitCode;
+
+pub fn train(args: &TokenizerTrainArgs) -> anyhow::Result<ExitCode> {
+    let corpus = super::corpus(&args.corpus)?;
+    let bar = indicatif::ProgressBar::new_spinner();
+    let downloads = bar.clone();
+    let documents = corpus.documents(move |at| {
+        downloads.set_message(format!("downloading {} ({} bytes)", at.file, at.received));
+    })?;
+    let config = TokenizerConfig {
+        vocabulary: args.vocabulary,
+        individual_digits: !args.merge_digits,
+        ..TokenizerConfig::default()
+    };
+    let tokenizer = Tokenizer::train(documents, &config, |at| {
+        bar.set_message(format!("{} documents, {} bytes", at.documents, at.bytes));
+        bar.tick();
+    })?;
+    bar.finish_and_clear();
+    tokenizer.save(&args.out)?;
+    console::note(&format!(
+        "{}: {} tokens",
+        args.out.display(),
+        tokenizer.vocabulary_size()
+    ));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,79 @@
+//! The person at the terminal: progress, interruption, errors.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on Ctrl-C asks the work to stop at a safe place; a second one ends the program at once.
+pub fn catch_interrupts() {
+    static CAUGHT: OnceLock<()> = OnceLock::new();
+    CAUGHT.get_or_init(|| {
+        // Without a handler Ctrl-C just ends the program; checkpoints are safe all the same.
+        let _ = ctrlc::set_handler(|| {
+            if INTERRUPTED.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+        });
+    });
+}
+
+/// Whether the person asked to stop.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Seconds since the program first asked.
+pub fn seconds() -> f64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs_f64()
+}
+
+/// A bar on standard error with a rate and the time left; plain lines where that is no terminal.
+pub fn bar(total: u64, what: &str) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    let style =
+        ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} {msg} [{elapsed} < {eta}]");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(what.to_owned());
+    bar
+}
+
+/// A line on standard error, between bars.
+pub fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Panics of the libraries below are turned into errors by them; nothing else should panic, and
+/// if it does, one line says so.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let text = panic.to_string().replace('\n', " ");
+        let _ = io::Write::write_all(&mut io::stderr(), format!("internal: {text}\n").as_bytes());
+    }));
+}
+
+/// Whether the reader of our output went away, as `head` does.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// `error: ` and what went wrong, causes after it.
+pub fn print_error(error: &anyhow::Error) {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text += ": ";
+            text += &cause;
+        }
+    }
+    let _ = io::Write::write_all(&mut io::stderr(), format!("error: {text}\n").as_bytes());
+}
