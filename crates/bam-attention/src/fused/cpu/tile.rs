@@ -17,6 +17,9 @@ pub(super) fn padded_dim(dim: usize) -> usize {
 
 /// `out[r] += Σ_t left(t)[r] · right[t]` for the rows `r` of a group.
 ///
+/// The sum is taken first and added once: term by term, a million light keys vanish in the rounding
+/// of one heavy key that came before them.
+///
 /// # Shapes
 /// - `right`: `[depth, width]`, `width` a multiple of the vector's lanes
 /// - `out`: `[GROUP, width]`, rows `stride` apart
@@ -51,11 +54,6 @@ fn product_columns<S: Simd, const COLUMNS: usize>(
     out: &mut [S::f32s],
 ) {
     let mut sums = [[simd.splat_f32s(0.0); COLUMNS]; GROUP];
-    for (r, row) in sums.iter_mut().enumerate() {
-        for (c, sum) in row.iter_mut().enumerate() {
-            *sum = out[r * vectors + column + c];
-        }
-    }
     for (t, line) in right.chunks_exact(vectors).enumerate() {
         let line = &line[column..column + COLUMNS];
         let factors = left(t);
@@ -68,7 +66,8 @@ fn product_columns<S: Simd, const COLUMNS: usize>(
     }
     for (r, row) in sums.iter().enumerate() {
         for (c, sum) in row.iter().enumerate() {
-            out[r * vectors + column + c] = *sum;
+            let out = &mut out[r * vectors + column + c];
+            *out = simd.add_f32s(*out, *sum);
         }
     }
 }
