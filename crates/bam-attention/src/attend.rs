@@ -111,7 +111,7 @@ pub(crate) struct Checked {
     /// Query heads that share one key head.
     pub group: usize,
     /// `1/√D`.
-    pub content_scale: f32,
+    pub content_scale: f64,
 }
 
 /// Attention as Bayes' rule: the posterior over keys is likelihood × prior / evidence, the output
@@ -230,7 +230,7 @@ fn check(
         positions,
         options: options.clone(),
         group: query_heads / key_heads,
-        content_scale: 1.0 / (dim as f32).sqrt(),
+        content_scale: 1.0 / (dim as f64).sqrt(),
     })
 }
 

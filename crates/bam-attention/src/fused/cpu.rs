@@ -125,7 +125,12 @@ impl<'a> Inputs<'a> {
             TemperatureScope::Likelihood => 1.0,
             TemperatureScope::LikelihoodAndPrior => tau,
         };
-        (tau * self.plan.call.content_scale, of_prior)
+        (tau * self.content_scale(), of_prior)
+    }
+
+    /// `1/√D`.
+    fn content_scale(&self) -> f32 {
+        self.plan.call.content_scale as f32
     }
 
     fn key_head(&self, head: usize) -> usize {

@@ -256,7 +256,7 @@ impl HeadTask<'_> {
                 TemperatureScope::Likelihood => 0.0,
                 TemperatureScope::LikelihoodAndPrior => block.prior_sum[r],
             };
-            self.d_temperature[row] = content * inputs.plan.call.content_scale + prior;
+            self.d_temperature[row] = content * inputs.content_scale() + prior;
         }
     }
 }
