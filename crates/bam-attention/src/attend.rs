@@ -124,6 +124,10 @@ pub(crate) struct Checked {
 ///
 /// Rows that see no key give zeros, with zero gradients. Source: arXiv 2505.22842, eq. 4–6.
 ///
+/// Inputs must be finite wherever there is a token. At [`Documents::PADDING`] they are not read.
+/// A value that is not finite elsewhere reaches the rows that see it, and may reach rows that don't:
+/// a hidden key is given the weight 0, and `0·NaN` is NaN.
+///
 /// # Shapes
 /// - `q`: `[batch, query_heads, queries, dim]`
 /// - `k`, `v`: `[batch, key_heads, keys, dim]`; `query_heads` a multiple of `key_heads`
