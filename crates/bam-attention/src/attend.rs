@@ -111,7 +111,7 @@ pub(crate) struct Checked {
     /// Query heads that share one key head.
     pub group: usize,
     /// `1/√D`.
-    pub content_scale: f32,
+    pub content_scale: f64,
 }
 
 /// Attention as Bayes' rule: the posterior over keys is likelihood × prior / evidence, the output
@@ -123,6 +123,10 @@ pub(crate) struct Checked {
 /// ```
 ///
 /// Rows that see no key give zeros, with zero gradients. Source: arXiv 2505.22842, eq. 4–6.
+///
+/// Inputs must be finite wherever there is a token. At [`Documents::PADDING`] they are not read.
+/// A value that is not finite elsewhere reaches the rows that see it, and may reach rows that don't:
+/// a hidden key is given the weight 0, and `0·NaN` is NaN.
 ///
 /// # Shapes
 /// - `q`: `[batch, query_heads, queries, dim]`
@@ -230,7 +234,7 @@ fn check(
         positions,
         options: options.clone(),
         group: query_heads / key_heads,
-        content_scale: 1.0 / (dim as f32).sqrt(),
+        content_scale: 1.0 / (dim as f64).sqrt(),
     })
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 ///
 /// A query sees the keys of its own document only. Ids are arbitrary; equal id means same document.
 /// [`Documents::PADDING`] marks tokens that are none: no query sees them, and as a query they see
-/// nothing and give a zero output.
+/// nothing and give a zero output. What `q`, `k` and `v` hold there is not read, be it NaN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Documents {
     batch: usize,
@@ -73,9 +73,14 @@ impl Documents {
         &self.keys[batch * length..][..length]
     }
 
+    /// Whether a token of document `id` takes part in nothing.
+    pub(crate) fn is_padding(id: i32) -> bool {
+        id == Self::PADDING
+    }
+
     /// Whether a query of document `query` sees a key of document `key`.
     pub(crate) fn shared(query: i32, key: i32) -> bool {
-        query == key && key != Self::PADDING
+        query == key && !Self::is_padding(key)
     }
 }
 

@@ -92,7 +92,7 @@ impl Positions {
         };
         let end = match (self.visibility, self.horizon) {
             (Visibility::Causal, _) => (position + 1).min(self.keys),
-            (Visibility::Full, Some(horizon)) => (position + horizon).min(self.keys),
+            (Visibility::Full, Some(horizon)) => position.saturating_add(horizon).min(self.keys),
             (Visibility::Full, None) => self.keys,
         };
         before.min(end)..end
@@ -108,7 +108,9 @@ impl Positions {
     /// The range of lags that occur between a row and a key it may see: `(first, last)`.
     pub fn needed_lags(&self) -> (i64, i64) {
         let last_position = (self.offset + self.queries - 1) as i64;
-        let reach = self.horizon.map_or(i64::MAX, |horizon| horizon as i64 - 1);
+        let reach = self.horizon.map_or(i64::MAX, |horizon| {
+            i64::try_from(horizon).map_or(i64::MAX, |horizon| horizon - 1)
+        });
         let first = (-last_position).max(-reach);
         let last = match self.visibility {
             Visibility::Causal => 0,
@@ -126,7 +128,7 @@ mod tests {
     #[test]
     fn rows_see_what_the_definition_says() {
         for visibility in [Visibility::Causal, Visibility::Full] {
-            for horizon in [None, Some(1), Some(3), Some(100)] {
+            for horizon in [None, Some(1), Some(3), Some(100), Some(usize::MAX)] {
                 for (queries, keys, offset) in [(1, 1, 0), (5, 5, 0), (3, 9, 6), (2, 9, 4)] {
                     let positions = Positions {
                         queries,

@@ -19,6 +19,7 @@ pub(crate) fn attend(
 ) -> Tensor<4> {
     let device = q.device();
     let batch = q.dims()[0];
+    let (q, k, v) = without_padding(q, k, v, call);
     let (k, v) = (share_heads(k, call.group), share_heads(v, call.group));
     let hidden_bhqk = hidden(call, batch, &device);
 
@@ -84,6 +85,36 @@ fn hidden(call: &Checked, batch: usize, device: &Device) -> Tensor<4, Bool> {
         }
     }
     Tensor::from_data(TensorData::new(hidden, [rows, 1, queries, keys]), device)
+}
+
+/// Zeros at padding: `0·NaN` is NaN, so the mask alone would let through what stands there.
+fn without_padding(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    call: &Checked,
+) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+    let Some(documents) = call.options.documents.as_deref() else {
+        return (q, k, v);
+    };
+    let ([batch, _, queries, _], keys, device) = (q.dims(), k.dims()[2], q.device());
+    let padding = |ids: fn(&Documents, usize) -> &[i32], length| {
+        let padding: Vec<bool> = (0..batch)
+            .flat_map(|b| {
+                ids(documents, b)
+                    .iter()
+                    .map(|id| Documents::is_padding(*id))
+            })
+            .collect();
+        Tensor::<4, Bool>::from_data(TensorData::new(padding, [batch, 1, length, 1]), &device)
+    };
+    let of_queries = padding(Documents::query_ids, queries);
+    let of_keys = padding(Documents::key_ids, keys);
+    (
+        q.mask_fill(of_queries, 0.0),
+        k.mask_fill(of_keys.clone(), 0.0),
+        v.mask_fill(of_keys, 0.0),
+    )
 }
 
 /// Each key head serves `group` query heads: `[b, h/group, k, d]` → `[b, h, k, d]`.

@@ -1,7 +1,7 @@
 //! The fused operation on Flex: views into its tensors, and the two passes.
 
 use super::{FusedKernel, Operands, Plan, Posterior};
-use crate::TemperatureScope;
+use crate::{Documents, TemperatureScope};
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
@@ -125,11 +125,35 @@ impl<'a> Inputs<'a> {
             TemperatureScope::Likelihood => 1.0,
             TemperatureScope::LikelihoodAndPrior => tau,
         };
-        (tau * self.plan.call.content_scale, of_prior)
+        (tau * self.content_scale(), of_prior)
+    }
+
+    /// `1/√D`.
+    fn content_scale(&self) -> f32 {
+        self.plan.call.content_scale as f32
     }
 
     fn key_head(&self, head: usize) -> usize {
         head / self.plan.call.group
+    }
+
+    /// A key, or a value, as `rows` holds it; `None` at padding, which is not to be read.
+    fn unless_padding(
+        &self,
+        rows: &Rows<'a>,
+        batch: usize,
+        head: usize,
+        key: usize,
+    ) -> Option<&'a [f32]> {
+        let documents = self.plan.call.options.documents.as_deref();
+        let padding = documents.is_some_and(|d| Documents::is_padding(d.key_ids(batch)[key]));
+        (!padding).then(|| rows.row(batch, self.key_head(head), key))
+    }
+
+    /// Whether a query is padding: its row is not to be read and sees nothing.
+    fn is_padding(&self, batch: usize, row: usize) -> bool {
+        let documents = self.plan.call.options.documents.as_deref();
+        documents.is_some_and(|d| Documents::is_padding(d.query_ids(batch)[row]))
     }
 
     /// Columns of one head's padded log-weights.

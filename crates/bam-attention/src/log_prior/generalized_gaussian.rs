@@ -6,6 +6,9 @@ use burn::tensor::Tensor;
 
 /// Keeps the power's base, and with it the gradient, off zero.
 const EPSILON: f32 = 1e-5;
+/// `−ln w` saturates at `e^60 ≈ 10²⁶` nats, beyond any likelihood: a shape of 7 at a lag of 10⁶
+/// would overflow `f32`, and `0·∞` in the backward pass make every gradient NaN.
+const LN_LARGEST: f32 = 60.0;
 
 /// `ln w(d) = −(|d − μ| + ε)^β · a`: location `μ = 2·sinh(θ_loc)`, scale `a = exp(θ_scale)` outside
 /// the power, shape `β = θ_shape` unconstrained, `ε = 1e-5`. `β = 1` is Laplace, `β = 2` Gaussian,
@@ -29,7 +32,8 @@ impl Family for GeneralizedGaussian {
     fn ln_weight(&self, theta: &[Tensor<2>], grid: &LagGrid) -> Tensor<2> {
         let [theta_location, theta_scale, shape] = [0, 1, 2].map(|index| theta[index].clone());
         let ln_distance = ((grid.lags() - location(theta_location)).abs() + EPSILON).log();
-        ((ln_distance * shape).exp() * theta_scale.exp()).neg()
+        let ln_magnitude = ln_distance * shape + theta_scale;
+        ln_magnitude.clamp_max(LN_LARGEST).exp().neg()
     }
 
     fn prior(&self, theta: &[Vec<f64>]) -> Result<Prior, Error> {

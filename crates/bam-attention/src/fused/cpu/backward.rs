@@ -184,7 +184,6 @@ impl WithSimd for HeadTask<'_> {
             posterior: vec![0.0; ROWS * KEYS],
             d_logits: vec![0.0; ROWS * KEYS],
         };
-        let key_head = inputs.key_head(self.head);
         for first in (0..inputs.queries()).step_by(ROWS) {
             let rows = first..(first + ROWS).min(inputs.queries());
             let mut block = self.row_block(rows.clone());
@@ -194,10 +193,10 @@ impl WithSimd for HeadTask<'_> {
                     continue;
                 }
                 keys.load(first_key, inputs.keys(), |key| {
-                    inputs.k.row(self.batch, key_head, key)
+                    inputs.unless_padding(&inputs.k, self.batch, self.head, key)
                 });
                 values.load(first_key, inputs.keys(), |key| {
-                    inputs.v.row(self.batch, key_head, key)
+                    inputs.unless_padding(&inputs.v, self.batch, self.head, key)
                 });
                 block.posterior(simd, inputs, in_sight.clone(), &keys, &values, &mut panels);
                 block.add_row_sums(simd, inputs, in_sight.clone(), &keys, &panels, &mut sums);
@@ -231,6 +230,9 @@ impl HeadTask<'_> {
             queries: QueryBlock::new(inputs, self.batch, self.head, rows.clone()),
         };
         for (r, row) in rows.enumerate() {
+            if inputs.is_padding(self.batch, row) {
+                continue;
+            }
             let gradient = self.out_gradient.row(self.batch, self.head, row);
             let out = self.out.row(self.batch, self.head, row);
             block.out_gradient[r * padded..][..inputs.dim].copy_from_slice(gradient);
@@ -245,6 +247,9 @@ impl HeadTask<'_> {
         let inputs = self.inputs;
         let (dim, padded) = (inputs.dim, padded_dim(inputs.dim));
         for (r, row) in block.queries.rows.clone().enumerate() {
+            if inputs.is_padding(self.batch, row) {
+                continue;
+            }
             let dq_scaled = &block.dq[r * padded..][..dim];
             let factor = block.queries.content_factors[r];
             for (dq, scaled) in self.dq[row * dim..][..dim].iter_mut().zip(dq_scaled) {
@@ -256,7 +261,7 @@ impl HeadTask<'_> {
                 TemperatureScope::Likelihood => 0.0,
                 TemperatureScope::LikelihoodAndPrior => block.prior_sum[r],
             };
-            self.d_temperature[row] = content * inputs.plan.call.content_scale + prior;
+            self.d_temperature[row] = content * inputs.content_scale() + prior;
         }
     }
 }

@@ -68,7 +68,6 @@ impl WithSimd for Block<'_> {
         } = self;
         let (dim, padded) = (inputs.dim, padded_dim(inputs.dim));
         let queries = QueryBlock::new(inputs, batch, head, rows.clone());
-        let key_head = inputs.key_head(head);
         let padded_rows = rows.len().next_multiple_of(GROUP);
         let mut running = Running {
             largest: vec![f32::NEG_INFINITY; padded_rows],
@@ -79,10 +78,10 @@ impl WithSimd for Block<'_> {
         let mut weights = [0.0; GROUP * KEYS];
         for first_key in tiles(inputs, batch, rows.clone()) {
             keys.load(first_key, inputs.keys(), |key| {
-                inputs.k.row(batch, key_head, key)
+                inputs.unless_padding(&inputs.k, batch, head, key)
             });
             values.load(first_key, inputs.keys(), |key| {
-                inputs.v.row(batch, key_head, key)
+                inputs.unless_padding(&inputs.v, batch, head, key)
             });
             for r0 in rows_in_sight(inputs, rows.clone(), first_key).step_by(GROUP) {
                 queries.logits(simd, inputs, r0, &keys, &mut weights);

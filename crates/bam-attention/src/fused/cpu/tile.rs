@@ -17,6 +17,9 @@ pub(super) fn padded_dim(dim: usize) -> usize {
 
 /// `out[r] += Σ_t left(t)[r] · right[t]` for the rows `r` of a group.
 ///
+/// The sum is taken first and added once: term by term, a million light keys vanish in the rounding
+/// of one heavy key that came before them.
+///
 /// # Shapes
 /// - `right`: `[depth, width]`, `width` a multiple of the vector's lanes
 /// - `out`: `[GROUP, width]`, rows `stride` apart
@@ -51,11 +54,6 @@ fn product_columns<S: Simd, const COLUMNS: usize>(
     out: &mut [S::f32s],
 ) {
     let mut sums = [[simd.splat_f32s(0.0); COLUMNS]; GROUP];
-    for (r, row) in sums.iter_mut().enumerate() {
-        for (c, sum) in row.iter_mut().enumerate() {
-            *sum = out[r * vectors + column + c];
-        }
-    }
     for (t, line) in right.chunks_exact(vectors).enumerate() {
         let line = &line[column..column + COLUMNS];
         let factors = left(t);
@@ -68,7 +66,8 @@ fn product_columns<S: Simd, const COLUMNS: usize>(
     }
     for (r, row) in sums.iter().enumerate() {
         for (c, sum) in row.iter().enumerate() {
-            out[r * vectors + column + c] = *sum;
+            let out = &mut out[r * vectors + column + c];
+            *out = simd.add_f32s(*out, *sum);
         }
     }
 }
@@ -142,15 +141,23 @@ impl KeyTile {
         }
     }
 
-    /// Loads the rows of `first_key..` up to `keys`, one row at a time.
-    pub fn load<'a>(&mut self, first_key: usize, keys: usize, row: impl Fn(usize) -> &'a [f32]) {
+    /// Loads the rows of `first_key..` up to `keys`, one row at a time, zeros where there is none.
+    pub fn load<'a>(
+        &mut self,
+        first_key: usize,
+        keys: usize,
+        row: impl Fn(usize) -> Option<&'a [f32]>,
+    ) {
         self.first_key = first_key;
         let padded = padded_dim(self.dim);
         let count = KEYS.min(keys - first_key);
         for key in 0..count {
-            let row = row(first_key + key);
-            self.by_key[key * padded..][..self.dim].copy_from_slice(row);
-            for (d, value) in row.iter().enumerate() {
+            let by_key = &mut self.by_key[key * padded..][..self.dim];
+            match row(first_key + key) {
+                Some(row) => by_key.copy_from_slice(row),
+                None => by_key.fill(0.0),
+            }
+            for (d, value) in by_key.iter().enumerate() {
                 self.by_dim[d * KEYS + key] = *value;
             }
         }
@@ -236,6 +243,9 @@ impl QueryBlock {
         };
         for r in 0..block.rows.len() {
             let row = block.rows.start + r;
+            if inputs.is_padding(batch, row) {
+                continue;
+            }
             let (content, prior) = inputs.factors(batch, head, row);
             let scaled = &mut block.scaled_q[r * padded..];
             for (scaled, value) in scaled.iter_mut().zip(inputs.q.row(batch, head, row)) {
