@@ -122,7 +122,7 @@ pub(crate) struct Checked {
 /// out_hi    = Σ_j exp(logit_hij) · v_hj / Σ_j exp(logit_hij)
 /// ```
 ///
-/// Rows that see no key give zeros, with zero gradients. Source: arXiv 2505.22842, eq. 4–6.
+/// Rows that see no key give zeros, with zero gradients. Source: arXiv 2505.22842.
 ///
 /// Inputs must be finite wherever there is a token. At [`Documents::PADDING`] they are not read.
 /// A value that is not finite elsewhere reaches the rows that see it, and may reach rows that don't:

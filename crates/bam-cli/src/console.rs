@@ -1,10 +1,10 @@
 //! The person at the terminal: progress, interruption, errors.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io;
-use std::sync::OnceLock;
+use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -32,19 +32,71 @@ pub fn seconds() -> f64 {
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
-/// A bar on standard error with a rate and the time left; plain lines where that is no terminal.
-pub fn bar(total: u64, what: &str) -> ProgressBar {
-    let bar = ProgressBar::new(total);
-    let style =
-        ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} {msg} [{elapsed} < {eta}]");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(what.to_owned());
-    bar
+/// How far some work is: a bar with a rate and the time left on a terminal, a line now and then
+/// where standard error is no terminal.
+pub struct Progress {
+    bar: ProgressBar,
+    what: String,
+    total: u64,
+    plain: Option<Mutex<Instant>>,
+}
+
+/// Time between two lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(20);
+
+impl Progress {
+    pub fn new(total: u64, what: &str) -> Self {
+        let bar = ProgressBar::new(total);
+        let style = ProgressStyle::with_template(
+            "{prefix:>24} {bar:30} {pos}/{len} {msg} [{elapsed} < {eta}]",
+        );
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_prefix(what.to_owned());
+        let plain = (!io::stderr().is_terminal()).then(|| {
+            note(&format!("{what}: 0 of {total}"));
+            Mutex::new(Instant::now())
+        });
+        Self {
+            bar,
+            what: what.to_owned(),
+            total,
+            plain,
+        }
+    }
+
+    /// Where the work begins, if not at 0; rates count from here.
+    pub fn start_at(&self, position: u64) {
+        self.bar.set_position(position);
+        self.bar.reset_eta();
+    }
+
+    /// Shows a new position.
+    pub fn at(&self, position: u64, message: &str) {
+        self.bar.set_message(message.to_owned());
+        self.bar.set_position(position);
+        if let Some(Ok(mut last)) = self.plain.as_ref().map(Mutex::lock) {
+            let done = position >= self.total;
+            if done || last.elapsed() >= LINE_INTERVAL {
+                *last = Instant::now();
+                let left = self.bar.eta().as_secs();
+                note(&format!(
+                    "{}: {position} of {} {message}, {left} s left",
+                    self.what, self.total
+                ));
+            }
+        }
+    }
+
+    /// Leaves the bar as it is and goes to the next line.
+    pub fn finish(&self) {
+        self.bar.abandon();
+    }
 }
 
 /// A line on standard error, between bars.
 pub fn note(text: &str) {
-    eprintln!("{text}");
+    // Standard error may be closed; that is no reason to stop.
+    let _ = io::Write::write_all(&mut io::stderr(), format!("{text}\n").as_bytes());
 }
 
 /// Panics of the libraries below are turned into errors by them; nothing else should panic, and

@@ -12,7 +12,7 @@ const LN_LARGEST: f32 = 60.0;
 
 /// `ln w(d) = −(|d − μ| + ε)^β · a`: location `μ = 2·sinh(θ_loc)`, scale `a = exp(θ_scale)` outside
 /// the power, shape `β = θ_shape` unconstrained, `ε = 1e-5`. `β = 1` is Laplace, `β = 2` Gaussian,
-/// `β → 0` flat, `β < 0` anti-local. Source: arXiv 2505.22842, section 4.
+/// `β → 0` flat, `β < 0` anti-local. Source: arXiv 2505.22842.
 #[derive(Debug)]
 pub struct GeneralizedGaussian;
 

@@ -1,10 +1,12 @@
 //! `bam eval passkey` and `bam eval perplexity`.
 
 use crate::args::{DepthChoice, Length, PasskeyArgs, PerplexityArgs};
-use crate::{console, report, runs};
+use crate::console::{self, Progress};
+use crate::{report, runs};
 use anyhow::Context;
 use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
 use bam_lm::record::{Perplexity, RunRecords};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 pub fn passkey(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
@@ -42,14 +44,17 @@ pub fn passkey(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
         seed: args.seed,
     };
     let total: usize = plan.lengths.iter().map(|at| at.samples).sum();
-    let bar = console::bar(total as u64, "passkey");
+    let progress = Progress::new(total as u64, "passkey");
     let start = console::seconds();
+    let mut samples = 0;
     let metrics =
         bam_lm::eval::passkey::passkey(&model, &tokenizer, &plan, console::seconds, |done| {
-            bar.set_message(format!("{} tokens", done.length));
-            bar.inc(1);
-        })?;
-    bar.finish_and_clear();
+            samples += 1;
+            progress.at(samples, &format!("{} tokens", done.length));
+            ControlFlow::Continue(())
+        })?
+        .context("nothing stops this evaluation")?;
+    progress.finish();
     let record = runs::record(&model, args.seed, console::seconds() - start, metrics)?;
     let out = args
         .out
@@ -84,7 +89,7 @@ pub fn perplexity(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
         Some(length) => length,
         None => tokenizer.encode(&text)?.len(),
     };
-    let bar = console::bar(length as u64, "perplexity");
+    let progress = Progress::new(length as u64, "perplexity");
     let start = console::seconds();
     let metrics: Perplexity = bam_lm::eval::perplexity::perplexity(
         &model,
@@ -93,9 +98,9 @@ pub fn perplexity(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
         &text,
         length,
         args.window,
-        |read| bar.set_position(read as u64),
+        |read| progress.at(read as u64, ""),
     )?;
-    bar.finish_and_clear();
+    progress.finish();
     let record = runs::record(&model, 0, console::seconds() - start, metrics)?;
     let out = args
         .out

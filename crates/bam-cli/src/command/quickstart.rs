@@ -5,9 +5,10 @@
 
 use crate::args::QuickstartArgs;
 use crate::command::train::{available_threads, train};
+use crate::console::{self, Progress};
 use crate::corpus::{Book, held_out_book, training_books};
 use crate::report::page::{PageNotes, page};
-use crate::{console, report, runs};
+use crate::{report, runs};
 use anyhow::ensure;
 use bam_lm::data::{TokenStore, Tokenizer, TokenizerConfig};
 use bam_lm::encoding::Encoding;
@@ -18,6 +19,7 @@ use bam_lm::model::checkpoint::write_atomically;
 use bam_lm::record::RunRecords;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
 use burn::tensor::Device;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,9 +38,9 @@ const GRID: [(u64, usize); 10] = [
     (16, 30),
     (32, 20),
     (64, 20),
-    (128, 10),
-    (256, 6),
-    (500, 4),
+    (128, 15),
+    (256, 10),
+    (500, 6),
 ];
 /// A model that finds no key at this many lengths in a row is not asked at longer ones.
 const PATIENCE: usize = 3;
@@ -95,7 +97,10 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
     );
     let path = args.out.join("report.html");
     write_atomically(&path, html.as_bytes())?;
-    write_atomically(&args.out.join("summary.md"), report::table::markdown(&all).as_bytes())?;
+    write_atomically(
+        &args.out.join("summary.md"),
+        report::table::markdown(&all).as_bytes(),
+    )?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
@@ -142,9 +147,9 @@ fn materials(out: &Path) -> anyhow::Result<Materials> {
     let tokenizer = match path.exists() {
         true => Tokenizer::from_file(&path)?,
         false => {
-            let bar = console::bar(books.len() as u64, "tokenizer");
-            let tokenizer = train_tokenizer(&books, |documents| bar.set_position(documents))?;
-            bar.finish();
+            let progress = Progress::new((books.len() + TASK_COPIES) as u64, "tokenizer");
+            let tokenizer = train_tokenizer(&books, |documents| progress.at(documents, ""))?;
+            progress.finish();
             tokenizer.save(&path)?;
             tokenizer
         }
@@ -245,11 +250,11 @@ fn evaluated(
         )?;
     }
     if let Some(path) = missing(runs::PERPLEXITY) {
-        let bar = console::bar(BOOK_TOKENS as u64, &format!("read {name}"));
         let start = console::seconds();
         let (book, tokenizer) = (&materials.held_out, &materials.tokenizer);
         let title = format!("{} ({})", book.title, book.author);
         let length = BOOK_TOKENS.min(longest.max(2));
+        let progress = Progress::new(length as u64, &format!("read {name}"));
         let metrics = perplexity(
             model,
             tokenizer,
@@ -258,10 +263,10 @@ fn evaluated(
             length,
             BOOK_WINDOW,
             |read| {
-                bar.set_position(read as u64);
+                progress.at(read as u64, "");
             },
         )?;
-        bar.finish();
+        progress.finish();
         runs::write_json(
             &path,
             &runs::record(model, args.seed, console::seconds() - start, metrics)?,
@@ -273,9 +278,9 @@ fn evaluated(
     if let Some(path) = missing(runs::PASSKEY) {
         let plan = plan(args, model.config().train_length);
         let total: usize = plan.lengths.iter().map(|at| at.samples).sum();
-        let bar = console::bar(total as u64, &format!("passkey {name}"));
+        let progress = Progress::new(total as u64, &format!("passkey {name}"));
         let start = console::seconds();
-        let mut right = 0;
+        let (mut right, mut samples) = (0, 0);
         let metrics = bam_lm::eval::passkey::passkey(
             model,
             &materials.tokenizer,
@@ -283,11 +288,21 @@ fn evaluated(
             console::seconds,
             |done| {
                 right += usize::from(done.correct);
-                bar.set_message(format!("{right} right, now {} tokens", done.length));
-                bar.inc(1);
+                samples += 1;
+                progress.at(
+                    samples,
+                    &format!("{right} right, now {} tokens", done.length),
+                );
+                match console::interrupted() {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
             },
         )?;
-        bar.finish();
+        let Some(metrics) = metrics else {
+            return Ok(None);
+        };
+        progress.finish();
         runs::write_json(
             &path,
             &runs::record(model, args.seed, console::seconds() - start, metrics)?,

@@ -1,7 +1,7 @@
 //! `bam train`.
 
 use crate::args::TrainArgs;
-use crate::console;
+use crate::console::{self, Progress};
 use anyhow::Context;
 use bam_lm::data::{TokenStore, Tokenizer, Verify};
 use bam_lm::record::TrainingStep;
@@ -57,22 +57,19 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
 /// Trains with a progress bar; Ctrl-C stops after the running step with a checkpoint.
 pub fn train(folder: &RunFolder, trainer: &mut Trainer, what: &str) -> anyhow::Result<Outcome> {
     console::catch_interrupts();
-    let bar = console::bar(trainer.recipe().train.steps, what);
-    bar.set_position(trainer.step());
-    bar.reset_eta();
+    let progress = Progress::new(trainer.recipe().train.steps, what);
+    progress.start_at(trainer.step());
     let mut validation = String::new();
     let show = |line: &TrainingStep| {
         if let Some(loss) = line.validation_loss {
             validation = format!(" validation {loss:.3}");
         }
-        bar.set_message(format!(
-            "loss {:.3}{validation} {:.0} tokens/s",
-            line.loss, line.tokens_per_second
-        ));
-        bar.set_position(line.step);
+        let rate = line.tokens_per_second;
+        let message = format!("loss {:.3}{validation} {rate:.0} tokens/s", line.loss);
+        progress.at(line.step, &message);
     };
     let outcome = folder.train(trainer, console::seconds, console::interrupted, show)?;
-    bar.abandon();
+    progress.finish();
     Ok(outcome)
 }
 

@@ -11,6 +11,7 @@ use crate::passkey::{Key, PasskeyTask, SCORED_DIGITS};
 use crate::record::{NotRun, Passkey, PasskeyCell};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use std::ops::ControlFlow;
 
 /// How many samples a length gets, at which depths.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +63,7 @@ pub struct SampleDone {
     pub correct: bool,
 }
 
-/// Runs the grid. `clock` tells seconds.
+/// Runs the grid. `clock` tells seconds. `None` where `progress` broke off.
 ///
 /// # Errors
 /// If a length is below the prompt's minimum (before anything runs), or the model fails.
@@ -71,8 +72,8 @@ pub fn passkey(
     tokenizer: &Tokenizer,
     plan: &PasskeyPlan,
     clock: impl Fn() -> f64,
-    mut progress: impl FnMut(SampleDone),
-) -> Result<Passkey, Error> {
+    mut progress: impl FnMut(SampleDone) -> ControlFlow<()>,
+) -> Result<Option<Passkey>, Error> {
     let task = PasskeyTask::new(tokenizer, plan.given_digits)?;
     check(&task, plan)?;
     let mut cells: Vec<PasskeyCell> = Vec::new();
@@ -104,21 +105,24 @@ pub fn passkey(
                 digits,
                 clock() - start,
             );
-            progress(SampleDone {
+            let done = SampleDone {
                 length: at.length,
                 depth,
                 correct,
-            });
+            };
+            if progress(done).is_break() {
+                return Ok(None);
+            }
         }
         misses = if right == 0 { misses + 1 } else { 0 };
     }
-    Ok(Passkey {
+    Ok(Some(Passkey {
         train_length: model.config().train_length,
         scored_digits: SCORED_DIGITS,
         given_digits: plan.given_digits,
         cells,
         not_run,
-    })
+    }))
 }
 
 impl Depths {

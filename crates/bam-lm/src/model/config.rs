@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::encoding::{Encoding, Position};
+use bam_attention::TemperatureScope;
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides which tensors a model has and what they mean.
@@ -224,11 +225,25 @@ struct RawSsmax {
     from_layer: usize,
 }
 
+impl RawSsmax {
+    /// What the encoding says, spelled out.
+    fn of(encoding: &Encoding, from_layer: usize) -> Self {
+        Self {
+            enabled: encoding.ssmax.is_some(),
+            scale_prior: encoding.ssmax == Some(TemperatureScope::LikelihoodAndPrior),
+            from_layer,
+        }
+    }
+}
+
 const MODEL_TYPE: &str = "bam";
+/// Parameters are unconstrained, as the reference names them.
+const PRIOR_PARAM: &str = "reference";
+/// `q·k/√D`, then the prior is added, then scalable softmax multiplies.
+const PRIOR_ORDER: &str = "scale_then_prior_then_ssmax";
 
 impl From<ModelConfig> for RawConfig {
     fn from(config: ModelConfig) -> Self {
-        use bam_attention::TemperatureScope::LikelihoodAndPrior;
         Self {
             model_type: MODEL_TYPE.into(),
             architectures: vec!["BamForCausalLM".into()],
@@ -246,15 +261,11 @@ impl From<ModelConfig> for RawConfig {
             attn_prior: RawPrior {
                 scope: config.prior_scope,
                 start: config.prior_start,
-                param: "reference".into(),
+                param: PRIOR_PARAM.into(),
                 eps: bam_prior::GeneralizedGaussian::EPSILON,
-                order: "scale_then_prior_then_ssmax".into(),
+                order: PRIOR_ORDER.into(),
             },
-            ssmax: RawSsmax {
-                enabled: config.encoding.ssmax.is_some(),
-                scale_prior: config.encoding.ssmax == Some(LikelihoodAndPrior),
-                from_layer: config.ssmax_from,
-            },
+            ssmax: RawSsmax::of(&config.encoding, config.ssmax_from),
             position_embedding_type: config.encoding,
             torch_dtype: "float32".into(),
         }
@@ -265,13 +276,26 @@ impl TryFrom<RawConfig> for ModelConfig {
     type Error = Error;
 
     fn try_from(raw: RawConfig) -> Result<Self, Error> {
-        if raw.model_type != MODEL_TYPE {
-            return Err(Error::Value {
-                what: "model_type",
-                expected: MODEL_TYPE.into(),
-                got: raw.model_type,
-            });
-        }
+        let expect = |what, expected: &str, got: &str| match got == expected {
+            true => Ok(()),
+            false => Err(Error::Value {
+                what,
+                expected: expected.to_owned(),
+                got: got.to_owned(),
+            }),
+        };
+        expect("model_type", MODEL_TYPE, &raw.model_type)?;
+        expect("attn_prior.param", PRIOR_PARAM, &raw.attn_prior.param)?;
+        expect("attn_prior.order", PRIOR_ORDER, &raw.attn_prior.order)?;
+        let epsilon = bam_prior::GeneralizedGaussian::EPSILON.to_string();
+        expect("attn_prior.eps", &epsilon, &raw.attn_prior.eps.to_string())?;
+        expect(
+            "tie_word_embeddings",
+            "false",
+            &raw.tie_word_embeddings.to_string(),
+        )?;
+        let ssmax = RawSsmax::of(&raw.position_embedding_type, raw.ssmax.from_layer);
+        expect("ssmax", &format!("{ssmax:?}"), &format!("{:?}", raw.ssmax))?;
         Self {
             encoding: raw.position_embedding_type,
             dim: raw.hidden_size,
