@@ -144,17 +144,17 @@ pub struct PrepareArgs {
 
 #[derive(Args, Debug)]
 pub struct TrainArgs {
-    /// The recipe (TOML); not needed with --resume
+    /// The recipe (TOML); not needed with --resume, and the run's own if given
     #[arg(required_unless_present = "resume")]
     pub recipe: Option<PathBuf>,
     /// Folder of the run
     #[arg(long)]
     pub out: PathBuf,
-    /// tokenizer.json that prepared the tokens; not needed with --resume
+    /// tokenizer.json that prepared the tokens; not needed with --resume, and the run's own if given
     #[arg(long, required_unless_present = "resume")]
     pub tokenizer: Option<PathBuf>,
     /// Override a value of the recipe, for example --set train.steps=100
-    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
     pub overrides: Vec<String>,
     /// Continue the run in the folder from its last checkpoint
     #[arg(long)]
@@ -195,8 +195,8 @@ pub struct PasskeyArgs {
     #[arg(long)]
     pub greedy: bool,
     /// Stop after this many lengths in a row without a right sample
-    #[arg(long)]
-    pub patience: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub patience: Option<u32>,
     /// Seed of keys and random depths
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -44,7 +44,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Parity(args) => command::reference::parity(&args),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "bam", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "bam", &mut script);
+            std::io::Write::write_all(&mut std::io::stdout(), &script)?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -1,10 +1,9 @@
 //! A model's folder: weights, tokenizer, records.
 
-use anyhow::Context;
 use bam_lm::data::Tokenizer;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::{read_json, write_atomically};
-use bam_lm::record::{Record, RunRecords, TrainingStep};
+use bam_lm::record::{Record, RunRecords};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -73,12 +72,7 @@ pub fn read_records(dir: &Path) -> anyhow::Result<RunRecords> {
     let metrics = dir.join("metrics.jsonl");
     let training = match metrics.exists() {
         false => Vec::new(),
-        true => std::fs::read_to_string(&metrics)
-            .with_context(|| format!("{}: could not read it", metrics.display()))?
-            .lines()
-            .map(serde_json::from_str)
-            .collect::<Result<Vec<TrainingStep>, _>>()
-            .with_context(|| format!("{}: expected one JSON object per line", metrics.display()))?,
+        true => bam_lm::train::read_metrics(&metrics)?,
     };
     Ok(RunRecords {
         training,

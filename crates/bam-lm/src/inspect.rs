@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::encoding::Position;
-use crate::model::{Transformer, host_values};
+use crate::model::{Transformer, check_row, host_values};
 use crate::record::{Head, Heads};
 use bam_prior::{PositionalPrior, Prior, RowSummary};
 
@@ -14,8 +14,9 @@ const CURVE_POINTS: usize = 97;
 /// Rotary and sinusoidal models have a uniform prior in every head: position enters elsewhere.
 ///
 /// # Errors
-/// If a prior's parameters are no numbers, or `keys` is 0.
+/// If a prior's parameters are no numbers, or `keys` is 0 or above [`LONGEST_ROW`](crate::model::LONGEST_ROW).
 pub fn heads(model: &Transformer, keys: usize) -> Result<Heads, Error> {
+    check_row(keys)?;
     let config = model.config();
     let shared = match &model.prior {
         Some(prior) => Some(prior.distributions()?),

@@ -16,7 +16,8 @@ mod prior;
 mod rotary;
 mod transformer;
 
-pub use cache::Cache;
+pub(crate) use cache::check_row;
+pub use cache::{Cache, LONGEST_ROW};
 pub use config::{ModelConfig, PriorScope, PriorStart, ShapeStart};
 pub(crate) use parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
 pub use parameters::{ParameterInfo, ParameterKind};

@@ -185,7 +185,7 @@ impl CaseTensors {
     /// Whole numbers, and the shape. Ids below 2²⁴ are exact in the `f32` they are read as.
     ///
     /// # Errors
-    /// If the file has no such tensor or it is not `rank`-dimensional.
+    /// If the file has no such tensor, it is not `rank`-dimensional, or holds other than such numbers.
     pub fn ids(&self, name: &str, rank: usize) -> Result<(Vec<usize>, Vec<i32>), Error> {
         let (shape, values) = self.get(name)?;
         if shape.len() != rank || values.is_empty() {
@@ -194,6 +194,16 @@ impl CaseTensors {
                 tensor: name.to_owned(),
                 expected: format!("{rank} dimensions, none empty"),
                 got: format!("shape {shape:?}"),
+            });
+        }
+        const LIMIT: f32 = 16_777_216.0;
+        let exact = |id: &&f32| id.fract() == 0.0 && id.abs() < LIMIT;
+        if let Some(id) = values.iter().find(|id| !exact(id)) {
+            return Err(Error::Tensor {
+                path: self.path.clone(),
+                tensor: name.to_owned(),
+                expected: format!("whole numbers within ±{LIMIT}"),
+                got: id.to_string(),
             });
         }
         Ok((shape.to_vec(), values.iter().map(|id| *id as i32).collect()))

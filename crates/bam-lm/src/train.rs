@@ -10,6 +10,6 @@ mod trainer;
 pub use gradients::{Gradients, batch_gradients};
 pub use optimizer::{LearningRates, RAdam, RAdamConfig};
 pub use recipe::Recipe;
-pub use run::{Outcome, RunFolder};
+pub use run::{Outcome, RunFolder, read_metrics};
 pub use schedule::CosineSchedule;
 pub use trainer::Trainer;

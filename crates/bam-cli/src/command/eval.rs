@@ -6,6 +6,7 @@ use crate::{report, runs};
 use anyhow::Context;
 use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
 use bam_lm::record::{Perplexity, RunRecords};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
@@ -40,7 +41,7 @@ pub fn passkey(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
             .collect(),
         given_digits: args.given as usize,
         greedy: args.greedy,
-        patience: args.patience,
+        patience: args.patience.map(|lengths| lengths as usize),
         seed: args.seed,
     };
     let total: usize = plan.lengths.iter().map(|at| at.samples).sum();
@@ -61,15 +62,16 @@ pub fn passkey(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
         .clone()
         .unwrap_or_else(|| args.model.join(runs::PASSKEY));
     runs::write_json(&out, &record)?;
+    let mut stdout = std::io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&record)?);
+        writeln!(stdout, "{}", serde_json::to_string_pretty(&record)?)?;
     } else {
         let name = record.name.clone();
         let records = RunRecords {
             passkey: Some(record),
             ..RunRecords::default()
         };
-        print!("{}", report::table::summary(&[(name, records)]));
+        write!(stdout, "{}", report::table::summary(&[(name, records)]))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -107,17 +109,19 @@ pub fn perplexity(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
         .clone()
         .unwrap_or_else(|| args.model.join(runs::PERPLEXITY));
     runs::write_json(&out, &record)?;
+    let mut stdout = std::io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&record)?);
+        writeln!(stdout, "{}", serde_json::to_string_pretty(&record)?)?;
     } else {
-        println!("{:>10} {:>10} {:>12}", "from", "to", "perplexity");
+        writeln!(stdout, "{:>10} {:>10} {:>12}", "from", "to", "perplexity")?;
         for window in &record.metrics.windows {
-            println!(
+            writeln!(
+                stdout,
                 "{:>10} {:>10} {:>12.3}",
                 window.start,
                 window.end,
                 window.cross_entropy.exp()
-            );
+            )?;
         }
     }
     Ok(ExitCode::SUCCESS)

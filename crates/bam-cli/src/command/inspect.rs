@@ -3,6 +3,7 @@
 use crate::args::InspectArgs;
 use crate::runs;
 use bam_lm::record::Head;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Rows of a model that has not been asked about one: this many times its training length.
@@ -12,38 +13,45 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let model = runs::load_model(&args.model)?;
     let keys = args.keys.unwrap_or(TIMES * model.config().train_length);
     let heads = bam_lm::inspect::heads(&model, keys)?;
+    let mut out = std::io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&heads)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&heads)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
+    writeln!(
+        out,
         "{} · prior mass over a causal row of {keys} keys",
         model.config().encoding
-    );
+    )?;
     if !bam_lm::inspect::has_prior(&model) {
-        println!("this encoding has no prior over distance: every head's is uniform");
+        writeln!(
+            out,
+            "this encoding has no prior over distance: every head's is uniform"
+        )?;
     }
-    println!(
+    writeln!(
+        out,
         "{:>5} {:>4}  {:<10} {:>8} {:>8} {:>8} {:>8}  parameters",
         "layer", "head", "class", "50 %", "90 %", "99 %", "entropy"
-    );
+    )?;
     for head in &heads.heads {
         let [p50, p90, p99] = head.mass_lags;
-        println!(
+        writeln!(
+            out,
             "{:>5} {:>4}  {:<10} {p50:>8} {p90:>8} {p99:>8} {:>8.2}  {}",
             head.layer,
             head.head,
             head.class,
             head.entropy,
             parameters(head)
-        );
+        )?;
         if args.curves {
             let points: Vec<String> = head
                 .curve
                 .iter()
                 .map(|(r, ln_w)| format!("{r}:{ln_w:.3}"))
                 .collect();
-            println!("            ln w by distance  {}", points.join(" "));
+            writeln!(out, "            ln w by distance  {}", points.join(" "))?;
         }
     }
     Ok(ExitCode::SUCCESS)

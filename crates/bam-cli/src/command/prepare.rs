@@ -18,10 +18,17 @@ pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         ..ShardOptions::default()
     };
     let mut writer = ShardWriter::create(&args.out, &tokenizer.identity(), &options)?;
-    let total = bam_lm::data::prepare(documents, &tokenizer, &mut writer, |at| {
+    let prepared = bam_lm::data::prepare(documents, &tokenizer, &mut writer, |at| {
         bar.set_message(format!("{} documents, {} tokens", at.documents, at.tokens));
         bar.tick();
-    })?;
+    });
+    let total = match prepared {
+        Ok(total) => total,
+        Err(error) => {
+            writer.discard()?;
+            return Err(error.into());
+        }
+    };
     writer.finish()?;
     bar.finish_and_clear();
     console::note(&format!(

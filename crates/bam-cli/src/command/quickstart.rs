@@ -9,7 +9,7 @@ use crate::console::{self, Progress};
 use crate::corpus::{Book, held_out_book, training_books};
 use crate::report::page::{PageNotes, page};
 use crate::{report, runs};
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use bam_lm::data::{TokenStore, Tokenizer, TokenizerConfig};
 use bam_lm::encoding::Encoding;
 use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
@@ -19,6 +19,7 @@ use bam_lm::model::checkpoint::write_atomically;
 use bam_lm::record::RunRecords;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
 use burn::tensor::Device;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -82,10 +83,10 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         let name = recipe.model.encoding.to_string();
         let dir = args.out.join(folder_name(&name));
         let Some(model) = trained(&dir, recipe, &materials)? else {
-            return Ok(stopped(&args.out));
+            return Ok(stopped(args));
         };
         let Some(records) = evaluated(&dir, &name, &model, &materials, args)? else {
-            return Ok(stopped(&args.out));
+            return Ok(stopped(args));
         };
         all.push((name, records));
     }
@@ -101,10 +102,11 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         &args.out.join("summary.md"),
         report::table::markdown(&all).as_bytes(),
     )?;
+    let mut out = std::io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
     } else {
-        print!("{}", report::table::summary(&all));
+        write!(out, "{}", report::table::summary(&all))?;
     }
     console::note(&format!(
         "\n{minutes:.1} minutes. The page: {}",
@@ -130,19 +132,37 @@ fn folder_name(encoding: &str) -> String {
     encoding.replace([':', ','], "-")
 }
 
-fn stopped(out: &Path) -> ExitCode {
+fn stopped(args: &QuickstartArgs) -> ExitCode {
     console::note(&format!(
-        "stopped; go on with: bam quickstart --resume --out {}",
-        out.display()
+        "stopped; go on with: {} --out {} --resume",
+        command_line(args),
+        args.out.display()
     ));
     ExitCode::from(130)
+}
+
+/// What to type for the same models and measurements.
+fn command_line(args: &QuickstartArgs) -> String {
+    let encodings = match args.all {
+        true => "--all".to_owned(),
+        false => {
+            let names = args.encodings.iter().flat_map(|list| &list.0);
+            let names: Vec<String> = names.map(Encoding::to_string).collect();
+            format!("--encodings '{}'", names.join(";"))
+        }
+    };
+    format!(
+        "bam quickstart {encodings} --steps {} --longest {} --seed {}",
+        args.steps, args.longest, args.seed
+    )
 }
 
 /// The tokenizer, the training books and the held-out book as tokens.
 fn materials(out: &Path) -> anyhow::Result<Materials> {
     let books = training_books()?;
     let held_out = held_out_book()?;
-    std::fs::create_dir_all(out)?;
+    std::fs::create_dir_all(out)
+        .with_context(|| format!("{}: could not create it", out.display()))?;
     let path = out.join("tokenizer.json");
     let tokenizer = match path.exists() {
         true => Tokenizer::from_file(&path)?,
@@ -202,18 +222,24 @@ fn trained(
     materials: &Materials,
 ) -> anyhow::Result<Option<Transformer>> {
     let name = recipe.model.encoding.to_string();
+    let folder = match dir.join("recipe.toml").exists() {
+        true => {
+            let (folder, begun, _) = RunFolder::open(dir)?;
+            ensure!(
+                begun == recipe,
+                "{}: expected the steps and the seed that this run was begun with ({} and {}), \
+                 got {} and {}",
+                dir.display(),
+                begun.train.steps,
+                begun.train.seed,
+                recipe.train.steps,
+                recipe.train.seed
+            );
+            folder
+        }
+        false => RunFolder::create(dir, &recipe, &materials.tokenizer)?,
+    };
     if !dir.join("model.safetensors").exists() {
-        let begun = dir.join("recipe.toml").exists();
-        let (folder, recipe) = match begun {
-            true => {
-                let (folder, recipe, _) = RunFolder::open(dir)?;
-                (folder, recipe)
-            }
-            false => (
-                RunFolder::create(dir, &recipe, &materials.tokenizer)?,
-                recipe,
-            ),
-        };
         let mut trainer = Trainer::new(
             recipe,
             Arc::clone(&materials.tokenizer),
@@ -332,10 +358,6 @@ fn plan(args: &QuickstartArgs, train_length: usize) -> PasskeyPlan {
 }
 
 fn notes(args: &QuickstartArgs, materials: &Materials, minutes: f64) -> PageNotes {
-    let mut command = format!("bam quickstart --steps {} --seed {}", args.steps, args.seed);
-    if args.all {
-        command += " --all";
-    }
     PageNotes {
         training_data: format!(
             "Every model was trained from random weights for {} steps of 16 × 128 tokens on the same \
@@ -349,7 +371,7 @@ fn notes(args: &QuickstartArgs, materials: &Materials, minutes: f64) -> PageNote
             args.steps,
             materials.text.tokens()
         ),
-        commands: vec![command],
+        commands: vec![command_line(args)],
         machine: format!(
             "{} threads, {minutes:.1} minutes in all, {} {}",
             available_threads(),

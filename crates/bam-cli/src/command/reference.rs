@@ -9,6 +9,7 @@ use bam_lm::model::checkpoint::{NamedTensors, write_tensors};
 use bam_lm::parity::{Comparison, compare};
 use bam_lm::reference::{Case, CaseTensors};
 use burn::tensor::Device;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -67,6 +68,7 @@ pub fn parity(args: &ParityArgs) -> anyhow::Result<ExitCode> {
     let case = Case::open(&args.case)?;
     let comparisons = compare(&case, implementation(args.attention), &Device::flex())?;
     let passes = comparisons.iter().all(Comparison::passes);
+    let mut out = std::io::stdout().lock();
     if args.json {
         let value = serde_json::json!({
             "case": args.case.display().to_string(),
@@ -74,18 +76,19 @@ pub fn parity(args: &ParityArgs) -> anyhow::Result<ExitCode> {
             "passes": passes,
             "comparisons": comparisons,
         });
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
     } else {
-        println!("{} ({})", args.case.display(), case.config.encoding);
+        writeln!(out, "{} ({})", args.case.display(), case.config.encoding)?;
         for (kind, tolerance) in kinds(&comparisons) {
             let of_kind = comparisons.iter().filter(|c| self::kind(&c.what) == kind);
             let worst = of_kind.max_by(|a, b| a.error.total_cmp(&b.error));
             if let Some(worst) = worst {
                 let verdict = if worst.passes() { "ok" } else { "TOO FAR" };
-                println!(
+                writeln!(
+                    out,
                     "  {kind:<10} worst {:.2e} of {tolerance:.0e}  {verdict}  ({})",
                     worst.error, worst.what
-                );
+                )?;
             }
         }
     }

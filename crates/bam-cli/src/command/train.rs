@@ -2,38 +2,45 @@
 
 use crate::args::TrainArgs;
 use crate::console::{self, Progress};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bam_lm::data::{TokenStore, Tokenizer, Verify};
 use bam_lm::record::TrainingStep;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
 use burn::tensor::Device;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
-    let (folder, recipe, tokenizer) = match (&args.recipe, &args.tokenizer) {
-        (Some(recipe), Some(tokenizer)) if !args.resume => {
-            let text = std::fs::read_to_string(recipe)
-                .with_context(|| format!("{}: could not read it", recipe.display()))?;
-            let recipe = Recipe::from_toml(&text, &args.overrides, recipe)?;
-            let tokenizer = Tokenizer::from_file(tokenizer)?;
-            // The data is opened before the folder is made, so that a wrong path leaves nothing.
-            open_tokens(&recipe, &tokenizer)?;
-            let folder = RunFolder::create(&args.out, &recipe, &tokenizer)?;
-            (folder, recipe, tokenizer)
-        }
-        _ => RunFolder::open(&args.out)?,
-    };
-    let (text, validation) = open_tokens(&recipe, &tokenizer)?;
+    let given = args
+        .recipe
+        .as_deref()
+        .map(|path| read_recipe(path, &args.overrides));
+    let given = given.transpose()?;
+    let tokenizer = args.tokenizer.as_deref().map(Tokenizer::from_file);
+    let tokenizer = tokenizer.transpose()?;
     let threads = args.threads.unwrap_or_else(available_threads);
-    let mut trainer = Trainer::new(
-        recipe,
-        Arc::new(tokenizer),
-        text,
-        validation,
-        &Device::flex(),
-        threads,
-    )?;
+    let (folder, mut trainer) = match (given, tokenizer) {
+        (Some(recipe), Some(tokenizer)) if !args.resume => {
+            // Whatever can be wrong comes before the folder is made, so that a mistake leaves nothing.
+            let tokenizer = Arc::new(tokenizer);
+            let trainer = open_trainer(recipe.clone(), &tokenizer, threads)?;
+            let folder = RunFolder::create(&args.out, &recipe, &tokenizer)?;
+            (folder, trainer)
+        }
+        (given, given_tokenizer) => {
+            let (folder, recipe, tokenizer) = RunFolder::open(&args.out)?;
+            let same_tokenizer = given_tokenizer.is_none_or(|t| t.sha256() == tokenizer.sha256());
+            ensure!(
+                given.is_none_or(|given| given == recipe) && same_tokenizer,
+                "{}: expected the recipe and the tokenizer that this run was begun with, or none; \
+                 got others",
+                args.out.display()
+            );
+            let trainer = open_trainer(recipe, &Arc::new(tokenizer), threads)?;
+            (folder, trainer)
+        }
+    };
     let from = folder.restore(&mut trainer)?;
     if from > 0 {
         console::note(&format!("continuing after step {from}"));
@@ -73,12 +80,31 @@ pub fn train(folder: &RunFolder, trainer: &mut Trainer, what: &str) -> anyhow::R
     Ok(outcome)
 }
 
+fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{}: could not read it", path.display()))?;
+    Ok(Recipe::from_toml(&text, overrides, path)?)
+}
+
+fn open_trainer(
+    recipe: Recipe,
+    tokenizer: &Arc<Tokenizer>,
+    threads: usize,
+) -> anyhow::Result<Trainer> {
+    let (text, validation) = open_tokens(&recipe, tokenizer)?;
+    let tokenizer = Arc::clone(tokenizer);
+    let device = Device::flex();
+    Ok(Trainer::new(
+        recipe, tokenizer, text, validation, &device, threads,
+    )?)
+}
+
 type Stores = (Arc<TokenStore>, Option<Arc<TokenStore>>);
 
 fn open_tokens(recipe: &Recipe, tokenizer: &Tokenizer) -> anyhow::Result<Stores> {
-    let open = |dir: &std::path::Path| -> anyhow::Result<Arc<TokenStore>> {
+    let open = |dir: &Path| -> anyhow::Result<Arc<TokenStore>> {
         let store = TokenStore::open(dir, Verify::Checksums)?;
-        anyhow::ensure!(
+        ensure!(
             store.tokenizer().sha256 == tokenizer.sha256(),
             "{}: expected tokens of the given tokenizer, got those of another one",
             dir.display()

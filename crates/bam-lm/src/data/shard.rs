@@ -82,6 +82,8 @@ impl Default for ShardOptions {
 /// before [`Self::finish`] leaves a folder that [`TokenStore::open`] refuses.
 pub struct ShardWriter {
     folder: PathBuf,
+    /// Whether the folder was not there before.
+    made_folder: bool,
     tokenizer: TokenizerIdentity,
     shard_tokens: u64,
     shard: Option<PartialFile>,
@@ -112,10 +114,12 @@ impl ShardWriter {
             });
         }
         tokenizer.check()?;
+        let made_folder = !folder.exists();
         std::fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
         clear(folder, options.replace)?;
         Ok(Self {
             folder: folder.to_path_buf(),
+            made_folder,
             tokenizer: tokenizer.clone(),
             shard_tokens: options.shard_tokens,
             shard: None,
@@ -171,6 +175,21 @@ impl ShardWriter {
         }
         self.filled = 0;
         Ok(())
+    }
+
+    /// Gives the store up: what was written of it goes, and the folder where it was made for it.
+    ///
+    /// # Errors
+    ///
+    /// Where something cannot be removed.
+    pub fn discard(self) -> Result<(), DataError> {
+        clear(&self.folder, true)?;
+        match self.made_folder {
+            true => {
+                std::fs::remove_dir(&self.folder).map_err(DataError::io("remove", &self.folder))
+            }
+            false => Ok(()),
+        }
     }
 
     /// Ends the store and opens it.

@@ -6,7 +6,7 @@
 use super::read_in_chunks;
 use crate::Error;
 use crate::data::Tokenizer;
-use crate::model::{Transformer, host_values};
+use crate::model::{Transformer, check_row, host_values};
 use crate::passkey::{Key, PasskeyTask, SCORED_DIGITS};
 use crate::record::{NotRun, Passkey, PasskeyCell};
 use rand::SeedableRng;
@@ -157,6 +157,7 @@ fn check(task: &PasskeyTask<'_>, plan: &PasskeyPlan) -> Result<(), Error> {
         });
     }
     for at in &plan.lengths {
+        check_row(at.length)?;
         let key = task.random_key(&mut sample_random(plan.seed, at.length, 0))?;
         task.prompt(&key, at.length, 0.0)?;
     }

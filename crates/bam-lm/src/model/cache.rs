@@ -1,8 +1,25 @@
 //! Keys and values of the tokens before, so that a row can be read on in pieces.
 
 use super::ModelConfig;
+use crate::Error;
 use bam_attention::LogPrior;
 use burn::tensor::{Device, Tensor};
+
+/// The longest row there is: priors take lags as `f32`, which is exact up to here.
+pub const LONGEST_ROW: usize = 1 << 24;
+
+/// # Errors
+/// Where a row is longer than there are.
+pub(crate) fn check_row(length: usize) -> Result<(), Error> {
+    match length <= LONGEST_ROW {
+        true => Ok(()),
+        false => Err(Error::Value {
+            what: "length",
+            expected: format!("at most {LONGEST_ROW} tokens"),
+            got: length.to_string(),
+        }),
+    }
+}
 
 /// The keys and values of every layer, room for `capacity` tokens, `length` of them filled.
 ///

@@ -79,14 +79,15 @@ impl Transformer {
         Ok(self.map(&mut Replacing(&mut Assign(values))))
     }
 
-    /// Writes `config.json` and `model.safetensors` into `dir`, which must exist.
+    /// Writes `config.json` and `model.safetensors` into `dir`, which must exist. The weights come
+    /// last: a folder that has them holds a whole model.
     ///
     /// # Errors
     /// If a file can't be written.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        write_tensors(&dir.join(WEIGHTS_FILE), self.to_tensors())?;
         let json = serde_json::to_string_pretty(&self.config).expect("a config is plain data");
-        write_atomically(&dir.join(CONFIG_FILE), json.as_bytes())
+        write_atomically(&dir.join(CONFIG_FILE), json.as_bytes())?;
+        write_tensors(&dir.join(WEIGHTS_FILE), self.to_tensors())
     }
 
     /// Reads a model from a folder.

@@ -87,7 +87,7 @@ impl<'a> Generator<'a> {
         sampling: Sampling,
     ) -> Result<Self, Error> {
         let sampling = sampling.checked()?;
-        let mut cache = model.cache(1, prompt.len() + room)?;
+        let mut cache = model.cache(1, prompt.len().saturating_add(room))?;
         let logits = read_prompt(model, &mut cache, prompt)?;
         let random = ChaCha8Rng::seed_from_u64(sampling.seed);
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use super::attention::Pass;
 use super::block::{Block, norm};
-use super::cache::Cache;
+use super::cache::{Cache, check_row};
 use super::config::{ModelConfig, PriorScope};
 use super::prior::PriorHeads;
 use super::rotary::{angles, sinusoids};
@@ -206,6 +206,7 @@ impl Transformer {
     /// # Errors
     /// If the prior can't be evaluated.
     pub fn cache(&self, batch: usize, capacity: usize) -> Result<Cache, Error> {
+        check_row(capacity)?;
         let priors = self.log_priors(Lags::causal(capacity))?;
         Ok(Cache::new(
             &self.config,

@@ -185,7 +185,7 @@ impl Recipe {
         let wrong = |got: String| Error::File {
             path: path.to_owned(),
             expected: "a training recipe".into(),
-            got,
+            got: got.trim_end().to_owned(),
         };
         let mut table: toml::Table =
             toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
@@ -194,7 +194,7 @@ impl Recipe {
         }
         let recipe: Self = table
             .try_into()
-            .map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+            .map_err(|error: toml::de::Error| wrong(error.to_string().replace('\n', " ")))?;
         recipe.checked()
     }
 

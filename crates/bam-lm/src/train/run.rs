@@ -112,13 +112,16 @@ impl RunFolder {
                 .restore(&trainer.model, state.step, read_tensors(&path)?, &path)?;
             trainer.step = state.step;
         }
-        let kept: Vec<TrainingStep> = self
-            .metrics()?
-            .into_iter()
-            .filter(|line| line.step <= trainer.step)
+        let metrics = self.dir.join(METRICS_FILE);
+        let text = read_complete_lines(&metrics)?;
+        // Lines are kept as they stand: a number that is read and written again can lose its last bit.
+        let kept: String = text
+            .split_inclusive('\n')
+            .zip(parse_lines(&text, &metrics)?)
+            .filter(|(_, line)| line.step <= trainer.step)
+            .map(|(text, _)| text)
             .collect();
-        let lines: String = kept.iter().map(json_line).collect();
-        write_atomically(&self.dir.join(METRICS_FILE), lines.as_bytes())?;
+        write_atomically(&metrics, kept.as_bytes())?;
         Ok(trainer.step)
     }
 
@@ -163,27 +166,12 @@ impl RunFolder {
         Ok(Outcome::Finished)
     }
 
-    /// The metrics so far. A last line that a killed run left half-written is not one.
+    /// The metrics so far.
     ///
     /// # Errors
-    /// If the file can't be read, or is broken before its last line.
+    /// Those of [`read_metrics`].
     pub fn metrics(&self) -> Result<Vec<TrainingStep>, Error> {
-        let path = self.dir.join(METRICS_FILE);
-        let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            text => text.map_err(Error::io(&path, "read it"))?,
-        };
-        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-        complete
-            .lines()
-            .map(|line| {
-                serde_json::from_str(line).map_err(|error| Error::File {
-                    path: path.clone(),
-                    expected: "one JSON object per line".into(),
-                    got: error.to_string(),
-                })
-            })
-            .collect()
+        read_metrics(&self.dir.join(METRICS_FILE))
     }
 
     fn checkpoint(&self, trainer: &Trainer) -> Result<(), Error> {
@@ -231,6 +219,36 @@ impl RunFolder {
         found.sort();
         Ok(found)
     }
+}
+
+/// The lines of a `metrics.jsonl`; none where there is no file. A last line that a killed run left
+/// half-written is not one.
+///
+/// # Errors
+/// If the file can't be read, or is broken before its last line.
+pub fn read_metrics(path: &Path) -> Result<Vec<TrainingStep>, Error> {
+    parse_lines(&read_complete_lines(path)?, path)
+}
+
+fn read_complete_lines(path: &Path) -> Result<String, Error> {
+    let mut text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
+        text => text.map_err(Error::io(path, "read it"))?,
+    };
+    text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+    Ok(text)
+}
+
+fn parse_lines(text: &str, path: &Path) -> Result<Vec<TrainingStep>, Error> {
+    text.lines()
+        .map(|line| {
+            serde_json::from_str(line).map_err(|error| Error::File {
+                path: path.to_owned(),
+                expected: "one JSON object per line".into(),
+                got: error.to_string(),
+            })
+        })
+        .collect()
 }
 
 fn json_line(line: &TrainingStep) -> String {

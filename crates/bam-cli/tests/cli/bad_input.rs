@@ -1,0 +1,379 @@
+//! Whatever is wrong ends in one clear sentence and leaves nothing half-written.
+
+use crate::program::{FAILED, args, command, fail, succeed, tree};
+use crate::reference::copy_of;
+use crate::tensors;
+use crate::workshop::Workshop;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Fails, says all of `named`, and leaves the folder as it was.
+pub fn refuses(dir: &Path, words: &[OsString], named: &[&str]) {
+    let before = tree(dir);
+    let message = fail(FAILED, words);
+    for part in named {
+        assert!(
+            message.contains(part),
+            "{words:?}: expected {part:?} in: {message}"
+        );
+    }
+    // Lines of progress may come before.
+    let said = message.lines().any(|line| line.starts_with("error: "));
+    assert!(said, "{message}");
+    assert_eq!(tree(dir), before, "{words:?} left something behind");
+}
+
+#[test]
+fn recipes() {
+    let shop = Workshop::new();
+    for (setting, named) in [
+        ("train.stepz=3", &["recipe.toml", "stepz", "expected"][..]),
+        (
+            "model.heads=3",
+            &["heads", "divisor of the width 16", "got 3"][..],
+        ),
+        (
+            "model.key_heads=3",
+            &["key heads", "divisor of the 2 heads", "got 3"][..],
+        ),
+        ("model.encoding=\"bamm\"", &["encoding", "bamm"][..]),
+        (
+            "model.encoding=\"alibi:1,bam:2\"",
+            &["priors for 2 heads"][..],
+        ),
+        (
+            "train.parts=3",
+            &["train.rows", "equal parts", "3 parts"][..],
+        ),
+        ("train.learning_rate=-1", &["learning rate", "-1"][..]),
+        ("train.steps=\"many\"", &["many"][..]),
+        (
+            "train.length=10000000",
+            &["expected at least 10000001 tokens"][..],
+        ),
+        ("data.mix.passkey=1", &["passkey rows", "got 32"][..]),
+        ("data.tokens=\"nowhere\"", &["nowhere"][..]),
+        ("data.validation=\"nowhere\"", &["nowhere"][..]),
+    ] {
+        refuses(shop.dir(), &shop.train("run", &[setting]), named);
+    }
+    let words = shop.train("run", &[]);
+    std::fs::write(shop.path("recipe.toml"), "this is [no recipe").unwrap();
+    refuses(
+        shop.dir(),
+        &words,
+        &["recipe.toml", "expected a training recipe"],
+    );
+    std::fs::remove_file(shop.path("recipe.toml")).unwrap();
+    refuses(shop.dir(), &words, &["recipe.toml", "No such file"]);
+}
+
+#[test]
+fn corpora() {
+    let shop = Workshop::new();
+    let (empty, out) = (shop.path("empty"), shop.path("out"));
+    let tokenizer = shop.path("tokenizer.json");
+    std::fs::create_dir(&empty).unwrap();
+    std::fs::write(shop.path("blank.txt"), "").unwrap();
+    std::fs::write(
+        shop.path("broken.jsonl"),
+        "{\"text\": \"fine\"}\n{\"text\": 7}\n",
+    )
+    .unwrap();
+    std::fs::write(shop.path("broken.parquet"), "PAR1 is not enough").unwrap();
+    std::fs::write(shop.path("latin.txt"), b"caf\xE9").unwrap();
+    for (corpus, named) in [
+        ("empty", &["empty", "at least one document"][..]),
+        ("blank.txt", &["blank.txt", "at least one document"][..]),
+        ("broken.jsonl", &["broken.jsonl", "line 2", "string"][..]),
+        ("broken.parquet", &["broken.parquet", "parquet"][..]),
+        ("latin.txt", &["latin.txt", "UTF-8", "byte 3"][..]),
+        ("nowhere.txt", &["nowhere.txt"][..]),
+        ("recipe.toml", &["recipe.toml", ".txt"][..]),
+    ] {
+        let corpus = shop.path(corpus);
+        let words = args!["prepare", corpus, "--tokenizer", tokenizer, "--out", out];
+        refuses(shop.dir(), &words, named);
+        let words = args![
+            "tokenizer",
+            "train",
+            corpus,
+            "--vocabulary",
+            "300",
+            "--out",
+            out
+        ];
+        refuses(shop.dir(), &words, named);
+    }
+    let corpus = shop.path("corpus");
+    let words = args![
+        "prepare",
+        corpus,
+        "--tokenizer",
+        corpus.join("one.txt"),
+        "--out",
+        out
+    ];
+    refuses(shop.dir(), &words, &["one.txt", "tokenizer.json"]);
+    let words = args![
+        "tokenizer",
+        "train",
+        corpus,
+        "--vocabulary",
+        "9999999",
+        "--out",
+        out
+    ];
+    refuses(shop.dir(), &words, &["vocabulary", "9999999"]);
+}
+
+/// Without a network the message names the dataset, soon.
+#[test]
+fn hub_without_a_network() {
+    let shop = Workshop::new();
+    let words = args![
+        "tokenizer",
+        "train",
+        "hf://datasets/x/y/z.parquet",
+        "--cache",
+        shop.path("hub"),
+        "--out",
+        shop.path("hub.json")
+    ];
+    let start = Instant::now();
+    // Nothing listens there, whether or not this machine has a network.
+    let mut offline = command(&words);
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        offline.env(name, "http://127.0.0.1:9");
+    }
+    let output = offline.output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(FAILED), "{message}");
+    assert!(
+        message.contains("dataset x/y") && message.contains("local folder"),
+        "{message}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(!shop.path("hub.json").exists());
+}
+
+/// A place that is taken stays as it is.
+#[test]
+fn occupied_folders() {
+    let shop = Workshop::new();
+    let case = copy_of("alibi");
+    let taken = shop.path("taken");
+    std::fs::create_dir(&taken).unwrap();
+    std::fs::write(taken.join("diary.txt"), "dear").unwrap();
+    let (corpus, tokenizer) = (shop.path("corpus"), shop.path("tokenizer.json"));
+    let named = &["taken", "expected", "not empty"][..];
+    refuses(shop.dir(), &shop.train("taken", &[]), named);
+    refuses(
+        shop.dir(),
+        &args!["import", "reference", case.path(), taken],
+        named,
+    );
+    let prepare = args!["prepare", corpus, "--tokenizer", tokenizer, "--out", taken];
+    refuses(
+        shop.dir(),
+        &prepare,
+        &["taken", "expected an empty folder", "diary.txt"],
+    );
+    let replace = [prepare, args!["--replace"]].concat();
+    refuses(shop.dir(), &replace, &["taken", "diary.txt"]);
+    refuses(
+        shop.dir(),
+        &args!["quickstart", "--out", taken],
+        &["taken", "expected a new folder"],
+    );
+    refuses(
+        shop.dir(),
+        &args!["train", "--resume", "--out", taken],
+        &["taken", "recipe.toml"],
+    );
+    assert_eq!(
+        std::fs::read_to_string(taken.join("diary.txt")).unwrap(),
+        "dear"
+    );
+    // The program's own tokens may be replaced.
+    let tokens = shop.path("tokens");
+    let again = args!["prepare", corpus, "--tokenizer", tokenizer, "--out", tokens];
+    refuses(shop.dir(), &again, &["tokens", "expected an empty folder"]);
+    succeed(&[again, args!["--replace"]].concat());
+}
+
+/// A path below a regular file can't be written, not even by root.
+#[test]
+fn places_that_cannot_be_written() {
+    let shop = Workshop::new();
+    let case = copy_of("alibi");
+    let model = shop.trained_model();
+    let (corpus, tokenizer) = (shop.path("corpus"), shop.path("tokenizer.json"));
+    let below = shop.path("recipe.toml").join("below");
+    let document = corpus.join("one.txt");
+    let io = case.path().join("io.safetensors");
+    let imported = shop.path("imported");
+    succeed(&args!["import", "reference", case.path(), imported]);
+    for words in [
+        args![
+            "tokenizer",
+            "train",
+            corpus,
+            "--vocabulary",
+            "300",
+            "--out",
+            below
+        ],
+        args!["prepare", corpus, "--tokenizer", tokenizer, "--out", below],
+        shop.train("recipe.toml/below", &[]),
+        args![
+            "eval",
+            "passkey",
+            model,
+            "--lengths",
+            "600",
+            "--samples",
+            "1",
+            "--out",
+            below
+        ],
+        args![
+            "eval",
+            "perplexity",
+            model,
+            document,
+            "--length",
+            "40",
+            "--out",
+            below
+        ],
+        args!["report", model, "--out", below],
+        args!["import", "reference", case.path(), below],
+        args!["logits", imported, "--tokens", io, "--out", below],
+        args!["quickstart", "--encodings", "alibi", "--out", below],
+    ] {
+        refuses(shop.dir(), &words, &["below", "Not a directory"]);
+    }
+    // A folder stands where the file should go.
+    let words = args!["report", model, "--out", corpus];
+    refuses(shop.dir(), &words, &["corpus", "could not write"]);
+}
+
+#[test]
+fn lengths() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let document = shop.path("corpus").join("one.txt");
+    let passkey = |length: &str| args!["eval", "passkey", model, "--lengths", length];
+    refuses(
+        shop.dir(),
+        &passkey("1x"),
+        &["passkey length", "at least the", "got 32"],
+    );
+    refuses(
+        shop.dir(),
+        &passkey("600,20"),
+        &["passkey length", "at least the", "got 20"],
+    );
+    let longest = "at most 16777216";
+    refuses(shop.dir(), &passkey("1e15x"), &["length", longest]);
+    refuses(
+        shop.dir(),
+        &passkey("99999999999"),
+        &["length", longest, "got 99999999999"],
+    );
+    let inspect = |keys: &str| args!["inspect", model, "--keys", keys];
+    refuses(shop.dir(), &inspect("0"), &["keys", "at least 1", "got 0"]);
+    refuses(shop.dir(), &inspect("99999999999"), &["length", longest]);
+    let generate = |tokens: &str| args!["generate", model, "--prompt", "a", "--tokens", tokens];
+    refuses(shop.dir(), &generate("99999999999"), &["length", longest]);
+    refuses(
+        shop.dir(),
+        &generate("18446744073709551615"),
+        &["length", longest],
+    );
+    let perplexity = |more: &[&str]| {
+        let more = more.iter().map(OsString::from).collect();
+        [args!["eval", "perplexity", model, document], more].concat()
+    };
+    refuses(
+        shop.dir(),
+        &perplexity(&["--length", "1"]),
+        &["perplexity length", "from 2", "got 1"],
+    );
+    refuses(
+        shop.dir(),
+        &perplexity(&["--length", "9999999"]),
+        &["perplexity length", "9999999"],
+    );
+    refuses(
+        shop.dir(),
+        &perplexity(&["--window", "0"]),
+        &["windows of at least 1"],
+    );
+}
+
+#[test]
+fn samplings() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    for (option, value, named) in [
+        ("--temperature", "nan", "temperature"),
+        ("--temperature", "inf", "temperature"),
+        ("--top-p", "0", "top-p"),
+        ("--top-p", "1.5", "top-p"),
+        ("--top-k", "0", "top-k"),
+    ] {
+        let words = args!["generate", model, "--prompt", "a", option, value];
+        refuses(shop.dir(), &words, &[named, "expected", "got"]);
+    }
+    std::fs::remove_file(model.join("tokenizer.json")).unwrap();
+    let words = args!["generate", model, "--prompt", "a"];
+    refuses(shop.dir(), &words, &["tokenizer.json", "No such file"]);
+}
+
+#[test]
+fn cases_and_records() {
+    let shop = Workshop::new();
+    let case = copy_of("alibi");
+    let words = args!["parity", case.path()];
+    let mut io = tensors::read(&case.path().join("io.safetensors"));
+    io.remove("logits");
+    tensors::write(&case.path().join("io.safetensors"), &io);
+    refuses(
+        shop.dir(),
+        &words,
+        &["io.safetensors", "logits", "none of that name"],
+    );
+    refuses(
+        shop.dir(),
+        &args!["parity", shop.path("corpus")],
+        &["config.json", "No such file"],
+    );
+    let words = args![
+        "import",
+        "reference",
+        shop.path("corpus"),
+        shop.path("imported")
+    ];
+    refuses(shop.dir(), &words, &["config.json", "No such file"]);
+
+    let page = shop.path("report.html");
+    let words = args!["report", shop.path("corpus"), "--out", page];
+    refuses(
+        shop.dir(),
+        &words,
+        &["corpus", "expected records", "got none"],
+    );
+    let words = args!["report", shop.path("nowhere"), "--out", page];
+    refuses(
+        shop.dir(),
+        &words,
+        &["nowhere", "expected the folder of a run"],
+    );
+    let model = shop.trained_model();
+    std::fs::write(model.join("passkey.json"), "{\"name\": 1}").unwrap();
+    let words = args!["report", model, "--out", page];
+    refuses(shop.dir(), &words, &["passkey.json", "expected a record"]);
+}

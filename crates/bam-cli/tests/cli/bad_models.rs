@@ -1,0 +1,181 @@
+//! Models and token files that are not what they say.
+
+use crate::bad_input::refuses;
+use crate::program::{args, succeed};
+use crate::reference::copy_of;
+use crate::tensors::{self, Tensor, Tensors};
+use crate::workshop::Workshop;
+
+/// Spoils a model's weights one way after the other.
+#[test]
+fn weights() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let path = model.join("model.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    let inspect = args!["inspect", model];
+    let refused = |bytes: &[u8], named: &[&str]| {
+        std::fs::write(&path, bytes).unwrap();
+        refuses(shop.dir(), &inspect, named);
+    };
+    for kept in [0, 4, 8, 100, whole.len() - 1] {
+        refused(
+            &whole[..kept],
+            &["model.safetensors", "expected a safetensors file"],
+        );
+    }
+    for header in [u64::MAX, 1 << 40, whole.len() as u64, 3] {
+        let lying = [&header.to_le_bytes(), &whole[8..]].concat();
+        refused(
+            &lying,
+            &["model.safetensors", "expected a safetensors file"],
+        );
+    }
+    std::fs::write(&path, &whole).unwrap();
+    let right = tensors::read(&path);
+    let name = right
+        .keys()
+        .find(|name| matches!(right[*name].shape[..], [rows, columns] if rows != columns))
+        .unwrap();
+    let refused = |spoil: &dyn Fn(&mut Tensors), named: &[&str]| {
+        let mut spoiled = right.clone();
+        spoil(&mut spoiled);
+        tensors::write(&path, &spoiled);
+        refuses(
+            shop.dir(),
+            &inspect,
+            &[&["model.safetensors", "expected"], named].concat(),
+        );
+    };
+    let weight = |tensors: &mut Tensors, value| tensors.get_mut(name).unwrap().set_float(3, value);
+    refused(
+        &|t| weight(t, f32::NAN),
+        &[name, "finite numbers", "NaN at index 3"],
+    );
+    refused(
+        &|t| weight(t, f32::INFINITY),
+        &[name, "finite numbers", "inf"],
+    );
+    refused(&|t| drop(t.remove(name)), &[name, "no such tensor"]);
+    refused(
+        &|t| t.get_mut(name).unwrap().shape.reverse(),
+        &[name, "shape"],
+    );
+    let more = Tensor::of_ids(&[1], [7]);
+    refused(&|t| drop(t.insert("more".into(), more.clone())), &["more"]);
+    std::fs::write(&path, &whole).unwrap();
+    succeed(&inspect);
+    std::fs::remove_file(&path).unwrap();
+    refuses(shop.dir(), &inspect, &["model.safetensors", "No such file"]);
+}
+
+#[test]
+fn configurations() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let path = model.join("config.json");
+    let right = std::fs::read_to_string(&path).unwrap();
+    for (from, to, named) in [
+        (
+            "\"model_type\": \"bam\"",
+            "\"model_type\": \"llama\"",
+            &["model_type", "bam", "llama"][..],
+        ),
+        (
+            "\"num_hidden_layers\": 1",
+            "\"num_hidden_layers\": 0",
+            &["layers", "got 0"],
+        ),
+        (
+            "\"num_hidden_layers\": 1",
+            "\"num_hidden_layers\": 2",
+            &["layers.1", "no such tensor"],
+        ),
+        (
+            "\"num_attention_heads\": 2",
+            "\"num_attention_heads\": 3",
+            &["heads", "divisor", "got 3"],
+        ),
+        (
+            "\"hidden_size\": 16",
+            "\"hidden_size\": 99999999999",
+            &["hidden_size", "99999999999"],
+        ),
+        ("\"bam+ssmax\"", "\"nonsense\"", &["nonsense"]),
+        (
+            "{",
+            "",
+            &["config.json", "expected a bam model configuration"],
+        ),
+    ] {
+        assert!(right.contains(from), "{from}: {right}");
+        std::fs::write(&path, right.replacen(from, to, 1)).unwrap();
+        refuses(shop.dir(), &args!["inspect", model], named);
+    }
+}
+
+#[test]
+fn tokens_of_logits() {
+    let shop = Workshop::new();
+    let case = copy_of("bam_layer");
+    let (model, tokens) = (shop.path("model"), shop.path("tokens.safetensors"));
+    succeed(&args!["import", "reference", case.path(), model]);
+    let words = args![
+        "logits",
+        model,
+        "--tokens",
+        tokens,
+        "--out",
+        shop.path("logits.safetensors")
+    ];
+    let ids = |ids: &[i64]| Tensor::of_ids(&[1, ids.len()], ids.iter().copied());
+    let floats = |floats: [f32; 2]| Tensor {
+        dtype: safetensors::Dtype::F32,
+        shape: vec![1, 2],
+        bytes: floats.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    };
+    let with = |entries: &[(&str, Tensor)], named: &[&str]| {
+        let entries = entries
+            .iter()
+            .map(|(name, of)| ((*name).to_owned(), of.clone()));
+        tensors::write(&tokens, &entries.collect());
+        refuses(shop.dir(), &words, named);
+    };
+    with(
+        &[("tokens", ids(&[1, 61]))],
+        &["token 1", "0 to 60", "got 61"],
+    );
+    with(&[("tokens", ids(&[-1, 2]))], &["token 0", "got -1"]);
+    with(
+        &[("tokens", ids(&[1, i64::MAX]))],
+        &["tokens", "whole numbers within"],
+    );
+    with(
+        &[("tokens", floats([0.0, 2.5]))],
+        &["tokens", "whole numbers", "2.5"],
+    );
+    with(
+        &[("tokens", floats([f32::NAN, 2.0]))],
+        &["tokens", "whole numbers", "NaN"],
+    );
+    with(&[("token", ids(&[1]))], &["tokens", "none of that name"]);
+    with(
+        &[("tokens", Tensor::of_ids(&[2], [1, 2]))],
+        &["tokens", "2 dimensions", "[2]"],
+    );
+    with(
+        &[("tokens", Tensor::of_ids(&[0, 2], []))],
+        &["tokens", "none empty"],
+    );
+    with(
+        &[("tokens", ids(&[1, 2])), ("document_ids", ids(&[0]))],
+        &["document_ids", "[1, 2]", "[1, 1]"],
+    );
+    with(
+        &[
+            ("tokens", ids(&[1, 2])),
+            ("document_ids", ids(&[1 << 40, 0])),
+        ],
+        &["document_ids", "whole numbers within"],
+    );
+}

@@ -1,0 +1,196 @@
+//! From text to a report, command by command.
+
+use crate::program::{args, succeed, succeed_json};
+use crate::workshop::{PROMPT_LENGTH, Workshop, text};
+
+#[test]
+fn text_becomes_a_report() {
+    let shop = Workshop::new();
+    let run = shop.path("run");
+    succeed(&shop.train("run", &["train.steps=6", "model.encoding=\"bam+ssmax\""]));
+    for file in [
+        "recipe.toml",
+        "tokenizer.json",
+        "config.json",
+        "model.safetensors",
+        "metrics.jsonl",
+        "metrics.csv",
+        "checkpoint-00000006/state.json",
+    ] {
+        assert!(run.join(file).is_file(), "{file}");
+    }
+    assert_eq!(
+        std::fs::read_to_string(run.join("metrics.csv"))
+            .unwrap()
+            .lines()
+            .count(),
+        7
+    );
+
+    let passkey = succeed_json(&args![
+        "eval",
+        "passkey",
+        run,
+        "--lengths",
+        PROMPT_LENGTH,
+        "--samples",
+        "4",
+        "--depth-count",
+        "2",
+        "--json"
+    ]);
+    assert_eq!(passkey["name"], "bam+ssmax");
+    let cells = passkey["metrics"]["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 2);
+    for (cell, depth) in cells.iter().zip([0.0, 1.0]) {
+        assert_eq!(cell["length"].to_string(), PROMPT_LENGTH);
+        assert_eq!(
+            (&cell["depth"], &cell["samples"]),
+            (&depth.into(), &2.into())
+        );
+    }
+    assert_eq!(crate::resume::json(&run.join("passkey.json")), passkey);
+
+    std::fs::write(shop.path("Held out.txt"), text(7)).unwrap();
+    let perplexity = succeed_json(&args![
+        "eval",
+        "perplexity",
+        run,
+        shop.path("Held out.txt"),
+        "--length",
+        "100",
+        "--window",
+        "40",
+        "--json"
+    ]);
+    assert_eq!(perplexity["metrics"]["document"], "Held out");
+    let windows = perplexity["metrics"]["windows"].as_array().unwrap();
+    assert_eq!(
+        windows
+            .iter()
+            .map(|w| w["end"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [40, 80, 100]
+    );
+    let nats = windows[0]["cross_entropy"].as_f64().unwrap();
+    assert!((1.0..7.0).contains(&nats), "{nats}");
+    assert_eq!(
+        crate::resume::json(&run.join("perplexity.json")),
+        perplexity
+    );
+
+    let heads = succeed_json(&args!["inspect", run, "--keys", "500", "--json"]);
+    assert_eq!(heads["row_keys"], 500);
+    assert_eq!(heads["heads"].as_array().unwrap().len(), 4);
+    assert_eq!(heads["heads"][0]["family"], "generalized_gaussian");
+    assert!(succeed(&args!["inspect", run]).contains("generalized_gaussian"));
+
+    let page = shop.path("report.html");
+    succeed(&args!["report", run, "--out", page]);
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains("bam+ssmax") && html.contains("<svg"));
+    assert_asks_for_nothing(&html);
+}
+
+/// The page loads nothing: no source, link target or style from elsewhere.
+pub fn assert_asks_for_nothing(html: &str) {
+    for request in [
+        "src=\"http",
+        "src='http",
+        "src=\"//",
+        "<link",
+        "@import",
+        "url(http",
+        "fetch(",
+    ] {
+        assert!(!html.contains(request), "{request}");
+    }
+    for (at, _) in html.match_indices("href=\"") {
+        let target = &html[at + 6..];
+        assert!(
+            !target.starts_with("http"),
+            "{}",
+            &target[..40.min(target.len())]
+        );
+    }
+}
+
+#[test]
+fn a_seed_decides_the_text() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let generate = |seed: &str, temperature: &str| {
+        succeed(&args![
+            "generate",
+            model,
+            "--prompt",
+            "the river",
+            "--tokens",
+            "30",
+            "--temperature",
+            temperature,
+            "--top-p",
+            "1",
+            "--seed",
+            seed
+        ])
+    };
+    let text = generate("1", "1");
+    assert!(text.starts_with("the river") && text.len() > 20, "{text:?}");
+    assert_eq!(generate("1", "1"), text);
+    assert_ne!(generate("2", "1"), text);
+    // The most probable tokens need no seed.
+    assert_eq!(generate("1", "0"), generate("2", "0"));
+    let narrowed = succeed(&args![
+        "generate",
+        model,
+        "--prompt",
+        "the river",
+        "--tokens",
+        "30",
+        "--temperature",
+        "1",
+        "--top-k",
+        "1"
+    ]);
+    assert_eq!(narrowed, generate("1", "0"));
+}
+
+/// Other digits given, other depths, token by token: the answers of one model do not depend on how
+/// they are read off.
+#[test]
+fn greedy_finds_what_teacher_forcing_finds() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let correct = |more: &[&str]| {
+        let mut words = args![
+            "eval",
+            "passkey",
+            model,
+            "--lengths",
+            PROMPT_LENGTH,
+            "--samples",
+            "5",
+            "--depths",
+            "random",
+            "--given",
+            "0",
+            "--json",
+            "--out",
+            shop.path("passkey.json")
+        ];
+        words.extend(more.iter().map(std::ffi::OsString::from));
+        let record = succeed_json(&words);
+        assert_eq!(record["metrics"]["given_digits"], 0);
+        let cells = record["metrics"]["cells"].as_array().unwrap().clone();
+        cells
+            .iter()
+            .map(|cell| cell["correct"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(correct(&["--greedy"]), correct(&[]));
+    assert!(
+        !model.join("passkey.json").exists(),
+        "--out names another place"
+    );
+}

@@ -1,0 +1,153 @@
+//! The binary and what it answers.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Words of a command line: texts and paths.
+macro_rules! args {
+    ($($word:expr),* $(,)?) => { vec![$(std::ffi::OsString::from(&$word)),*] };
+}
+pub(crate) use args;
+
+/// Exit code of commands that could not do what was asked.
+pub const FAILED: i32 = 1;
+/// Exit code of command lines that make no sense.
+pub const MISUSED: i32 = 2;
+/// Exit code after Ctrl-C.
+pub const INTERRUPTED: i32 = 130;
+
+/// Longer than anything here takes, so that a hang fails.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub fn command(words: &[OsString]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bam"));
+    command.args(words).stdin(Stdio::null());
+    command
+}
+
+/// Runs to the end; a panic is never an answer.
+pub fn run(words: &[OsString]) -> Output {
+    let output = command(words).output().expect("the binary runs");
+    assert_no_panic(&output, words);
+    output
+}
+
+pub fn assert_no_panic(output: &Output, words: &[OsString]) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output
+            .status
+            .code()
+            .is_some_and(|code| code < 100 || code == INTERRUPTED)
+            && !errors.contains("internal:"),
+        "{words:?}: {:?}\n{errors}",
+        output.status
+    );
+}
+
+/// Runs what must succeed; gives back standard output.
+pub fn succeed(words: &[OsString]) -> String {
+    let output = run(words);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{words:?}: {}\n{errors}",
+        output.status
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The same, as JSON.
+pub fn succeed_json(words: &[OsString]) -> serde_json::Value {
+    let text = succeed(words);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?}: {error}\n{text}"))
+}
+
+/// Runs what must end with this code; gives back standard error.
+pub fn fail(code: i32, words: &[OsString]) -> String {
+    let output = run(words);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{words:?}\n{errors}");
+    errors
+}
+
+/// A run that is watched while it goes on.
+pub struct Running {
+    child: Child,
+    words: Vec<OsString>,
+}
+
+impl Running {
+    pub fn start(words: Vec<OsString>) -> Self {
+        let mut command = command(&words);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("the binary starts");
+        Self { child, words }
+    }
+
+    /// Waits until the file has more lines than this. The run must still be going on then.
+    pub fn until_lines(&mut self, file: &Path, lines: usize) {
+        let start = Instant::now();
+        while line_count(file) <= lines {
+            let ended = self.child.try_wait().expect("the run is ours");
+            assert!(ended.is_none(), "{:?} ended early: {ended:?}", self.words);
+            assert!(start.elapsed() < PATIENCE, "{:?} hangs", self.words);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends it at once, as `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the run is ours");
+        let status = self.wait();
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(status.signal(), Some(9), "{:?} ended before", self.words);
+    }
+
+    /// Ctrl-C.
+    pub fn interrupt(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &id]).status();
+        assert!(sent.expect("there is a kill").success());
+        self.wait().code()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the run is ours") {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "{:?} hangs", self.words);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Where an assertion failed; else it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn line_count(file: &Path) -> usize {
+    std::fs::read_to_string(file).map_or(0, |text| text.matches('\n').count())
+}
+
+/// Every file and folder below, sorted.
+pub fn tree(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(tree(&path));
+        }
+        found.push(path);
+    }
+    found.sort();
+    found
+}

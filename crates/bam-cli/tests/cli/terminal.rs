@@ -1,0 +1,149 @@
+//! Help, completions, and readers that go away.
+
+use crate::program::{MISUSED, args, assert_no_panic, command, fail, succeed};
+use crate::reference::cases_dir;
+use crate::workshop::Workshop;
+use std::ffi::OsString;
+use std::process::{Output, Stdio};
+
+const COMMANDS: [&str; 17] = [
+    "",
+    "quickstart",
+    "tokenizer",
+    "tokenizer train",
+    "prepare",
+    "train",
+    "eval",
+    "eval passkey",
+    "eval perplexity",
+    "generate",
+    "inspect",
+    "report",
+    "import",
+    "import reference",
+    "logits",
+    "parity",
+    "completions",
+];
+
+#[test]
+fn every_command_explains_itself() {
+    for name in COMMANDS {
+        let mut words: Vec<OsString> = name.split_whitespace().map(OsString::from).collect();
+        words.push("--help".into());
+        let help = succeed(&words);
+        assert!(help.contains("Usage: bam"), "{name}: {help}");
+        assert!(!help.contains("TODO"), "{name}");
+    }
+    assert!(succeed(&args!["--version"]).starts_with("bam "));
+}
+
+#[test]
+fn completions_for_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = succeed(&args!["completions", shell]);
+        assert!(script.contains("quickstart"), "{shell}");
+    }
+}
+
+#[test]
+fn misuse_is_told_apart_from_failure() {
+    for (words, named) in [
+        (
+            args!["quickstart", "--encodings", "bam+ssmax,nonsense"],
+            "nonsense",
+        ),
+        (
+            args!["quickstart", "--all", "--encodings", "alibi"],
+            "--all",
+        ),
+        (args!["quickstart", "--steps", "0"], "--steps"),
+        (args!["quickstart", "--stepz", "3"], "--stepz"),
+        (args!["eval", "passkey", "model", "--lengths", "0x"], "0x"),
+        (
+            args!["eval", "passkey", "model", "--lengths", "1x,-3"],
+            "-3",
+        ),
+        (args!["eval", "passkey", "model", "--given", "2"], "--given"),
+        (
+            args!["eval", "passkey", "model", "--samples", "0"],
+            "--samples",
+        ),
+        (
+            args!["eval", "passkey", "model", "--patience", "0"],
+            "--patience",
+        ),
+        (args!["train", "--out", "run"], "<RECIPE>"),
+        (
+            args![
+                "train",
+                "--resume",
+                "--out",
+                "run",
+                "--set",
+                "train.steps=3"
+            ],
+            "<RECIPE>",
+        ),
+        (
+            args![
+                "logits",
+                "model",
+                "--tokens",
+                "t",
+                "--out",
+                "o",
+                "--attention",
+                "x"
+            ],
+            "--attention",
+        ),
+        (args!["report"], "<RUNS>"),
+        (args!["nonsense"], "nonsense"),
+        (args![], "Usage"),
+    ] {
+        let message = fail(MISUSED, &words);
+        assert!(message.contains(named), "{words:?}: {message}");
+    }
+}
+
+/// `bam … | head -1`, where `head` has gone before the first line.
+fn into_a_closed_pipe(words: &[OsString]) -> Output {
+    let mut child = command(words)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_panic() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let case = cases_dir().join("bam_layer");
+    let out = shop.path("logits.safetensors");
+    let imported = shop.path("imported");
+    succeed(&args!["import", "reference", case, imported]);
+    for words in [
+        args!["inspect", model],
+        args!["inspect", model, "--json"],
+        args!["generate", model, "--prompt", "the", "--tokens", "5"],
+        args!["parity", case],
+        args!["parity", case, "--json"],
+        args!["completions", "bash"],
+        args![
+            "logits",
+            imported,
+            "--tokens",
+            case.join("io.safetensors"),
+            "--out",
+            out
+        ],
+    ] {
+        let output = into_a_closed_pipe(&words);
+        assert_no_panic(&output, &words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+}
