@@ -361,7 +361,7 @@ fn notes(args: &QuickstartArgs, materials: &Materials, minutes: f64) -> PageNote
     PageNotes {
         training_data: format!(
             "Every model was trained from random weights for {} steps of 16 × 128 tokens on the same \
-             rows: 30 % real text ({} tokens of twelve whole books in the public domain), 50 % made-up \
+             rows: 30 % real text ({:.2} million tokens of twelve whole books in the public domain), 50 % made-up \
              passkey documents and 20 % random copies. The passkey documents use the task's own \
              sentences, with keys of 4 to 12 digits hidden in fillers or in book text; the tokenizer \
              has read those sentences too. So the models have practised this task at a context of 128 \
@@ -369,7 +369,7 @@ fn notes(args: &QuickstartArgs, materials: &Materials, minutes: f64) -> PageNote
              where an encoding has it, starts at the second layer: with it in the first layer too, \
              results at length depended on the seed.",
             args.steps,
-            materials.text.tokens()
+            materials.text.tokens() as f64 / 1e6
         ),
         commands: vec![command_line(args)],
         machine: format!(
