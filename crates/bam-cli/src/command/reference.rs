@@ -23,7 +23,10 @@ pub fn import(args: &ImportReferenceArgs) -> anyhow::Result<ExitCode> {
     );
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("{}: could not create it", args.out.display()))?;
-    model.save(&args.out)?;
+    model.save(&args.out).inspect_err(|_| {
+        // It was new or empty.
+        let _ = std::fs::remove_dir_all(&args.out);
+    })?;
     console::note(&format!(
         "{}: {}",
         args.out.display(),

@@ -258,6 +258,16 @@ fn places_that_cannot_be_written() {
     // A folder stands where the file should go.
     let words = args!["report", model, "--out", corpus];
     refuses(shop.dir(), &words, &["corpus", "could not write"]);
+    let words = args![
+        "tokenizer",
+        "train",
+        corpus,
+        "--vocabulary",
+        "300",
+        "--out",
+        corpus
+    ];
+    refuses(shop.dir(), &words, &["corpus", "rename"]);
 }
 
 #[test]

@@ -183,21 +183,23 @@ impl ShardWriter {
     ///
     /// Where something cannot be removed.
     pub fn discard(self) -> Result<(), DataError> {
-        clear(&self.folder, true)?;
-        match self.made_folder {
-            true => {
-                std::fs::remove_dir(&self.folder).map_err(DataError::io("remove", &self.folder))
-            }
-            false => Ok(()),
-        }
+        discard(&self.folder, self.made_folder)
     }
 
     /// Ends the store and opens it.
     ///
     /// # Errors
     ///
-    /// Where a write fails; the store is then not valid.
-    pub fn finish(mut self) -> Result<TokenStore, DataError> {
+    /// Where a write fails; the store is discarded then.
+    pub fn finish(self) -> Result<TokenStore, DataError> {
+        let (folder, made_folder) = (self.folder.clone(), self.made_folder);
+        self.write_rest().inspect_err(|_| {
+            // The write's error says more than one of this would.
+            let _ = discard(&folder, made_folder);
+        })
+    }
+
+    fn write_rest(mut self) -> Result<TokenStore, DataError> {
         self.end_shard()?;
         let index = Index {
             version: Index::VERSION,
@@ -235,6 +237,15 @@ fn little_endian(tokens: &[u32], token_bytes: u64) -> Vec<u8> {
             .iter()
             .flat_map(|token| token.to_le_bytes())
             .collect(),
+    }
+}
+
+/// Removes what was written of a store, and its folder if it was made for it.
+fn discard(folder: &Path, made_folder: bool) -> Result<(), DataError> {
+    clear(folder, true)?;
+    match made_folder {
+        true => std::fs::remove_dir(folder).map_err(DataError::io("remove", folder)),
+        false => Ok(()),
     }
 }
 

@@ -274,8 +274,11 @@ impl Tokenizer {
         let mut file = File::create(partial).map_err(DataError::io("create", partial))?;
         file.write_all(self.json.as_bytes())
             .and_then(|()| file.sync_all())
-            .map_err(DataError::io("write", partial))?;
-        std::fs::rename(partial, path).map_err(DataError::io("rename to", path))
+            .map_err(DataError::io("write", partial))
+            .and_then(|()| std::fs::rename(partial, path).map_err(DataError::io("rename to", path)))
+            .inspect_err(|_| {
+                let _ = std::fs::remove_file(partial);
+            })
     }
 }
 
