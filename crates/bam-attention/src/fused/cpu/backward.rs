@@ -46,8 +46,7 @@ pub(super) fn backward(
     let (mut dq, mut dk, mut dv) = (zeros(queries * dim), zeros(keys * dim), zeros(keys * dim));
     let (mut d_ln_weights, mut d_temperature) = (zeros(lags), zeros(queries));
     let arch = Arch::new();
-    (&mut dq)
-        .par_chunks_mut(queries * dim)
+    dq.par_chunks_mut(queries * dim)
         .zip(dk.par_chunks_mut(keys * dim))
         .zip(dv.par_chunks_mut(keys * dim))
         .zip(d_ln_weights.par_chunks_mut(lags))
