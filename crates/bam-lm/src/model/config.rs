@@ -125,7 +125,7 @@ impl ModelConfig {
                 );
             }
         }
-        if self.dim % self.heads != 0 {
+        if !self.dim.is_multiple_of(self.heads) {
             let expected = format!("a divisor of the width {}", self.dim);
             return value(
                 "heads (num_attention_heads)",
@@ -133,7 +133,7 @@ impl ModelConfig {
                 self.heads.to_string(),
             );
         }
-        if self.heads % self.key_heads != 0 {
+        if !self.heads.is_multiple_of(self.key_heads) {
             let expected = format!("a divisor of the {} heads", self.heads);
             return value(
                 "key heads (num_key_value_heads)",
@@ -156,11 +156,11 @@ impl ModelConfig {
             self.encoding.position,
             Position::Rotary | Position::RotaryLocal
         );
-        if rotates && self.head_dim() % 2 != 0 {
+        if rotates && !self.head_dim().is_multiple_of(2) {
             let expected = "an even head width for rotary pairs".to_owned();
             return value("width / heads", expected, self.head_dim().to_string());
         }
-        if self.encoding.position == Position::Sinusoidal && self.dim % 2 != 0 {
+        if self.encoding.position == Position::Sinusoidal && !self.dim.is_multiple_of(2) {
             let expected = "an even width for pairs of sine and cosine".to_owned();
             return value("width (hidden_size)", expected, self.dim.to_string());
         }

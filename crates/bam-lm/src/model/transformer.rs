@@ -30,7 +30,7 @@ impl TokenRows {
     /// # Errors
     /// If there is no token, the rows are unequal, or an id is not below `vocabulary`.
     pub fn new(rows: usize, ids: Vec<i32>, vocabulary: usize) -> Result<Self, Error> {
-        if rows == 0 || ids.is_empty() || ids.len() % rows != 0 {
+        if rows == 0 || ids.is_empty() || !ids.len().is_multiple_of(rows) {
             return Err(Error::Value {
                 what: "tokens",
                 expected: format!("at least one, in {rows} rows of equal length"),

@@ -33,7 +33,7 @@ pub fn batch_gradients(
     parts: usize,
     threads: usize,
 ) -> Result<Gradients, Error> {
-    if parts == 0 || batch.rows % parts != 0 {
+    if parts == 0 || !batch.rows.is_multiple_of(parts) {
         return Err(Error::Value {
             what: "parts of a batch",
             expected: format!("a divisor of its {} rows", batch.rows),

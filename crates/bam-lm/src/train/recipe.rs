@@ -217,7 +217,10 @@ impl Recipe {
                 got,
             })
         };
-        if train.length == 0 || train.rows == 0 || train.parts == 0 || train.rows % train.parts != 0
+        if train.length == 0
+            || train.rows == 0
+            || train.parts == 0
+            || !train.rows.is_multiple_of(train.parts)
         {
             let got = format!(
                 "length {}, {} rows in {} parts",

@@ -151,7 +151,7 @@ impl RunFolder {
                 .map_err(Error::io(&path, "write it"))?;
             progress(&line);
             let stopping = stop();
-            if stopping || trainer.step % interval == 0 || trainer.finished() {
+            if stopping || trainer.step.is_multiple_of(interval) || trainer.finished() {
                 self.checkpoint(trainer)?;
             }
             if stopping && !trainer.finished() {

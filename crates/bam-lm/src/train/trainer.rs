@@ -134,7 +134,7 @@ impl Trainer {
         self.step += 1;
         let tokens_of_step = (train.rows * train.length) as u64;
         let seconds = (clock() - start).max(1e-9);
-        let validates = self.step % train.validate_every == 0 || self.finished();
+        let validates = self.step.is_multiple_of(train.validate_every) || self.finished();
         let validation_loss = if validates {
             self.validation_loss()?
         } else {
