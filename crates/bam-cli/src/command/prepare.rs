@@ -17,7 +17,7 @@ pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         replace: args.replace,
         ..ShardOptions::default()
     };
-    let mut writer = ShardWriter::create(&args.out, &tokenizer.identity(), &options)?;
+    let mut writer = ShardWriter::create(&args.out, tokenizer.identity(), &options)?;
     let prepared = bam_lm::data::prepare(documents, &tokenizer, &mut writer, |at| {
         bar.set_message(format!("{} documents, {} tokens", at.documents, at.tokens));
         bar.tick();

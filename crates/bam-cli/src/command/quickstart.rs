@@ -181,7 +181,7 @@ fn materials(out: &Path) -> anyhow::Result<Materials> {
             .collect::<Result<_, _>>()?;
         let bytes = books.iter().map(|book| book.text.len() as u64).sum();
         Ok(Arc::new(TokenStore::in_memory(
-            &tokenizer.identity(),
+            tokenizer.identity(),
             &documents,
             bytes,
         )?))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Words of a command line: texts and paths.
 macro_rules! args {
-    ($($word:expr),* $(,)?) => { vec![$(std::ffi::OsString::from(&$word)),*] };
+    ($($word:expr),* $(,)?) => { Vec::from([$(std::ffi::OsString::from(&$word)),*]) };
 }
 pub(crate) use args;
 
