@@ -42,7 +42,7 @@ pub struct Tensors {
     pub temperature: Tensor<3>,
 }
 
-/// A call in plain numbers, row-major as the tensors of [`attend`](crate::attend) are.
+/// A call in plain numbers, row-major as the tensors of [`attend`] are.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Batch rows.

@@ -1,4 +1,4 @@
-//! The passkey task's text, for training documents and for evaluation (spec §6).
+//! The passkey task's text, for training documents and for evaluation.
 //!
 //! A prompt is `task, k × filler, information, (K − k) × filler, question`, each piece tokenised by
 //! itself and joined as tokens, then the leading digits that are given. The rest of the key is the

@@ -1,4 +1,4 @@
-//! Passkey retrieval over a grid of lengths and depths (spec §6).
+//! Passkey retrieval over a grid of lengths and depths.
 //!
 //! A sample is right when every scored digit is the argmax given the right ones before it. That is
 //! the same as an exact match of the greedy continuation: both fail at the first wrong digit.

@@ -1,4 +1,4 @@
-//! Cross-entropy by position: one long document read in one go (spec §6).
+//! Cross-entropy by position: one long document read in one go.
 
 use super::read_in_chunks;
 use crate::Error;
