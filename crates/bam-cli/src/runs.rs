@@ -33,7 +33,7 @@ pub fn load_tokenizer(dir: &Path, model: &Transformer) -> anyhow::Result<Tokeniz
 }
 
 /// Wraps an evaluation's numbers with what they are of.
-pub fn record<M>(
+fn record<M>(
     model: &Transformer,
     seed: u64,
     seconds: f64,
@@ -56,8 +56,21 @@ pub fn record<M>(
     })
 }
 
+/// Writes an evaluation's record, and gives it back.
+pub fn write_record<M: Serialize>(
+    path: &Path,
+    model: &Transformer,
+    seed: u64,
+    seconds: f64,
+    metrics: M,
+) -> anyhow::Result<Record<M>> {
+    let record = record(model, seed, seconds, metrics)?;
+    write_json(path, &record)?;
+    Ok(record)
+}
+
 /// Writes a value as JSON, whole or not at all.
-pub fn write_json<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
+fn write_json<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
     let json = serde_json::to_vec_pretty(value)?;
     Ok(write_atomically(path, &json)?)
 }

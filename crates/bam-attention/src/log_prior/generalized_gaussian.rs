@@ -5,7 +5,7 @@ use bam_prior::{Error, Prior};
 use burn::tensor::Tensor;
 
 /// Keeps the power's base, and with it the gradient, off zero.
-const EPSILON: f32 = 1e-5;
+const EPSILON: f32 = bam_prior::GeneralizedGaussian::EPSILON as f32;
 /// `−ln w` saturates at `e^60 ≈ 10²⁶` nats, beyond any likelihood: a shape of 7 at a lag of 10⁶
 /// would overflow `f32`, and `0·∞` in the backward pass make every gradient NaN.
 const LN_LARGEST: f32 = 60.0;

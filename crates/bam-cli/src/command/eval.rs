@@ -56,12 +56,12 @@ pub fn passkey(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
         })?
         .context("nothing stops this evaluation")?;
     progress.finish();
-    let record = runs::record(&model, args.seed, console::seconds() - start, metrics)?;
     let out = args
         .out
         .clone()
         .unwrap_or_else(|| args.model.join(runs::PASSKEY));
-    runs::write_json(&out, &record)?;
+    let seconds = console::seconds() - start;
+    let record = runs::write_record(&out, &model, args.seed, seconds, metrics)?;
     let mut stdout = std::io::stdout().lock();
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string_pretty(&record)?)?;
@@ -103,12 +103,12 @@ pub fn perplexity(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
         |read| progress.at(read as u64, ""),
     )?;
     progress.finish();
-    let record = runs::record(&model, 0, console::seconds() - start, metrics)?;
     let out = args
         .out
         .clone()
         .unwrap_or_else(|| args.model.join(runs::PERPLEXITY));
-    runs::write_json(&out, &record)?;
+    let seconds = console::seconds() - start;
+    let record = runs::write_record(&out, &model, 0, seconds, metrics)?;
     let mut stdout = std::io::stdout().lock();
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string_pretty(&record)?)?;

@@ -270,10 +270,7 @@ fn evaluated(
     if let Some(path) = missing(runs::HEADS) {
         let start = console::seconds();
         let heads = bam_lm::inspect::heads(model, longest)?;
-        runs::write_json(
-            &path,
-            &runs::record(model, args.seed, console::seconds() - start, heads)?,
-        )?;
+        runs::write_record(&path, model, args.seed, console::seconds() - start, heads)?;
     }
     if let Some(path) = missing(runs::PERPLEXITY) {
         let start = console::seconds();
@@ -293,10 +290,7 @@ fn evaluated(
             },
         )?;
         progress.finish();
-        runs::write_json(
-            &path,
-            &runs::record(model, args.seed, console::seconds() - start, metrics)?,
-        )?;
+        runs::write_record(&path, model, args.seed, console::seconds() - start, metrics)?;
     }
     if console::interrupted() {
         return Ok(None);
@@ -329,10 +323,7 @@ fn evaluated(
             return Ok(None);
         };
         progress.finish();
-        runs::write_json(
-            &path,
-            &runs::record(model, args.seed, console::seconds() - start, metrics)?,
-        )?;
+        runs::write_record(&path, model, args.seed, console::seconds() - start, metrics)?;
     }
     if console::interrupted() {
         return Ok(None);

@@ -1,5 +1,6 @@
 //! One attention layer: projections around [`bam_attention::attend`].
 
+use super::block::projection;
 use super::cache::LayerCache;
 use super::config::{ModelConfig, PriorScope};
 use super::prior::PriorHeads;
@@ -11,7 +12,7 @@ use bam_attention::{
     scalable_softmax,
 };
 use burn::module::{Module, Param};
-use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::nn::{Initializer, Linear};
 use burn::tensor::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -56,12 +57,7 @@ impl Attention {
         initializer: &Initializer,
         device: &Device,
     ) -> Self {
-        let linear = |input, output| {
-            LinearConfig::new(input, output)
-                .with_bias(false)
-                .with_initializer(initializer.clone())
-                .init(device)
-        };
+        let linear = |input, output| projection(input, output, initializer, device);
         let key_width = config.key_heads * config.head_dim();
         let prior = match &config.encoding.position {
             Position::Prior(groups) if config.prior_scope == PriorScope::Layer => {

@@ -28,6 +28,19 @@ pub struct FeedForward {
     pub(crate) w3: Linear,
 }
 
+/// A matrix without bias.
+pub(crate) fn projection(
+    input: usize,
+    output: usize,
+    initializer: &Initializer,
+    device: &Device,
+) -> Linear {
+    LinearConfig::new(input, output)
+        .with_bias(false)
+        .with_initializer(initializer.clone())
+        .init(device)
+}
+
 pub(crate) fn norm(config: &ModelConfig, device: &Device) -> RmsNorm {
     RmsNormConfig::new(config.dim)
         .with_epsilon(config.norm_epsilon)
@@ -41,12 +54,7 @@ impl Block {
         initializer: &Initializer,
         device: &Device,
     ) -> Self {
-        let linear = |input, output| {
-            LinearConfig::new(input, output)
-                .with_bias(false)
-                .with_initializer(initializer.clone())
-                .init(device)
-        };
+        let linear = |input, output| projection(input, output, initializer, device);
         Self {
             attention: Attention::new(config, layer, initializer, device),
             feed_forward: FeedForward {

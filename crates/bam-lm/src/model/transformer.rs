@@ -1,7 +1,7 @@
 //! The whole model.
 
 use super::attention::Pass;
-use super::block::{Block, norm};
+use super::block::{Block, norm, projection};
 use super::cache::{Cache, check_row};
 use super::config::{ModelConfig, PriorScope};
 use super::prior::PriorHeads;
@@ -10,7 +10,7 @@ use crate::Error;
 use crate::encoding::Position;
 use bam_attention::{Documents, Implementation, Lags, LogPrior};
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm};
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, RmsNorm};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
@@ -120,10 +120,7 @@ impl ModelConfig {
                 .map(|layer| Block::new(self, layer, &initializer, device))
                 .collect(),
             norm: norm(self, device),
-            output: LinearConfig::new(self.dim, self.vocabulary)
-                .with_bias(false)
-                .with_initializer(initializer)
-                .init(device),
+            output: projection(self.dim, self.vocabulary, &initializer, device),
             prior,
             config: self.clone(),
         }
