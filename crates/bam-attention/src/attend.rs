@@ -1,8 +1,12 @@
 //! The only public entry: shapes and options are checked here and nowhere below.
 
-use crate::fused;
+use crate::call::Call;
 use crate::position::Positions;
-use crate::{AttentionError, Documents, LogPrior, Temperature, Visibility, reference};
+use crate::skipping::{KeyNorms, SkipLog};
+use crate::{
+    AttentionError, Documents, Instructions, LogPrior, Skipping, Temperature, Visibility, fused,
+    reference,
+};
 use burn::tensor::{DType, Tensor};
 use std::sync::Arc;
 
@@ -11,8 +15,8 @@ use std::sync::Arc;
 pub enum Implementation {
     /// Bayes' rule with every score in memory: any backend, any float type. The oracle.
     Reference,
-    /// Streamed over tiles of keys with an online softmax: memory `O(N)`, parallel over heads and
-    /// blocks of rows, gradients deterministic for any number of threads. `f32` on Burn's Flex.
+    /// Streamed over tiles of keys with an online softmax: memory `O(N)`, parallel, the same bits for
+    /// any number of threads. On Burn's Flex; `q`, `k` and `v` in `f32` or `bf16`, sums in `f32`.
     Fused,
 }
 
@@ -31,10 +35,18 @@ pub struct Options {
     pub documents: Option<Arc<Documents>>,
     /// A factor on the logits of each row.
     pub temperature: Option<Temperature>,
+    /// Which keys may be left unread; [`Skipping::Off`] for the reference, which reads them all.
+    pub skipping: Skipping,
+    /// Norms of the keys that are known already, for skipping.
+    pub key_norms: Option<Arc<KeyNorms>>,
+    /// Where to write what was skipped.
+    pub skip_log: Option<Arc<SkipLog>>,
+    /// The processor's instructions that the fused implementation uses.
+    pub instructions: Instructions,
 }
 
 impl Options {
-    /// Causal attention from the first key on.
+    /// Causal attention from the first key on. The fused implementation skips what can't change a bit.
     #[must_use]
     pub fn causal(implementation: Implementation) -> Self {
         Self {
@@ -44,6 +56,13 @@ impl Options {
             horizon: None,
             documents: None,
             temperature: None,
+            skipping: match implementation {
+                Implementation::Reference => Skipping::Off,
+                Implementation::Fused => Skipping::Exact,
+            },
+            key_norms: None,
+            skip_log: None,
+            instructions: Instructions::detect(),
         }
     }
 
@@ -92,6 +111,39 @@ impl Options {
         }
     }
 
+    /// Keys that can't matter may be left unread.
+    #[must_use]
+    pub fn with_skipping(self, skipping: Skipping) -> Self {
+        Self { skipping, ..self }
+    }
+
+    /// The norms of the keys are known.
+    #[must_use]
+    pub fn with_key_norms(self, norms: Arc<KeyNorms>) -> Self {
+        Self {
+            key_norms: Some(norms),
+            ..self
+        }
+    }
+
+    /// What is skipped is written to `log`.
+    #[must_use]
+    pub fn with_skip_log(self, log: Arc<SkipLog>) -> Self {
+        Self {
+            skip_log: Some(log),
+            ..self
+        }
+    }
+
+    /// The fused implementation uses these instructions.
+    #[must_use]
+    pub fn with_instructions(self, instructions: Instructions) -> Self {
+        Self {
+            instructions,
+            ..self
+        }
+    }
+
     pub(crate) fn positions(&self, queries: usize, keys: usize) -> Positions {
         Positions {
             queries,
@@ -103,17 +155,6 @@ impl Options {
     }
 }
 
-/// A call that was checked.
-#[derive(Debug)]
-pub(crate) struct Checked {
-    pub positions: Positions,
-    pub options: Options,
-    /// Query heads that share one key head.
-    pub group: usize,
-    /// `1/√D`.
-    pub content_scale: f64,
-}
-
 /// Attention as Bayes' rule: the posterior over keys is likelihood × prior / evidence, the output
 /// its expectation of the values.
 ///
@@ -121,6 +162,9 @@ pub(crate) struct Checked {
 /// logit_hij = τ_hi · ( q_hi·k_hj/√D + ln w_h(j − i) )            (visible j; else −∞)
 /// out_hi    = Σ_j exp(logit_hij) · v_hj / Σ_j exp(logit_hij)
 /// ```
+///
+/// The tensors have one float type. The fused implementation takes `q`, `k` and `v` in `bf16` too, with
+/// log-prior and temperature in `f32`; it sums in `f32` and gives `bf16`.
 ///
 /// Rows that see no key give zeros, with zero gradients. Source: arXiv 2505.22842.
 ///
@@ -146,8 +190,13 @@ pub fn attend(
 ) -> Result<Tensor<4>, AttentionError> {
     let call = check(&q, &k, &v, prior, options)?;
     match options.implementation {
-        Implementation::Reference => Ok(reference::attend(q, k, v, prior, &call)),
-        Implementation::Fused => fused::attend(q, k, v, prior, call),
+        Implementation::Reference => {
+            let temperature = options.temperature.as_ref();
+            Ok(reference::attend(q, k, v, prior, temperature, &call))
+        }
+        Implementation::Fused => {
+            fused::attend(q, k, v, prior, options.temperature.as_ref(), call)
+        }
     }
 }
 
@@ -157,7 +206,7 @@ fn check(
     v: &Tensor<4>,
     prior: &LogPrior,
     options: &Options,
-) -> Result<Checked, AttentionError> {
+) -> Result<Call, AttentionError> {
     let [batch, query_heads, queries, dim] = q.dims();
     let [_, key_heads, keys, _] = k.dims();
     for (what, size) in [
@@ -215,27 +264,56 @@ fn check(
             [batch, queries, keys],
         )?;
     }
-    let mut dtypes = vec![k.dtype(), v.dtype(), prior.ln_weights().dtype()];
     if let Some(temperature) = &options.temperature {
         let got = temperature.values.dims();
         let rows = if got[0] == 1 { 1 } else { batch };
         expect_shape("temperature", got, [rows, query_heads, queries])?;
-        dtypes.push(temperature.values.dtype());
     }
-    let expected: DType = q.dtype();
-    if let Some(got) = dtypes.into_iter().find(|dtype| *dtype != expected) {
-        return Err(AttentionError::Unsupported {
-            implementation: "any",
-            expected: "q, k, v, log-prior and temperature of one float type",
-            got: format!("{expected:?} and {got:?}"),
-        });
+    check_types(q, [k, v], prior, options)?;
+    options.skipping.check()?;
+    if let Some(norms) = &options.key_norms {
+        norms.check(batch, key_heads, keys)?;
     }
-    Ok(Checked {
+    Ok(Call {
         positions,
-        options: options.clone(),
+        documents: options.documents.clone(),
         group: query_heads / key_heads,
         content_scale: 1.0 / (dim as f64).sqrt(),
+        temperature_scope: options.temperature.as_ref().map(|of| of.scope),
+        skipping: options.skipping,
+        key_norms: options.key_norms.clone(),
+        skip_log: options.skip_log.clone(),
+        instructions: options.instructions,
     })
+}
+
+/// One float type for all; only the fused implementation takes `bf16` beside a prior in `f32`, which
+/// needs the digits: in `bf16` lags of 257 and 258 are the same.
+fn check_types(
+    q: &Tensor<4>,
+    others: [&Tensor<4>; 2],
+    prior: &LogPrior,
+    options: &Options,
+) -> Result<(), AttentionError> {
+    let of_rows = match (options.implementation, q.dtype()) {
+        (Implementation::Fused, DType::BF16) => DType::F32,
+        (_, dtype) => dtype,
+    };
+    let temperature = options.temperature.as_ref();
+    let unfit = others
+        .into_iter()
+        .map(|tensor| (tensor.dtype(), q.dtype()))
+        .chain([(prior.ln_weights().dtype(), of_rows)])
+        .chain(temperature.map(|of| (of.values.dtype(), of_rows)))
+        .find(|(got, expected)| got != expected);
+    match unfit {
+        None => Ok(()),
+        Some((got, _)) => Err(AttentionError::Unsupported {
+            implementation: "any",
+            expected: "q, k, v, log-prior and temperature of one float type",
+            got: format!("{:?} and {got:?}", q.dtype()),
+        }),
+    }
 }
 
 fn expect_shape<const D: usize>(

@@ -1,7 +1,7 @@
 //! What can be wrong with a call of [`attend`](crate::attend).
 
 /// An input of the operation that does not fit: what it is, what was expected, what was given.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttentionError {
     /// A tensor's shape does not fit the others.
@@ -39,6 +39,12 @@ pub enum AttentionError {
     Empty {
         /// The thing that is empty.
         what: &'static str,
+    },
+    /// A share of the posterior that can't be one.
+    #[error("epsilon of skipping: expected a number above 0 and below 1, got {got}")]
+    Epsilon {
+        /// The number that was given.
+        got: f64,
     },
     /// The chosen implementation can't do what was asked. It never falls back by itself.
     #[error("{implementation} attention: expected {expected}, got {got}")]

@@ -1,17 +1,22 @@
 //! The fused operation: a Burn backend extension with a hand-written backward pass.
 //!
-//! [`FusedKernel`] is what a backend has to bring, `cpu` is Flex's. `autodiff` makes it a step of
-//! Burn's graph. Scores never exist as a whole: both passes stream over tiles of keys.
+//! [`FusedKernel`] is what a backend has to bring; `flex` brings it for Burn's Flex, by the kernel in
+//! `cpu`. `autodiff` makes it a step of Burn's graph. `bound` says which keys need not be read.
+//! Scores never exist as a whole: both passes stream over tiles of keys.
 
-use crate::attend::Checked;
-use crate::{AttentionError, LogPrior};
+use crate::call::Call;
+use crate::{AttentionError, LogPrior, Temperature};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchKindConversion, DispatchTensor, Flex};
 use burn::tensor::{DType, Tensor};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 mod autodiff;
-pub(crate) mod cpu;
+mod bound;
+mod cpu;
+mod flex;
+
+pub(crate) use bound::{PriorRanges, TILE};
 
 /// The tensors of a call, in the order of their gradients.
 ///
@@ -46,7 +51,7 @@ impl<B: Backend> std::fmt::Debug for Operands<B> {
 /// What the backward pass needs of the forward pass.
 #[derive(Clone, Debug)]
 pub(crate) struct Posterior<B: Backend> {
-    /// `[b, h, i, d]`.
+    /// `[b, h, i, d]`, in `f32` whatever the operands are.
     pub out: FloatTensor<B>,
     /// `ln evidence`, `[b, h, i]`; `+∞` where a row sees no key.
     pub ln_evidence: FloatTensor<B>,
@@ -55,8 +60,10 @@ pub(crate) struct Posterior<B: Backend> {
 /// Everything about a call that is not a tensor.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub call: Arc<Checked>,
+    pub call: Arc<Call>,
     pub lags: crate::Lags,
+    /// Filled at the first call with this prior.
+    pub ranges: Arc<OnceLock<PriorRanges>>,
 }
 
 /// A backend's fused forward and backward pass.
@@ -70,6 +77,9 @@ pub(crate) trait FusedKernel: Backend {
         out_gradient: FloatTensor<Self>,
         plan: &Plan,
     ) -> Operands<Self>;
+
+    /// The output in the type of the queries.
+    fn narrowed(out: FloatTensor<Self>, dtype: DType) -> FloatTensor<Self>;
 }
 
 /// The operation as Burn's dispatch sees it.
@@ -94,6 +104,7 @@ impl FusedAttention for Flex {
         temperature: FloatTensor<Self>,
         plan: Plan,
     ) -> FloatTensor<Self> {
+        let dtype = q.dtype();
         let operands = Operands::<Self> {
             q,
             k,
@@ -101,7 +112,7 @@ impl FusedAttention for Flex {
             ln_weights,
             temperature,
         };
-        Self::forward(&operands, &plan).out
+        Self::narrowed(Self::forward(&operands, &plan).out, dtype)
     }
 }
 
@@ -110,29 +121,32 @@ pub(crate) fn attend(
     k: Tensor<4>,
     v: Tensor<4>,
     prior: &LogPrior,
-    call: Checked,
+    temperature: Option<&Temperature>,
+    call: Call,
 ) -> Result<Tensor<4>, AttentionError> {
-    let unsupported = |expected, got: String| AttentionError::Unsupported {
-        implementation: "fused",
-        expected,
-        got,
+    let unsupported = |expected, got: String| {
+        Err(AttentionError::Unsupported {
+            implementation: "fused",
+            expected,
+            got,
+        })
     };
-    if q.dtype() != DType::F32 {
-        return Err(unsupported(
-            "tensors of type F32",
-            format!("{:?}", q.dtype()),
-        ));
-    }
     let device = q.device();
     if !is_flex(q.clone()) {
-        return Err(unsupported("a Flex device", format!("{device:?}")));
+        return unsupported("a Flex device", format!("{device:?}"));
     }
-    let temperature = match &call.options.temperature {
+    if !matches!(q.dtype(), DType::F32 | DType::BF16) {
+        let got = format!("{:?}", q.dtype());
+        return unsupported("tensors of type F32 or BF16", got);
+    }
+    call.instructions.check()?;
+    let temperature = match temperature {
         Some(temperature) => temperature.values.clone(),
-        None => Tensor::ones([1, 1, 1], &device),
+        None => Tensor::ones([1, 1, 1], (&device, DType::F32)),
     };
     let plan = Plan {
         lags: *prior.lags(),
+        ranges: prior.ranges(),
         call: Arc::new(call),
     };
     let out = Dispatch::fused_attention(

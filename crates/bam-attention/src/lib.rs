@@ -47,18 +47,23 @@
 #![warn(missing_docs)]
 
 mod attend;
+mod call;
 mod error;
 mod fused;
+mod instructions;
 pub mod log_prior;
 mod mask;
 mod position;
 mod reference;
+mod skipping;
 mod temperature;
 pub mod testing;
 
 pub use attend::{Implementation, Options, attend};
 pub use error::AttentionError;
+pub use instructions::Instructions;
 pub use log_prior::LogPrior;
 pub use mask::Documents;
 pub use position::{Lags, Visibility};
+pub use skipping::{HeadSkips, KeyNorms, SkipLog, Skipping};
 pub use temperature::{Temperature, TemperatureScope, scalable_softmax};

@@ -6,9 +6,11 @@
 //!
 //! Parameters are unconstrained (`θ`), one row per head; each family's file names its maps.
 
+use crate::fused::PriorRanges;
 use crate::{AttentionError, Lags};
 use bam_prior::Prior;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use std::sync::{Arc, OnceLock};
 
 pub mod gaussian;
 pub mod generalized_gaussian;
@@ -26,6 +28,8 @@ pub mod uniform;
 pub struct LogPrior {
     ln_weights: Tensor<2>,
     lags: Lags,
+    /// What skipping knows of the weights: found at the first call, shared by all clones.
+    ranges: Arc<OnceLock<PriorRanges>>,
 }
 
 impl LogPrior {
@@ -42,16 +46,25 @@ impl LogPrior {
                 got: format!("[{heads}, {columns}]"),
             });
         }
-        Ok(Self { ln_weights, lags })
+        Ok(Self::of(ln_weights, lags))
     }
 
     /// The uniform prior (NoPE): `ln w = 0`.
     #[must_use]
     pub fn uniform(heads: usize, lags: Lags, device: &Device) -> Self {
+        Self::of(Tensor::zeros([heads, lags.count()], device), lags)
+    }
+
+    fn of(ln_weights: Tensor<2>, lags: Lags) -> Self {
         Self {
-            ln_weights: Tensor::zeros([heads, lags.count()], device),
+            ln_weights,
             lags,
+            ranges: Arc::default(),
         }
+    }
+
+    pub(crate) fn ranges(&self) -> Arc<OnceLock<PriorRanges>> {
+        self.ranges.clone()
     }
 
     /// `[heads, lags]`.

@@ -78,6 +78,14 @@ impl Documents {
         id == Self::PADDING
     }
 
+    /// Smallest and largest id among the tokens that are no padding; an empty range if all are.
+    pub(crate) fn range(ids: &[i32]) -> (i32, i32) {
+        let tokens = ids.iter().filter(|id| !Self::is_padding(**id));
+        tokens.fold((i32::MAX, i32::MIN), |(low, high), id| {
+            (low.min(*id), high.max(*id))
+        })
+    }
+
     /// Whether a query of document `query` sees a key of document `key`.
     pub(crate) fn shared(query: i32, key: i32) -> bool {
         query == key && !Self::is_padding(key)

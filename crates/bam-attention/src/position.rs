@@ -98,6 +98,49 @@ impl Positions {
         before.min(end)..end
     }
 
+    /// The rows that may see key `j`, by position alone: the inverse of [`Self::visible_keys`].
+    pub fn visible_rows(&self, key: usize) -> Range<usize> {
+        let first = match (self.visibility, self.horizon) {
+            (Visibility::Causal, _) => key,
+            (Visibility::Full, Some(horizon)) => (key + 1).saturating_sub(horizon),
+            (Visibility::Full, None) => 0,
+        };
+        let end = self
+            .horizon
+            .map_or(usize::MAX, |horizon| key.saturating_add(horizon));
+        let row = |position: usize| position.saturating_sub(self.offset).min(self.queries);
+        row(first).min(row(end))..row(end)
+    }
+
+    /// The keys that at least one of the rows sees; the rows are consecutive and not none.
+    pub fn keys_in_sight(&self, rows: Range<usize>) -> Range<usize> {
+        self.visible_keys(rows.start).start..self.visible_keys(rows.end - 1).end
+    }
+
+    /// Whether every one of the rows sees every one of the keys.
+    pub fn all_visible(&self, rows: &Range<usize>, keys: &Range<usize>) -> bool {
+        // Both ends of a row's keys only move forward from row to row.
+        self.visible_keys(rows.end - 1).start <= keys.start
+            && keys.end <= self.visible_keys(rows.start).end
+    }
+
+    /// The range of lags that occur between the rows and those of the keys that they may see, or a
+    /// wider one: `(first, last)`.
+    pub fn lags_between(&self, rows: &Range<usize>, keys: &Range<usize>) -> (i64, i64) {
+        let (first, last) = self.needed_lags();
+        let nearest = keys.end as i64 - 1 - (self.offset + rows.start) as i64;
+        let farthest = keys.start as i64 - (self.offset + rows.end - 1) as i64;
+        (farthest.max(first), nearest.min(last))
+    }
+
+    /// The column of the lag between row 0 and key `j` where columns run from the **last** lag back:
+    /// consecutive rows are consecutive columns. Row `i` is `i` columns further.
+    ///
+    /// Negative where the lag is beyond the last.
+    pub fn column_by_distance(&self, key: usize, lags: &Lags) -> i64 {
+        lags.last() - (key as i64 - self.offset as i64)
+    }
+
     /// The column of the lag between row `i` and key 0. Key `j` is `j` columns further.
     ///
     /// Negative where `lags` does not reach back to key 0; the columns of visible keys are not.
@@ -138,6 +181,11 @@ mod tests {
                         horizon,
                     };
                     let lags = Lags::full(keys, keys);
+                    for key in 0..keys {
+                        let sees = |row: &usize| positions.visible_keys(*row).contains(&key);
+                        let expected: Vec<usize> = (0..queries).filter(sees).collect();
+                        assert_eq!(positions.visible_rows(key).collect::<Vec<_>>(), expected);
+                    }
                     for row in 0..queries {
                         let position = (offset + row) as i64;
                         let expected: Vec<usize> = (0..keys)
@@ -153,6 +201,10 @@ mod tests {
                             let column = positions.column_of_first_key(row, &lags) + key as i64;
                             let lag = lags.iter().nth(column as usize).unwrap();
                             assert_eq!(lag, key as i64 - position);
+                            let by_distance = positions.column_by_distance(key, &lags) + row as i64;
+                            assert_eq!(by_distance, lags.last() - lag);
+                            let (one_row, one_key) = (row..row + 1, key..key + 1);
+                            assert_eq!(positions.lags_between(&one_row, &one_key), (lag, lag));
                             assert!((first..=last).contains(&lag));
                         }
                     }

@@ -2,9 +2,9 @@
 //!
 //! Shape suffixes: b batch, h query heads, q queries, k keys, d head dimension.
 
-use crate::attend::Checked;
+use crate::call::Call;
 use crate::position::Lags;
-use crate::{Documents, LogPrior, TemperatureScope};
+use crate::{Documents, LogPrior, Temperature, TemperatureScope};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 /// Stands for `ln 0` where a finite number is wanted: far below any logit, never NaN.
@@ -15,7 +15,8 @@ pub(crate) fn attend(
     k: Tensor<4>,
     v: Tensor<4>,
     prior: &LogPrior,
-    call: &Checked,
+    temperature: Option<&Temperature>,
+    call: &Call,
 ) -> Tensor<4> {
     let device = q.device();
     let batch = q.dims()[0];
@@ -25,7 +26,7 @@ pub(crate) fn attend(
 
     let ln_prior_bhqk = by_lag(prior, call, &device);
     let ln_likelihood_bhqk = q.matmul(k.swap_dims(2, 3)) * call.content_scale;
-    let ln_joint_bhqk = match &call.options.temperature {
+    let ln_joint_bhqk = match temperature {
         None => ln_likelihood_bhqk + ln_prior_bhqk,
         Some(temperature) => {
             let tau_bhq1 = temperature.values.clone().unsqueeze_dim::<4>(3);
@@ -50,7 +51,7 @@ pub(crate) fn attend(
 }
 
 /// `[h, lags]` read at the lag of every (query, key): `[1, h, q, k]`.
-fn by_lag(prior: &LogPrior, call: &Checked, device: &Device) -> Tensor<4> {
+fn by_lag(prior: &LogPrior, call: &Call, device: &Device) -> Tensor<4> {
     let (queries, keys) = (call.positions.queries, call.positions.keys);
     let lags: &Lags = prior.lags();
     let columns: Vec<i32> = (0..queries)
@@ -71,9 +72,9 @@ fn by_lag(prior: &LogPrior, call: &Checked, device: &Device) -> Tensor<4> {
 }
 
 /// True where a query may not see a key: `[b or 1, 1, q, k]`.
-fn hidden(call: &Checked, batch: usize, device: &Device) -> Tensor<4, Bool> {
+fn hidden(call: &Call, batch: usize, device: &Device) -> Tensor<4, Bool> {
     let (queries, keys) = (call.positions.queries, call.positions.keys);
-    let documents = call.options.documents.as_deref();
+    let documents = call.documents.as_deref();
     let rows = documents.map_or(1, |_| batch);
     let mut hidden = vec![true; rows * queries * keys];
     for (index, row) in hidden.chunks_exact_mut(keys).enumerate() {
@@ -92,9 +93,9 @@ fn without_padding(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
-    call: &Checked,
+    call: &Call,
 ) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
-    let Some(documents) = call.options.documents.as_deref() else {
+    let Some(documents) = call.documents.as_deref() else {
         return (q, k, v);
     };
     let ([batch, _, queries, _], keys, device) = (q.dims(), k.dims()[2], q.device());

@@ -1,7 +1,7 @@
 //! A row read in pieces, each after the keys of those before, is the row read at once.
 //!
-//! For the fused implementation bit by bit: tiles lie at fixed keys and a row's sums do not depend
-//! on the rows beside it. The reference is a matrix product whose blocking follows its size.
+//! Not bit by bit: a few rows are summed in another order than many, and a row visits its keys in the
+//! order of its block.
 
 use bam_attention::Implementation::{self, Fused, Reference};
 use bam_attention::testing::{Case, Shape, Tensors};
@@ -102,11 +102,12 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 fn assert_equal(case: &Case, variant: &Variant, sizes: &[usize]) {
+    // Scalable softmax makes logits of up to 100 here; their last digit moves a value by 3e-5.
     let (whole, pieces) = both(case, variant, Fused, sizes);
-    assert_eq!(whole, pieces, "{variant:?}, pieces {sizes:?}");
+    let difference = largest_difference(&whole, &pieces);
+    assert!(difference < 1e-4, "{variant:?}, pieces {sizes:?}: {difference:e}");
     let (reference, pieces) = both(case, variant, Reference, sizes);
     let difference = largest_difference(&reference, &pieces);
-    // Scalable softmax makes logits of up to 100 here; their last digit moves a value by 3e-5.
     assert!(difference < 1e-4, "reference, {variant:?}: {difference:e}");
     let difference = largest_difference(&whole, &reference);
     assert!(difference < 1e-4, "{variant:?}: {difference:e}");

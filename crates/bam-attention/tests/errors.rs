@@ -263,7 +263,7 @@ fn double_precision() {
         .with_documents(2)
         .with_temperature(true);
     let error = in_f64(&case, Fused).unwrap_err();
-    let expected = "fused attention: expected tensors of type F32, got F64";
+    let expected = "fused attention: expected tensors of type F32 or BF16, got F64";
     assert_eq!(error.to_string(), expected);
     let error = in_f64(&case, Reference).unwrap();
     assert!(error < 1e-13, "the reference in f64 is off by {error:e}");

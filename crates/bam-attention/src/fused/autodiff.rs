@@ -1,7 +1,7 @@
 //! The fused operation as one step of Burn's autodiff graph.
 
 use super::{FusedAttention, FusedKernel, Operands, Plan, Posterior};
-use burn::backend::Autodiff;
+use burn::backend::{Autodiff, TensorMetadata};
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -55,8 +55,9 @@ impl<B: FusedKernel, C: CheckpointStrategy> FusedAttention for Autodiff<B, C> {
             ln_weights: ln_weights.into_primitive(),
             temperature: temperature.into_primitive(),
         };
+        let dtype = operands.q.dtype();
         let posterior = B::forward(&operands, &plan);
-        let out = posterior.out.clone();
+        let out = B::narrowed(posterior.out.clone(), dtype);
         match AttentionStep.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(step) => step.finish((operands, posterior, plan), out),
             OpsKind::UnTracked(step) => step.finish(out),

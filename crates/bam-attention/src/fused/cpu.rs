@@ -1,241 +1,231 @@
-//! The fused operation on Flex: views into its tensors, and the two passes.
+//! The fused operation on a CPU: plain slices in, plain vectors out. Knows no tensor library.
+//!
+//! Work is cut into blocks of rows; a block visits tiles of keys in the order of its `Schedule`. How,
+//! and why it is the same for any number of threads, is told in `docs/kernel.md`.
 
-use super::{FusedKernel, Operands, Plan, Posterior};
-use crate::{Documents, TemperatureScope};
-use burn::backend::flex::FlexTensor;
-use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{Shape, TensorData};
+use super::bound::{Bounds, PriorRanges, RowBounds, TILE};
+use crate::call::Call;
+use crate::skipping::{KeyNorms, raise};
+use crate::{Lags, Skipping, TemperatureScope};
+use half::bf16;
+use std::borrow::Cow;
+use std::ops::Range;
 
 mod backward;
+mod decode;
+mod exponential;
 mod forward;
+mod panel;
+mod product;
+mod split;
 mod tile;
 
-/// Rows of `[batch, head, row, dim]`, whatever the order in memory of the first three.
-#[derive(Clone, Copy)]
-struct Rows<'a> {
-    data: &'a [f32],
-    start: usize,
-    strides: [usize; 3],
-    dim: usize,
+pub(super) use backward::backward;
+pub(super) use forward::forward;
+
+/// Numbers as a tensor stores them.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Values<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
 }
 
-impl<'a> Rows<'a> {
-    /// `tensor` must come from [`readable`].
-    fn new(tensor: &'a FlexTensor) -> Self {
-        let layout = tensor.layout();
-        let strides = layout.strides();
-        Self {
-            data: tensor.storage::<f32>(),
-            start: layout.start_offset(),
-            strides: [0, 1, 2].map(|axis| strides[axis] as usize),
-            dim: layout.shape()[3],
+/// Rows of `[batch, head, row, dim]`, whatever the order in memory of the first three.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows<'a> {
+    pub values: Values<'a>,
+    pub start: usize,
+    pub strides: [usize; 3],
+    pub dim: usize,
+}
+
+impl Rows<'_> {
+    /// Copies a row to the beginning of `to`, widened where it is narrow.
+    #[inline(always)]
+    fn load(&self, batch: usize, head: usize, row: usize, to: &mut [f32]) {
+        let [by_batch, by_head, by_row] = self.strides;
+        let first = self.start + batch * by_batch + head * by_head + row * by_row;
+        let to = &mut to[..self.dim];
+        match self.values {
+            Values::F32(values) => to.copy_from_slice(&values[first..][..self.dim]),
+            Values::Bf16(values) => {
+                for (to, value) in to.iter_mut().zip(&values[first..][..self.dim]) {
+                    *to = value.to_f32();
+                }
+            }
         }
     }
-
-    fn row(&self, batch: usize, head: usize, row: usize) -> &'a [f32] {
-        let [by_batch, by_head, by_row] = self.strides;
-        &self.data[self.start + batch * by_batch + head * by_head + row * by_row..][..self.dim]
-    }
 }
 
-/// The tensor itself where its last axis is contiguous and no axis runs backwards, else a copy.
-fn readable(tensor: &FlexTensor) -> FlexTensor {
-    let layout = tensor.layout();
-    let forwards = layout.strides().iter().all(|&stride| stride >= 0);
-    let shape = layout.shape();
-    let last = shape.num_dims() - 1;
-    if forwards && (layout.strides()[last] == 1 || shape[last] == 1) {
-        tensor.clone()
-    } else {
-        tensor.to_contiguous()
-    }
+/// A temperature with 1 or the full size in each of `[batch, head, row]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Temperatures<'a> {
+    pub values: &'a [f32],
+    /// 0 where one value serves all.
+    pub strides: [usize; 3],
 }
 
-/// A call as the passes see it: plain slices and numbers.
-struct Inputs<'a> {
-    batch: usize,
-    heads: usize,
-    dim: usize,
-    q: Rows<'a>,
-    k: Rows<'a>,
-    v: Rows<'a>,
-    /// `[heads, PAD + lags + PAD]`: every lag of a tile can be read, hidden ones too.
-    ln_weights: Vec<f32>,
-    temperature: &'a [f32],
-    /// Strides of the temperature by batch, head and row; 0 where one value serves all.
-    temperature_strides: [usize; 3],
-    temperature_scope: TemperatureScope,
-    plan: &'a Plan,
+/// A call as the passes see it.
+pub(super) struct Inputs<'a> {
+    pub batch: usize,
+    pub heads: usize,
+    pub dim: usize,
+    pub q: Rows<'a>,
+    pub k: Rows<'a>,
+    pub v: Rows<'a>,
+    /// `[heads, lags]`.
+    pub ln_weights: &'a [f32],
+    pub ranges: &'a PriorRanges,
+    pub temperature: Option<Temperatures<'a>>,
+    pub lags: &'a Lags,
+    pub call: &'a Call,
 }
-
-/// Zeros on either side of a head's log-weights: a tile reaches at most one tile and one group of
-/// rows beyond the lags that its rows see.
-const PAD: usize = 2 * tile::KEYS;
 
 impl<'a> Inputs<'a> {
-    fn new(operands: &'a Operands<Flex>, plan: &'a Plan) -> Self {
-        let q_shape = operands.q.shape();
-        let (batch, heads, dim) = (q_shape[0], q_shape[1], q_shape[3]);
-        let lags = plan.lags.count();
-        let mut ln_weights = vec![0.0; heads * (lags + 2 * PAD)];
-        let given = operands.ln_weights.storage::<f32>();
-        for (padded, row) in ln_weights
-            .chunks_exact_mut(lags + 2 * PAD)
-            .zip(given.chunks_exact(lags))
-        {
-            padded[PAD..PAD + lags].copy_from_slice(row);
-        }
-        let shape = operands.temperature.shape();
-        let stride = |axis: usize, below: usize| if shape[axis] == 1 { 0 } else { below };
-        Self {
-            batch,
-            heads,
-            dim,
-            q: Rows::new(&operands.q),
-            k: Rows::new(&operands.k),
-            v: Rows::new(&operands.v),
-            ln_weights,
-            temperature: operands.temperature.storage::<f32>(),
-            temperature_strides: [
-                stride(0, shape[1] * shape[2]),
-                stride(1, shape[2]),
-                stride(2, 1),
-            ],
-            temperature_scope: plan
-                .call
-                .options
-                .temperature
-                .as_ref()
-                .map_or(TemperatureScope::Likelihood, |temperature| {
-                    temperature.scope
-                }),
-            plan,
-        }
+    fn queries(&self) -> usize {
+        self.call.positions.queries
     }
 
-    fn temperature(&self, batch: usize, head: usize, row: usize) -> f32 {
-        let [by_batch, by_head, by_row] = self.temperature_strides;
-        self.temperature[batch * by_batch + head * by_head + row * by_row]
+    fn keys(&self) -> usize {
+        self.call.positions.keys
+    }
+
+    fn key_heads(&self) -> usize {
+        self.heads / self.call.group
+    }
+
+    /// Row length of the copies that the products read: a whole number of vectors and of groups on
+    /// every processor.
+    fn padded_dim(&self) -> usize {
+        self.dim.next_multiple_of(16)
     }
 
     /// The factors of a row's logits: of `q·k`, and of the log-weight.
     fn factors(&self, batch: usize, head: usize, row: usize) -> (f32, f32) {
-        let tau = self.temperature(batch, head, row);
-        let of_prior = match self.temperature_scope {
-            TemperatureScope::Likelihood => 1.0,
-            TemperatureScope::LikelihoodAndPrior => tau,
+        let scale = self.content_scale();
+        let Some(temperature) = self.temperature else {
+            return (scale, 1.0);
         };
-        (tau * self.content_scale(), of_prior)
+        let [by_batch, by_head, by_row] = temperature.strides;
+        let tau = temperature.values[batch * by_batch + head * by_head + row * by_row];
+        match self.call.temperature_scope {
+            Some(TemperatureScope::LikelihoodAndPrior) => (tau * scale, tau),
+            _ => (tau * scale, 1.0),
+        }
     }
 
     /// `1/√D`.
     fn content_scale(&self) -> f32 {
-        self.plan.call.content_scale as f32
+        self.call.content_scale as f32
     }
 
-    fn key_head(&self, head: usize) -> usize {
-        head / self.plan.call.group
+    /// The log-weights of one head.
+    fn head_ln_weights(&self, head: usize) -> &'a [f32] {
+        &self.ln_weights[head * self.lags.count()..][..self.lags.count()]
     }
 
-    /// A key, or a value, as `rows` holds it; `None` at padding, which is not to be read.
-    fn unless_padding(
-        &self,
-        rows: &Rows<'a>,
-        batch: usize,
-        head: usize,
-        key: usize,
-    ) -> Option<&'a [f32]> {
-        let documents = self.plan.call.options.documents.as_deref();
-        let padding = documents.is_some_and(|d| Documents::is_padding(d.key_ids(batch)[key]));
-        (!padding).then(|| rows.row(batch, self.key_head(head), key))
+    /// The norms of the keys, where skipping wants them.
+    fn key_norms(&self) -> Option<Cow<'a, KeyNorms>> {
+        if self.call.skipping == Skipping::Off {
+            return None;
+        }
+        if let Some(norms) = self.call.key_norms.as_deref() {
+            return Some(Cow::Borrowed(norms));
+        }
+        let norms = KeyNorms::gather(self.batch, self.key_heads(), |batch, head| {
+            let mut largest = Vec::with_capacity(self.keys().div_ceil(TILE));
+            let mut row = vec![0.0; self.dim];
+            for key in 0..self.keys() {
+                if self.call.is_padding_key(batch, key) {
+                    row.fill(0.0);
+                } else {
+                    self.k.load(batch, head, key, &mut row);
+                }
+                raise(&mut largest, key, std::iter::once(row.as_slice()));
+            }
+            largest
+        });
+        Some(Cow::Owned(norms))
     }
 
-    /// Whether a query is padding: its row is not to be read and sees nothing.
-    fn is_padding(&self, batch: usize, row: usize) -> bool {
-        let documents = self.plan.call.options.documents.as_deref();
-        documents.is_some_and(|d| Documents::is_padding(d.query_ids(batch)[row]))
-    }
-
-    /// Columns of one head's padded log-weights.
-    fn padded_lags(&self) -> usize {
-        self.plan.lags.count() + 2 * PAD
-    }
-
-    /// Where the log-weights of a row's tile begin in its head's padded log-weights.
-    fn tile_column(&self, row: usize, first_key: usize) -> usize {
-        let column = self
-            .plan
-            .call
-            .positions
-            .column_of_first_key(row, &self.plan.lags);
-        (column + (first_key + PAD) as i64) as usize
-    }
-
-    /// The keys that at least one of the rows sees.
-    fn visible_keys(&self, rows: std::ops::Range<usize>) -> std::ops::Range<usize> {
-        let positions = &self.plan.call.positions;
-        positions.visible_keys(rows.start).start..positions.visible_keys(rows.end - 1).end
-    }
-
-    fn queries(&self) -> usize {
-        self.plan.call.positions.queries
-    }
-
-    fn keys(&self) -> usize {
-        self.plan.call.positions.keys
-    }
-}
-
-fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(values, Shape::from(shape)))
-}
-
-impl FusedKernel for Flex {
-    fn forward(operands: &Operands<Self>, plan: &Plan) -> Posterior<Self> {
-        let operands = make_readable(operands);
-        let inputs = Inputs::new(&operands, plan);
-        let (out, ln_evidence) = forward::forward(&inputs);
-        let [b, h, i, d] = [inputs.batch, inputs.heads, inputs.queries(), inputs.dim];
-        Posterior {
-            out: tensor(out, [b, h, i, d]),
-            ln_evidence: tensor(ln_evidence, [b, h, i]),
+    fn bounds<'b>(&'b self, norms: Option<&'b KeyNorms>) -> Bounds<'b> {
+        Bounds {
+            call: self.call,
+            lags: self.lags,
+            ranges: self.ranges,
+            norms,
+            dim: self.dim,
         }
     }
 
-    fn backward(
-        operands: &Operands<Self>,
-        posterior: &Posterior<Self>,
-        out_gradient: FlexTensor,
-        plan: &Plan,
-    ) -> Operands<Self> {
-        let operands = make_readable(operands);
-        let inputs = Inputs::new(&operands, plan);
-        let out_gradient = readable(&out_gradient);
-        let of = backward::backward(
-            &inputs,
-            Rows::new(&posterior.out),
-            posterior.ln_evidence.storage::<f32>(),
-            Rows::new(&out_gradient),
-        );
-        let shape = |tensor: &FlexTensor| tensor.shape();
-        let gradient =
-            |values: Vec<f32>, shape| FlexTensor::from_data(TensorData::new(values, shape));
-        Operands {
-            q: gradient(of.q, shape(&operands.q)),
-            k: gradient(of.k, shape(&operands.k)),
-            v: gradient(of.v, shape(&operands.v)),
-            ln_weights: gradient(of.ln_weights, shape(&operands.ln_weights)),
-            temperature: gradient(of.temperature, shape(&operands.temperature)),
+    /// What is known of some rows before any key is.
+    fn row_bounds(&self, batch: usize, head: usize, rows: Range<usize>) -> RowBounds {
+        let mut content = 0.0f64;
+        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
+        let mut q = vec![0.0; self.dim];
+        for row in rows.clone() {
+            if self.call.is_padding_query(batch, row) {
+                continue;
+            }
+            let (of_content, of_prior) = self.factors(batch, head, row);
+            self.q.load(batch, head, row, &mut q);
+            let reach = f64::from(of_content.abs()) * f64::from(crate::skipping::norm(&q));
+            // A NaN must not vanish in the comparison.
+            if !(reach <= content) {
+                content = reach;
+            }
+            least = least.min(f64::from(of_prior));
+            most = most.max(f64::from(of_prior));
         }
+        RowBounds {
+            batch,
+            head,
+            rows,
+            content,
+            prior_factors: if least <= most { (least, most) } else { (0.0, 0.0) },
+        }
+    }
+
+    /// Whether a row sees no key, by position or because it is padding.
+    fn sees_nothing(&self, batch: usize, row: usize) -> bool {
+        self.call.positions.visible_keys(row).is_empty() || self.call.is_padding_query(batch, row)
     }
 }
 
-fn make_readable(operands: &Operands<Flex>) -> Operands<Flex> {
-    Operands {
-        q: readable(&operands.q),
-        k: readable(&operands.k),
-        v: readable(&operands.v),
-        ln_weights: operands.ln_weights.to_contiguous(),
-        temperature: operands.temperature.to_contiguous(),
+/// Log-weights by distance, the last lag first, so that consecutive rows of a panel are consecutive
+/// columns; zeros on either side, so that every lag between a panel and a tile can be read, hidden
+/// ones too.
+struct ByDistance {
+    values: Vec<f32>,
+    columns: usize,
+}
+
+/// A panel and a tile reach at most this far beyond the lags that the panel's rows see.
+const PAD: usize = 2 * TILE;
+
+impl ByDistance {
+    fn new(inputs: &Inputs<'_>) -> Self {
+        let lags = inputs.lags.count();
+        let columns = lags + 2 * PAD;
+        let mut values = vec![0.0; inputs.heads * columns];
+        for (padded, row) in values
+            .chunks_exact_mut(columns)
+            .zip(inputs.ln_weights.chunks_exact(lags))
+        {
+            for (to, weight) in padded[PAD..][..lags].iter_mut().rev().zip(row) {
+                *to = *weight;
+            }
+        }
+        Self { values, columns }
+    }
+
+    fn head(&self, head: usize) -> &[f32] {
+        &self.values[head * self.columns..][..self.columns]
+    }
+
+    /// The column of the lag between a row and a key.
+    fn column(inputs: &Inputs<'_>, row: usize, key: usize) -> usize {
+        let column = inputs.call.positions.column_by_distance(key, inputs.lags);
+        (column + (row + PAD) as i64) as usize
     }
 }

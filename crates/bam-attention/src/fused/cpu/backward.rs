@@ -4,360 +4,499 @@
 //!
 //! ```text
 //! dlogit_ij = p_ij (g_i·v_j − δ_i)        dv_j = Σ_i p_ij g_i        dk_j = Σ_i dlogit_ij q̂_i
-//! dq̂_i     = Σ_j dlogit_ij k_j           d ln w(d) = Σ over the diagonal j − i = d of τ_i dlogit_ij
+//! dq̂_i     = Σ_j dlogit_ij k_j           d ln w(d) = Σ over the diagonal j − i = d of factor_i dlogit_ij
 //! dτ_i      = Σ_j dlogit_ij (q_i·k_j/√D + ln w(j − i))
 //! ```
 //!
-//! One task per batch row and head, in a fixed order inside; partial sums are added in a fixed
-//! order after. So gradients are bitwise the same for any number of threads.
+//! A task owns some rows of one key head's query heads, in a fixed order inside; what tasks add up
+//! together is added in a fixed order after. So gradients are the same bits for any number of threads.
 
-use super::tile::{
-    GROUP, KEYS, KeyTile, QueryBlock, accumulate_product, by_row, exp, padded_dim, rows_in_sight,
-    tiles,
+use super::super::bound::{Bounds, TILE};
+use super::exponential::exp;
+use super::panel::{BLOCK, QueryPanels, Sight, read_row, write_row};
+use super::product::{
+    Panels, VECTORS, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel,
 };
-use super::{Inputs, PAD, Rows};
+use super::tile::KeyTile;
+use super::{ByDistance, Inputs, PAD, Rows};
 use crate::TemperatureScope;
-use pulp::{Arch, Simd, WithSimd};
+use crate::skipping::HeadSkips;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows whose posterior over a tile is held at once.
-const ROWS: usize = 64;
+/// Tasks that a call should have at least, so that many cores find work. A constant: gradients would
+/// depend on the number of threads if this did.
+const TASKS: usize = 16;
 
 /// Gradients, laid out as the operands are.
-pub(super) struct Gradients {
+pub(in super::super) struct Gradients {
     pub q: Vec<f32>,
     pub k: Vec<f32>,
     pub v: Vec<f32>,
     pub ln_weights: Vec<f32>,
+    /// `[batch, heads, rows]`; empty where the call has no temperature.
     pub temperature: Vec<f32>,
 }
 
-pub(super) fn backward(
+pub(in super::super) fn backward(
     inputs: &Inputs<'_>,
     out: Rows<'_>,
     ln_evidence: &[f32],
     out_gradient: Rows<'_>,
 ) -> Gradients {
     let (batch, heads, dim) = (inputs.batch, inputs.heads, inputs.dim);
-    let (queries, keys, lags) = (inputs.queries(), inputs.keys(), inputs.plan.lags.count());
-    let tasks = batch * heads;
-    let zeros = |size: usize| vec![0.0; tasks * size];
-    let (mut dq, mut dk, mut dv) = (zeros(queries * dim), zeros(keys * dim), zeros(keys * dim));
-    let (mut d_ln_weights, mut d_temperature) = (zeros(lags), zeros(queries));
-    let arch = Arch::new();
-    dq.par_chunks_mut(queries * dim)
-        .zip(dk.par_chunks_mut(keys * dim))
-        .zip(dv.par_chunks_mut(keys * dim))
-        .zip(d_ln_weights.par_chunks_mut(lags))
-        .zip(d_temperature.par_chunks_mut(queries))
-        .enumerate()
-        .for_each(|(index, ((((dq, dk), dv), d_ln_weights), d_temperature))| {
-            arch.dispatch(HeadTask {
-                inputs,
-                batch: index / heads,
-                head: index % heads,
-                out,
-                ln_evidence: &ln_evidence[index * queries..][..queries],
-                out_gradient,
-                dq,
-                dk,
-                dv,
-                d_ln_weights,
-                d_temperature,
-            });
-        });
-    let group = inputs.plan.call.group;
-    let key_heads = heads / group;
-    let [temperature_batch, temperature_heads, temperature_rows] =
-        [(0, batch), (1, heads), (2, queries)].map(|(axis, size)| {
-            if inputs.temperature_strides[axis] == 0 {
-                1
-            } else {
-                size
-            }
-        });
+    let (queries, group) = (inputs.queries(), inputs.call.group);
+    let norms = inputs.key_norms();
+    let bounds = inputs.bounds(norms.as_deref());
+    let by_distance = ByDistance::new(inputs);
+    let given = Given {
+        inputs,
+        bounds: &bounds,
+        by_distance: &by_distance,
+        out,
+        ln_evidence,
+        out_gradient,
+    };
+    let arch = inputs.call.instructions.arch();
+    let arch = arch.expect("`attend` checked that the processor has the instructions");
+
+    let segments = segments(inputs, TASKS.div_ceil(batch * inputs.key_heads()));
+    let mut dq = vec![0.0; batch * heads * queries * dim];
+    let mut d_temperature = vec![0.0; batch * heads * queries];
+    let of_tasks: Vec<Sums> = {
+        let dq = cut(&mut dq, queries * dim, dim, group, &segments);
+        let d_temperature = cut(&mut d_temperature, queries, 1, group, &segments);
+        dq.into_par_iter()
+            .zip(d_temperature)
+            .enumerate()
+            .map(|(index, (dq, d_temperature))| {
+                let (head, segment) = (index / segments.len(), index % segments.len());
+                arch.dispatch(Task {
+                    given: &given,
+                    batch: head / inputs.key_heads(),
+                    key_head: head % inputs.key_heads(),
+                    rows: segments[segment].clone(),
+                    dq,
+                    d_temperature,
+                })
+            })
+            .collect()
+    };
+    log_skips(inputs, &of_tasks);
+    let ln_weights = add_ln_weights(inputs, &of_tasks, segments.len());
+    let (k, v) = add_keys(inputs, of_tasks, segments.len());
+    if inputs.temperature.is_none() {
+        d_temperature.clear();
+    }
     Gradients {
         q: dq,
-        k: sum_axis(dk, batch * key_heads, group, keys * dim),
-        v: sum_axis(dv, batch * key_heads, group, keys * dim),
-        ln_weights: sum_axis(d_ln_weights, 1, batch, heads * lags),
-        temperature: {
-            let by_batch = sum_axis(
-                d_temperature,
-                1,
-                batch / temperature_batch,
-                batch * heads * queries / (batch / temperature_batch),
-            );
-            let by_head = sum_axis(
-                by_batch,
-                temperature_batch,
-                heads / temperature_heads,
-                temperature_heads * queries,
-            );
-            sum_axis(
-                by_head,
-                temperature_batch * temperature_heads,
-                queries / temperature_rows,
-                temperature_rows,
-            )
-        },
+        k,
+        v,
+        ln_weights,
+        temperature: d_temperature,
     }
 }
 
-/// Sums the middle axis of `[outer, count, inner]`, in order.
-fn sum_axis(values: Vec<f32>, outer: usize, count: usize, inner: usize) -> Vec<f32> {
-    if count == 1 {
-        return values;
+/// The rows in at most `count` parts that hold about as many visible keys each, cut between blocks.
+fn segments(inputs: &Inputs<'_>, count: usize) -> Vec<Range<usize>> {
+    let queries = inputs.queries();
+    let positions = &inputs.call.positions;
+    let blocks = (0..queries)
+        .step_by(BLOCK)
+        .map(|first| first..(first + BLOCK).min(queries));
+    let work = |rows: &Range<usize>| positions.keys_in_sight(rows.clone()).len() + 1;
+    let total: usize = blocks.clone().map(|rows| work(&rows)).sum();
+    let mut segments = vec![0..0; count];
+    let mut done = 0;
+    for rows in blocks {
+        let segment: &mut Range<usize> = &mut segments[done * count / total];
+        done += work(&rows);
+        *segment = match segment.start == segment.end {
+            true => rows,
+            false => segment.start..rows.end,
+        };
     }
-    let mut sums = vec![0.0; outer * inner];
-    for (sums, values) in sums
-        .chunks_exact_mut(inner)
-        .zip(values.chunks_exact(count * inner))
-    {
-        for part in values.chunks_exact(inner) {
-            sums.iter_mut()
-                .zip(part)
-                .for_each(|(sum, value)| *sum += value);
+    segments.retain(|segment| segment.start < segment.end);
+    segments
+}
+
+/// `[heads, rows, width]` as tasks want it: per key head and segment, the rows of its query heads.
+fn cut<'a>(
+    values: &'a mut [f32],
+    of_head: usize,
+    width: usize,
+    group: usize,
+    segments: &[Range<usize>],
+) -> Vec<Vec<&'a mut [f32]>> {
+    let mut heads: Vec<&mut [f32]> = values.chunks_mut(of_head).collect();
+    let mut tasks = Vec::new();
+    for group in heads.chunks_mut(group) {
+        for segment in segments {
+            let take = |rest: &mut &'a mut [f32]| {
+                let (own, after) = std::mem::take(rest).split_at_mut(segment.len() * width);
+                *rest = after;
+                own
+            };
+            tasks.push(group.iter_mut().map(take).collect());
+        }
+    }
+    tasks
+}
+
+/// What all tasks read.
+struct Given<'a> {
+    inputs: &'a Inputs<'a>,
+    bounds: &'a Bounds<'a>,
+    by_distance: &'a ByDistance,
+    out: Rows<'a>,
+    ln_evidence: &'a [f32],
+    out_gradient: Rows<'a>,
+}
+
+/// Some rows of the query heads of one key head, with the slices of the gradients that are its own.
+struct Task<'a> {
+    given: &'a Given<'a>,
+    batch: usize,
+    key_head: usize,
+    rows: Range<usize>,
+    dq: Vec<&'a mut [f32]>,
+    d_temperature: Vec<&'a mut [f32]>,
+}
+
+/// What tasks add up together.
+struct Sums {
+    /// The keys that the rows see, in whole tiles.
+    keys: Range<usize>,
+    /// `[keys, padded dim]`.
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+    /// By distance, one row per query head.
+    d_ln_weights: Vec<Vec<f32>>,
+    skips: Vec<HeadSkips>,
+}
+
+impl WithSimd for Task<'_> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Sums {
+        if S::REGISTER_COUNT >= 32 {
+            self.run::<S, 8>(simd)
+        } else {
+            self.run::<S, 4>(simd)
+        }
+    }
+}
+
+impl Task<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const GROUP: usize>(mut self, simd: S) -> Sums {
+        let given = self.given;
+        let (inputs, padded) = (given.inputs, given.inputs.padded_dim());
+        let seen = inputs.call.positions.keys_in_sight(self.rows.clone());
+        let keys = seen.start / TILE * TILE..seen.end.max(seen.start).next_multiple_of(TILE);
+        let mut sums = Sums {
+            dk: vec![0.0; keys.len() * padded],
+            dv: vec![0.0; keys.len() * padded],
+            d_ln_weights: vec![vec![0.0; given.by_distance.columns]; inputs.call.group],
+            skips: vec![HeadSkips::default(); inputs.call.group],
+            keys,
+        };
+        let mut tile = KeyTile::new(inputs);
+        for index in 0..inputs.call.group {
+            let head = self.key_head * inputs.call.group + index;
+            for first in self.rows.clone().step_by(BLOCK) {
+                let rows = first..(first + BLOCK).min(self.rows.end);
+                let row_bounds = inputs.row_bounds(self.batch, head, rows.clone());
+                let schedule = given.bounds.schedule(&row_bounds, 0, 1);
+                let mut block = RowBlock::new::<S>(given, (self.batch, head), rows);
+                let least = block.least_evidence();
+                let mut visited = 0;
+                for &first_key in &schedule.tiles {
+                    if schedule.may_stop(visited, least, || least) {
+                        break;
+                    }
+                    visited += 1;
+                    tile.load(inputs, self.batch, self.key_head, first_key);
+                    block.add::<S, GROUP>(simd, inputs, &tile, &mut sums, index);
+                }
+                sums.skips[index].add(&HeadSkips {
+                    visible_tiles: schedule.tiles.len() as u64,
+                    skipped_tiles: (schedule.tiles.len() - visited) as u64,
+                    dropped_mass: (schedule.ln_mass_of_rest(visited) - least).exp(),
+                });
+                self.finish_rows(&block, index);
+            }
+        }
+        sums
+    }
+
+    /// From the gradient of `q̂ = τ/√D·q` to those of `q` and `τ`.
+    fn finish_rows(&mut self, block: &RowBlock<'_>, index: usize) {
+        let inputs = self.given.inputs;
+        let (dim, padded, queries) = (inputs.dim, inputs.padded_dim(), &block.queries);
+        let both = inputs.call.temperature_scope == Some(TemperatureScope::LikelihoodAndPrior);
+        let mut q = vec![0.0; dim];
+        for (r, row) in queries.rows.clone().enumerate() {
+            if inputs.call.is_padding_query(self.batch, row) {
+                continue;
+            }
+            let dq_scaled = || read_row(&block.dq, queries.width, padded, r);
+            let own = row - self.rows.start;
+            for (dq, scaled) in self.dq[index][own * dim..][..dim]
+                .iter_mut()
+                .zip(dq_scaled())
+            {
+                *dq = queries.content_factors[r] * scaled;
+            }
+            inputs.q.load(self.batch, queries.head, row, &mut q);
+            let content: f32 = dq_scaled().zip(&q).map(|(dq, q)| dq * q).sum();
+            let prior = if both { block.prior_sum[r] } else { 0.0 };
+            self.d_temperature[index][own] = content * inputs.content_scale() + prior;
+        }
+    }
+}
+
+/// A block of rows going back.
+struct RowBlock<'a> {
+    queries: QueryPanels<'a>,
+    /// Rows as they lie in panels put one after the other, `[rows, padded dim]`.
+    q_rows: Vec<f32>,
+    out_gradient_rows: Vec<f32>,
+    /// `[panels, padded dim, rows of a panel]`, as the two below.
+    out_gradient: Vec<f32>,
+    /// Gradient of the scaled queries.
+    dq: Vec<f32>,
+    /// `δ`, and `ln evidence`, per row.
+    delta: Vec<f32>,
+    ln_evidence: Vec<f32>,
+    /// `Σ_j dlogit_ij ln w(j − i)`.
+    prior_sum: Vec<f32>,
+    /// Over one tile, `[panels, TILE, rows of a panel]`: the posterior, and the gradient of its logits.
+    posterior: Vec<f32>,
+    d_logits: Vec<f32>,
+}
+
+impl<'a> RowBlock<'a> {
+    fn new<S: Simd>(given: &Given<'a>, at: (usize, usize), rows: Range<usize>) -> Self {
+        let inputs = given.inputs;
+        let padded = inputs.padded_dim();
+        let queries = QueryPanels::new::<S>(inputs, given.by_distance, at, rows.clone());
+        let count = queries.content_factors.len();
+        let mut block = Self {
+            q_rows: vec![0.0; count * padded],
+            out_gradient_rows: vec![0.0; count * padded],
+            out_gradient: vec![0.0; count * padded],
+            dq: vec![0.0; count * padded],
+            delta: vec![0.0; count],
+            // Rows past the end see nothing: exp(logit − ∞) = 0.
+            ln_evidence: vec![f32::INFINITY; count],
+            prior_sum: vec![0.0; count],
+            posterior: vec![0.0; count * TILE],
+            d_logits: vec![0.0; count * TILE],
+            queries,
+        };
+        let (batch, head) = at;
+        let mut out = vec![0.0; inputs.dim];
+        for (r, row) in rows.enumerate() {
+            if inputs.call.is_padding_query(batch, row) {
+                continue;
+            }
+            let queries = &block.queries;
+            let scaled_q = read_row(&queries.scaled_q, queries.width, padded, r);
+            for (to, q) in block.q_rows[r * padded..][..padded].iter_mut().zip(scaled_q) {
+                *to = q;
+            }
+            let gradient = &mut block.out_gradient_rows[r * padded..][..inputs.dim];
+            given.out_gradient.load(batch, head, row, gradient);
+            given.out.load(batch, head, row, &mut out);
+            block.delta[r] = gradient.iter().zip(&out).map(|(g, o)| g * o).sum();
+            write_row(&mut block.out_gradient, queries.width, padded, r, gradient);
+            let index = (batch * inputs.heads + head) * inputs.queries() + row;
+            block.ln_evidence[r] = given.ln_evidence[index];
+        }
+        block
+    }
+
+    fn least_evidence(&self) -> f64 {
+        let evidence = self.ln_evidence.iter().map(|x| f64::from(*x));
+        evidence.fold(f64::INFINITY, f64::min)
+    }
+
+    /// Adds a tile's part to all sums.
+    #[inline(always)]
+    fn add<S: Simd, const GROUP: usize>(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        tile: &KeyTile,
+        sums: &mut Sums,
+        index: usize,
+    ) {
+        let padded = inputs.padded_dim();
+        let mut in_sight: Option<Range<usize>> = None;
+        for panel in 0..self.queries.count() {
+            let Some(sight) = self.queries.sight(inputs, panel, tile.first) else {
+                continue;
+            };
+            in_sight = Some(in_sight.map_or(panel, |panels| panels.start)..panel + 1);
+            self.posterior::<S, GROUP>(simd, inputs, panel, tile, &sight);
+            let width = self.queries.width;
+            let d_logits = &self.d_logits[panel * TILE * width..][..TILE * width];
+            let d_logits = &lines::<S>(d_logits)[sight.keys.clone()];
+            let keys = &tile.k[sight.keys.start * padded..sight.keys.end * padded];
+            let dq = &mut self.dq[panel * padded * width..][..padded * width];
+            columns_by_panel::<S, GROUP>(simd, (keys, padded), d_logits, lines_mut::<S>(dq));
+            let of_head = &mut sums.d_ln_weights[index];
+            self.add_diagonals::<S>(simd, inputs, panel, tile.first, &sight, of_head);
+        }
+        let Some(panels) = in_sight else {
+            return;
+        };
+        let keys = (tile.first - sums.keys.start) * padded..;
+        let (dv, dk) = (&mut sums.dv[keys.clone()], &mut sums.dk[keys]);
+        let size = TILE * padded;
+        for (values, right, sums) in [
+            (&self.posterior, &self.out_gradient_rows, &mut dv[..size]),
+            (&self.d_logits, &self.q_rows, &mut dk[..size]),
+        ] {
+            let left = Panels {
+                values,
+                lines: TILE,
+            };
+            let right = (right.as_slice(), padded);
+            panels_by_rows::<S, GROUP>(simd, left, panels.clone(), right, sums);
+        }
+    }
+
+    /// `p = exp(logit − ln evidence)` and `dlogit = p·(g·v − δ)` of a panel, zeros out of sight.
+    #[inline(always)]
+    fn posterior<S: Simd, const GROUP: usize>(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        panel: usize,
+        tile: &KeyTile,
+        sight: &Sight,
+    ) {
+        let (width, padded) = (self.queries.width, inputs.padded_dim());
+        let posterior = &mut self.posterior[panel * TILE * width..][..TILE * width];
+        self.queries
+            .logits::<S, GROUP>(simd, inputs, panel, tile, sight, posterior);
+        posterior[..sight.keys.start * width].fill(0.0);
+        posterior[sight.keys.end * width..].fill(0.0);
+        let posterior = lines_mut::<S>(posterior);
+        let ln_evidence = lines::<S>(&self.ln_evidence[panel * width..])[0];
+        for line in &mut posterior[sight.keys.clone()] {
+            for c in 0..VECTORS {
+                line[c] = exp(simd, simd.sub_f32s(line[c], ln_evidence[c]));
+            }
+        }
+        let d_logits = &mut self.d_logits[panel * TILE * width..][..TILE * width];
+        let first = sight.keys.start / GROUP * GROUP;
+        let end = sight.keys.end.next_multiple_of(GROUP);
+        d_logits[..first * width].fill(0.0);
+        d_logits[end * width..].fill(0.0);
+        let d_logits = &mut lines_mut::<S>(d_logits)[first..end];
+        let posterior = &posterior[first..end];
+        let delta = lines::<S>(&self.delta[panel * width..])[0];
+        let gradient = &self.out_gradient[panel * padded * width..];
+        rows_by_panel::<S, GROUP>(
+            simd,
+            (&tile.v[first * padded..end * padded], padded),
+            inputs.dim,
+            lines::<S>(gradient),
+            #[inline(always)]
+            |key, products| {
+                for c in 0..VECTORS {
+                    let beyond = simd.sub_f32s(products[c], delta[c]);
+                    d_logits[key][c] = simd.mul_f32s(posterior[key][c], beyond);
+                }
+            },
+        );
+    }
+
+    /// Sums along diagonals, for the prior, and along rows, for its temperature.
+    #[inline(always)]
+    fn add_diagonals<S: Simd>(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        panel: usize,
+        first_key: usize,
+        sight: &Sight,
+        of_head: &mut [f32],
+    ) {
+        let width = self.queries.width;
+        let (ln_weights, column) = self.queries.ln_weights_at(inputs, panel, first_key);
+        let factors = lines::<S>(&self.queries.prior_factors[panel * width..])[0];
+        let d_logits = lines::<S>(&self.d_logits[panel * TILE * width..]);
+        let prior_sum = &mut lines_mut::<S>(&mut self.prior_sum[panel * width..])[0];
+        // The windows of neighbouring keys overlap but for one column. A vector apart, none reads what
+        // two others have just written, which processors are slow at.
+        for start in 0..S::F32_LANES {
+            for key in (sight.keys.start + start..sight.keys.end).step_by(S::F32_LANES) {
+                let weights = lines::<S>(&ln_weights[column - key..][..width])[0];
+                let diagonals = &mut lines_mut::<S>(&mut of_head[column - key..][..width])[0];
+                let line = &d_logits[key];
+                for c in 0..VECTORS {
+                    diagonals[c] = simd.mul_add_e_f32s(factors[c], line[c], diagonals[c]);
+                    prior_sum[c] = simd.mul_add_e_f32s(line[c], weights[c], prior_sum[c]);
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of keys and values, `[batch, key heads, keys, dim]`: segments added in order.
+fn add_keys(inputs: &Inputs<'_>, of_tasks: Vec<Sums>, segments: usize) -> (Vec<f32>, Vec<f32>) {
+    let (dim, padded) = (inputs.dim, inputs.padded_dim());
+    let of_head = inputs.keys() * dim;
+    let heads = inputs.batch * inputs.key_heads();
+    let (mut dk, mut dv) = (vec![0.0; heads * of_head], vec![0.0; heads * of_head]);
+    dk.par_chunks_mut(of_head)
+        .zip(dv.par_chunks_mut(of_head))
+        .zip(of_tasks.par_chunks(segments))
+        .for_each(|((dk, dv), of_head)| {
+            for sums in of_head {
+                for (to, from) in [(&mut *dk, &sums.dk), (&mut *dv, &sums.dv)] {
+                    let to = to[sums.keys.start.min(inputs.keys()) * dim..].chunks_exact_mut(dim);
+                    for (to, from) in to.zip(from.chunks_exact(padded)) {
+                        to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                    }
+                }
+            }
+        });
+    (dk, dv)
+}
+
+/// The gradient of the log-weights, `[heads, lags]`: batch rows and segments added in order.
+fn add_ln_weights(inputs: &Inputs<'_>, of_tasks: &[Sums], segments: usize) -> Vec<f32> {
+    let (lags, group) = (inputs.lags.count(), inputs.call.group);
+    let mut sums = vec![0.0; inputs.heads * lags];
+    for (index, task) in of_tasks.iter().enumerate() {
+        let key_head = index / segments % inputs.key_heads();
+        for (head, by_distance) in task.d_ln_weights.iter().enumerate() {
+            let sums = &mut sums[(key_head * group + head) * lags..][..lags];
+            for (sum, part) in sums.iter_mut().rev().zip(&by_distance[PAD..]) {
+                *sum += part;
+            }
         }
     }
     sums
 }
 
-/// One head of one batch row, with the slices of the gradients that are its own.
-struct HeadTask<'a> {
-    inputs: &'a Inputs<'a>,
-    batch: usize,
-    head: usize,
-    out: Rows<'a>,
-    ln_evidence: &'a [f32],
-    out_gradient: Rows<'a>,
-    dq: &'a mut [f32],
-    dk: &'a mut [f32],
-    dv: &'a mut [f32],
-    d_ln_weights: &'a mut [f32],
-    d_temperature: &'a mut [f32],
-}
-
-/// Sums over all rows of a head, padded as the tiles are.
-struct Sums {
-    dk: Vec<f32>,
-    dv: Vec<f32>,
-    d_ln_weights: Vec<f32>,
-}
-
-/// A block of rows going back: its queries, the gradient of its output, and its sums over keys.
-struct RowBlock {
-    queries: QueryBlock,
-    out_gradient: Vec<f32>,
-    /// `δ`, and `ln evidence`, per row.
-    delta: Vec<f32>,
-    ln_evidence: Vec<f32>,
-    /// Gradient of the scaled queries.
-    dq: Vec<f32>,
-    /// `Σ_j dlogit_ij ln w(j − i)`.
-    prior_sum: Vec<f32>,
-}
-
-/// The posterior of a block over a tile and the gradient of its logits, `[ROWS, KEYS]` each.
-struct Panels {
-    posterior: Vec<f32>,
-    d_logits: Vec<f32>,
-}
-
-impl WithSimd for HeadTask<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        let inputs = self.inputs;
-        let (dim, padded) = (inputs.dim, padded_dim(inputs.dim));
-        let padded_keys = inputs.keys().next_multiple_of(KEYS);
-        let mut sums = Sums {
-            dk: vec![0.0; padded_keys * padded],
-            dv: vec![0.0; padded_keys * padded],
-            d_ln_weights: vec![0.0; inputs.padded_lags()],
-        };
-        let (mut keys, mut values) = (KeyTile::new(dim), KeyTile::new(dim));
-        let mut panels = Panels {
-            posterior: vec![0.0; ROWS * KEYS],
-            d_logits: vec![0.0; ROWS * KEYS],
-        };
-        for first in (0..inputs.queries()).step_by(ROWS) {
-            let rows = first..(first + ROWS).min(inputs.queries());
-            let mut block = self.row_block(rows.clone());
-            for first_key in tiles(inputs, self.batch, rows.clone()) {
-                let in_sight = rows_in_sight(inputs, rows.clone(), first_key);
-                if in_sight.is_empty() {
-                    continue;
-                }
-                keys.load(first_key, inputs.keys(), |key| {
-                    inputs.unless_padding(&inputs.k, self.batch, self.head, key)
-                });
-                values.load(first_key, inputs.keys(), |key| {
-                    inputs.unless_padding(&inputs.v, self.batch, self.head, key)
-                });
-                block.posterior(simd, inputs, in_sight.clone(), &keys, &values, &mut panels);
-                block.add_row_sums(simd, inputs, in_sight.clone(), &keys, &panels, &mut sums);
-                block.add_key_sums(simd, in_sight, padded, first_key, &panels, &mut sums);
-            }
-            self.finish_rows(&block);
-        }
-        for (sums, out) in [(&sums.dk, &mut self.dk), (&sums.dv, &mut self.dv)] {
-            for (out, sum) in out.chunks_exact_mut(dim).zip(sums.chunks_exact(padded)) {
-                out.copy_from_slice(&sum[..dim]);
-            }
-        }
-        let lags = self.d_ln_weights.len();
-        self.d_ln_weights
-            .copy_from_slice(&sums.d_ln_weights[PAD..PAD + lags]);
-    }
-}
-
-impl HeadTask<'_> {
-    fn row_block(&self, rows: Range<usize>) -> RowBlock {
-        let inputs = self.inputs;
-        let padded = padded_dim(inputs.dim);
-        let padded_rows = rows.len().next_multiple_of(GROUP);
-        let mut block = RowBlock {
-            out_gradient: vec![0.0; padded_rows * padded],
-            delta: vec![0.0; padded_rows],
-            // Rows past the end see nothing: exp(logit − ∞) = 0.
-            ln_evidence: vec![f32::INFINITY; padded_rows],
-            dq: vec![0.0; padded_rows * padded],
-            prior_sum: vec![0.0; padded_rows],
-            queries: QueryBlock::new(inputs, self.batch, self.head, rows.clone()),
-        };
-        for (r, row) in rows.enumerate() {
-            if inputs.is_padding(self.batch, row) {
-                continue;
-            }
-            let gradient = self.out_gradient.row(self.batch, self.head, row);
-            let out = self.out.row(self.batch, self.head, row);
-            block.out_gradient[r * padded..][..inputs.dim].copy_from_slice(gradient);
-            block.delta[r] = gradient.iter().zip(out).map(|(g, o)| g * o).sum();
-            block.ln_evidence[r] = self.ln_evidence[row];
-        }
-        block
-    }
-
-    /// From the gradient of `q̂ = τ/√D·q` to those of `q` and `τ`.
-    fn finish_rows(&mut self, block: &RowBlock) {
-        let inputs = self.inputs;
-        let (dim, padded) = (inputs.dim, padded_dim(inputs.dim));
-        for (r, row) in block.queries.rows.clone().enumerate() {
-            if inputs.is_padding(self.batch, row) {
-                continue;
-            }
-            let dq_scaled = &block.dq[r * padded..][..dim];
-            let factor = block.queries.content_factors[r];
-            for (dq, scaled) in self.dq[row * dim..][..dim].iter_mut().zip(dq_scaled) {
-                *dq = factor * scaled;
-            }
-            let q = inputs.q.row(self.batch, self.head, row);
-            let content: f32 = dq_scaled.iter().zip(q).map(|(dq, q)| dq * q).sum();
-            let prior = match inputs.temperature_scope {
-                TemperatureScope::Likelihood => 0.0,
-                TemperatureScope::LikelihoodAndPrior => block.prior_sum[r],
-            };
-            self.d_temperature[row] = content * inputs.content_scale() + prior;
-        }
-    }
-}
-
-impl RowBlock {
-    /// `p = exp(logit − ln evidence)` and `dlogit = p·(g·v − δ)` of the rows in sight.
-    #[inline(always)]
-    fn posterior<S: Simd>(
-        &self,
-        simd: S,
-        inputs: &Inputs<'_>,
-        in_sight: Range<usize>,
-        keys: &KeyTile,
-        values: &KeyTile,
-        panels: &mut Panels,
-    ) {
-        let padded = padded_dim(inputs.dim);
-        for r0 in in_sight.step_by(GROUP) {
-            let posterior = &mut panels.posterior[r0 * KEYS..][..GROUP * KEYS];
-            let d_logits = &mut panels.d_logits[r0 * KEYS..][..GROUP * KEYS];
-            self.queries.logits(simd, inputs, r0, keys, posterior);
-            d_logits.fill(0.0);
-            let gradient = by_row(&self.out_gradient[r0 * padded..][..GROUP * padded], padded);
-            accumulate_product(simd, gradient, &values.by_dim, KEYS, d_logits);
-            for r in 0..GROUP {
-                let ln_evidence = simd.splat_f32s(self.ln_evidence[r0 + r]);
-                let delta = simd.splat_f32s(self.delta[r0 + r]);
-                let (posterior, _) = S::as_mut_simd_f32s(&mut posterior[r * KEYS..][..KEYS]);
-                let (d_logits, _) = S::as_mut_simd_f32s(&mut d_logits[r * KEYS..][..KEYS]);
-                for (p, d) in posterior.iter_mut().zip(d_logits) {
-                    *p = exp(simd, simd.sub_f32s(*p, ln_evidence));
-                    *d = simd.mul_f32s(*p, simd.sub_f32s(*d, delta));
-                }
-            }
-        }
-    }
-
-    /// Sums along rows: `dq̂`, and along diagonals: `d ln w`.
-    #[inline(always)]
-    fn add_row_sums<S: Simd>(
-        &mut self,
-        simd: S,
-        inputs: &Inputs<'_>,
-        in_sight: Range<usize>,
-        keys: &KeyTile,
-        panels: &Panels,
-        sums: &mut Sums,
-    ) {
-        let padded = padded_dim(inputs.dim);
-        let ln_weights =
-            &inputs.ln_weights[self.queries.head * inputs.padded_lags()..][..inputs.padded_lags()];
-        for r0 in in_sight.step_by(GROUP) {
-            let d_logits = &panels.d_logits[r0 * KEYS..][..GROUP * KEYS];
-            let dq = &mut self.dq[r0 * padded..][..GROUP * padded];
-            accumulate_product(simd, by_row(d_logits, KEYS), &keys.by_key, padded, dq);
-            for r in (r0..r0 + GROUP).take_while(|r| *r < self.queries.rows.len()) {
-                let column = inputs.tile_column(self.queries.rows.start + r, keys.first_key);
-                let factor = simd.splat_f32s(self.queries.prior_factors[r]);
-                let (line, _) = S::as_simd_f32s(&d_logits[(r - r0) * KEYS..][..KEYS]);
-                let (weights, _) = S::as_simd_f32s(&ln_weights[column..column + KEYS]);
-                let (diagonals, _) =
-                    S::as_mut_simd_f32s(&mut sums.d_ln_weights[column..column + KEYS]);
-                let mut prior_sum = simd.splat_f32s(0.0);
-                for ((d, weight), diagonal) in line.iter().zip(weights).zip(diagonals) {
-                    *diagonal = simd.mul_add_e_f32s(factor, *d, *diagonal);
-                    prior_sum = simd.mul_add_e_f32s(*d, *weight, prior_sum);
-                }
-                self.prior_sum[r] += simd.reduce_sum_f32s(prior_sum);
-            }
-        }
-    }
-
-    /// Sums along columns: `dv` and `dk`.
-    #[inline(always)]
-    fn add_key_sums<S: Simd>(
-        &self,
-        simd: S,
-        in_sight: Range<usize>,
-        padded: usize,
-        first_key: usize,
-        panels: &Panels,
-        sums: &mut Sums,
-    ) {
-        let rows = in_sight.start * padded..in_sight.end * padded;
-        for (panel, right, sums) in [
-            (&panels.posterior, &self.out_gradient, &mut sums.dv),
-            (&panels.d_logits, &self.queries.scaled_q, &mut sums.dk),
-        ] {
-            let panel = &panel[in_sight.start * KEYS..in_sight.end * KEYS];
-            for c0 in (0..KEYS).step_by(GROUP) {
-                let by_key = |t: usize| {
-                    let values = &panel[t * KEYS + c0..][..GROUP];
-                    [values[0], values[1], values[2], values[3]]
-                };
-                let sums = &mut sums[(first_key + c0) * padded..][..GROUP * padded];
-                accumulate_product(simd, by_key, &right[rows.clone()], padded, sums);
-            }
+fn log_skips(inputs: &Inputs<'_>, of_tasks: &[Sums]) {
+    let Some(log) = &inputs.call.skip_log else {
+        return;
+    };
+    let group = inputs.call.group;
+    let segments = of_tasks.len() / (inputs.batch * inputs.key_heads());
+    for (index, task) in of_tasks.iter().enumerate() {
+        let key_head = index / segments % inputs.key_heads();
+        for (head, skips) in task.skips.iter().enumerate() {
+            log.add(key_head * group + head, skips);
         }
     }
 }

@@ -1,149 +1,323 @@
 //! Forward: per row a running maximum, a running evidence and a running expectation of the values.
 
-use super::Inputs;
-use super::tile::{
-    GROUP, KEYS, KeyTile, QueryBlock, accumulate_product, by_row, exp, padded_dim, rows_in_sight,
-    tiles,
-};
-use pulp::{Arch, Simd, WithSimd};
+use super::super::bound::{Bounds, Schedule, TILE};
+use super::decode::{FEW, FewRows};
+use super::exponential::exp;
+use super::panel::{BLOCK, QueryPanels, read_row, splat};
+use super::product::{Line, VECTORS, columns_by_panel, lines_mut, panel_rows};
+use super::split::{Parts, splits};
+use super::tile::KeyTile;
+use super::{ByDistance, Inputs};
+use crate::skipping::HeadSkips;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// `(out [b, h, i, d], ln evidence [b, h, i])`.
-pub(super) fn forward(inputs: &Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
+pub(in super::super) fn forward(inputs: &Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
     let (queries, dim) = (inputs.queries(), inputs.dim);
-    let block = rows_per_block(dim);
-    let mut out = vec![f32::NAN; inputs.batch * inputs.heads * queries * dim];
-    let mut ln_evidence = vec![f32::NAN; inputs.batch * inputs.heads * queries];
-    let arch = Arch::new();
-    out.par_chunks_mut(queries * dim)
-        .zip(ln_evidence.par_chunks_mut(queries))
+    let few = queries <= FEW;
+    let block = if few { FEW } else { BLOCK };
+    let heads = inputs.batch * inputs.heads;
+    let splits = splits(heads * queries.div_ceil(block), inputs.keys());
+    let norms = inputs.key_norms();
+    let bounds = inputs.bounds(norms.as_deref());
+    let by_distance = (!few).then(|| ByDistance::new(inputs));
+    let arch = inputs.call.instructions.arch();
+    let arch = arch.expect("`attend` checked that the processor has the instructions");
+
+    let mut parts = Parts::new(splits, heads * queries, dim);
+    let visits: Vec<Visit> = parts
+        .out
+        .par_chunks_mut(queries * dim)
+        .zip(parts.ln_evidence.par_chunks_mut(queries))
         .enumerate()
         .flat_map(|(index, (out, ln_evidence))| {
             out.par_chunks_mut(block * dim)
                 .zip(ln_evidence.par_chunks_mut(block))
                 .enumerate()
-                .map(move |(number, rows)| (index, number, rows))
+                .map(move |(number, rows)| (index, number * block, rows))
         })
-        .for_each(|(index, number, (out, ln_evidence))| {
-            let first = number * block;
-            arch.dispatch(Block {
+        .map(|(index, first, (out, ln_evidence))| {
+            let (split, head) = (index / heads, index % heads);
+            let mut task = Task {
                 inputs,
-                batch: index / inputs.heads,
-                head: index % inputs.heads,
-                rows: first..(first + block).min(queries),
+                bounds: &bounds,
+                batch: head / inputs.heads,
+                head: head % inputs.heads,
+                rows: first..first + ln_evidence.len(),
+                split,
+                splits,
                 out,
                 ln_evidence,
-            });
-        });
-    (out, ln_evidence)
+            };
+            match &by_distance {
+                None => arch.dispatch(FewRows(&mut task)),
+                Some(by_distance) => arch.dispatch(ManyRows {
+                    task: &mut task,
+                    by_distance,
+                }),
+            }
+        })
+        .collect();
+    let merged = parts.merge(splits, dim);
+    log_skips(inputs, &visits, &merged.ln_evidence);
+    (merged.out, merged.ln_evidence)
 }
 
-/// As many rows as keep their queries and outputs in the second-level cache beside a tile, so that
-/// a tile is loaded for many rows.
-fn rows_per_block(dim: usize) -> usize {
-    (8192 / padded_dim(dim)).clamp(32, 256)
+/// One part of the keys for one block of rows, with the slices of the results that are its own.
+pub(super) struct Task<'a> {
+    pub inputs: &'a Inputs<'a>,
+    pub bounds: &'a Bounds<'a>,
+    pub batch: usize,
+    pub head: usize,
+    pub rows: Range<usize>,
+    split: usize,
+    splits: usize,
+    pub out: &'a mut [f32],
+    pub ln_evidence: &'a mut [f32],
 }
 
-struct Block<'a> {
-    inputs: &'a Inputs<'a>,
+/// Which tiles a task visited.
+pub(super) struct Visit {
     batch: usize,
     head: usize,
     rows: Range<usize>,
-    out: &'a mut [f32],
-    ln_evidence: &'a mut [f32],
+    visible: usize,
+    visited: usize,
+    /// `ln` of what the others can hold.
+    ln_mass_of_rest: f64,
 }
 
-impl WithSimd for Block<'_> {
-    type Output = ();
+impl Task<'_> {
+    pub fn schedule(&self) -> Schedule {
+        let block = self
+            .inputs
+            .row_bounds(self.batch, self.head, self.rows.clone());
+        self.bounds.schedule(&block, self.split, self.splits)
+    }
 
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self {
-            inputs,
-            batch,
-            head,
-            rows,
-            ..
-        } = self;
-        let (dim, padded) = (inputs.dim, padded_dim(inputs.dim));
-        let queries = QueryBlock::new(inputs, batch, head, rows.clone());
-        let padded_rows = rows.len().next_multiple_of(GROUP);
-        let mut running = Running {
-            largest: vec![f32::NEG_INFINITY; padded_rows],
-            evidence: vec![0.0; padded_rows],
-            weighted_values: vec![0.0; padded_rows * padded],
-        };
-        let (mut keys, mut values) = (KeyTile::new(dim), KeyTile::new(dim));
-        let mut weights = [0.0; GROUP * KEYS];
-        for first_key in tiles(inputs, batch, rows.clone()) {
-            keys.load(first_key, inputs.keys(), |key| {
-                inputs.unless_padding(&inputs.k, batch, head, key)
-            });
-            values.load(first_key, inputs.keys(), |key| {
-                inputs.unless_padding(&inputs.v, batch, head, key)
-            });
-            for r0 in rows_in_sight(inputs, rows.clone(), first_key).step_by(GROUP) {
-                queries.logits(simd, inputs, r0, &keys, &mut weights);
-                for (r, line) in weights.chunks_exact_mut(KEYS).enumerate() {
-                    running.weigh(simd, r0 + r, line, padded);
-                }
-                let sums = &mut running.weighted_values[r0 * padded..][..GROUP * padded];
-                accumulate_product(simd, by_row(&weights, KEYS), &values.by_key, padded, sums);
-            }
+    /// The rows, counted from the block's first, that have to find their keys before the rest of the
+    /// tiles can be left out.
+    pub fn searching(&self) -> Vec<usize> {
+        let inputs = self.inputs;
+        let sees = |r: &usize| !inputs.sees_nothing(self.batch, self.rows.start + r);
+        (0..self.rows.len()).filter(sees).collect()
+    }
+
+    pub fn visit(&self, schedule: &Schedule, visited: usize) -> Visit {
+        Visit {
+            batch: self.batch,
+            head: self.head,
+            rows: self.rows.clone(),
+            visible: schedule.tiles.len(),
+            visited,
+            ln_mass_of_rest: schedule.ln_mass_of_rest(visited),
         }
-        for (r, out) in self.out.chunks_exact_mut(dim).enumerate() {
-            let evidence = running.evidence[r];
-            let sums = &running.weighted_values[r * padded..][..dim];
-            if evidence > 0.0 {
-                self.ln_evidence[r] = running.largest[r] + evidence.ln();
-                out.iter_mut()
-                    .zip(sums)
-                    .for_each(|(out, sum)| *out = sum / evidence);
-            } else {
-                self.ln_evidence[r] = f32::INFINITY;
-                out.fill(0.0);
-            }
+    }
+
+    /// Writes the results of row `r` of the block: sums relative to the largest logit, divided.
+    pub fn finish_row(
+        &mut self,
+        r: usize,
+        (largest, evidence): (f32, f32),
+        weighted_values: impl Iterator<Item = f32>,
+    ) {
+        let dim = self.inputs.dim;
+        let out = &mut self.out[r * dim..][..dim];
+        if evidence > 0.0 {
+            self.ln_evidence[r] = largest + evidence.ln();
+            out.iter_mut()
+                .zip(weighted_values)
+                .for_each(|(out, sum)| *out = sum / evidence);
+        } else {
+            self.ln_evidence[r] = f32::INFINITY;
+            out.fill(0.0);
         }
     }
 }
 
-/// The online softmax of a block: sums relative to the largest logit so far.
+/// Lower bounds over the `searching` rows of the largest logit and of the logarithm of the evidence:
+/// whether the tiles from `t` on can be left out.
+pub(super) fn may_stop(
+    schedule: &Schedule,
+    t: usize,
+    searching: &[usize],
+    largest: &[f32],
+    evidence: impl Fn(usize) -> f32,
+) -> bool {
+    let least = |of: &dyn Fn(usize) -> f32| {
+        let values = searching.iter().map(|r| f64::from(of(*r)));
+        values.fold(f64::INFINITY, f64::min)
+    };
+    let least_evidence = || least(&|r| largest[r] + evidence(r).ln());
+    schedule.may_stop(t, least(&|r| largest[r]), least_evidence)
+}
+
+/// A block of rows in panels.
+struct ManyRows<'t, 'a> {
+    task: &'t mut Task<'a>,
+    by_distance: &'t ByDistance,
+}
+
+impl WithSimd for ManyRows<'_, '_> {
+    type Output = Visit;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Visit {
+        if S::REGISTER_COUNT >= 32 {
+            self.run::<S, 8>(simd)
+        } else {
+            self.run::<S, 4>(simd)
+        }
+    }
+}
+
+impl ManyRows<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd, const GROUP: usize>(self, simd: S) -> Visit {
+        let Self { task, by_distance } = self;
+        let inputs = task.inputs;
+        let at = (task.batch, task.head);
+        let queries = QueryPanels::new::<S>(inputs, by_distance, at, task.rows.clone());
+        let schedule = task.schedule();
+        let searching = task.searching();
+        let mut running = Running::new::<S>(queries.count(), inputs.padded_dim());
+        let mut tile = KeyTile::new(inputs);
+        let mut scores = vec![0.0; TILE * queries.width];
+        let mut visited = 0;
+        for &first_key in &schedule.tiles {
+            let evidence = |r: usize| running.evidence[r];
+            if may_stop(&schedule, visited, &searching, &running.largest, evidence) {
+                break;
+            }
+            visited += 1;
+            tile.load(inputs, task.batch, task.head / inputs.call.group, first_key);
+            for panel in 0..queries.count() {
+                let Some(sight) = queries.sight(inputs, panel, first_key) else {
+                    continue;
+                };
+                queries.logits::<S, GROUP>(simd, inputs, panel, &tile, &sight, &mut scores);
+                running.add::<S, GROUP>(simd, panel, &tile, sight.keys, &mut scores);
+            }
+        }
+        for r in 0..task.rows.len() {
+            let of_row = (running.largest[r], running.evidence[r]);
+            let sums = read_row(
+                &running.weighted_values,
+                queries.width,
+                inputs.padded_dim(),
+                r,
+            );
+            task.finish_row(r, of_row, sums);
+        }
+        task.visit(&schedule, visited)
+    }
+}
+
+/// The online softmax of a block in panels: sums relative to the largest logit so far.
 struct Running {
     largest: Vec<f32>,
     evidence: Vec<f32>,
+    /// `[panels, padded dim, rows of a panel]`.
     weighted_values: Vec<f32>,
+    padded: usize,
 }
 
 impl Running {
-    /// Turns a row's logits over one tile into weights `exp(logit − largest)` and adds them to its
-    /// evidence; what was summed before shrinks where the tile holds a new largest logit.
+    fn new<S: Simd>(panels: usize, padded: usize) -> Self {
+        let rows = panels * panel_rows::<S>();
+        Self {
+            largest: vec![f32::NEG_INFINITY; rows],
+            evidence: vec![0.0; rows],
+            weighted_values: vec![0.0; rows * padded],
+            padded,
+        }
+    }
+
+    /// Turns the logits of some keys of a tile into weights `exp(logit − largest)` and adds them.
     #[inline(always)]
-    fn weigh<S: Simd>(&mut self, simd: S, r: usize, line: &mut [f32], padded: usize) {
-        let (line, _) = S::as_mut_simd_f32s(line);
-        let mut tile_largest = simd.splat_f32s(f32::NEG_INFINITY);
-        for logit in line.iter() {
-            tile_largest = simd.max_f32s(tile_largest, *logit);
-        }
-        let tile_largest = simd.reduce_max_f32s(tile_largest);
-        if tile_largest > self.largest[r] {
-            let shrink = (self.largest[r] - tile_largest).exp();
-            self.evidence[r] *= shrink;
-            for sum in &mut self.weighted_values[r * padded..][..padded] {
-                *sum *= shrink;
+    fn add<S: Simd, const GROUP: usize>(
+        &mut self,
+        simd: S,
+        panel: usize,
+        tile: &KeyTile,
+        keys: Range<usize>,
+        scores: &mut [f32],
+    ) {
+        let (width, padded) = (panel_rows::<S>(), self.padded);
+        let of_panel = panel * width..(panel + 1) * width;
+        let largest = &mut lines_mut::<S>(&mut self.largest[of_panel.clone()])[0];
+        let evidence = &mut lines_mut::<S>(&mut self.evidence[of_panel])[0];
+        let sums = &mut self.weighted_values[panel * padded * width..][..padded * width];
+        let sums = lines_mut::<S>(sums);
+        let scores = &mut lines_mut::<S>(scores)[keys.clone()];
+
+        let before = *largest;
+        for line in scores.iter() {
+            for c in 0..VECTORS {
+                largest[c] = simd.max_f32s(largest[c], line[c]);
             }
-            self.largest[r] = tile_largest;
         }
-        if self.largest[r] == f32::NEG_INFINITY {
-            line.fill(simd.splat_f32s(0.0));
-            return;
+        // Where nothing was seen yet, −∞ − −∞ is to be −∞.
+        let mut shift = *largest;
+        let mut grew = simd.splat_f32s(0.0);
+        for c in 0..VECTORS {
+            let nothing = simd.equal_f32s(largest[c], simd.splat_f32s(f32::NEG_INFINITY));
+            shift[c] = simd.select_f32s(nothing, simd.splat_f32s(0.0), largest[c]);
+            let larger = simd.less_than_f32s(before[c], largest[c]);
+            grew = simd.select_f32s(larger, simd.splat_f32s(1.0), grew);
         }
-        let largest = simd.splat_f32s(self.largest[r]);
-        let mut evidence = simd.splat_f32s(0.0);
-        for logit in line.iter_mut() {
-            *logit = exp(simd, simd.sub_f32s(*logit, largest));
-            evidence = simd.add_f32s(evidence, *logit);
+        if simd.reduce_max_f32s(grew) > 0.0 {
+            let mut shrink = splat(simd, 1.0);
+            for c in 0..VECTORS {
+                shrink[c] = exp(simd, simd.sub_f32s(before[c], shift[c]));
+                evidence[c] = simd.mul_f32s(evidence[c], shrink[c]);
+            }
+            for sum in sums.iter_mut() {
+                for c in 0..VECTORS {
+                    sum[c] = simd.mul_f32s(sum[c], shrink[c]);
+                }
+            }
         }
-        self.evidence[r] += simd.reduce_sum_f32s(evidence);
+        let mut total: Line<S> = splat(simd, 0.0);
+        for line in scores.iter_mut() {
+            for c in 0..VECTORS {
+                line[c] = exp(simd, simd.sub_f32s(line[c], shift[c]));
+                total[c] = simd.add_f32s(total[c], line[c]);
+            }
+        }
+        for c in 0..VECTORS {
+            evidence[c] = simd.add_f32s(evidence[c], total[c]);
+        }
+        let values = &tile.v[keys.start * padded..keys.end * padded];
+        columns_by_panel::<S, GROUP>(simd, (values, padded), scores, sums);
+    }
+}
+
+/// Adds up what was skipped, where the caller asked.
+fn log_skips(inputs: &Inputs<'_>, visits: &[Visit], ln_evidence: &[f32]) {
+    let Some(log) = &inputs.call.skip_log else {
+        return;
+    };
+    let queries = inputs.queries();
+    let mut dropped = vec![0.0f64; ln_evidence.len()];
+    for visit in visits {
+        let first = (visit.batch * inputs.heads + visit.head) * queries;
+        let rows = first + visit.rows.start..first + visit.rows.end;
+        let mut largest = 0.0f64;
+        for (dropped, ln_evidence) in dropped[rows.clone()].iter_mut().zip(&ln_evidence[rows]) {
+            // A row that sees nothing has the evidence +∞ and drops nothing.
+            *dropped += (visit.ln_mass_of_rest - f64::from(*ln_evidence)).exp();
+            largest = largest.max(*dropped);
+        }
+        log.add(
+            visit.head,
+            &HeadSkips {
+                visible_tiles: visit.visible as u64,
+                skipped_tiles: (visit.visible - visit.visited) as u64,
+                dropped_mass: largest,
+            },
+        );
     }
 }

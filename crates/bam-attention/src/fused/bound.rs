@@ -1,0 +1,263 @@
+//! Certified skipping: in which order a block of rows visits the tiles of keys, and when the rest of
+//! them can't matter any more.
+//!
+//! For a row `i` of a block and any key `j` of a tile `J`, by the Cauchy-Schwarz inequality,
+//!
+//! ```text
+//! logit_ij ≤ U_J = max_i |τ_i|/√D·‖q_i‖ · max_J ‖k_j‖ + max_{i, lags of J} (factor_i · ln w(lag))
+//! ```
+//!
+//! and what the tiles that were not visited can hold of the row's posterior is at most
+//! `Σ_J |J|·exp(U_J) / evidence_i`, the evidence being what was summed so far. Tiles are visited in
+//! the order of their prior, largest first, whatever the mode: the evidence is complete early, and
+//! the modes differ in where they stop only. The proof is in `docs/kernel.md`.
+
+use crate::call::Call;
+use crate::position::Positions;
+use crate::skipping::KeyNorms;
+use crate::{Documents, Lags, Skipping};
+use std::ops::Range;
+
+/// Keys of a tile.
+pub(crate) const TILE: usize = 64;
+
+/// Lags whose log-weights share a range.
+const LAGS: usize = 64;
+
+/// Below this distance from a row's largest logit a weight is exactly 0: the exponential ends at −87,
+/// and the rest is more than the rounding of a difference.
+const EXACT_ZERO: f64 = -88.0;
+
+/// What the mass of skipped keys is raised by, to cover the rounding of the evidence.
+const ROUNDING: f64 = 1.001;
+
+/// The smallest and largest log-weight of every head in every block of lags.
+#[derive(Debug)]
+pub(crate) struct PriorRanges {
+    blocks: usize,
+    lags: usize,
+    ranges: Vec<(f32, f32)>,
+}
+
+impl PriorRanges {
+    /// `ln_weights` is `[heads, lags]`.
+    pub fn new(ln_weights: &[f32], lags: usize) -> Self {
+        let range = |block: &[f32]| {
+            let start = (f32::INFINITY, f32::NEG_INFINITY);
+            block.iter().fold(start, |(low, high), w| {
+                // A NaN makes the range NaN, which no comparison below takes for small.
+                let poisoned = |x: f32| if w.is_nan() { *w } else { x };
+                (poisoned(low.min(*w)), poisoned(high.max(*w)))
+            })
+        };
+        let ranges = ln_weights
+            .chunks_exact(lags)
+            .flat_map(|head| head.chunks(LAGS).map(range))
+            .collect();
+        Self {
+            blocks: lags.div_ceil(LAGS),
+            lags,
+            ranges,
+        }
+    }
+
+    /// Smallest and largest over the columns `first..=last`, or over more.
+    fn over(&self, head: usize, first: i64, last: i64) -> (f64, f64) {
+        let block = |column: i64| column.clamp(0, self.lags as i64 - 1) as usize / LAGS;
+        let ranges = &self.ranges[head * self.blocks..][..self.blocks];
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for (block_low, block_high) in &ranges[block(first)..=block(last.max(first))] {
+            if block_low.is_nan() {
+                return (f64::NAN, f64::NAN);
+            }
+            low = low.min(f64::from(*block_low));
+            high = high.max(f64::from(*block_high));
+        }
+        (low, high)
+    }
+}
+
+/// What is known of a block of rows before any key is.
+#[derive(Clone, Debug)]
+pub(crate) struct RowBounds {
+    pub batch: usize,
+    pub head: usize,
+    pub rows: Range<usize>,
+    /// `max_i |factor of q·k| · ‖q_i‖`.
+    pub content: f64,
+    /// Smallest and largest factor of the log-weights.
+    pub prior_factors: (f64, f64),
+}
+
+/// The tiles of a block of rows in the order in which they are visited.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    /// The first key of every tile.
+    pub tiles: Vec<usize>,
+    rule: Rule,
+}
+
+/// When the rest of the tiles can be left out. Entry `t` is about the tiles `t..`.
+#[derive(Debug)]
+enum Rule {
+    Never,
+    /// The largest logit that the rest can hold, and the number of its keys.
+    Exact { largest: Vec<f64>, keys: Vec<f64> },
+    /// `ln Σ |J|·exp(U_J)` of the rest.
+    Certified { ln_mass: Vec<f64>, ln_epsilon: f64 },
+}
+
+/// What all blocks of a call share.
+pub(crate) struct Bounds<'a> {
+    pub call: &'a Call,
+    pub lags: &'a Lags,
+    pub ranges: &'a PriorRanges,
+    pub norms: Option<&'a KeyNorms>,
+    pub dim: usize,
+}
+
+impl Bounds<'_> {
+    /// The tiles of split number `split` of `splits`, which take turns at the tiles.
+    pub fn schedule(&self, block: &RowBounds, split: usize, splits: usize) -> Schedule {
+        let mut tiles: Vec<(usize, f64)> = tiles_in_sight(self.call, block)
+            .map(|first| (first, self.prior_bound(block, first)))
+            .collect();
+        // Nearest first where the prior doesn't tell; the sort keeps that order.
+        tiles.reverse();
+        if !tiles.is_sorted_by(|a, b| a.1 >= b.1) {
+            tiles.sort_by(|a, b| b.1.total_cmp(&a.1));
+        }
+        let tiles: Vec<(usize, f64)> = tiles.into_iter().skip(split).step_by(splits).collect();
+        let rule = match (self.call.skipping, self.norms) {
+            (Skipping::Off, _) | (_, None) => Rule::Never,
+            (Skipping::Exact, Some(norms)) => {
+                let mut largest = self.bounds(block, &tiles, norms);
+                for t in (1..largest.len()).rev() {
+                    largest[t - 1] = larger(largest[t - 1], largest[t]);
+                }
+                let keys = (0..tiles.len()).rev().map(|t| ((t + 1) * TILE) as f64);
+                Rule::Exact {
+                    largest,
+                    keys: keys.collect(),
+                }
+            }
+            (Skipping::Certified { epsilon }, Some(norms)) => Rule::Certified {
+                ln_mass: ln_sums(self.bounds(block, &tiles, norms)),
+                ln_epsilon: (epsilon / (ROUNDING * splits as f64)).ln(),
+            },
+        };
+        Schedule {
+            tiles: tiles.into_iter().map(|(first, _)| first).collect(),
+            rule,
+        }
+    }
+
+    fn tile_keys(&self, first: usize) -> Range<usize> {
+        first..(first + TILE).min(self.call.positions.keys)
+    }
+
+    /// `max (factor_i · ln w(lag))` over the rows and the tile.
+    fn prior_bound(&self, block: &RowBounds, first_key: usize) -> f64 {
+        let positions: &Positions = &self.call.positions;
+        let (first, last) = positions.lags_between(&block.rows, &self.tile_keys(first_key));
+        let column = |lag: i64| lag - self.lags.first();
+        let (low, high) = self.ranges.over(block.head, column(first), column(last));
+        let (least, most) = block.prior_factors;
+        [least * low, least * high, most * low, most * high]
+            .into_iter()
+            .fold(f64::NEG_INFINITY, larger)
+    }
+
+    /// `U_J` of every tile, rounding included.
+    fn bounds(&self, block: &RowBounds, tiles: &[(usize, f64)], norms: &KeyNorms) -> Vec<f64> {
+        let norms = norms.of_head(block.batch, block.head / self.call.group);
+        // A sum of D products is off by less than (D + 2) units of rounding of its norms' product.
+        let content = block.content * (1.0 + (self.dim + 2) as f64 * f64::from(f32::EPSILON));
+        tiles
+            .iter()
+            .map(|(first, prior)| {
+                let content = content * f64::from(norms[first / TILE]);
+                let rounding = (content + prior.abs()) * 4.0 * f64::from(f32::EPSILON);
+                content + prior + rounding
+            })
+            .collect()
+    }
+}
+
+impl Schedule {
+    /// Whether the tiles from `t` on can be left out, given lower bounds over the block's rows of the
+    /// largest logit so far and of the logarithm of the evidence so far.
+    pub fn may_stop(
+        &self,
+        t: usize,
+        least_largest: f64,
+        least_evidence: impl FnOnce() -> f64,
+    ) -> bool {
+        match &self.rule {
+            Rule::Never => false,
+            Rule::Exact { largest, .. } => largest[t] - least_largest < EXACT_ZERO,
+            Rule::Certified {
+                ln_mass,
+                ln_epsilon,
+            } => {
+                // The evidence of n keys is at most n times its largest term.
+                let at_best = least_largest + ((t * TILE) as f64).ln();
+                ln_mass[t] - at_best <= *ln_epsilon && ln_mass[t] - least_evidence() <= *ln_epsilon
+            }
+        }
+    }
+
+    /// `ln` of the mass that the tiles from `t` on can hold, before it is divided by the evidence.
+    pub fn ln_mass_of_rest(&self, t: usize) -> f64 {
+        if t >= self.tiles.len() {
+            return f64::NEG_INFINITY;
+        }
+        match &self.rule {
+            Rule::Never => f64::NEG_INFINITY,
+            Rule::Exact { largest, keys } => largest[t] + keys[t].ln() + ROUNDING.ln(),
+            Rule::Certified { ln_mass, .. } => ln_mass[t] + ROUNDING.ln(),
+        }
+    }
+}
+
+/// The larger of the two; NaN if one is.
+fn larger(a: f64, b: f64) -> f64 {
+    match a.is_nan() || b.is_nan() {
+        true => f64::NAN,
+        false => a.max(b),
+    }
+}
+
+/// `ln Σ_{u ≥ t} TILE·exp(bound_u)` for every `t`.
+fn ln_sums(bounds: Vec<f64>) -> Vec<f64> {
+    let largest = bounds.iter().copied().fold(f64::NEG_INFINITY, larger);
+    let mut sum = 0.0;
+    let mut ln_sums = bounds;
+    for entry in ln_sums.iter_mut().rev() {
+        // A term that underflows is still counted, by the smallest number there is.
+        sum += TILE as f64 * ((*entry - largest).exp() + f64::MIN_POSITIVE);
+        *entry = largest + sum.ln();
+    }
+    ln_sums
+}
+
+/// The first keys of the tiles that the rows have to visit, ascending: visible by position, and
+/// holding a document that one of the rows is in.
+fn tiles_in_sight<'a>(call: &'a Call, block: &RowBounds) -> impl Iterator<Item = usize> + 'a {
+    let keys = call.positions.keys_in_sight(block.rows.clone());
+    let batch = block.batch;
+    let documents = call.documents.as_deref();
+    let (low, high) = documents.map_or((i32::MIN, i32::MAX), |documents| {
+        Documents::range(&documents.query_ids(batch)[block.rows.clone()])
+    });
+    let all = call.positions.keys;
+    (keys.start / TILE * TILE..keys.end)
+        .step_by(TILE)
+        .filter(move |&first| {
+            documents.is_none_or(|documents| {
+                let tile = &documents.key_ids(batch)[first..(first + TILE).min(all)];
+                let (tile_low, tile_high) = Documents::range(tile);
+                tile_low <= high && low <= tile_high
+            })
+        })
+}

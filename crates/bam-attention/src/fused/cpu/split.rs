@@ -1,0 +1,76 @@
+//! Splitting the keys of a block among several tasks, and putting the parts together again.
+//!
+//! How often depends on the sizes of a call only, never on the threads: the same call gives the same
+//! bits anywhere.
+
+use rayon::prelude::*;
+
+/// Tasks that a call should have at least, so that many cores find work.
+const TASKS: usize = 16;
+
+/// Keys that are worth a task of their own.
+const KEYS: usize = 2048;
+
+/// Into how many parts the keys of every block are split.
+pub(super) fn splits(blocks: usize, keys: usize) -> usize {
+    match blocks {
+        TASKS.. => 1,
+        _ => TASKS.div_ceil(blocks).min(keys / KEYS).max(1),
+    }
+}
+
+/// The posterior of a part of the keys: `out` is the expectation over them, `ln_evidence` the
+/// logarithm of their evidence, `+∞` where there is none.
+///
+/// # Shapes
+/// - `out`: `[splits, rows, dim]`
+/// - `ln_evidence`: `[splits, rows]`
+pub(super) struct Parts {
+    pub out: Vec<f32>,
+    pub ln_evidence: Vec<f32>,
+}
+
+impl Parts {
+    pub fn new(splits: usize, rows: usize, dim: usize) -> Self {
+        Self {
+            out: vec![f32::NAN; splits * rows * dim],
+            ln_evidence: vec![f32::NAN; splits * rows],
+        }
+    }
+
+    /// The posterior over all keys: parts weighed by their evidence, in order.
+    pub fn merge(self, splits: usize, dim: usize) -> Self {
+        if splits == 1 {
+            return self;
+        }
+        let rows = self.ln_evidence.len() / splits;
+        let mut merged = Self::new(1, rows, dim);
+        merged
+            .out
+            .par_chunks_mut(dim)
+            .zip(&mut merged.ln_evidence)
+            .enumerate()
+            .for_each(|(row, (out, ln_evidence))| {
+                let parts = || (0..splits).map(|split| split * rows + row);
+                let of = |part: usize| match self.ln_evidence[part] {
+                    f32::INFINITY => f32::NEG_INFINITY,
+                    ln_evidence => ln_evidence,
+                };
+                let largest = parts().map(of).fold(f32::NEG_INFINITY, f32::max);
+                out.fill(0.0);
+                if largest == f32::NEG_INFINITY {
+                    *ln_evidence = f32::INFINITY;
+                    return;
+                }
+                let evidence: f32 = parts().map(|part| (of(part) - largest).exp()).sum();
+                *ln_evidence = largest + evidence.ln();
+                for part in parts() {
+                    let weight = (of(part) - largest).exp() / evidence;
+                    for (out, value) in out.iter_mut().zip(&self.out[part * dim..][..dim]) {
+                        *out += weight * value;
+                    }
+                }
+            });
+        merged
+    }
+}
