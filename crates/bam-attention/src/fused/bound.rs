@@ -18,8 +18,8 @@ use crate::skipping::KeyNorms;
 use crate::{Documents, Lags, Skipping};
 use std::ops::Range;
 
-/// Keys of a tile.
-pub(crate) const TILE: usize = 64;
+/// Keys of a tile: a whole number of groups and of vectors on every processor.
+pub(crate) const TILE: usize = 96;
 
 /// Lags whose log-weights share a range.
 const LAGS: usize = 64;

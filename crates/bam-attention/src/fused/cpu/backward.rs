@@ -15,7 +15,7 @@ use super::super::bound::{Bounds, TILE};
 use super::exponential::exp;
 use super::panel::{BLOCK, QueryPanels, Sight, read_row, write_row};
 use super::product::{
-    Panels, VECTORS, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel,
+    Panels, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel,
 };
 use super::tile::KeyTile;
 use super::{ByDistance, Inputs, PAD, Rows};
@@ -182,16 +182,16 @@ impl WithSimd for Task<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Sums {
         if S::REGISTER_COUNT >= 32 {
-            self.run::<S, 8>(simd)
+            self.run::<S, 8, 3>(simd)
         } else {
-            self.run::<S, 4>(simd)
+            self.run::<S, 6, 2>(simd)
         }
     }
 }
 
 impl Task<'_> {
     #[inline(always)]
-    fn run<S: Simd, const GROUP: usize>(mut self, simd: S) -> Sums {
+    fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(mut self, simd: S) -> Sums {
         let given = self.given;
         let (inputs, padded) = (given.inputs, given.inputs.padded_dim());
         let seen = inputs.call.positions.keys_in_sight(self.rows.clone());
@@ -210,7 +210,7 @@ impl Task<'_> {
                 let rows = first..(first + BLOCK).min(self.rows.end);
                 let row_bounds = inputs.row_bounds(self.batch, head, rows.clone());
                 let schedule = given.bounds.schedule(&row_bounds, 0, 1);
-                let mut block = RowBlock::new::<S>(given, (self.batch, head), rows);
+                let mut block = RowBlock::new::<S, VECTORS>(given, (self.batch, head), rows);
                 let least = block.least_evidence();
                 let mut visited = 0;
                 for &first_key in &schedule.tiles {
@@ -219,7 +219,7 @@ impl Task<'_> {
                     }
                     visited += 1;
                     tile.load(inputs, self.batch, self.key_head, first_key);
-                    block.add::<S, GROUP>(simd, inputs, &tile, &mut sums, index);
+                    block.add::<S, GROUP, VECTORS>(simd, inputs, &tile, &mut sums, index);
                 }
                 sums.skips[index].add(&HeadSkips {
                     visible_tiles: schedule.tiles.len() as u64,
@@ -279,10 +279,10 @@ struct RowBlock<'a> {
 }
 
 impl<'a> RowBlock<'a> {
-    fn new<S: Simd>(given: &Given<'a>, at: (usize, usize), rows: Range<usize>) -> Self {
+    fn new<S: Simd, const VECTORS: usize>(given: &Given<'a>, at: (usize, usize), rows: Range<usize>) -> Self {
         let inputs = given.inputs;
         let padded = inputs.padded_dim();
-        let queries = QueryPanels::new::<S>(inputs, given.by_distance, at, rows.clone());
+        let queries = QueryPanels::new::<S, VECTORS>(inputs, given.by_distance, at, rows.clone());
         let count = queries.content_factors.len();
         let mut block = Self {
             q_rows: vec![0.0; count * padded],
@@ -326,7 +326,7 @@ impl<'a> RowBlock<'a> {
 
     /// Adds a tile's part to all sums.
     #[inline(always)]
-    fn add<S: Simd, const GROUP: usize>(
+    fn add<S: Simd, const GROUP: usize, const VECTORS: usize>(
         &mut self,
         simd: S,
         inputs: &Inputs<'_>,
@@ -341,15 +341,15 @@ impl<'a> RowBlock<'a> {
                 continue;
             };
             in_sight = Some(in_sight.map_or(panel, |panels| panels.start)..panel + 1);
-            self.posterior::<S, GROUP>(simd, inputs, panel, tile, &sight);
+            self.posterior::<S, GROUP, VECTORS>(simd, inputs, panel, tile, &sight);
             let width = self.queries.width;
             let d_logits = &self.d_logits[panel * TILE * width..][..TILE * width];
-            let d_logits = &lines::<S>(d_logits)[sight.keys.clone()];
+            let d_logits = &lines::<S, VECTORS>(d_logits)[sight.keys.clone()];
             let keys = &tile.k[sight.keys.start * padded..sight.keys.end * padded];
             let dq = &mut self.dq[panel * padded * width..][..padded * width];
-            columns_by_panel::<S, GROUP>(simd, (keys, padded), d_logits, lines_mut::<S>(dq));
+            columns_by_panel::<S, GROUP, VECTORS>(simd, (keys, padded), d_logits, lines_mut::<S, VECTORS>(dq));
             let of_head = &mut sums.d_ln_weights[index];
-            self.add_diagonals::<S>(simd, inputs, panel, tile.first, &sight, of_head);
+            self.add_diagonals::<S, VECTORS>(simd, inputs, panel, tile.first, &sight, of_head);
         }
         let Some(panels) = in_sight else {
             return;
@@ -366,13 +366,13 @@ impl<'a> RowBlock<'a> {
                 lines: TILE,
             };
             let right = (right.as_slice(), padded);
-            panels_by_rows::<S, GROUP>(simd, left, panels.clone(), right, sums);
+            panels_by_rows::<S, GROUP, VECTORS>(simd, left, panels.clone(), right, sums);
         }
     }
 
     /// `p = exp(logit − ln evidence)` and `dlogit = p·(g·v − δ)` of a panel, zeros out of sight.
     #[inline(always)]
-    fn posterior<S: Simd, const GROUP: usize>(
+    fn posterior<S: Simd, const GROUP: usize, const VECTORS: usize>(
         &mut self,
         simd: S,
         inputs: &Inputs<'_>,
@@ -383,11 +383,11 @@ impl<'a> RowBlock<'a> {
         let (width, padded) = (self.queries.width, inputs.padded_dim());
         let posterior = &mut self.posterior[panel * TILE * width..][..TILE * width];
         self.queries
-            .logits::<S, GROUP>(simd, inputs, panel, tile, sight, posterior);
+            .logits::<S, GROUP, VECTORS>(simd, inputs, panel, tile, sight, posterior);
         posterior[..sight.keys.start * width].fill(0.0);
         posterior[sight.keys.end * width..].fill(0.0);
-        let posterior = lines_mut::<S>(posterior);
-        let ln_evidence = lines::<S>(&self.ln_evidence[panel * width..])[0];
+        let posterior = lines_mut::<S, VECTORS>(posterior);
+        let ln_evidence = lines::<S, VECTORS>(&self.ln_evidence[panel * width..])[0];
         for line in &mut posterior[sight.keys.clone()] {
             for c in 0..VECTORS {
                 line[c] = exp(simd, simd.sub_f32s(line[c], ln_evidence[c]));
@@ -398,15 +398,15 @@ impl<'a> RowBlock<'a> {
         let end = sight.keys.end.next_multiple_of(GROUP);
         d_logits[..first * width].fill(0.0);
         d_logits[end * width..].fill(0.0);
-        let d_logits = &mut lines_mut::<S>(d_logits)[first..end];
+        let d_logits = &mut lines_mut::<S, VECTORS>(d_logits)[first..end];
         let posterior = &posterior[first..end];
-        let delta = lines::<S>(&self.delta[panel * width..])[0];
+        let delta = lines::<S, VECTORS>(&self.delta[panel * width..])[0];
         let gradient = &self.out_gradient[panel * padded * width..];
-        rows_by_panel::<S, GROUP>(
+        rows_by_panel::<S, GROUP, VECTORS>(
             simd,
             (&tile.v[first * padded..end * padded], padded),
             inputs.dim,
-            lines::<S>(gradient),
+            lines::<S, VECTORS>(gradient),
             #[inline(always)]
             |key, products| {
                 for c in 0..VECTORS {
@@ -419,7 +419,7 @@ impl<'a> RowBlock<'a> {
 
     /// Sums along diagonals, for the prior, and along rows, for its temperature.
     #[inline(always)]
-    fn add_diagonals<S: Simd>(
+    fn add_diagonals<S: Simd, const VECTORS: usize>(
         &mut self,
         simd: S,
         inputs: &Inputs<'_>,
@@ -430,15 +430,15 @@ impl<'a> RowBlock<'a> {
     ) {
         let width = self.queries.width;
         let (ln_weights, column) = self.queries.ln_weights_at(inputs, panel, first_key);
-        let factors = lines::<S>(&self.queries.prior_factors[panel * width..])[0];
-        let d_logits = lines::<S>(&self.d_logits[panel * TILE * width..]);
-        let prior_sum = &mut lines_mut::<S>(&mut self.prior_sum[panel * width..])[0];
+        let factors = lines::<S, VECTORS>(&self.queries.prior_factors[panel * width..])[0];
+        let d_logits = lines::<S, VECTORS>(&self.d_logits[panel * TILE * width..]);
+        let prior_sum = &mut lines_mut::<S, VECTORS>(&mut self.prior_sum[panel * width..])[0];
         // The windows of neighbouring keys overlap but for one column. A vector apart, none reads what
         // two others have just written, which processors are slow at.
         for start in 0..S::F32_LANES {
             for key in (sight.keys.start + start..sight.keys.end).step_by(S::F32_LANES) {
-                let weights = lines::<S>(&ln_weights[column - key..][..width])[0];
-                let diagonals = &mut lines_mut::<S>(&mut of_head[column - key..][..width])[0];
+                let weights = lines::<S, VECTORS>(&ln_weights[column - key..][..width])[0];
+                let diagonals = &mut lines_mut::<S, VECTORS>(&mut of_head[column - key..][..width])[0];
                 let line = &d_logits[key];
                 for c in 0..VECTORS {
                     diagonals[c] = simd.mul_add_e_f32s(factors[c], line[c], diagonals[c]);

@@ -4,7 +4,7 @@ use super::super::bound::{Bounds, Schedule, TILE};
 use super::decode::{FEW, FewRows};
 use super::exponential::exp;
 use super::panel::{BLOCK, QueryPanels, read_row, splat};
-use super::product::{Line, VECTORS, columns_by_panel, lines_mut, panel_rows};
+use super::product::{Line, columns_by_panel, lines_mut, panel_rows};
 use super::split::{Parts, splits};
 use super::tile::KeyTile;
 use super::{ByDistance, Inputs};
@@ -166,23 +166,23 @@ impl WithSimd for ManyRows<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Visit {
         if S::REGISTER_COUNT >= 32 {
-            self.run::<S, 8>(simd)
+            self.run::<S, 8, 3>(simd)
         } else {
-            self.run::<S, 4>(simd)
+            self.run::<S, 6, 2>(simd)
         }
     }
 }
 
 impl ManyRows<'_, '_> {
     #[inline(always)]
-    fn run<S: Simd, const GROUP: usize>(self, simd: S) -> Visit {
+    fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(self, simd: S) -> Visit {
         let Self { task, by_distance } = self;
         let inputs = task.inputs;
         let at = (task.batch, task.head);
-        let queries = QueryPanels::new::<S>(inputs, by_distance, at, task.rows.clone());
+        let queries = QueryPanels::new::<S, VECTORS>(inputs, by_distance, at, task.rows.clone());
         let schedule = task.schedule();
         let searching = task.searching();
-        let mut running = Running::new::<S>(queries.count(), inputs.padded_dim());
+        let mut running = Running::new::<S, VECTORS>(queries.count(), inputs.padded_dim());
         let mut tile = KeyTile::new(inputs);
         let mut scores = vec![0.0; TILE * queries.width];
         let mut visited = 0;
@@ -197,8 +197,8 @@ impl ManyRows<'_, '_> {
                 let Some(sight) = queries.sight(inputs, panel, first_key) else {
                     continue;
                 };
-                queries.logits::<S, GROUP>(simd, inputs, panel, &tile, &sight, &mut scores);
-                running.add::<S, GROUP>(simd, panel, &tile, sight.keys, &mut scores);
+                queries.logits::<S, GROUP, VECTORS>(simd, inputs, panel, &tile, &sight, &mut scores);
+                running.add::<S, GROUP, VECTORS>(simd, panel, &tile, sight.keys, &mut scores);
             }
         }
         for r in 0..task.rows.len() {
@@ -225,8 +225,8 @@ struct Running {
 }
 
 impl Running {
-    fn new<S: Simd>(panels: usize, padded: usize) -> Self {
-        let rows = panels * panel_rows::<S>();
+    fn new<S: Simd, const VECTORS: usize>(panels: usize, padded: usize) -> Self {
+        let rows = panels * panel_rows::<S, VECTORS>();
         Self {
             largest: vec![f32::NEG_INFINITY; rows],
             evidence: vec![0.0; rows],
@@ -237,7 +237,7 @@ impl Running {
 
     /// Turns the logits of some keys of a tile into weights `exp(logit − largest)` and adds them.
     #[inline(always)]
-    fn add<S: Simd, const GROUP: usize>(
+    fn add<S: Simd, const GROUP: usize, const VECTORS: usize>(
         &mut self,
         simd: S,
         panel: usize,
@@ -245,13 +245,13 @@ impl Running {
         keys: Range<usize>,
         scores: &mut [f32],
     ) {
-        let (width, padded) = (panel_rows::<S>(), self.padded);
+        let (width, padded) = (panel_rows::<S, VECTORS>(), self.padded);
         let of_panel = panel * width..(panel + 1) * width;
-        let largest = &mut lines_mut::<S>(&mut self.largest[of_panel.clone()])[0];
-        let evidence = &mut lines_mut::<S>(&mut self.evidence[of_panel])[0];
+        let largest = &mut lines_mut::<S, VECTORS>(&mut self.largest[of_panel.clone()])[0];
+        let evidence = &mut lines_mut::<S, VECTORS>(&mut self.evidence[of_panel])[0];
         let sums = &mut self.weighted_values[panel * padded * width..][..padded * width];
-        let sums = lines_mut::<S>(sums);
-        let scores = &mut lines_mut::<S>(scores)[keys.clone()];
+        let sums = lines_mut::<S, VECTORS>(sums);
+        let scores = &mut lines_mut::<S, VECTORS>(scores)[keys.clone()];
 
         let before = *largest;
         for line in scores.iter() {
@@ -269,7 +269,7 @@ impl Running {
             grew = simd.select_f32s(larger, simd.splat_f32s(1.0), grew);
         }
         if simd.reduce_max_f32s(grew) > 0.0 {
-            let mut shrink = splat(simd, 1.0);
+            let mut shrink: Line<S, VECTORS> = splat(simd, 0.0);
             for c in 0..VECTORS {
                 shrink[c] = exp(simd, simd.sub_f32s(before[c], shift[c]));
                 evidence[c] = simd.mul_f32s(evidence[c], shrink[c]);
@@ -280,7 +280,7 @@ impl Running {
                 }
             }
         }
-        let mut total: Line<S> = splat(simd, 0.0);
+        let mut total: Line<S, VECTORS> = splat(simd, 0.0);
         for line in scores.iter_mut() {
             for c in 0..VECTORS {
                 line[c] = exp(simd, simd.sub_f32s(line[c], shift[c]));
@@ -291,7 +291,7 @@ impl Running {
             evidence[c] = simd.add_f32s(evidence[c], total[c]);
         }
         let values = &tile.v[keys.start * padded..keys.end * padded];
-        columns_by_panel::<S, GROUP>(simd, (values, padded), scores, sums);
+        columns_by_panel::<S, GROUP, VECTORS>(simd, (values, padded), scores, sums);
     }
 }
 

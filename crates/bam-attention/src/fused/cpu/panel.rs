@@ -1,7 +1,7 @@
 //! A block of rows as panels, and the logits of a panel over a tile of keys.
 
 use super::super::bound::TILE;
-use super::product::{Line, VECTORS, lines, lines_mut, panel_rows, rows_by_panel};
+use super::product::{Line, lines, lines_mut, panel_rows, rows_by_panel};
 use super::tile::KeyTile;
 use super::{ByDistance, Inputs};
 use crate::Documents;
@@ -37,13 +37,13 @@ pub(super) struct Sight {
 }
 
 impl<'a> QueryPanels<'a> {
-    pub fn new<S: Simd>(
+    pub fn new<S: Simd, const VECTORS: usize>(
         inputs: &Inputs<'_>,
         by_distance: &'a ByDistance,
         (batch, head): (usize, usize),
         rows: Range<usize>,
     ) -> Self {
-        let width = panel_rows::<S>();
+        let width = panel_rows::<S, VECTORS>();
         let padded = rows.len().next_multiple_of(width);
         let mut content_factors = vec![0.0; padded];
         let mut prior_factors = vec![0.0; padded];
@@ -120,7 +120,7 @@ impl<'a> QueryPanels<'a> {
     /// The logits of a panel over the keys in sight, `−∞` where one is hidden: line `j` of `scores` is
     /// key `j` of the tile. Lines of keys out of sight hold anything.
     #[inline(always)]
-    pub fn logits<S: Simd, const GROUP: usize>(
+    pub fn logits<S: Simd, const GROUP: usize, const VECTORS: usize>(
         &self,
         simd: S,
         inputs: &Inputs<'_>,
@@ -133,17 +133,17 @@ impl<'a> QueryPanels<'a> {
         let first = sight.keys.start / GROUP * GROUP;
         let keys = &tile.k[first * padded..sight.keys.end.next_multiple_of(GROUP) * padded];
         let q = &self.scaled_q[panel * padded * self.width..];
-        let factors = lines::<S>(&self.prior_factors[panel * self.width..])[0];
+        let factors = lines::<S, VECTORS>(&self.prior_factors[panel * self.width..])[0];
         let (ln_weights, column) = self.ln_weights_at(inputs, panel, tile.first + first);
-        let out = &mut lines_mut::<S>(scores)[first..];
-        rows_by_panel::<S, GROUP>(
+        let out = &mut lines_mut::<S, VECTORS>(scores)[first..];
+        rows_by_panel::<S, GROUP, VECTORS>(
             simd,
             (keys, padded),
             inputs.dim,
-            lines::<S>(q),
+            lines::<S, VECTORS>(q),
             #[inline(always)]
             |key, products| {
-                let weights = lines::<S>(&ln_weights[column - key..][..self.width])[0];
+                let weights = lines::<S, VECTORS>(&ln_weights[column - key..][..self.width])[0];
                 for c in 0..VECTORS {
                     out[key][c] = simd.mul_add_e_f32s(factors[c], weights[c], products[c]);
                 }
@@ -207,6 +207,6 @@ pub(super) fn read_row<'a>(
 
 /// A line of one number.
 #[inline(always)]
-pub(super) fn splat<S: Simd>(simd: S, value: f32) -> Line<S> {
+pub(super) fn splat<S: Simd, const VECTORS: usize>(simd: S, value: f32) -> Line<S, VECTORS> {
     [simd.splat_f32s(value); VECTORS]
 }

@@ -1,8 +1,9 @@
 //! The inner loops: small matrix products whose right side is a panel.
 //!
 //! A **panel** is a few rows of queries, side by side in the lanes of vectors: line `t` holds element
-//! `t` of every row. `GROUP` lines of the result and the vectors of one line stay in registers, so
-//! every load of a vector serves `GROUP` multiplications and every broadcast [`VECTORS`].
+//! `t` of every row. `GROUP` lines of the result of `VECTORS` vectors each stay in registers, so every
+//! load of a vector serves `GROUP` multiplications and every broadcast `VECTORS`: 6 and 2 of them fill
+//! 16 registers with a line and a factor, 8 and 3 fill 32.
 //!
 //! All sums are taken first and added once: term by term, a million light keys vanish in the rounding
 //! of one heavy key that came before them.
@@ -10,26 +11,23 @@
 use pulp::Simd;
 use std::ops::Range;
 
-/// Vectors of a panel's line.
-pub(super) const VECTORS: usize = 3;
-
 /// One element of every row of a panel.
-pub(super) type Line<S> = [<S as Simd>::f32s; VECTORS];
+pub(super) type Line<S, const VECTORS: usize> = [<S as Simd>::f32s; VECTORS];
 
 /// Rows of a panel.
-pub(super) const fn panel_rows<S: Simd>() -> usize {
+pub(super) const fn panel_rows<S: Simd, const VECTORS: usize>() -> usize {
     VECTORS * S::F32_LANES
 }
 
 /// Numbers as the lines of a panel.
 #[inline(always)]
-pub(super) fn lines<S: Simd>(panel: &[f32]) -> &[Line<S>] {
+pub(super) fn lines<S: Simd, const VECTORS: usize>(panel: &[f32]) -> &[Line<S, VECTORS>] {
     S::as_simd_f32s(panel).0.as_chunks().0
 }
 
 /// Numbers as the lines of a panel.
 #[inline(always)]
-pub(super) fn lines_mut<S: Simd>(panel: &mut [f32]) -> &mut [Line<S>] {
+pub(super) fn lines_mut<S: Simd, const VECTORS: usize>(panel: &mut [f32]) -> &mut [Line<S, VECTORS>] {
     S::as_mut_simd_f32s(panel).0.as_chunks_mut().0
 }
 
@@ -39,12 +37,12 @@ pub(super) fn lines_mut<S: Simd>(panel: &mut [f32]) -> &mut [Line<S>] {
 /// - `left`: `[rows, stride]`, of which `depth` columns are read; rows a multiple of `GROUP`
 /// - `right`: a panel of at least `depth` lines
 #[inline(always)]
-pub(super) fn rows_by_panel<S: Simd, const GROUP: usize>(
+pub(super) fn rows_by_panel<S: Simd, const GROUP: usize, const VECTORS: usize>(
     simd: S,
     (left, stride): (&[f32], usize),
     depth: usize,
-    right: &[Line<S>],
-    mut sink: impl FnMut(usize, &Line<S>),
+    right: &[Line<S, VECTORS>],
+    mut sink: impl FnMut(usize, &Line<S, VECTORS>),
 ) {
     let right = &right[..depth];
     for (group, rows) in left.chunks_exact(GROUP * stride).enumerate() {
@@ -67,30 +65,51 @@ pub(super) fn rows_by_panel<S: Simd, const GROUP: usize>(
 /// `out[column] += Σ_t left[t][column] · right[t]`.
 ///
 /// # Shapes
-/// - `left`: `[depth, columns]`, columns a multiple of `GROUP`
+/// - `left`: `[depth, columns]`, columns an even number of which less than 8 are left beyond whole groups
 /// - `right`, `out`: panels of `depth` and of `columns` lines
 #[inline(always)]
-pub(super) fn columns_by_panel<S: Simd, const GROUP: usize>(
+pub(super) fn columns_by_panel<S: Simd, const GROUP: usize, const VECTORS: usize>(
+    simd: S,
+    left: (&[f32], usize),
+    right: &[Line<S, VECTORS>],
+    out: &mut [Line<S, VECTORS>],
+) {
+    let whole = out.len() / GROUP * GROUP;
+    let (groups, rest) = out.split_at_mut(whole);
+    for (group, out) in groups.chunks_exact_mut(GROUP).enumerate() {
+        column_group::<S, GROUP, VECTORS>(simd, left, group * GROUP, right, out);
+    }
+    let (four, two) = rest.split_at_mut(rest.len() / 4 * 4);
+    if !four.is_empty() {
+        column_group::<S, 4, VECTORS>(simd, left, whole, right, four);
+    }
+    if !two.is_empty() {
+        column_group::<S, 2, VECTORS>(simd, left, whole + four.len(), right, two);
+    }
+}
+
+/// `GROUP` columns from `first` on.
+#[inline(always)]
+fn column_group<S: Simd, const GROUP: usize, const VECTORS: usize>(
     simd: S,
     (left, columns): (&[f32], usize),
-    right: &[Line<S>],
-    out: &mut [Line<S>],
+    first: usize,
+    right: &[Line<S, VECTORS>],
+    out: &mut [Line<S, VECTORS>],
 ) {
-    for (group, out) in out.chunks_exact_mut(GROUP).enumerate() {
-        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; GROUP];
-        for (row, line) in left.chunks_exact(columns).zip(right) {
-            let factors = &row[group * GROUP..][..GROUP];
-            for (sums, factor) in sums.iter_mut().zip(factors) {
-                let factor = simd.splat_f32s(*factor);
-                for (sum, value) in sums.iter_mut().zip(line) {
-                    *sum = simd.mul_add_e_f32s(factor, *value, *sum);
-                }
+    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; GROUP];
+    for (row, line) in left.chunks_exact(columns).zip(right) {
+        let factors = &row[first..][..GROUP];
+        for (sums, factor) in sums.iter_mut().zip(factors) {
+            let factor = simd.splat_f32s(*factor);
+            for (sum, value) in sums.iter_mut().zip(line) {
+                *sum = simd.mul_add_e_f32s(factor, *value, *sum);
             }
         }
-        for (out, sums) in out.iter_mut().zip(&sums) {
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out = simd.add_f32s(*out, *sum);
-            }
+    }
+    for (out, sums) in out.iter_mut().zip(&sums) {
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = simd.add_f32s(*out, *sum);
         }
     }
 }
@@ -108,7 +127,7 @@ pub(super) struct Panels<'a> {
 /// - `right`: `[panels · rows of a panel, columns]`
 /// - `out`: `[lines, columns]`; lines a multiple of `GROUP`, columns one of the vector's lanes
 #[inline(always)]
-pub(super) fn panels_by_rows<S: Simd, const GROUP: usize>(
+pub(super) fn panels_by_rows<S: Simd, const GROUP: usize, const VECTORS: usize>(
     simd: S,
     left: Panels<'_>,
     panels: Range<usize>,
@@ -118,19 +137,19 @@ pub(super) fn panels_by_rows<S: Simd, const GROUP: usize>(
     let vectors = columns / S::F32_LANES;
     let mut first = 0;
     while first < vectors {
-        // Four vectors are better cut in two and two than in three and one.
         let (panels, right) = (panels.clone(), (right, columns));
-        first += match vectors - first {
-            1 => strip::<S, GROUP, 1>(simd, left, panels, right, first, out),
-            2 | 4 => strip::<S, GROUP, 2>(simd, left, panels, right, first, out),
-            _ => strip::<S, GROUP, 3>(simd, left, panels, right, first, out),
+        // Where three fit, four vectors are better cut in two and two than in three and one.
+        first += match (vectors - first, VECTORS) {
+            (1, _) => strip::<S, GROUP, VECTORS, 1>(simd, left, panels, right, first, out),
+            (3 | 5.., 3) => strip::<S, GROUP, VECTORS, 3>(simd, left, panels, right, first, out),
+            _ => strip::<S, GROUP, VECTORS, 2>(simd, left, panels, right, first, out),
         };
     }
 }
 
 /// The columns of `WIDTH` vectors from `first` on; their number.
 #[inline(always)]
-fn strip<S: Simd, const GROUP: usize, const WIDTH: usize>(
+fn strip<S: Simd, const GROUP: usize, const VECTORS: usize, const WIDTH: usize>(
     simd: S,
     left: Panels<'_>,
     panels: Range<usize>,
@@ -138,7 +157,7 @@ fn strip<S: Simd, const GROUP: usize, const WIDTH: usize>(
     first: usize,
     out: &mut [f32],
 ) -> usize {
-    let rows = panel_rows::<S>();
+    let rows = panel_rows::<S, VECTORS>();
     let vectors = columns / S::F32_LANES;
     for (group, out) in out.chunks_exact_mut(GROUP * columns).enumerate() {
         let mut sums = [[simd.splat_f32s(0.0); WIDTH]; GROUP];
