@@ -194,9 +194,7 @@ pub fn attend(
             let temperature = options.temperature.as_ref();
             Ok(reference::attend(q, k, v, prior, temperature, &call))
         }
-        Implementation::Fused => {
-            fused::attend(q, k, v, prior, options.temperature.as_ref(), call)
-        }
+        Implementation::Fused => fused::attend(q, k, v, prior, options.temperature.as_ref(), call),
     }
 }
 
@@ -271,6 +269,15 @@ fn check(
     }
     check_types(q, [k, v], prior, options)?;
     options.skipping.check()?;
+    let skips = options.skipping != Skipping::Off;
+    let about_skipping = skips || options.key_norms.is_some() || options.skip_log.is_some();
+    if options.implementation == Implementation::Reference && about_skipping {
+        return Err(AttentionError::Unsupported {
+            implementation: "reference",
+            expected: "no skipping, key norms or skip log",
+            got: format!("{:?}", options.skipping),
+        });
+    }
     if let Some(norms) = &options.key_norms {
         norms.check(batch, key_heads, keys)?;
     }

@@ -183,15 +183,15 @@ impl Case {
         }
     }
 
-    /// [`attend`] on the case's tensors.
+    /// The case's options, for [`Case::attend_as`]; a test may change how, not what.
     ///
     /// # Errors
-    /// Those of [`attend`].
-    pub fn attend(
+    /// If the documents don't fit the batch.
+    pub fn options(
         &self,
         tensors: &Tensors,
         implementation: Implementation,
-    ) -> Result<Tensor<4>, AttentionError> {
+    ) -> Result<Options, AttentionError> {
         let mut options = Options::causal(implementation).with_query_offset(self.offset);
         if !self.causal {
             options.visibility = Visibility::Full;
@@ -209,11 +209,80 @@ impl Case {
             let values = tensors.temperature.clone();
             options.temperature = Some(Temperature { values, scope });
         }
+        Ok(options)
+    }
+
+    /// [`attend`] on the case's tensors.
+    ///
+    /// # Errors
+    /// Those of [`attend`].
+    pub fn attend(
+        &self,
+        tensors: &Tensors,
+        implementation: Implementation,
+    ) -> Result<Tensor<4>, AttentionError> {
+        self.attend_as(tensors, &self.options(tensors, implementation)?)
+    }
+
+    /// [`attend`] on the case's tensors with those options.
+    ///
+    /// # Errors
+    /// Those of [`attend`].
+    pub fn attend_as(
+        &self,
+        tensors: &Tensors,
+        options: &Options,
+    ) -> Result<Tensor<4>, AttentionError> {
         let lags = Lags::starting_at(self.first_lag, self.lags);
         let prior = LogPrior::new(tensors.ln_weights.clone(), lags)?;
         let [q, k, v] = [&tensors.q, &tensors.k, &tensors.v].map(Clone::clone);
-        attend(q, k, v, &prior, &options)
+        attend(q, k, v, &prior, options)
     }
+
+    /// The case's output and its gradients of `Σ out·weights` by q, k, v, log-prior and temperature,
+    /// for signed weights that are the same every time.
+    ///
+    /// # Errors
+    /// Those of [`attend`].
+    pub fn passes(
+        &self,
+        change: impl Fn(Options) -> Options,
+        implementation: Implementation,
+    ) -> Result<[Vec<f32>; 6], AttentionError> {
+        let device = Device::flex().autodiff();
+        let plain = self.tensors(&device);
+        let tensors = Tensors {
+            q: plain.q.require_grad(),
+            k: plain.k.require_grad(),
+            v: plain.v.require_grad(),
+            ln_weights: plain.ln_weights.require_grad(),
+            temperature: plain.temperature.require_grad(),
+        };
+        let options = change(self.options(&tensors, implementation)?);
+        let out = self.attend_as(&tensors, &options)?;
+        let weights = TensorData::new(self.loss_weights(), out.dims());
+        let weights = Tensor::from_data(weights, &device);
+        let gradients = (out.clone() * weights).sum().backward();
+        Ok([
+            numbers(Some(out.into_data())),
+            numbers(tensors.q.grad(&gradients).map(Tensor::into_data)),
+            numbers(tensors.k.grad(&gradients).map(Tensor::into_data)),
+            numbers(tensors.v.grad(&gradients).map(Tensor::into_data)),
+            numbers(tensors.ln_weights.grad(&gradients).map(Tensor::into_data)),
+            numbers(tensors.temperature.grad(&gradients).map(Tensor::into_data)),
+        ])
+    }
+
+    /// The weights of the sum that [`Case::passes`] takes the gradients of.
+    #[must_use]
+    pub fn loss_weights(&self) -> Vec<f32> {
+        signed_numbers(self.batch * self.heads * self.queries * self.dim, 1.0, 1234)
+    }
+}
+
+fn numbers(data: Option<TensorData>) -> Vec<f32> {
+    data.and_then(|data| data.try_into_vec().ok())
+        .unwrap_or_default()
 }
 
 /// `count` numbers in (−`spread`, `spread`), the same for the same seed (a SplitMix64 stream).
@@ -246,7 +315,9 @@ pub fn oracle(case: &Case) -> Vec<f64> {
     out
 }
 
-fn oracle_row(case: &Case, b: usize, h: usize, i: usize) -> Vec<f64> {
+/// The definition's output of query row `i` of head `h` of batch row `b`: `[dim]`.
+#[must_use]
+pub fn oracle_row(case: &Case, b: usize, h: usize, i: usize) -> Vec<f64> {
     let key_head = b * case.key_heads + h / (case.heads / case.key_heads);
     let row = (b * case.heads + h) * case.queries + i;
     let q = &case.q[row * case.dim..][..case.dim];

@@ -4,12 +4,14 @@
 //! small factor, and never less than the rounding of a result of that size.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, Shape, oracle};
+use bam_attention::testing::{Case, Shape, Tensors, oracle};
+use bam_attention::{Instructions, Options};
 use burn::tensor::Device;
 
-fn largest_error(case: &Case, implementation: bam_attention::Implementation) -> f64 {
+fn largest_error(case: &Case, options: impl Fn(&Tensors) -> Options) -> f64 {
     let tensors = case.tensors(&Device::flex());
-    let got = case.attend(&tensors, implementation).unwrap().into_data();
+    let options = options(&tensors);
+    let got = case.attend_as(&tensors, &options).unwrap().into_data();
     let expected = oracle(case);
     let got = got.as_slice::<f32>().unwrap();
     assert_eq!(got.len(), expected.len());
@@ -20,23 +22,27 @@ fn largest_error(case: &Case, implementation: bam_attention::Implementation) -> 
         .fold(0.0, f64::max)
 }
 
-/// Both implementations are right, and neither by accident: a case whose `what` was changed has to
-/// be told apart by the same measure.
+/// Both implementations are right, the fused one with whatever instructions the processor has.
 fn assert_agreement(case: &Case, name: &str) {
-    let reference = largest_error(case, Reference);
-    let fused = largest_error(case, Fused);
+    let reference = largest_error(case, |tensors| case.options(tensors, Reference).unwrap());
     assert!(
         reference < 2e-5,
         "{name}: the reference is off by {reference:e}"
     );
     let tolerance = 4.0 * reference.max(f64::from(f32::EPSILON) * 3.0);
-    assert!(
-        fused <= tolerance,
-        "{name}: off by {fused:e}, allowed {tolerance:e}"
-    );
+    for instructions in Instructions::available() {
+        let fused = largest_error(case, |tensors| {
+            let options = case.options(tensors, Fused).unwrap();
+            options.with_instructions(instructions)
+        });
+        assert!(
+            fused <= tolerance,
+            "{name}, {instructions:?}: off by {fused:e}, allowed {tolerance:e}"
+        );
+    }
 }
 
-const SHAPES: [[usize; 6]; 14] = [
+const SHAPES: [[usize; 6]; 17] = [
     // batch, heads, key heads, queries, keys, dim
     [1, 1, 1, 1, 1, 1],
     [2, 3, 3, 2, 2, 5],
@@ -52,6 +58,10 @@ const SHAPES: [[usize; 6]; 14] = [
     [1, 1, 1, 2, 2000, 16],
     [1, 2, 1, 300, 2000, 16],
     [16, 1, 1, 3, 3, 4],
+    // Few heads and many keys: the keys are split.
+    [1, 1, 1, 9, 9000, 8],
+    [1, 2, 1, 8, 5000, 40],
+    [1, 1, 1, 1, 4500, 100],
 ];
 
 fn cases() -> impl Iterator<Item = (String, Case)> {

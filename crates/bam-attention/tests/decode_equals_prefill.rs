@@ -105,7 +105,10 @@ fn assert_equal(case: &Case, variant: &Variant, sizes: &[usize]) {
     // Scalable softmax makes logits of up to 100 here; their last digit moves a value by 3e-5.
     let (whole, pieces) = both(case, variant, Fused, sizes);
     let difference = largest_difference(&whole, &pieces);
-    assert!(difference < 1e-4, "{variant:?}, pieces {sizes:?}: {difference:e}");
+    assert!(
+        difference < 1e-4,
+        "{variant:?}, pieces {sizes:?}: {difference:e}"
+    );
     let (reference, pieces) = both(case, variant, Reference, sizes);
     let difference = largest_difference(&reference, &pieces);
     assert!(difference < 1e-4, "reference, {variant:?}: {difference:e}");

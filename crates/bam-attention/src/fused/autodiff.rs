@@ -1,12 +1,12 @@
 //! The fused operation as one step of Burn's autodiff graph.
 
 use super::{FusedAttention, FusedKernel, Operands, Plan, Posterior};
-use burn::backend::{Autodiff, TensorMetadata};
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, TensorMetadata};
 
 #[derive(Debug)]
 struct AttentionStep;

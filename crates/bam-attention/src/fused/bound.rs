@@ -102,9 +102,15 @@ pub(crate) struct Schedule {
 enum Rule {
     Never,
     /// The largest logit that the rest can hold, and the number of its keys.
-    Exact { largest: Vec<f64>, keys: Vec<f64> },
+    Exact {
+        largest: Vec<f64>,
+        keys: Vec<f64>,
+    },
     /// `ln Σ |J|·exp(U_J)` of the rest.
-    Certified { ln_mass: Vec<f64>, ln_epsilon: f64 },
+    Certified {
+        ln_mass: Vec<f64>,
+        ln_epsilon: f64,
+    },
 }
 
 /// What all blocks of a call share.

@@ -182,7 +182,11 @@ impl<'a> Inputs<'a> {
             head,
             rows,
             content,
-            prior_factors: if least <= most { (least, most) } else { (0.0, 0.0) },
+            prior_factors: if least <= most {
+                (least, most)
+            } else {
+                (0.0, 0.0)
+            },
         }
     }
 

@@ -14,9 +14,7 @@
 use super::super::bound::{Bounds, TILE};
 use super::exponential::exp;
 use super::panel::{BLOCK, QueryPanels, Sight, read_row, write_row};
-use super::product::{
-    Panels, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel,
-};
+use super::product::{Panels, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel};
 use super::tile::KeyTile;
 use super::{ByDistance, Inputs, PAD, Rows};
 use crate::TemperatureScope;
@@ -279,7 +277,11 @@ struct RowBlock<'a> {
 }
 
 impl<'a> RowBlock<'a> {
-    fn new<S: Simd, const VECTORS: usize>(given: &Given<'a>, at: (usize, usize), rows: Range<usize>) -> Self {
+    fn new<S: Simd, const VECTORS: usize>(
+        given: &Given<'a>,
+        at: (usize, usize),
+        rows: Range<usize>,
+    ) -> Self {
         let inputs = given.inputs;
         let padded = inputs.padded_dim();
         let queries = QueryPanels::new::<S, VECTORS>(inputs, given.by_distance, at, rows.clone());
@@ -305,7 +307,10 @@ impl<'a> RowBlock<'a> {
             }
             let queries = &block.queries;
             let scaled_q = read_row(&queries.scaled_q, queries.width, padded, r);
-            for (to, q) in block.q_rows[r * padded..][..padded].iter_mut().zip(scaled_q) {
+            for (to, q) in block.q_rows[r * padded..][..padded]
+                .iter_mut()
+                .zip(scaled_q)
+            {
                 *to = q;
             }
             let gradient = &mut block.out_gradient_rows[r * padded..][..inputs.dim];
@@ -347,7 +352,12 @@ impl<'a> RowBlock<'a> {
             let d_logits = &lines::<S, VECTORS>(d_logits)[sight.keys.clone()];
             let keys = &tile.k[sight.keys.start * padded..sight.keys.end * padded];
             let dq = &mut self.dq[panel * padded * width..][..padded * width];
-            columns_by_panel::<S, GROUP, VECTORS>(simd, (keys, padded), d_logits, lines_mut::<S, VECTORS>(dq));
+            columns_by_panel::<S, GROUP, VECTORS>(
+                simd,
+                (keys, padded),
+                d_logits,
+                lines_mut::<S, VECTORS>(dq),
+            );
             let of_head = &mut sums.d_ln_weights[index];
             self.add_diagonals::<S, VECTORS>(simd, inputs, panel, tile.first, &sight, of_head);
         }
@@ -438,7 +448,8 @@ impl<'a> RowBlock<'a> {
         for start in 0..S::F32_LANES {
             for key in (sight.keys.start + start..sight.keys.end).step_by(S::F32_LANES) {
                 let weights = lines::<S, VECTORS>(&ln_weights[column - key..][..width])[0];
-                let diagonals = &mut lines_mut::<S, VECTORS>(&mut of_head[column - key..][..width])[0];
+                let diagonals =
+                    &mut lines_mut::<S, VECTORS>(&mut of_head[column - key..][..width])[0];
                 let line = &d_logits[key];
                 for c in 0..VECTORS {
                     diagonals[c] = simd.mul_add_e_f32s(factors[c], line[c], diagonals[c]);

@@ -197,7 +197,14 @@ impl ManyRows<'_, '_> {
                 let Some(sight) = queries.sight(inputs, panel, first_key) else {
                     continue;
                 };
-                queries.logits::<S, GROUP, VECTORS>(simd, inputs, panel, &tile, &sight, &mut scores);
+                queries.logits::<S, GROUP, VECTORS>(
+                    simd,
+                    inputs,
+                    panel,
+                    &tile,
+                    &sight,
+                    &mut scores,
+                );
                 running.add::<S, GROUP, VECTORS>(simd, panel, &tile, sight.keys, &mut scores);
             }
         }

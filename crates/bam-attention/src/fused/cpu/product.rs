@@ -27,7 +27,9 @@ pub(super) fn lines<S: Simd, const VECTORS: usize>(panel: &[f32]) -> &[Line<S, V
 
 /// Numbers as the lines of a panel.
 #[inline(always)]
-pub(super) fn lines_mut<S: Simd, const VECTORS: usize>(panel: &mut [f32]) -> &mut [Line<S, VECTORS>] {
+pub(super) fn lines_mut<S: Simd, const VECTORS: usize>(
+    panel: &mut [f32],
+) -> &mut [Line<S, VECTORS>] {
     S::as_mut_simd_f32s(panel).0.as_chunks_mut().0
 }
 

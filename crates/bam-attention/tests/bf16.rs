@@ -1,0 +1,114 @@
+//! `bf16` inputs are widened exactly: the results are those of the same numbers in `f32`, rounded.
+
+use bam_attention::Implementation::Fused;
+use bam_attention::testing::{Case, Shape, Tensors, oracle};
+use bam_attention::{Instructions, Options};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData, bf16};
+
+const SHAPES: [[usize; 6]; 6] = [
+    // batch, heads, key heads, queries, keys, dim
+    [1, 1, 1, 1, 1, 1],
+    [2, 6, 2, 63, 65, 17],
+    [1, 3, 3, 257, 257, 64],
+    [1, 1, 1, 3, 9000, 16],
+    [1, 2, 1, 100, 2000, 33],
+    [2, 2, 1, 5, 130, 24],
+];
+
+/// A case whose numbers `bf16` has.
+fn case(s: [usize; 6], seed: u64) -> Case {
+    let [batch, heads, key_heads, queries, keys, dim] = s;
+    let shape = Shape {
+        batch,
+        heads,
+        key_heads,
+        queries,
+        keys,
+        dim,
+    };
+    let mut case = Case::random(&shape, seed)
+        .with_documents(2)
+        .with_temperature(true);
+    for values in [&mut case.q, &mut case.k, &mut case.v] {
+        values.iter_mut().for_each(|x| *x = round(*x));
+    }
+    case
+}
+
+fn round(x: f32) -> f32 {
+    bf16::from_f32(x).to_f32()
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_into_vec().unwrap()
+}
+
+/// Output and gradients with q, k, v of that type.
+fn passes(case: &Case, dtype: FloatDType, change: impl Fn(Options) -> Options) -> Vec<Vec<f32>> {
+    let device = Device::flex().autodiff();
+    let plain = case.tensors(&device);
+    let tensors = Tensors {
+        q: plain.q.cast(dtype).require_grad(),
+        k: plain.k.cast(dtype).require_grad(),
+        v: plain.v.cast(dtype).require_grad(),
+        ln_weights: plain.ln_weights.require_grad(),
+        temperature: plain.temperature.require_grad(),
+    };
+    let options = change(case.options(&tensors, Fused).unwrap());
+    let out = case.attend_as(&tensors, &options).unwrap();
+    assert_eq!(FloatDType::from(out.dtype()), dtype);
+    let weights: Vec<f32> = case.loss_weights().into_iter().map(round).collect();
+    let weights = Tensor::<4>::from_data(TensorData::new(weights, out.dims()), &device);
+    let of = (out.clone() * weights.cast(dtype)).sum().backward();
+    vec![
+        values(out),
+        values(tensors.q.grad(&of).unwrap()),
+        values(tensors.k.grad(&of).unwrap()),
+        values(tensors.v.grad(&of).unwrap()),
+        values(tensors.ln_weights.grad(&of).unwrap()),
+        values(tensors.temperature.grad(&of).unwrap()),
+    ]
+}
+
+#[test]
+fn narrow_inputs_give_the_wide_results_rounded() {
+    for (seed, shape) in SHAPES.into_iter().enumerate() {
+        let case = case(shape, seed as u64);
+        for instructions in Instructions::available() {
+            let with = |options: Options| options.with_instructions(instructions);
+            let narrow = passes(&case, FloatDType::BF16, with);
+            let wide = passes(&case, FloatDType::F32, with);
+            for (index, (narrow, wide)) in narrow.iter().zip(wide).enumerate() {
+                // The prior and the temperature are wide in both.
+                let expected: Vec<f32> = match index {
+                    0..4 => wide.into_iter().map(round).collect(),
+                    _ => wide,
+                };
+                assert_eq!(
+                    *narrow, expected,
+                    "{shape:?}, {instructions:?}, result {index}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn narrow_outputs_are_the_definition_to_their_last_digit() {
+    let largest_error = |case: &Case, of: &Case| {
+        let out = &passes(case, FloatDType::BF16, |as_it_is| as_it_is)[0];
+        let errors = out.iter().zip(oracle(of));
+        errors
+            // Half a unit in the last of eight digits, and the rounding of the sums.
+            .map(|(got, expected)| {
+                (f64::from(*got) - expected).abs() / (expected.abs() / 256.0 + 1e-4)
+            })
+            .fold(0.0, f64::max)
+    };
+    let right = case([1, 3, 3, 257, 257, 64], 2);
+    assert!(largest_error(&right, &right) <= 1.01);
+    // Null control: one per cent more of the values does not pass.
+    let mut wrong = right.clone();
+    wrong.v.iter_mut().for_each(|v| *v *= 1.01);
+    assert!(largest_error(&right, &wrong) > 1.01);
+}
