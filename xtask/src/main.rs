@@ -1,6 +1,7 @@
 //! The project's chores, in Rust: `cargo xtask` lists them.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod house;
 
@@ -16,6 +17,11 @@ Commands:
   check         Everything that CI runs, cheapest step first; stops at the first failure
   check --fast  The part of it that needs no Burn: format, house rules, tests of bam-prior
   house         The house rules only
+  bench attention [--threads T] [--json FILE] [--python PATH] [--max-length N] [--sections NAME,…]
+                The fused operation beside PyTorch's: answers checked, a table, a record a row.
+                Sections: ceiling, passes, decode, skipping, growth, pytorch
+  bench training [--threads T] [--json FILE] [--python PATH] [--dtypes f32,bf16]
+                Training steps beside the reference program's operations in PyTorch
   help          This text";
 
 fn main() -> ExitCode {
@@ -29,6 +35,13 @@ fn main() -> ExitCode {
         ["check"] => check::run(&root(), check::Extent::All),
         ["check", "--fast"] => check::run(&root(), check::Extent::Fast),
         ["house"] => house::check(&root()),
+        ["bench", name, ref options @ ..] => match bench::Options::parse(options) {
+            Ok(options) => bench::run(&root(), name, &options),
+            Err(message) => {
+                eprintln!("error: {message}\n\n{HELP}");
+                return ExitCode::from(2);
+            }
+        },
         _ => {
             eprintln!("error: no such command: {}\n\n{HELP}", args.join(" "));
             return ExitCode::from(2);

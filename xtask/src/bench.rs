@@ -1,0 +1,300 @@
+//! `cargo xtask bench`: our side and PyTorch's in one run, as a table and as records.
+//!
+//! Each side prints one JSON object a measurement and checks its answers itself. PyTorch is wanted
+//! here only; where it is missing, the run says so and goes on without.
+
+mod table;
+
+use serde_json::{Map, Value, json};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+/// A measurement: a flat JSON object.
+pub type Row = Map<String, Value>;
+
+/// What can be said on the command line.
+#[derive(Debug, PartialEq)]
+pub struct Options {
+    threads: usize,
+    json: Option<String>,
+    python: String,
+    max_length: usize,
+    sections: Vec<String>,
+    dtypes: Vec<String>,
+}
+
+impl Options {
+    /// # Errors
+    /// A message that says which word is wrong.
+    pub fn parse(words: &[&str]) -> Result<Self, String> {
+        let mut options = Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            json: None,
+            python: "python3".into(),
+            max_length: 1 << 18,
+            sections: [
+                "ceiling", "passes", "decode", "skipping", "growth", "pytorch",
+            ]
+            .map(String::from)
+            .into(),
+            dtypes: ["f32", "bf16"].map(String::from).into(),
+        };
+        let list = |value: &str| value.split(',').map(String::from).collect();
+        for pair in words.chunks(2) {
+            let [name, value] = *pair else {
+                return Err(format!("{}: expected a value after it", pair[0]));
+            };
+            let number = || match value.parse() {
+                Ok(number) if number > 0 => Ok(number),
+                _ => Err(format!("{name}: expected a number from 1 up, got {value}")),
+            };
+            match name {
+                "--threads" => options.threads = number()?,
+                "--json" => options.json = Some(value.into()),
+                "--python" => options.python = value.into(),
+                "--max-length" => options.max_length = number()?,
+                "--sections" => options.sections = list(value),
+                "--dtypes" => options.dtypes = list(value),
+                _ => return Err(format!("no such option: {name}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Runs the benchmark of that name.
+///
+/// # Errors
+/// If there is none, or a side fails: a wrong answer has no time.
+pub fn run(root: &Path, name: &str, options: &Options) -> Result<(), String> {
+    let rows = match name {
+        "attention" => attention(root, options)?,
+        "training" => training(root, options)?,
+        _ => {
+            return Err(format!(
+                "no such benchmark: {name}; expected attention or training"
+            ));
+        }
+    };
+    let tables = match name {
+        "attention" => table::attention(&rows),
+        _ => table::training(&rows),
+    };
+    println!("{tables}");
+    match &options.json {
+        None => Ok(()),
+        Some(file) => write(root, file, &rows, options),
+    }
+}
+
+fn attention(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
+    let (pytorch, ours): (Vec<&str>, Vec<&str>) = options
+        .sections
+        .iter()
+        .map(String::as_str)
+        .partition(|section| *section == "pytorch");
+    let mut rows = Vec::new();
+    let [threads, max_length] = [options.threads, options.max_length].map(|n| n.to_string());
+    // Side by side: what is compared with PyTorch comes right before it.
+    let (beside, after): (Vec<&str>, Vec<&str>) = ours
+        .into_iter()
+        .partition(|section| ["ceiling", "passes"].contains(section));
+    let run = |sections: Vec<&str>| match sections.is_empty() {
+        true => Ok(Vec::new()),
+        false => cargo_bench(
+            root,
+            "attention",
+            &[
+                "--threads",
+                &threads,
+                "--max-length",
+                &max_length,
+                "--sections",
+                &sections.join(","),
+            ],
+        ),
+    };
+    rows.extend(run(beside)?);
+    if !pytorch.is_empty() {
+        let mut arguments = vec!["--threads", &threads, "--dtypes"];
+        arguments.extend(options.dtypes.iter().map(String::as_str));
+        arguments.push("--lengths");
+        let lengths = [1024, 4096]
+            .into_iter()
+            .filter(|n| *n <= options.max_length);
+        let lengths: Vec<String> = lengths.map(|n: usize| n.to_string()).collect();
+        arguments.extend(lengths.iter().map(String::as_str));
+        rows.extend(python(root, options, "attention_pytorch.py", &arguments)?);
+    }
+    rows.extend(run(after)?);
+    Ok(rows)
+}
+
+fn training(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
+    let threads = options.threads.to_string();
+    let mut rows = Vec::new();
+    for model in ["quickstart", "l6"] {
+        let ours = ["--threads", &threads, "--model", model];
+        rows.extend(cargo_bench(root, "training", &ours)?);
+        for dtype in &options.dtypes {
+            let theirs = ["--threads", &threads, "--model", model, "--dtype", dtype];
+            rows.extend(python(root, options, "training_pytorch.py", &theirs)?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Our side. All packages but `bam-prior` at once, as everywhere: another selection builds Burn anew.
+fn cargo_bench(root: &Path, bench: &str, arguments: &[&str]) -> Result<Vec<Row>, String> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command
+        .args([
+            "bench",
+            "--quiet",
+            "--workspace",
+            "--exclude",
+            "bam-prior",
+            "--bench",
+            bench,
+            "--",
+        ])
+        .args(arguments)
+        .current_dir(root);
+    match rows_of(command)? {
+        (rows, 0) => Ok(rows),
+        (_, code) => Err(format!("the benchmark {bench} ended with {code}")),
+    }
+}
+
+/// PyTorch's side; no rows where there is no PyTorch.
+fn python(
+    root: &Path,
+    options: &Options,
+    script: &str,
+    arguments: &[&str],
+) -> Result<Vec<Row>, String> {
+    let mut command = Command::new(&options.python);
+    command
+        .arg(root.join("benchmarks").join(script))
+        .args(arguments)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    match rows_of(command) {
+        Err(why) => {
+            eprintln!("without PyTorch: {why}");
+            Ok(Vec::new())
+        }
+        Ok((_, 3)) => Ok(Vec::new()),
+        Ok((rows, 0)) => Ok(rows),
+        Ok((_, code)) => Err(format!("{script} ended with {code}")),
+    }
+}
+
+/// Runs a command, shows its progress, and takes its rows.
+fn rows_of(mut command: Command) -> Result<(Vec<Row>, i32), String> {
+    let name = command.get_program().display().to_string();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{name} did not start: {error}"))?;
+    let mut rows = Vec::new();
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    for line in lines.map_while(Result::ok) {
+        // Cargo's own words go past.
+        if let Ok(Value::Object(row)) = serde_json::from_str(&line) {
+            eprintln!("{}", table::line(&row));
+            rows.push(row);
+        }
+    }
+    let status = child.wait().map_err(|error| format!("{name}: {error}"))?;
+    Ok((rows, status.code().unwrap_or(-1)))
+}
+
+/// One JSON object a line, each with the date, the commit and the machine. Written whole or not at all.
+fn write(root: &Path, file: &str, rows: &[Row], options: &Options) -> Result<(), String> {
+    let commit = Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12"])
+        .current_dir(root)
+        .output();
+    let commit = commit.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    );
+    let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let mut text = String::new();
+    for row in rows {
+        let mut record = Row::new();
+        record.insert("date".into(), json!(date));
+        record.insert("commit".into(), json!(commit));
+        record.insert("machine".into(), json!(machine()));
+        record.insert("threads".into(), json!(options.threads));
+        record.extend(row.clone());
+        text += &Value::Object(record).to_string();
+        text.push('\n');
+    }
+    let failed = |error: std::io::Error| format!("{file}: {error}");
+    let path = Path::new(file);
+    if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let unfinished = path.with_extension("unfinished");
+    std::fs::write(&unfinished, text).map_err(failed)?;
+    std::fs::rename(&unfinished, path).map_err(failed)?;
+    println!("{} rows in {file}", rows.len());
+    Ok(())
+}
+
+/// The processor and what it can do, where the system tells.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = info.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let name = field("model name").unwrap_or_else(|| std::env::consts::ARCH.into());
+    let flags = field("flags").unwrap_or_default();
+    let has = |flag: &&str| flags.split(' ').any(|known| known == *flag);
+    let notable = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"];
+    let notable: Vec<&str> = notable.into_iter().filter(has).collect();
+    let family = field("cpu family").map_or_else(String::new, |family| {
+        format!(
+            ", family {family} model {}",
+            field("model\t").unwrap_or_default()
+        )
+    });
+    format!("{name}{family}, {cores} cores, {}", notable.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read() {
+        let options = Options::parse(&["--threads", "3", "--sections", "decode,growth"]).unwrap();
+        assert_eq!((options.threads, options.sections.len()), (3, 2));
+        for (words, expected) in [
+            (
+                &["--threads", "0"][..],
+                "--threads: expected a number from 1 up, got 0",
+            ),
+            (&["--threads"], "--threads: expected a value after it"),
+            (&["--speed", "1"], "no such option: --speed"),
+        ] {
+            assert_eq!(Options::parse(words).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_no_failure_of_the_benchmark() {
+        let mut options = Options::parse(&[]).unwrap();
+        options.python = "no-such-python".into();
+        assert_eq!(
+            python(Path::new("."), &options, "x.py", &[]),
+            Ok(Vec::new())
+        );
+    }
+}
