@@ -97,6 +97,7 @@ impl SkipLog {
 pub struct KeyNorms {
     batch: usize,
     heads: usize,
+    keys: usize,
     /// One vector per batch row and head.
     largest: Vec<Vec<f32>>,
 }
@@ -108,6 +109,7 @@ impl KeyNorms {
         Self {
             batch,
             heads,
+            keys: 0,
             largest: vec![Vec::new(); batch * heads],
         }
     }
@@ -117,7 +119,7 @@ impl KeyNorms {
     /// Keys written over others only ever raise a norm: the bound stays valid.
     ///
     /// # Errors
-    /// If batch or heads are others than before.
+    /// If batch or heads are others than before, or keys between those known and `start` are missing.
     pub fn extend(&mut self, start: usize, k: &Tensor<4>) -> Result<(), AttentionError> {
         let [batch, heads, length, dim] = k.dims();
         if (batch, heads) != (self.batch, self.heads) {
@@ -127,6 +129,14 @@ impl KeyNorms {
                 got: format!("{:?}", k.dims()),
             });
         }
+        if start > self.keys {
+            return Err(AttentionError::Shape {
+                what: "keys of the norms",
+                expected: format!("to start at {} or before", self.keys),
+                got: format!("a start at {start}"),
+            });
+        }
+        self.keys = self.keys.max(start + length);
         let values = k.clone().inner().into_data().convert::<f32>();
         let values = values.as_slice::<f32>().expect("converted to f32");
         for (of_head, keys) in self
@@ -143,6 +153,7 @@ impl KeyNorms {
     pub(crate) fn gather(
         batch: usize,
         heads: usize,
+        keys: usize,
         norms: impl Fn(usize, usize) -> Vec<f32> + Sync,
     ) -> Self {
         use rayon::prelude::*;
@@ -150,6 +161,7 @@ impl KeyNorms {
         Self {
             batch,
             heads,
+            keys,
             largest: (0..batch * heads).into_par_iter().map(of).collect(),
         }
     }
@@ -165,14 +177,13 @@ impl KeyNorms {
         heads: usize,
         keys: usize,
     ) -> Result<(), AttentionError> {
-        let tiles = self.largest.iter().map(Vec::len).min().unwrap_or(0);
-        if (self.batch, self.heads) == (batch, heads) && tiles >= keys.div_ceil(TILE) {
+        if (self.batch, self.heads) == (batch, heads) && self.keys >= keys {
             return Ok(());
         }
         Err(AttentionError::Shape {
-            what: "key norms (batch, key heads, tiles)",
-            expected: format!("[{batch}, {heads}, at least {}]", keys.div_ceil(TILE)),
-            got: format!("[{}, {}, {tiles}]", self.batch, self.heads),
+            what: "key norms (batch, key heads, keys)",
+            expected: format!("[{batch}, {heads}, at least {keys}]"),
+            got: format!("[{}, {}, {}]", self.batch, self.heads, self.keys),
         })
     }
 }
@@ -188,16 +199,21 @@ pub(crate) fn raise<'a>(
         if largest.len() <= tile {
             largest.resize(tile + 1, 0.0);
         }
-        let norm = norm(key);
-        // A NaN must not vanish in the comparison: no tile that holds one is ever skipped.
-        if !(norm <= largest[tile]) {
-            largest[tile] = norm;
-        }
+        // No tile that holds a NaN is ever skipped.
+        largest[tile] = raised(largest[tile], norm(key));
     }
 }
 
 /// An upper bound of the Euclidean norm, rounding included.
 pub(crate) fn norm(values: &[f32]) -> f32 {
     let squares: f64 = values.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-    (squares.sqrt() * (1.0 + 1e-6)) as f32
+    ((squares.sqrt() * (1.0 + 1e-6)) as f32).next_up()
+}
+
+/// The larger of the two; NaN if one is.
+pub(crate) fn raised(a: f32, b: f32) -> f32 {
+    match a.is_nan() || b.is_nan() {
+        true => f32::NAN,
+        false => a.max(b),
+    }
 }

@@ -309,7 +309,7 @@ fn what_can_not_be_asked_is_refused() {
         .unwrap();
     assert_eq!(
         refused(fused().with_key_norms(Arc::new(short))),
-        "key norms (batch, key heads, tiles): expected shape [1, 1, at least 3], got [1, 1, 1]"
+        "key norms (batch, key heads, keys): expected shape [1, 1, at least 200], got [1, 1, 96]"
     );
     let reference = case.options(&tensors, Reference).unwrap();
     assert_eq!(
@@ -318,17 +318,41 @@ fn what_can_not_be_asked_is_refused() {
     );
 }
 
-/// A NaN that stands in a tile is never skipped over without notice.
+/// A NaN anywhere in a tile, in a key alone, is never skipped over: the row that sees it shows it.
 #[test]
 fn a_tile_that_holds_nan_is_read() {
-    let case = local(1, 3000);
-    let tensors = poisoned(&case, 1, &Device::flex());
-    for skipping in [Skipping::Exact, Skipping::Certified { epsilon: 1e-4 }] {
-        let options = case
-            .options(&tensors, Fused)
-            .unwrap()
-            .with_skipping(skipping);
-        let out = case.attend_as(&tensors, &options).unwrap().into_data();
-        assert!(out.as_slice::<f32>().unwrap()[0].is_nan(), "{skipping:?}");
+    for (queries, keys) in [(1, 3000), (3, 9000), (200, 3000)] {
+        for index in [0, 50, 95] {
+            let mut case = local(queries, keys);
+            case.k[index * case.dim + 3] = f32::NAN;
+            let tensors = case.tensors(&Device::flex());
+            for skipping in [Skipping::Exact, Skipping::Certified { epsilon: 1e-4 }] {
+                let options = case.options(&tensors, Fused).unwrap();
+                let out = case.attend_as(&tensors, &options.with_skipping(skipping));
+                let out = out.unwrap().into_data();
+                let shown = out.as_slice::<f32>().unwrap().iter().all(|x| x.is_nan());
+                assert!(shown, "{queries} queries, NaN at key {index}, {skipping:?}");
+            }
+        }
     }
+}
+
+/// The same in the prior.
+#[test]
+fn a_prior_that_is_nan_is_read() {
+    let mut case = local(2, 3000);
+    case.ln_weights[40] = f32::NAN;
+    let out = case.attend(&case.tensors(&Device::flex()), Fused);
+    let out = out.unwrap().into_data();
+    assert!(out.as_slice::<f32>().unwrap().iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn norms_with_a_gap_are_refused() {
+    let mut norms = KeyNorms::new(1, 1);
+    let error = norms.extend(500, &Tensor::zeros([1, 1, 5, 16], &Device::flex()));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "keys of the norms: expected shape to start at 0 or before, got a start at 500"
+    );
 }

@@ -14,7 +14,7 @@
 
 use crate::call::Call;
 use crate::position::Positions;
-use crate::skipping::KeyNorms;
+use crate::skipping::{KeyNorms, raised};
 use crate::{Documents, Lags, Skipping};
 use std::ops::Range;
 
@@ -27,9 +27,6 @@ const LAGS: usize = 64;
 /// Below this distance from a row's largest logit a weight is exactly 0: the exponential ends at −87,
 /// and the rest is more than the rounding of a difference.
 const EXACT_ZERO: f64 = -88.0;
-
-/// What the mass of skipped keys is raised by, to cover the rounding of the evidence.
-const ROUNDING: f64 = 1.001;
 
 /// The smallest and largest log-weight of every head in every block of lags.
 #[derive(Debug)]
@@ -46,8 +43,7 @@ impl PriorRanges {
             let start = (f32::INFINITY, f32::NEG_INFINITY);
             block.iter().fold(start, |(low, high), w| {
                 // A NaN makes the range NaN, which no comparison below takes for small.
-                let poisoned = |x: f32| if w.is_nan() { *w } else { x };
-                (poisoned(low.min(*w)), poisoned(high.max(*w)))
+                (-raised(-low, -w), raised(high, *w))
             })
         };
         let ranges = ln_weights
@@ -128,7 +124,7 @@ impl Bounds<'_> {
         let mut tiles: Vec<(usize, f64)> = tiles_in_sight(self.call, block)
             .map(|first| (first, self.prior_bound(block, first)))
             .collect();
-        // Nearest first where the prior doesn't tell; the sort keeps that order.
+        // Last keys first where the prior doesn't tell; the sort keeps that order.
         tiles.reverse();
         if !tiles.is_sorted_by(|a, b| a.1 >= b.1) {
             tiles.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -149,7 +145,8 @@ impl Bounds<'_> {
             }
             (Skipping::Certified { epsilon }, Some(norms)) => Rule::Certified {
                 ln_mass: ln_sums(self.bounds(block, &tiles, norms)),
-                ln_epsilon: (epsilon / (ROUNDING * splits as f64)).ln(),
+                // Splits stop by their own evidence, and their evidence adds up.
+                ln_epsilon: epsilon.ln() - ln_rounding(tiles.len()),
             },
         };
         Schedule {
@@ -220,10 +217,18 @@ impl Schedule {
         }
         match &self.rule {
             Rule::Never => f64::NEG_INFINITY,
-            Rule::Exact { largest, keys } => largest[t] + keys[t].ln() + ROUNDING.ln(),
-            Rule::Certified { ln_mass, .. } => ln_mass[t] + ROUNDING.ln(),
+            Rule::Exact { largest, keys } => {
+                largest[t] + keys[t].ln() + ln_rounding(self.tiles.len())
+            }
+            Rule::Certified { ln_mass, .. } => ln_mass[t] + ln_rounding(self.tiles.len()),
         }
     }
+}
+
+/// What covers the rounding of an evidence that was summed over that many tiles: an addition for
+/// each, half a dozen roundings more where the largest logit grew, and the exponential's.
+fn ln_rounding(tiles: usize) -> f64 {
+    ((512 + 6 * tiles) as f64 * f64::from(f32::EPSILON)).ln_1p()
 }
 
 /// The larger of the two; NaN if one is.

@@ -5,7 +5,7 @@
 
 use super::bound::{Bounds, PriorRanges, RowBounds, TILE};
 use crate::call::Call;
-use crate::skipping::{KeyNorms, raise};
+use crate::skipping::{KeyNorms, norm, raise, raised};
 use crate::{Lags, Skipping, TemperatureScope};
 use half::bf16;
 use std::borrow::Cow;
@@ -132,7 +132,7 @@ impl<'a> Inputs<'a> {
         if let Some(norms) = self.call.key_norms.as_deref() {
             return Some(Cow::Borrowed(norms));
         }
-        let norms = KeyNorms::gather(self.batch, self.key_heads(), |batch, head| {
+        let norms = KeyNorms::gather(self.batch, self.key_heads(), self.keys(), |batch, head| {
             let mut largest = Vec::with_capacity(self.keys().div_ceil(TILE));
             let mut row = vec![0.0; self.dim];
             for key in 0..self.keys() {
@@ -160,7 +160,7 @@ impl<'a> Inputs<'a> {
 
     /// What is known of some rows before any key is.
     fn row_bounds(&self, batch: usize, head: usize, rows: Range<usize>) -> RowBounds {
-        let mut content = 0.0f64;
+        let mut content = 0.0f32;
         let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
         let mut q = vec![0.0; self.dim];
         for row in rows.clone() {
@@ -169,11 +169,7 @@ impl<'a> Inputs<'a> {
             }
             let (of_content, of_prior) = self.factors(batch, head, row);
             self.q.load(batch, head, row, &mut q);
-            let reach = f64::from(of_content.abs()) * f64::from(crate::skipping::norm(&q));
-            // A NaN must not vanish in the comparison.
-            if !(reach <= content) {
-                content = reach;
-            }
+            content = raised(content, (of_content.abs() * norm(&q)).next_up());
             least = least.min(f64::from(of_prior));
             most = most.max(f64::from(of_prior));
         }
@@ -181,7 +177,7 @@ impl<'a> Inputs<'a> {
             batch,
             head,
             rows,
-            content,
+            content: f64::from(content),
             prior_factors: if least <= most {
                 (least, most)
             } else {

@@ -13,6 +13,7 @@
 
 use super::super::bound::{Bounds, TILE};
 use super::exponential::exp;
+use super::forward::at_least;
 use super::panel::{BLOCK, QueryPanels, Sight, read_row, write_row};
 use super::product::{Panels, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel};
 use super::tile::KeyTile;
@@ -325,7 +326,7 @@ impl<'a> RowBlock<'a> {
     }
 
     fn least_evidence(&self) -> f64 {
-        let evidence = self.ln_evidence.iter().map(|x| f64::from(*x));
+        let evidence = self.ln_evidence.iter().map(|x| at_least(*x));
         evidence.fold(f64::INFINITY, f64::min)
     }
 

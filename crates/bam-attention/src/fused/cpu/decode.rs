@@ -157,9 +157,6 @@ impl Row {
             |a, b| simd.max_f32s(a, *b),
         );
         let of_tile = simd.reduce_max_f32s(of_tile);
-        if of_tile == f32::NEG_INFINITY {
-            return;
-        }
         if of_tile > *largest {
             let shrink = (*largest - of_tile).exp();
             *evidence *= shrink;
@@ -168,7 +165,12 @@ impl Row {
                 .for_each(|sum| *sum *= shrink);
             *largest = of_tile;
         }
-        let shift = simd.splat_f32s(*largest);
+        // Where nothing was seen yet, −∞ − −∞ is to be −∞.
+        let shift = match *largest {
+            f32::NEG_INFINITY => 0.0,
+            largest => largest,
+        };
+        let shift = simd.splat_f32s(shift);
         let mut total = simd.splat_f32s(0.0);
         for weight in line {
             *weight = exp(simd, simd.sub_f32s(*weight, shift));

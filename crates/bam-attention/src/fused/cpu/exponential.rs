@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 /// `exp(x)` for `x ≤ 0`, at most 2 units in the last place off; exactly 0 below the normal range,
-/// `−∞` included.
+/// `−∞` included. NaN and `+∞` give NaN.
 ///
 /// `x = n·ln 2 + r` with `|r| ≤ ln 2 / 2`, a polynomial for `e^r`, and `2^n` made of its bits.
 #[inline(always)]
@@ -39,8 +39,9 @@ pub(super) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
         simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
     let scaled =
         simd.transmute_f32s_u32s(simd.add_u32s(exponent, simd.transmute_u32s_f32s(fraction)));
-    let normal = simd.greater_than_or_equal_f32s(x, simd.splat_f32s(-87.0));
-    simd.select_f32s(normal, scaled, simd.splat_f32s(0.0))
+    // Asked this way round, NaN stays NaN.
+    let tiny = simd.less_than_f32s(x, simd.splat_f32s(-87.0));
+    simd.select_f32s(tiny, simd.splat_f32s(0.0), scaled)
 }
 
 #[cfg(test)]
@@ -83,5 +84,9 @@ mod tests {
         values[3] = -88.0;
         pulp::Arch::new().dispatch(ExpOf(&mut values));
         assert_eq!(values[..4], [1.0, 0.0, 0.0, 0.0]);
+        values[5] = f32::NAN;
+        values[6] = f32::INFINITY;
+        pulp::Arch::new().dispatch(ExpOf(&mut values));
+        assert!(values[5].is_nan() && values[6].is_nan());
     }
 }

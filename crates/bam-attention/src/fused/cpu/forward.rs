@@ -125,14 +125,14 @@ impl Task<'_> {
     ) {
         let dim = self.inputs.dim;
         let out = &mut self.out[r * dim..][..dim];
-        if evidence > 0.0 {
+        if evidence == 0.0 {
+            self.ln_evidence[r] = f32::INFINITY;
+            out.fill(0.0);
+        } else {
             self.ln_evidence[r] = largest + evidence.ln();
             out.iter_mut()
                 .zip(weighted_values)
                 .for_each(|(out, sum)| *out = sum / evidence);
-        } else {
-            self.ln_evidence[r] = f32::INFINITY;
-            out.fill(0.0);
         }
     }
 }
@@ -146,12 +146,13 @@ pub(super) fn may_stop(
     largest: &[f32],
     evidence: impl Fn(usize) -> f32,
 ) -> bool {
-    let least = |of: &dyn Fn(usize) -> f32| {
-        let values = searching.iter().map(|r| f64::from(of(*r)));
+    let least = |of: &dyn Fn(usize) -> f64| {
+        let values = searching.iter().map(|r| of(*r));
         values.fold(f64::INFINITY, f64::min)
     };
-    let least_evidence = || least(&|r| largest[r] + evidence(r).ln());
-    schedule.may_stop(t, least(&|r| largest[r]), least_evidence)
+    let largest = |r: usize| f64::from(largest[r]);
+    let least_evidence = || least(&|r| largest(r) + f64::from(evidence(r)).ln());
+    schedule.may_stop(t, least(&largest), least_evidence)
 }
 
 /// A block of rows in panels.
@@ -302,6 +303,11 @@ impl Running {
     }
 }
 
+/// What a logarithm that was rounded to `f32` was at least.
+pub(super) fn at_least(ln_evidence: f32) -> f64 {
+    f64::from(ln_evidence.next_down())
+}
+
 /// Adds up what was skipped, where the caller asked.
 fn log_skips(inputs: &Inputs<'_>, visits: &[Visit], ln_evidence: &[f32]) {
     let Some(log) = &inputs.call.skip_log else {
@@ -315,7 +321,7 @@ fn log_skips(inputs: &Inputs<'_>, visits: &[Visit], ln_evidence: &[f32]) {
         let mut largest = 0.0f64;
         for (dropped, ln_evidence) in dropped[rows.clone()].iter_mut().zip(&ln_evidence[rows]) {
             // A row that sees nothing has the evidence +∞ and drops nothing.
-            *dropped += (visit.ln_mass_of_rest - f64::from(*ln_evidence)).exp();
+            *dropped += (visit.ln_mass_of_rest - at_least(*ln_evidence)).exp();
             largest = largest.max(*dropped);
         }
         log.add(

@@ -58,7 +58,7 @@ impl Parts {
                 };
                 let largest = parts().map(of).fold(f32::NEG_INFINITY, f32::max);
                 out.fill(0.0);
-                if largest == f32::NEG_INFINITY {
+                if parts().all(|part| of(part) == f32::NEG_INFINITY) {
                     *ln_evidence = f32::INFINITY;
                     return;
                 }
