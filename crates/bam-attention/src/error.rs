@@ -46,6 +46,12 @@ pub enum AttentionError {
         /// The number that was given.
         got: f64,
     },
+    /// A text that names no way of skipping.
+    #[error("skipping: expected off, exact, or a number above 0 and below 1, got {got}")]
+    SkippingName {
+        /// The text.
+        got: String,
+    },
     /// The chosen implementation can't do what was asked. It never falls back by itself.
     #[error("{implementation} attention: expected {expected}, got {got}")]
     Unsupported {

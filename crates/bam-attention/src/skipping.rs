@@ -34,6 +34,35 @@ impl Skipping {
     }
 }
 
+/// `off`, `exact`, or the epsilon of `certified`.
+impl std::fmt::Display for Skipping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Exact => f.write_str("exact"),
+            Self::Certified { epsilon } => write!(f, "{epsilon:e}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Skipping {
+    type Err = AttentionError;
+
+    fn from_str(text: &str) -> Result<Self, AttentionError> {
+        let skipping = match text {
+            "off" => Self::Off,
+            "exact" => Self::Exact,
+            number => Self::Certified {
+                epsilon: number.parse().unwrap_or(f64::NAN),
+            },
+        };
+        skipping.check().map_err(|_| AttentionError::SkippingName {
+            got: text.to_owned(),
+        })?;
+        Ok(skipping)
+    }
+}
+
 /// What was skipped, per query head: hand it to [`Options`](crate::Options), read it after the call.
 ///
 /// A log that is used again adds up, over calls and over passes.
@@ -63,7 +92,8 @@ impl HeadSkips {
         }
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Both together: tiles are added, of the dropped masses the larger one stays.
+    pub fn add(&mut self, other: &Self) {
         self.visible_tiles += other.visible_tiles;
         self.skipped_tiles += other.skipped_tiles;
         self.dropped_mass = self.dropped_mass.max(other.dropped_mass);

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use bam_attention::Skipping;
 use bam_lm::encoding::Encoding;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -194,6 +195,10 @@ pub struct PasskeyArgs {
     /// Continue greedily instead of teacher forcing
     #[arg(long)]
     pub greedy: bool,
+    /// Which keys may be left unread: off, exact (no bit changes), or the share of a row's posterior
+    /// that may be dropped, for example 1e-6
+    #[arg(long, default_value = "exact")]
+    pub skip: Skipping,
     /// Stop after this many lengths in a row without a right sample
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub patience: Option<u32>,
@@ -287,6 +292,10 @@ pub struct GenerateArgs {
     /// Same seed, same text
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Which keys may be left unread: off, exact (no bit changes), or the share of a row's posterior
+    /// that may be dropped, for example 1e-6
+    #[arg(long, default_value = "exact")]
+    pub skip: Skipping,
 }
 
 #[derive(Args, Debug)]

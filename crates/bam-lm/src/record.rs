@@ -35,6 +35,26 @@ pub struct Passkey {
     pub cells: Vec<PasskeyCell>,
     /// Lengths that were asked for and not run, each with the reason.
     pub not_run: Vec<NotRun>,
+    /// Which keys were allowed to be left unread: `off`, `exact`, or `certified` with an epsilon.
+    #[serde(default)]
+    pub skipping: String,
+    /// What was left unread, head by head.
+    #[serde(default)]
+    pub heads: Vec<SkippedHead>,
+}
+
+/// What skipping left unread of one head, over all samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SkippedHead {
+    pub layer: usize,
+    pub head: usize,
+    /// The prior's class over the longest row.
+    pub class: String,
+    /// Tiles of keys that blocks of rows may see.
+    pub visible_tiles: u64,
+    pub skipped_tiles: u64,
+    /// The largest share of a row's posterior that they can have held.
+    pub dropped_mass: f64,
 }
 
 /// The samples of one (length, depth).

@@ -239,15 +239,20 @@ fn larger(a: f64, b: f64) -> f64 {
     }
 }
 
-/// `ln Σ_{u ≥ t} TILE·exp(bound_u)` for every `t`.
+/// `ln Σ_{u ≥ t} TILE·exp(bound_u)` for every `t`. Each is raised by more than it was rounded.
 fn ln_sums(bounds: Vec<f64>) -> Vec<f64> {
-    let largest = bounds.iter().copied().fold(f64::NEG_INFINITY, larger);
-    let mut sum = 0.0;
+    let mut rest = f64::NEG_INFINITY;
     let mut ln_sums = bounds;
     for entry in ln_sums.iter_mut().rev() {
-        // A term that underflows is still counted, by the smallest number there is.
-        sum += TILE as f64 * ((*entry - largest).exp() + f64::MIN_POSITIVE);
-        *entry = largest + sum.ln();
+        let own = *entry + (TILE as f64).ln();
+        let (low, high) = if own < rest { (own, rest) } else { (rest, own) };
+        let sum = match low {
+            f64::NEG_INFINITY => high,
+            // NaN, which no comparison takes for small, stays.
+            low => high + (low - high).exp().ln_1p(),
+        };
+        rest = sum + sum.abs() * 4.0 * f64::EPSILON;
+        *entry = rest;
     }
     ln_sums
 }

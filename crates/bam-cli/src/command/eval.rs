@@ -43,6 +43,7 @@ pub fn passkey(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
         greedy: args.greedy,
         patience: args.patience.map(|lengths| lengths as usize),
         seed: args.seed,
+        skipping: args.skip,
     };
     let total: usize = plan.lengths.iter().map(|at| at.samples).sum();
     let progress = Progress::new(total as u64, "passkey");
@@ -66,12 +67,14 @@ pub fn passkey(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string_pretty(&record)?)?;
     } else {
+        let skipped = report::table::skipped(&record.metrics);
         let name = record.name.clone();
         let records = RunRecords {
             passkey: Some(record),
             ..RunRecords::default()
         };
         write!(stdout, "{}", report::table::summary(&[(name, records)]))?;
+        write!(stdout, "{skipped}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -36,7 +36,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     write!(out, "{prompt}")?;
     let mut text = tokenizer.stream_decoder();
-    for token in Generator::new(&model, &ids, args.tokens, sampling)? {
+    for token in Generator::new(&model, &ids, args.tokens, sampling, args.skip)? {
         let token = token? as u32;
         if Some(token) == tokenizer.eos() {
             break;

@@ -10,6 +10,7 @@ use crate::corpus::{Book, held_out_book, training_books};
 use crate::report::page::{PageNotes, page};
 use crate::{report, runs};
 use anyhow::{Context, ensure};
+use bam_attention::Skipping;
 use bam_lm::data::{TokenStore, Tokenizer, TokenizerConfig};
 use bam_lm::encoding::Encoding;
 use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
@@ -345,6 +346,7 @@ fn plan(args: &QuickstartArgs, train_length: usize) -> PasskeyPlan {
         greedy: false,
         patience: Some(PATIENCE),
         seed: args.seed,
+        skipping: Skipping::Exact,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Runs;
 use super::findings::{bits_per_byte, headline, longest, mean_up_to, outcomes};
 use super::text::{duration, multiple, percent, perplexity, plain, thousands};
+use bam_lm::record::{Passkey, SkippedHead};
 use std::collections::BTreeMap;
 
 /// Plain text for the terminal: the finding, retrieval by encoding and length, perplexity by encoding.
@@ -16,6 +17,29 @@ pub fn summary(runs: &Runs) -> String {
         text += &format!("\n{}\n\n{}", table.title, table.text());
     }
     text
+}
+
+/// What an evaluation left unread, head by head; nothing for records that don't say.
+pub fn skipped(passkey: &Passkey) -> String {
+    if passkey.heads.is_empty() {
+        return String::new();
+    }
+    let head = |head: &SkippedHead| {
+        let share = head.skipped_tiles as f64 / head.visible_tiles.max(1) as f64;
+        vec![
+            format!("{}.{}", head.layer, head.head),
+            format!("{:.1} %", 100.0 * share),
+            format!("{:.0e}", head.dropped_mass),
+            head.class.clone(),
+        ]
+    };
+    let table = Table {
+        title: "Keys left unread",
+        header: vec!["layer.head", "unread", "mass at most", "class"],
+        rows: passkey.heads.iter().map(head).collect(),
+    };
+    let (title, how) = (table.title, &passkey.skipping);
+    format!("\n{title} (skipping: {how})\n\n{}", table.text())
 }
 
 /// The same as Markdown.

@@ -6,9 +6,11 @@
 use super::read_in_chunks;
 use crate::Error;
 use crate::data::Tokenizer;
+use crate::inspect;
 use crate::model::{Transformer, check_row, host_values};
 use crate::passkey::{Key, PasskeyTask, SCORED_DIGITS};
-use crate::record::{NotRun, Passkey, PasskeyCell};
+use crate::record::{NotRun, Passkey, PasskeyCell, SkippedHead};
+use bam_attention::{HeadSkips, Skipping};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::ops::ControlFlow;
@@ -50,6 +52,8 @@ pub struct PasskeyPlan {
     pub patience: Option<usize>,
     /// Decides keys and random depths.
     pub seed: u64,
+    /// What may be left unread.
+    pub skipping: Skipping,
 }
 
 /// A sample that was run, for progress.
@@ -79,6 +83,7 @@ pub fn passkey(
     let mut cells: Vec<PasskeyCell> = Vec::new();
     let mut not_run = Vec::new();
     let mut misses = 0;
+    let mut skips: Vec<Vec<HeadSkips>> = Vec::new();
     for at in &plan.lengths {
         if plan.patience.is_some_and(|patience| misses >= patience) {
             let reason = format!("no sample right at {misses} shorter lengths in a row");
@@ -94,7 +99,7 @@ pub fn passkey(
             let depth = at.depths.of(sample, at.samples, &mut random);
             let key = task.random_key(&mut random)?;
             let start = clock();
-            let digits = correct_digits(model, &task, &key, at.length, depth, plan.greedy)?;
+            let digits = correct_digits(model, &task, &key, (at.length, depth), plan, &mut skips)?;
             let correct = digits == key.answer.len();
             right += usize::from(correct);
             add(
@@ -122,7 +127,44 @@ pub fn passkey(
         given_digits: plan.given_digits,
         cells,
         not_run,
+        skipping: plan.skipping.to_string(),
+        heads: skipped_heads(model, plan, &skips)?,
     }))
+}
+
+/// What was left unread, by head, with the head's class over the longest row of the plan.
+fn skipped_heads(
+    model: &Transformer,
+    plan: &PasskeyPlan,
+    skips: &[Vec<HeadSkips>],
+) -> Result<Vec<SkippedHead>, Error> {
+    let longest = plan.lengths.iter().map(|at| at.length).max().unwrap_or(1);
+    let heads = inspect::heads(model, longest)?.heads.into_iter();
+    Ok(heads
+        .map(|head| {
+            let of_layer = skips.get(head.layer);
+            let of = of_layer.and_then(|heads| heads.get(head.head));
+            let of = of.copied().unwrap_or_default();
+            SkippedHead {
+                layer: head.layer,
+                head: head.head,
+                class: head.class,
+                visible_tiles: of.visible_tiles,
+                skipped_tiles: of.skipped_tiles,
+                dropped_mass: of.dropped_mass,
+            }
+        })
+        .collect())
+}
+
+fn add_skips(sums: &mut Vec<Vec<HeadSkips>>, of_sample: Vec<Vec<HeadSkips>>) {
+    sums.resize(of_sample.len(), Vec::new());
+    for (sums, heads) in sums.iter_mut().zip(of_sample) {
+        sums.resize(heads.len(), HeadSkips::default());
+        for (sum, head) in sums.iter_mut().zip(&heads) {
+            sum.add(head);
+        }
+    }
 }
 
 impl Depths {
@@ -203,15 +245,16 @@ fn correct_digits(
     model: &Transformer,
     task: &PasskeyTask<'_>,
     key: &Key,
-    length: usize,
-    depth: f64,
-    greedy: bool,
+    (length, depth): (usize, f64),
+    plan: &PasskeyPlan,
+    skips: &mut Vec<Vec<HeadSkips>>,
 ) -> Result<usize, Error> {
     let prompt = task.prompt(key, length, depth)?;
     let answer = &prompt.answer;
-    let mut cache = model.cache(1, prompt.tokens.len() + answer.len())?;
+    let cache = model.cache(1, prompt.tokens.len() + answer.len())?;
+    let mut cache = cache.with_skipping(plan.skipping);
     let mut guesses = Vec::new();
-    if greedy {
+    if plan.greedy {
         let mut next = prompt.tokens.clone();
         while guesses.len() < answer.len() {
             let mut guess = 0;
@@ -228,6 +271,7 @@ fn correct_digits(
             guesses.extend(argmax_rows(logits));
         })?;
     }
+    add_skips(skips, cache.skips());
     Ok(guesses
         .iter()
         .zip(answer)

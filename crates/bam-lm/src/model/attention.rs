@@ -8,7 +8,7 @@ use super::rotary::rotate;
 use crate::Error;
 use crate::encoding::Position;
 use bam_attention::{
-    Documents, Implementation, LogPrior, Options, Temperature, TemperatureScope, attend,
+    Documents, Implementation, LogPrior, Options, Skipping, Temperature, TemperatureScope, attend,
     scalable_softmax,
 };
 use burn::module::{Module, Param};
@@ -42,6 +42,8 @@ pub(crate) struct Scope(TemperatureScope);
 /// What all layers of a forward pass share.
 pub(crate) struct Pass {
     pub implementation: Implementation,
+    /// What may be left unread, where a cache says so.
+    pub skipping: Option<Skipping>,
     /// Tokens before the first one of this pass.
     pub offset: usize,
     pub documents: Option<Arc<Documents>>,
@@ -109,15 +111,21 @@ impl Attention {
         let k = turn(split(self.wk.forward(x.clone()), self.key_heads), 0..length);
         let v = split(self.wv.forward(x.clone()), self.key_heads);
         let (k, v) = (k.swap_dims(1, 2), v.swap_dims(1, 2));
-        let (k, v) = match cache {
-            Some(cache) => cache.append(pass.offset, k, v),
-            None => (k, v),
+        let (k, v, known) = match cache {
+            Some(cache) => {
+                let (k, v) = cache.append(pass.offset, k, v)?;
+                (k, v, Some((cache.norms.clone(), cache.skip_log.clone())))
+            }
+            None => (k, v, None),
         };
         let rows = read.len();
         let x = x.narrow(1, read.start, rows);
         let q = turn(split(self.wq.forward(x), self.heads), read.clone()).swap_dims(1, 2);
 
-        let options = self.options(pass, &read, rows, k.dims()[2])?;
+        let mut options = self.options(pass, &read, rows, k.dims()[2])?;
+        if let Some((norms, log)) = known {
+            options = options.with_key_norms(norms).with_skip_log(log);
+        }
         let out = attend(q, k, v, log_prior, &options)?;
         Ok(self
             .wo
@@ -133,6 +141,9 @@ impl Attention {
     ) -> Result<Options, Error> {
         let mut options =
             Options::causal(pass.implementation).with_query_offset(pass.offset + read.start);
+        if let Some(skipping) = pass.skipping {
+            options.skipping = skipping;
+        }
         options.horizon = pass.horizon;
         options.documents.clone_from(&pass.documents);
         if let (Some(scale), Some(Scope(scope))) = (&self.ssmax_scale, self.ssmax) {

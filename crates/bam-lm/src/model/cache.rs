@@ -2,8 +2,9 @@
 
 use super::ModelConfig;
 use crate::Error;
-use bam_attention::LogPrior;
+use bam_attention::{HeadSkips, KeyNorms, LogPrior, SkipLog, Skipping};
 use burn::tensor::{Device, Tensor};
+use std::sync::Arc;
 
 /// The longest row there is: priors take lags as `f32`, which is exact up to here.
 pub const LONGEST_ROW: usize = 1 << 24;
@@ -30,6 +31,7 @@ pub struct Cache {
     pub(crate) layers: Vec<LayerCache>,
     capacity: usize,
     pub(crate) length: usize,
+    pub(crate) skipping: Skipping,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,9 @@ pub(crate) struct LayerCache {
     keys: Tensor<4>,
     values: Tensor<4>,
     pub log_prior: LogPrior,
+    /// With them, keys that are skipped are not read at all.
+    pub norms: Arc<KeyNorms>,
+    pub skip_log: Arc<SkipLog>,
 }
 
 impl Cache {
@@ -54,13 +59,29 @@ impl Cache {
                 keys: Tensor::zeros(shape, device),
                 values: Tensor::zeros(shape, device),
                 log_prior,
+                norms: Arc::new(KeyNorms::new(batch, config.key_heads)),
+                skip_log: Arc::default(),
             })
             .collect();
         Self {
             layers,
             capacity,
             length: 0,
+            skipping: Skipping::Exact,
         }
+    }
+
+    /// What may be left unread; [`Skipping::Exact`] if nothing is said.
+    #[must_use]
+    pub fn with_skipping(self, skipping: Skipping) -> Self {
+        Self { skipping, ..self }
+    }
+
+    /// What was left unread so far, by layer and head.
+    #[must_use]
+    pub fn skips(&self) -> Vec<Vec<HeadSkips>> {
+        let layers = self.layers.iter();
+        layers.map(|layer| layer.skip_log.heads()).collect()
     }
 
     /// Tokens that fit.
@@ -83,7 +104,16 @@ impl Cache {
 
 impl LayerCache {
     /// Writes keys and values from position `start` on; gives back all up to their end.
-    pub fn append(&mut self, start: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    ///
+    /// # Errors
+    /// If the keys before `start` are missing.
+    pub fn append(
+        &mut self,
+        start: usize,
+        k: Tensor<4>,
+        v: Tensor<4>,
+    ) -> Result<(Tensor<4>, Tensor<4>), Error> {
+        Arc::make_mut(&mut self.norms).extend(start, &k)?;
         let [batch, heads, length, dim] = k.dims();
         let end = start + length;
         let write = |room: &mut Tensor<4>, new: Tensor<4>| {
@@ -93,6 +123,6 @@ impl LayerCache {
             *room = taken.slice_assign([0..batch, 0..heads, start..end, 0..dim], new);
             room.clone().narrow(2, 0, end)
         };
-        (write(&mut self.keys, k), write(&mut self.values, v))
+        Ok((write(&mut self.keys, k), write(&mut self.values, v)))
     }
 }

@@ -3,6 +3,7 @@
 use super::{Cache, TokenRows, Transformer};
 use crate::Error;
 use crate::model::prior::host_values;
+use bam_attention::Skipping;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -85,9 +86,11 @@ impl<'a> Generator<'a> {
         prompt: &[i32],
         room: usize,
         sampling: Sampling,
+        skipping: Skipping,
     ) -> Result<Self, Error> {
         let sampling = sampling.checked()?;
-        let mut cache = model.cache(1, prompt.len().saturating_add(room))?;
+        let cache = model.cache(1, prompt.len().saturating_add(room))?;
+        let mut cache = cache.with_skipping(skipping);
         let logits = read_prompt(model, &mut cache, prompt)?;
         let random = ChaCha8Rng::seed_from_u64(sampling.seed);
         Ok(Self {

@@ -295,6 +295,7 @@ impl Transformer {
         }
         let pass = Pass {
             implementation,
+            skipping: cache.as_ref().map(|cache| cache.skipping),
             offset,
             documents,
             horizon,
