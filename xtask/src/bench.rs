@@ -117,15 +117,16 @@ fn attention(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
         ),
     };
     rows.extend(run(beside)?);
-    if !pytorch.is_empty() {
-        let mut arguments = vec!["--threads", &threads, "--dtypes"];
-        arguments.extend(options.dtypes.iter().map(String::as_str));
-        arguments.push("--lengths");
-        let lengths = [1024, 4096]
-            .into_iter()
-            .filter(|n| *n <= options.max_length);
-        let lengths: Vec<String> = lengths.map(|n: usize| n.to_string()).collect();
+    let lengths = [1024, 4096].into_iter();
+    let lengths = lengths.filter(|length| *length <= options.max_length);
+    let lengths: Vec<String> = lengths.map(|length| length.to_string()).collect();
+    for dtype in options.dtypes.iter().filter(|_| !pytorch.is_empty()) {
+        let mut arguments = vec!["--threads", &threads, "--dtypes", dtype, "--lengths"];
         arguments.extend(lengths.iter().map(String::as_str));
+        // What is not the fused operation takes minutes a call where bf16 has no instructions.
+        if dtype == "bf16" {
+            arguments.extend(["--only", "pytorch-sdpa"]);
+        }
         rows.extend(python(root, options, "attention_pytorch.py", &arguments)?);
     }
     rows.extend(run(after)?);
@@ -166,6 +167,32 @@ fn cargo_bench(root: &Path, bench: &str, arguments: &[&str]) -> Result<Vec<Row>,
     match rows_of(command)? {
         (rows, 0) => Ok(rows),
         (_, code) => Err(format!("the benchmark {bench} ended with {code}")),
+    }
+}
+
+/// Random calls, as many as wanted.
+///
+/// # Errors
+/// If one fails; its number is on standard error.
+pub fn fuzz(root: &Path, options: &[&str]) -> Result<(), String> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(program)
+        .args([
+            "test",
+            "--quiet",
+            "--release",
+            "--workspace",
+            "--exclude",
+            "bam-prior",
+        ])
+        .args(["--test", "fuzz", "--"])
+        .args(options)
+        .current_dir(root)
+        .status()
+        .map_err(|error| format!("cargo did not start: {error}"))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("fuzzing ended with {status}")),
     }
 }
 

@@ -17,6 +17,8 @@ Commands:
   check         Everything that CI runs, cheapest step first; stops at the first failure
   check --fast  The part of it that needs no Burn: format, house rules, tests of bam-prior
   house         The house rules only
+  fuzz [--cases N] [--first SEED]
+                Random calls of the operation against the definition; CI runs a few thousand
   bench attention [--threads T] [--json FILE] [--python PATH] [--max-length N] [--sections NAME,…]
                 The fused operation beside PyTorch's: answers checked, a table, a record a row.
                 Sections: ceiling, passes, decode, skipping, growth, pytorch
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(&root(), check::Extent::All),
         ["check", "--fast"] => check::run(&root(), check::Extent::Fast),
         ["house"] => house::check(&root()),
+        ["fuzz", ref options @ ..] => bench::fuzz(&root(), options),
         ["bench", name, ref options @ ..] => match bench::Options::parse(options) {
             Ok(options) => bench::run(&root(), name, &options),
             Err(message) => {

@@ -404,6 +404,12 @@ fn skipping(bench: &Bench) {
             );
         }
     }
+    // What a training step at 128k takes in memory, inputs aside; `peak_bytes` has the gradients in it.
+    let length = 1 << 17;
+    if length <= bench.max_length {
+        let pass = Pass::ForwardBackward;
+        bench.measure(ALIBI, &mut case(ALIBI, 8, length, length), CERTAIN, pass);
+    }
 }
 
 /// One head of each class from 1k to 256k.

@@ -50,6 +50,45 @@ fn text_becomes_a_report() {
         );
     }
     assert_eq!(crate::resume::json(&run.join("passkey.json")), passkey);
+    assert_eq!(passkey["metrics"]["skipping"], "exact");
+
+    // The same answers however keys are skipped, and a line a head of what was.
+    for skip in ["off", "1e-3"] {
+        let out = shop.path("skipping.json");
+        let words = args![
+            "eval",
+            "passkey",
+            run,
+            "--lengths",
+            PROMPT_LENGTH,
+            "--samples",
+            "4",
+            "--depth-count",
+            "2",
+            "--skip",
+            skip,
+            "--out",
+            out
+        ];
+        let text = succeed(&words);
+        assert!(text.contains("Keys left unread"), "{text}");
+        let record = crate::resume::json(&out);
+        assert_eq!(record["metrics"]["skipping"], skip);
+        let heads = record["metrics"]["heads"].as_array().unwrap();
+        assert!(
+            heads
+                .iter()
+                .all(|head| head["visible_tiles"].as_u64() > Some(0))
+        );
+        let right = |record: &serde_json::Value| -> Vec<serde_json::Value> {
+            let cells = record["metrics"]["cells"].as_array().unwrap();
+            cells
+                .iter()
+                .map(|cell| cell["correct_digits"].clone())
+                .collect()
+        };
+        assert_eq!(right(&record), right(&passkey));
+    }
 
     std::fs::write(shop.path("Held out.txt"), text(7)).unwrap();
     let perplexity = succeed_json(&args![

@@ -72,6 +72,11 @@ fn misuse_is_told_apart_from_failure() {
             args!["eval", "passkey", "model", "--patience", "0"],
             "--patience",
         ),
+        (
+            args!["eval", "passkey", "model", "--skip", "2"],
+            "expected off, exact, or a number above 0 and below 1, got 2",
+        ),
+        (args!["generate", "model", "--skip", "all"], "got all"),
         (args!["train", "--out", "run"], "<RECIPE>"),
         (
             args![
