@@ -10,8 +10,11 @@ use std::sync::Arc;
 /// Keys of a tile; a test may know it, a caller need not.
 const TILE: usize = 96;
 
-/// `(name, ln w(lag))`: a prior of every class, and some that a window would get wrong.
-const PRIORS: [(&str, fn(f64) -> f64); 7] = [
+/// A prior's name and its `ln w(lag)`.
+type Named = (&'static str, fn(f64) -> f64);
+
+/// A prior of every class, and some that a window would get wrong.
+const PRIORS: [Named; 7] = [
     ("local", |lag| -0.5 * lag.abs()),
     ("wide", |lag| -0.02 * lag.abs()),
     ("bent", |lag| -2.0 * (lag.abs() + 1e-5).powf(0.3)),
