@@ -24,8 +24,8 @@ pub(crate) const TILE: usize = 96;
 /// Lags whose log-weights share a range.
 const LAGS: usize = 64;
 
-/// Below this distance from a row's largest logit a weight is exactly 0: the exponential ends at −87,
-/// and the rest is more than the rounding of a difference.
+/// Below this distance from a row's largest logit a weight is exactly 0: the exponential ends at
+/// `−125.9·ln 2 = −87.3`, and the rest is more than the rounding of a difference.
 const EXACT_ZERO: f64 = -88.0;
 
 /// The smallest and largest log-weight of every head in every block of lags.
@@ -174,8 +174,9 @@ impl Bounds<'_> {
     /// `U_J` of every tile, rounding included.
     fn bounds(&self, block: &RowBounds, tiles: &[(usize, f64)], norms: &KeyNorms) -> Vec<f64> {
         let norms = norms.of_head(block.batch, block.head / self.call.group);
-        // A sum of D products is off by less than (D + 2) units of rounding of its norms' product.
-        let content = block.content * (1.0 + (self.dim + 2) as f64 * f64::from(f32::EPSILON));
+        // A sum of D products is off by less than D units of rounding of its norms' product, and the
+        // scaled queries by less than 4 of theirs.
+        let content = block.content * (1.0 + (self.dim + 4) as f64 * f64::from(f32::EPSILON));
         tiles
             .iter()
             .map(|(first, prior)| {

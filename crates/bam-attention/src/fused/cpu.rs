@@ -40,11 +40,16 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// Where a row begins.
+    fn first(&self, batch: usize, head: usize, row: usize) -> usize {
+        let [by_batch, by_head, by_row] = self.strides;
+        self.start + batch * by_batch + head * by_head + row * by_row
+    }
+
     /// Copies a row to the beginning of `to`, widened where it is narrow.
     #[inline(always)]
     fn load(&self, batch: usize, head: usize, row: usize, to: &mut [f32]) {
-        let [by_batch, by_head, by_row] = self.strides;
-        let first = self.start + batch * by_batch + head * by_head + row * by_row;
+        let first = self.first(batch, head, row);
         let to = &mut to[..self.dim];
         match self.values {
             Values::F32(values) => to.copy_from_slice(&values[first..][..self.dim]),

@@ -12,7 +12,7 @@
 //! together is added in a fixed order after. So gradients are the same bits for any number of threads.
 
 use super::super::bound::{Bounds, TILE};
-use super::exponential::exp;
+use super::exponential::exp2;
 use super::forward::at_least;
 use super::panel::{BLOCK, QueryPanels, Sight, read_row, write_row};
 use super::product::{Panels, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel};
@@ -22,6 +22,7 @@ use crate::TemperatureScope;
 use crate::skipping::HeadSkips;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// Tasks that a call should have at least, so that many cores find work. A constant: gradients would
@@ -267,9 +268,10 @@ struct RowBlock<'a> {
     out_gradient: Vec<f32>,
     /// Gradient of the scaled queries.
     dq: Vec<f32>,
-    /// `δ`, and `ln evidence`, per row.
+    /// Per row `δ`, and the evidence as a logarithm to either base.
     delta: Vec<f32>,
     ln_evidence: Vec<f32>,
+    log2_evidence: Vec<f32>,
     /// `Σ_j dlogit_ij ln w(j − i)`.
     prior_sum: Vec<f32>,
     /// Over one tile, `[panels, TILE, rows of a panel]`: the posterior, and the gradient of its logits.
@@ -295,6 +297,7 @@ impl<'a> RowBlock<'a> {
             delta: vec![0.0; count],
             // Rows past the end see nothing: exp(logit − ∞) = 0.
             ln_evidence: vec![f32::INFINITY; count],
+            log2_evidence: vec![f32::INFINITY; count],
             prior_sum: vec![0.0; count],
             posterior: vec![0.0; count * TILE],
             d_logits: vec![0.0; count * TILE],
@@ -306,21 +309,19 @@ impl<'a> RowBlock<'a> {
             if inputs.call.is_padding_query(batch, row) {
                 continue;
             }
-            let queries = &block.queries;
-            let scaled_q = read_row(&queries.scaled_q, queries.width, padded, r);
-            for (to, q) in block.q_rows[r * padded..][..padded]
-                .iter_mut()
-                .zip(scaled_q)
-            {
-                *to = q;
-            }
+            let scaled_q = &mut block.q_rows[r * padded..][..inputs.dim];
+            inputs.q.load(batch, head, row, scaled_q);
+            let factor = block.queries.content_factors[r];
+            scaled_q.iter_mut().for_each(|q| *q *= factor);
             let gradient = &mut block.out_gradient_rows[r * padded..][..inputs.dim];
             given.out_gradient.load(batch, head, row, gradient);
             given.out.load(batch, head, row, &mut out);
             block.delta[r] = gradient.iter().zip(&out).map(|(g, o)| g * o).sum();
-            write_row(&mut block.out_gradient, queries.width, padded, r, gradient);
+            let width = block.queries.width;
+            write_row(&mut block.out_gradient, width, padded, r, gradient);
             let index = (batch * inputs.heads + head) * inputs.queries() + row;
             block.ln_evidence[r] = given.ln_evidence[index];
+            block.log2_evidence[r] = given.ln_evidence[index] * LOG2_E;
         }
         block
     }
@@ -336,7 +337,7 @@ impl<'a> RowBlock<'a> {
         &mut self,
         simd: S,
         inputs: &Inputs<'_>,
-        tile: &KeyTile,
+        tile: &KeyTile<'_>,
         sums: &mut Sums,
         index: usize,
     ) {
@@ -351,7 +352,7 @@ impl<'a> RowBlock<'a> {
             let width = self.queries.width;
             let d_logits = &self.d_logits[panel * TILE * width..][..TILE * width];
             let d_logits = &lines::<S, VECTORS>(d_logits)[sight.keys.clone()];
-            let keys = &tile.k[sight.keys.start * padded..sight.keys.end * padded];
+            let keys = &tile.keys()[sight.keys.start * padded..sight.keys.end * padded];
             let dq = &mut self.dq[panel * padded * width..][..padded * width];
             columns_by_panel::<S, GROUP, VECTORS>(
                 simd,
@@ -388,7 +389,7 @@ impl<'a> RowBlock<'a> {
         simd: S,
         inputs: &Inputs<'_>,
         panel: usize,
-        tile: &KeyTile,
+        tile: &KeyTile<'_>,
         sight: &Sight,
     ) {
         let (width, padded) = (self.queries.width, inputs.padded_dim());
@@ -398,11 +399,12 @@ impl<'a> RowBlock<'a> {
         posterior[..sight.keys.start * width].fill(0.0);
         posterior[sight.keys.end * width..].fill(0.0);
         let posterior = lines_mut::<S, VECTORS>(posterior);
-        let ln_evidence = lines::<S, VECTORS>(&self.ln_evidence[panel * width..])[0];
+        let evidence = lines::<S, VECTORS>(&self.log2_evidence[panel * width..])[0];
         for line in &mut posterior[sight.keys.clone()] {
             for c in 0..VECTORS {
-                line[c] = exp(simd, simd.sub_f32s(line[c], ln_evidence[c]));
+                line[c] = simd.sub_f32s(line[c], evidence[c]);
             }
+            *line = exp2(simd, *line);
         }
         let d_logits = &mut self.d_logits[panel * TILE * width..][..TILE * width];
         let first = sight.keys.start / GROUP * GROUP;
@@ -415,7 +417,7 @@ impl<'a> RowBlock<'a> {
         let gradient = &self.out_gradient[panel * padded * width..];
         rows_by_panel::<S, GROUP, VECTORS>(
             simd,
-            (&tile.v[first * padded..end * padded], padded),
+            (&tile.values()[first * padded..end * padded], padded),
             inputs.dim,
             lines::<S, VECTORS>(gradient),
             #[inline(always)]

@@ -4,11 +4,12 @@
 //! decides the speed is the memory.
 
 use super::super::bound::TILE;
-use super::exponential::exp;
+use super::exponential::exp2;
 use super::forward::{Task, Visit, may_stop};
 use super::tile::KeyTile;
 use crate::Documents;
 use pulp::{Simd, WithSimd};
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// Up to how many rows are few.
@@ -20,7 +21,7 @@ const GROUP: usize = 4;
 /// A block of at most [`FEW`] rows.
 pub(super) struct FewRows<'t, 'a>(pub &'t mut Task<'a>);
 
-/// One row on its way through the tiles.
+/// One row on its way through the tiles; logits are to the base 2.
 struct Row {
     q: Vec<f32>,
     prior_factor: f32,
@@ -75,8 +76,9 @@ impl Row {
         if !inputs.call.is_padding_query(task.batch, row) {
             let (of_content, of_prior) = inputs.factors(task.batch, task.head, row);
             inputs.q.load(task.batch, task.head, row, &mut q);
-            q.iter_mut().for_each(|q| *q *= of_content);
-            prior_factor = of_prior;
+            let scale = of_content * LOG2_E;
+            q.iter_mut().for_each(|q| *q *= scale);
+            prior_factor = of_prior * LOG2_E;
         }
         Self {
             q,
@@ -92,7 +94,7 @@ impl Row {
         simd: S,
         task: &Task<'_>,
         row: usize,
-        tile: &KeyTile,
+        tile: &KeyTile<'_>,
         logits: &mut [f32; TILE],
     ) -> Range<usize> {
         let inputs = task.inputs;
@@ -107,7 +109,7 @@ impl Row {
         let (q, _) = S::as_simd_f32s(&self.q);
         let groups = keys.start / GROUP..keys.end.div_ceil(GROUP);
         for group in groups {
-            let k = &tile.k[group * GROUP * padded..][..GROUP * padded];
+            let k = &tile.keys()[group * GROUP * padded..][..GROUP * padded];
             let k: [&[S::f32s]; GROUP] =
                 std::array::from_fn(|r| &S::as_simd_f32s(&k[r * padded..][..padded]).0[..q.len()]);
             let mut sums = [simd.splat_f32s(0.0); GROUP];
@@ -140,13 +142,13 @@ impl Row {
         keys
     }
 
-    /// Turns logits into weights `exp(logit − largest)` and adds them.
+    /// Turns logits into weights `2^(logit − largest)` and adds them.
     #[inline(always)]
     fn add<S: Simd>(
         &mut self,
         simd: S,
         (largest, evidence): (&mut f32, &mut f32),
-        tile: &KeyTile,
+        tile: &KeyTile<'_>,
         keys: Range<usize>,
         weights: &mut [f32; TILE],
     ) {
@@ -158,7 +160,7 @@ impl Row {
         );
         let of_tile = simd.reduce_max_f32s(of_tile);
         if of_tile > *largest {
-            let shrink = (*largest - of_tile).exp();
+            let shrink = (*largest - of_tile).exp2();
             *evidence *= shrink;
             self.weighted_values
                 .iter_mut()
@@ -173,13 +175,13 @@ impl Row {
         let shift = simd.splat_f32s(shift);
         let mut total = simd.splat_f32s(0.0);
         for weight in line {
-            *weight = exp(simd, simd.sub_f32s(*weight, shift));
+            [*weight] = exp2(simd, [simd.sub_f32s(*weight, shift)]);
             total = simd.add_f32s(total, *weight);
         }
         *evidence += simd.reduce_sum_f32s(total);
 
         let padded = self.q.len();
-        let values = &tile.v[keys.start * padded..keys.end * padded];
+        let values = &tile.values()[keys.start * padded..keys.end * padded];
         let (sums, _) = S::as_mut_simd_f32s(&mut self.weighted_values);
         for (group, sums) in sums.chunks_mut(GROUP).enumerate() {
             let mut added = [simd.splat_f32s(0.0); GROUP];

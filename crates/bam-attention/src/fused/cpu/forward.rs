@@ -2,7 +2,7 @@
 
 use super::super::bound::{Bounds, Schedule, TILE};
 use super::decode::{FEW, FewRows};
-use super::exponential::exp;
+use super::exponential::exp2;
 use super::panel::{BLOCK, QueryPanels, read_row, splat};
 use super::product::{Line, columns_by_panel, lines_mut, panel_rows};
 use super::split::{Parts, splits};
@@ -11,6 +11,7 @@ use super::{ByDistance, Inputs};
 use crate::skipping::HeadSkips;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::f32::consts::LN_2;
 use std::ops::Range;
 
 /// `(out [b, h, i, d], ln evidence [b, h, i])`.
@@ -116,7 +117,8 @@ impl Task<'_> {
         }
     }
 
-    /// Writes the results of row `r` of the block: sums relative to the largest logit, divided.
+    /// Writes the results of row `r` of the block: sums relative to the largest logit,
+    /// which is to the base 2, divided.
     pub fn finish_row(
         &mut self,
         r: usize,
@@ -129,7 +131,7 @@ impl Task<'_> {
             self.ln_evidence[r] = f32::INFINITY;
             out.fill(0.0);
         } else {
-            self.ln_evidence[r] = largest + evidence.ln();
+            self.ln_evidence[r] = (largest + evidence.log2()) * LN_2;
             out.iter_mut()
                 .zip(weighted_values)
                 .for_each(|(out, sum)| *out = sum / evidence);
@@ -137,7 +139,7 @@ impl Task<'_> {
     }
 }
 
-/// Lower bounds over the `searching` rows of the largest logit and of the logarithm of the evidence:
+/// Lower bounds over the `searching` rows of the largest logit, which comes to the base 2, and of the logarithm of the evidence:
 /// whether the tiles from `t` on can be left out.
 pub(super) fn may_stop(
     schedule: &Schedule,
@@ -150,7 +152,7 @@ pub(super) fn may_stop(
         let values = searching.iter().map(|r| of(*r));
         values.fold(f64::INFINITY, f64::min)
     };
-    let largest = |r: usize| f64::from(largest[r]);
+    let largest = |r: usize| f64::from(largest[r]) * std::f64::consts::LN_2;
     let least_evidence = || least(&|r| largest(r) + f64::from(evidence(r)).ln());
     schedule.may_stop(t, least(&largest), least_evidence)
 }
@@ -243,13 +245,13 @@ impl Running {
         }
     }
 
-    /// Turns the logits of some keys of a tile into weights `exp(logit − largest)` and adds them.
+    /// Turns the logits of some keys of a tile into weights `2^(logit − largest)` and adds them.
     #[inline(always)]
     fn add<S: Simd, const GROUP: usize, const VECTORS: usize>(
         &mut self,
         simd: S,
         panel: usize,
-        tile: &KeyTile,
+        tile: &KeyTile<'_>,
         keys: Range<usize>,
         scores: &mut [f32],
     ) {
@@ -279,7 +281,10 @@ impl Running {
         if simd.reduce_max_f32s(grew) > 0.0 {
             let mut shrink: Line<S, VECTORS> = splat(simd, 0.0);
             for c in 0..VECTORS {
-                shrink[c] = exp(simd, simd.sub_f32s(before[c], shift[c]));
+                shrink[c] = simd.sub_f32s(before[c], shift[c]);
+            }
+            shrink = exp2(simd, shrink);
+            for c in 0..VECTORS {
                 evidence[c] = simd.mul_f32s(evidence[c], shrink[c]);
             }
             for sum in sums.iter_mut() {
@@ -291,14 +296,17 @@ impl Running {
         let mut total: Line<S, VECTORS> = splat(simd, 0.0);
         for line in scores.iter_mut() {
             for c in 0..VECTORS {
-                line[c] = exp(simd, simd.sub_f32s(line[c], shift[c]));
+                line[c] = simd.sub_f32s(line[c], shift[c]);
+            }
+            *line = exp2(simd, *line);
+            for c in 0..VECTORS {
                 total[c] = simd.add_f32s(total[c], line[c]);
             }
         }
         for c in 0..VECTORS {
             evidence[c] = simd.add_f32s(evidence[c], total[c]);
         }
-        let values = &tile.v[keys.start * padded..keys.end * padded];
+        let values = &tile.values()[keys.start * padded..keys.end * padded];
         columns_by_panel::<S, GROUP, VECTORS>(simd, (values, padded), scores, sums);
     }
 }

@@ -6,6 +6,7 @@ use super::tile::KeyTile;
 use super::{ByDistance, Inputs};
 use crate::Documents;
 use pulp::Simd;
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// Rows of a block: a whole number of panels for every width of vectors.
@@ -18,12 +19,14 @@ pub(super) struct QueryPanels<'a> {
     pub rows: Range<usize>,
     /// Rows of a panel.
     pub width: usize,
-    /// `factor · q`: `[panels, padded dim, width]`.
-    pub scaled_q: Vec<f32>,
+    /// `factor · q / ln 2`: `[panels, padded dim, width]`. Logits are logarithms to the base 2.
+    scaled_q: Vec<f32>,
     /// The factor of each row's `q·k`; 0 past the end.
     pub content_factors: Vec<f32>,
     /// The factor of each row's log-weight; 0 past the end.
     pub prior_factors: Vec<f32>,
+    /// The same over `ln 2`.
+    scaled_prior_factors: Vec<f32>,
     ln_weights: &'a [f32],
 }
 
@@ -55,12 +58,15 @@ impl<'a> QueryPanels<'a> {
             }
             let (content, prior) = inputs.factors(batch, head, row);
             inputs.q.load(batch, head, row, &mut q);
-            q.iter_mut().for_each(|q| *q *= content);
+            let scale = content * LOG2_E;
+            q.iter_mut().for_each(|q| *q *= scale);
             write_row(&mut scaled_q, width, inputs.padded_dim(), r, &q);
             content_factors[r] = content;
             prior_factors[r] = prior;
         }
+        let scaled = prior_factors.iter().map(|factor| factor * LOG2_E);
         Self {
+            scaled_prior_factors: scaled.collect(),
             batch,
             head,
             rows,
@@ -117,7 +123,7 @@ impl<'a> QueryPanels<'a> {
         })
     }
 
-    /// The logits of a panel over the keys in sight, `−∞` where one is hidden: line `j` of `scores` is
+    /// The logits of a panel over `ln 2`, over the keys in sight, `−∞` where one is hidden: line `j` of `scores` is
     /// key `j` of the tile. Lines of keys out of sight hold anything.
     #[inline(always)]
     pub fn logits<S: Simd, const GROUP: usize, const VECTORS: usize>(
@@ -125,15 +131,15 @@ impl<'a> QueryPanels<'a> {
         simd: S,
         inputs: &Inputs<'_>,
         panel: usize,
-        tile: &KeyTile,
+        tile: &KeyTile<'_>,
         sight: &Sight,
         scores: &mut [f32],
     ) {
         let padded = inputs.padded_dim();
         let first = sight.keys.start / GROUP * GROUP;
-        let keys = &tile.k[first * padded..sight.keys.end.next_multiple_of(GROUP) * padded];
+        let keys = &tile.keys()[first * padded..sight.keys.end.next_multiple_of(GROUP) * padded];
         let q = &self.scaled_q[panel * padded * self.width..];
-        let factors = lines::<S, VECTORS>(&self.prior_factors[panel * self.width..])[0];
+        let factors = lines::<S, VECTORS>(&self.scaled_prior_factors[panel * self.width..])[0];
         let (ln_weights, column) = self.ln_weights_at(inputs, panel, tile.first + first);
         let out = &mut lines_mut::<S, VECTORS>(scores)[first..];
         rows_by_panel::<S, GROUP, VECTORS>(

@@ -1,41 +1,86 @@
-//! One tile of keys and values, copied where the products can read it.
+//! One tile of keys and values, where the products can read it.
 
 use super::super::bound::TILE;
-use super::{Inputs, Rows};
+use super::{Inputs, Rows, Values};
 
 /// Keys and values of a tile, `[TILE, padded dim]` each, zeros where there is none and at padding.
-pub(super) struct KeyTile {
+pub(super) struct KeyTile<'a> {
     pub first: usize,
-    pub k: Vec<f32>,
-    pub v: Vec<f32>,
-    padded: usize,
+    k: Rectangle<'a>,
+    v: Rectangle<'a>,
 }
 
-impl KeyTile {
-    pub fn new(inputs: &Inputs<'_>) -> Self {
-        let padded = inputs.padded_dim();
+/// Rows one after the other: where they lie, if they lie so, or copied.
+struct Rectangle<'a> {
+    in_place: Option<&'a [f32]>,
+    copy: Vec<f32>,
+}
+
+impl<'a> KeyTile<'a> {
+    pub fn new(inputs: &Inputs<'a>) -> Self {
+        let empty = || Rectangle {
+            in_place: None,
+            copy: vec![0.0; TILE * inputs.padded_dim()],
+        };
         Self {
             first: 0,
-            k: vec![0.0; TILE * padded],
-            v: vec![0.0; TILE * padded],
-            padded,
+            k: empty(),
+            v: empty(),
         }
+    }
+
+    pub fn keys(&self) -> &[f32] {
+        self.k.rows()
+    }
+
+    pub fn values(&self) -> &[f32] {
+        self.v.rows()
     }
 
     /// Reads the tile that begins at key `first`.
     #[inline(always)]
-    pub fn load(&mut self, inputs: &Inputs<'_>, batch: usize, key_head: usize, first: usize) {
+    pub fn load(&mut self, inputs: &Inputs<'a>, batch: usize, key_head: usize, first: usize) {
         self.first = first;
+        self.k.load(inputs, &inputs.k, (batch, key_head), first);
+        self.v.load(inputs, &inputs.v, (batch, key_head), first);
+    }
+}
+
+impl<'a> Rectangle<'a> {
+    fn rows(&self) -> &[f32] {
+        self.in_place.unwrap_or(&self.copy)
+    }
+
+    #[inline(always)]
+    fn load(
+        &mut self,
+        inputs: &Inputs<'a>,
+        from: &Rows<'a>,
+        (batch, head): (usize, usize),
+        first: usize,
+    ) {
+        let padded = inputs.padded_dim();
         let count = TILE.min(inputs.keys() - first);
-        for (to, from) in [(&mut self.k, &inputs.k), (&mut self.v, &inputs.v)] {
-            let from: &Rows<'_> = from;
-            for (index, to) in to.chunks_exact_mut(self.padded).enumerate() {
-                let key = first + index;
-                if index < count && !inputs.call.is_padding_key(batch, key) {
-                    from.load(batch, key_head, key, to);
-                } else {
-                    to.fill(0.0);
-                }
+        self.in_place = match from.values {
+            Values::F32(values)
+                if count == TILE
+                    && from.dim == padded
+                    && from.strides[2] == padded
+                    && inputs.call.documents.is_none() =>
+            {
+                Some(&values[from.first(batch, head, first)..][..TILE * padded])
+            }
+            _ => None,
+        };
+        if self.in_place.is_some() {
+            return;
+        }
+        for (index, to) in self.copy.chunks_exact_mut(padded).enumerate() {
+            let key = first + index;
+            if index < count && !inputs.call.is_padding_key(batch, key) {
+                from.load(batch, head, key, to);
+            } else {
+                to.fill(0.0);
             }
         }
     }
