@@ -97,10 +97,9 @@ pub(crate) struct Schedule {
 #[derive(Debug)]
 enum Rule {
     Never,
-    /// The largest logit that the rest can hold, and the number of its keys.
+    /// The largest logit that the rest can hold.
     Exact {
         largest: Vec<f64>,
-        keys: Vec<f64>,
     },
     /// `ln Σ |J|·exp(U_J)` of the rest.
     Certified {
@@ -137,11 +136,7 @@ impl Bounds<'_> {
                 for t in (1..largest.len()).rev() {
                     largest[t - 1] = larger(largest[t - 1], largest[t]);
                 }
-                let keys = (0..tiles.len()).rev().map(|t| ((t + 1) * TILE) as f64);
-                Rule::Exact {
-                    largest,
-                    keys: keys.collect(),
-                }
+                Rule::Exact { largest }
             }
             (Skipping::Certified { epsilon }, Some(norms)) => Rule::Certified {
                 ln_mass: ln_sums(self.bounds(block, &tiles, norms)),
@@ -199,7 +194,7 @@ impl Schedule {
     ) -> bool {
         match &self.rule {
             Rule::Never => false,
-            Rule::Exact { largest, .. } => largest[t] - least_largest < EXACT_ZERO,
+            Rule::Exact { largest } => largest[t] - least_largest < EXACT_ZERO,
             Rule::Certified {
                 ln_mass,
                 ln_epsilon,
@@ -218,8 +213,9 @@ impl Schedule {
         }
         match &self.rule {
             Rule::Never => f64::NEG_INFINITY,
-            Rule::Exact { largest, keys } => {
-                largest[t] + keys[t].ln() + ln_rounding(self.tiles.len())
+            Rule::Exact { largest } => {
+                let keys = ((self.tiles.len() - t) * TILE) as f64;
+                largest[t] + keys.ln() + ln_rounding(self.tiles.len())
             }
             Rule::Certified { ln_mass, .. } => ln_mass[t] + ln_rounding(self.tiles.len()),
         }

@@ -87,6 +87,12 @@ pub(super) struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
+    /// The instructions to run the passes with.
+    fn arch(&self) -> pulp::Arch {
+        let arch = self.call.instructions.arch();
+        arch.expect("`attend` checked that the processor has the instructions")
+    }
+
     fn queries(&self) -> usize {
         self.call.positions.queries
     }

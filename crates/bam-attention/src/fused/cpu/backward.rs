@@ -16,6 +16,7 @@ use super::exponential::exp2;
 use super::forward::at_least;
 use super::panel::{BLOCK, QueryPanels, Sight, read_row, write_row};
 use super::product::{Panels, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel};
+use super::split::TASKS;
 use super::tile::KeyTile;
 use super::{ByDistance, Inputs, PAD, Rows};
 use crate::TemperatureScope;
@@ -24,10 +25,6 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
-
-/// Tasks that a call should have at least, so that many cores find work. A constant: gradients would
-/// depend on the number of threads if this did.
-const TASKS: usize = 16;
 
 /// Gradients, laid out as the operands are.
 pub(in super::super) struct Gradients {
@@ -58,8 +55,7 @@ pub(in super::super) fn backward(
         ln_evidence,
         out_gradient,
     };
-    let arch = inputs.call.instructions.arch();
-    let arch = arch.expect("`attend` checked that the processor has the instructions");
+    let arch = inputs.arch();
 
     let segments = segments(inputs, TASKS.div_ceil(batch * inputs.key_heads()));
     let mut dq = vec![0.0; batch * heads * queries * dim];

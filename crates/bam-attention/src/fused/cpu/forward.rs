@@ -24,8 +24,7 @@ pub(in super::super) fn forward(inputs: &Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
     let norms = inputs.key_norms();
     let bounds = inputs.bounds(norms.as_deref());
     let by_distance = (!few).then(|| ByDistance::new(inputs));
-    let arch = inputs.call.instructions.arch();
-    let arch = arch.expect("`attend` checked that the processor has the instructions");
+    let arch = inputs.arch();
 
     let mut parts = Parts::new(splits, heads * queries, dim);
     let visits: Vec<Visit> = parts
@@ -139,8 +138,8 @@ impl Task<'_> {
     }
 }
 
-/// Lower bounds over the `searching` rows of the largest logit, which comes to the base 2, and of the logarithm of the evidence:
-/// whether the tiles from `t` on can be left out.
+/// Whether the tiles from `t` on can be left out, by the least of the largest logits, which come to
+/// the base 2, and of the evidence over the `searching` rows.
 pub(super) fn may_stop(
     schedule: &Schedule,
     t: usize,

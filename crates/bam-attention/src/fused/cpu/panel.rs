@@ -123,8 +123,8 @@ impl<'a> QueryPanels<'a> {
         })
     }
 
-    /// The logits of a panel over `ln 2`, over the keys in sight, `−∞` where one is hidden: line `j` of `scores` is
-    /// key `j` of the tile. Lines of keys out of sight hold anything.
+    /// The logits, over `ln 2`, of a panel and the keys in sight, `−∞` where one is hidden: line `j` of
+    /// `scores` is key `j` of the tile. Lines of keys out of sight hold anything.
     #[inline(always)]
     pub fn logits<S: Simd, const GROUP: usize, const VECTORS: usize>(
         &self,

@@ -5,8 +5,9 @@
 
 use rayon::prelude::*;
 
-/// Tasks that a call should have at least, so that many cores find work.
-const TASKS: usize = 16;
+/// Tasks that a call should have at least, forward and back, so that many cores find work. A constant:
+/// results would depend on the number of threads if this did.
+pub(super) const TASKS: usize = 16;
 
 /// Keys that are worth a task of their own.
 const KEYS: usize = 2048;
