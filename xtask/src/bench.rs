@@ -5,6 +5,7 @@
 
 mod table;
 
+use crate::cargo::cargo;
 use serde_json::{Map, Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -147,52 +148,13 @@ fn training(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-/// Our side. All packages but `bam-prior` at once, as everywhere: another selection builds Burn anew.
+/// Our side.
 fn cargo_bench(root: &Path, bench: &str, arguments: &[&str]) -> Result<Vec<Row>, String> {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command
-        .args([
-            "bench",
-            "--quiet",
-            "--workspace",
-            "--exclude",
-            "bam-prior",
-            "--bench",
-            bench,
-            "--",
-        ])
-        .args(arguments)
-        .current_dir(root);
+    let mut command = cargo(root, "bench");
+    command.args(["--bench", bench, "--"]).args(arguments);
     match rows_of(command)? {
         (rows, 0) => Ok(rows),
         (_, code) => Err(format!("the benchmark {bench} ended with {code}")),
-    }
-}
-
-/// Random calls, as many as wanted.
-///
-/// # Errors
-/// If one fails; its number is on standard error.
-pub fn fuzz(root: &Path, options: &[&str]) -> Result<(), String> {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(program)
-        .args([
-            "test",
-            "--quiet",
-            "--release",
-            "--workspace",
-            "--exclude",
-            "bam-prior",
-        ])
-        .args(["--test", "fuzz", "--"])
-        .args(options)
-        .current_dir(root)
-        .status()
-        .map_err(|error| format!("cargo did not start: {error}"))?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(format!("fuzzing ended with {status}")),
     }
 }
 

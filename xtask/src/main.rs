@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod cargo;
 mod check;
+mod fuzz;
 mod house;
 
 use std::path::PathBuf;
@@ -37,7 +39,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(&root(), check::Extent::All),
         ["check", "--fast"] => check::run(&root(), check::Extent::Fast),
         ["house"] => house::check(&root()),
-        ["fuzz", ref options @ ..] => bench::fuzz(&root(), options),
+        ["fuzz", ref options @ ..] => fuzz::run(&root(), options),
         ["bench", name, ref options @ ..] => match bench::Options::parse(options) {
             Ok(options) => bench::run(&root(), name, &options),
             Err(message) => {

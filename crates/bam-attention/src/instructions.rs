@@ -1,5 +1,7 @@
 //! Which instructions of the processor the fused implementation uses.
 
+pub(crate) mod amx;
+
 use crate::AttentionError;
 use pulp::Arch;
 
@@ -17,16 +19,28 @@ pub enum Instructions {
     Avx512,
     /// NEON, on AArch64.
     Neon,
+    /// AMX tiles for the forward products of `bf16`, AVX-512 for everything else, on x86-64 under
+    /// Linux. Rounds the weights of values to `bf16`.
+    Amx,
 }
 
 impl Instructions {
     /// All that there are, on whatever processor.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Neon];
+    pub const ALL: [Self; 5] = [
+        Self::Scalar,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Neon,
+        Self::Amx,
+    ];
 
-    /// The widest that this processor has.
+    /// The best that this processor has and the system grants.
     #[must_use]
     pub fn detect() -> Self {
-        Self::name_of(Arch::new())
+        match Self::Amx.arch() {
+            Some(_) => Self::Amx,
+            None => Self::name_of(Arch::new()),
+        }
     }
 
     /// Those that this processor has.
@@ -54,6 +68,9 @@ impl Instructions {
             Self::Avx2 => pulp::x86::V3::try_new().map(Arch::V3),
             Self::Avx512 => pulp::x86::V4::try_new().map(Arch::V4),
             Self::Neon => None,
+            // Where there is no AVX-512, a test emulates the tiles.
+            Self::Amx if amx::granted() => Self::Avx512.arch().or(Self::Avx2.arch()),
+            Self::Amx => None,
         }
     }
 
@@ -71,7 +88,7 @@ impl Instructions {
         match self {
             Self::Scalar => Some(Arch::Scalar),
             Self::Neon => pulp::aarch64::Neon::try_new().map(Arch::Neon),
-            Self::Avx2 | Self::Avx512 => None,
+            Self::Avx2 | Self::Avx512 | Self::Amx => None,
         }
     }
 

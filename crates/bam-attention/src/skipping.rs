@@ -241,9 +241,14 @@ pub(crate) fn norm(values: &[f32]) -> f32 {
 }
 
 /// The larger of the two; NaN if one is.
-pub(crate) fn raised(a: f32, b: f32) -> f32 {
+pub(crate) fn larger(a: f64, b: f64) -> f64 {
     match a.is_nan() || b.is_nan() {
-        true => f32::NAN,
+        true => f64::NAN,
         false => a.max(b),
     }
+}
+
+/// [`larger`] of numbers in `f32`.
+pub(crate) fn raised(a: f32, b: f32) -> f32 {
+    larger(f64::from(a), f64::from(b)) as f32
 }

@@ -27,6 +27,20 @@ pub struct Shape {
     pub dim: usize,
 }
 
+impl From<[usize; 6]> for Shape {
+    /// Batch rows, query heads, key heads, queries, keys, head dimension.
+    fn from([batch, heads, key_heads, queries, keys, dim]: [usize; 6]) -> Self {
+        Self {
+            batch,
+            heads,
+            key_heads,
+            queries,
+            keys,
+            dim,
+        }
+    }
+}
+
 /// The tensors of a case, ready for [`attend`].
 #[derive(Clone, Debug)]
 pub struct Tensors {

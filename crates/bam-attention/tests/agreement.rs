@@ -66,15 +66,7 @@ const SHAPES: [[usize; 6]; 17] = [
 
 fn cases() -> impl Iterator<Item = (String, Case)> {
     SHAPES.into_iter().enumerate().map(|(seed, s)| {
-        let [batch, heads, key_heads, queries, keys, dim] = s;
-        let shape = Shape {
-            batch,
-            heads,
-            key_heads,
-            queries,
-            keys,
-            dim,
-        };
+        let shape = Shape::from(s);
         (format!("{s:?}"), Case::random(&shape, seed as u64))
     })
 }

@@ -15,17 +15,16 @@ const SHAPES: [[usize; 6]; 6] = [
     [2, 2, 1, 5, 130, 24],
 ];
 
+/// The instructions that widen; AMX rounds weights too, and has tests of its own.
+fn widening() -> Vec<Instructions> {
+    let mut all = Instructions::available();
+    all.retain(|instructions| *instructions != Instructions::Amx);
+    all
+}
+
 /// A case whose numbers `bf16` has.
 fn case(s: [usize; 6], seed: u64) -> Case {
-    let [batch, heads, key_heads, queries, keys, dim] = s;
-    let shape = Shape {
-        batch,
-        heads,
-        key_heads,
-        queries,
-        keys,
-        dim,
-    };
+    let shape = Shape::from(s);
     let mut case = Case::random(&shape, seed)
         .with_documents(2)
         .with_temperature(true);
@@ -74,7 +73,7 @@ fn passes(case: &Case, dtype: FloatDType, change: impl Fn(Options) -> Options) -
 fn narrow_inputs_give_the_wide_results_rounded() {
     for (seed, shape) in SHAPES.into_iter().enumerate() {
         let case = case(shape, seed as u64);
-        for instructions in Instructions::available() {
+        for instructions in widening() {
             let with = |options: Options| options.with_instructions(instructions);
             let narrow = passes(&case, FloatDType::BF16, with);
             let wide = passes(&case, FloatDType::F32, with);
@@ -95,8 +94,11 @@ fn narrow_inputs_give_the_wide_results_rounded() {
 
 #[test]
 fn narrow_outputs_are_the_definition_to_their_last_digit() {
+    let best = *widening().last().unwrap();
     let largest_error = |case: &Case, of: &Case| {
-        let out = &passes(case, FloatDType::BF16, |as_it_is| as_it_is)[0];
+        let out = &passes(case, FloatDType::BF16, |options| {
+            options.with_instructions(best)
+        })[0];
         let errors = out.iter().zip(oracle(of));
         errors
             // Half a unit in the last of eight digits, and the rounding of the sums.

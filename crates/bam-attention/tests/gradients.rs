@@ -28,18 +28,6 @@ fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
     difference / norm(&mut expected.iter().map(|x| f64::from(*x))).max(0.1)
 }
 
-fn shape(s: [usize; 6]) -> Shape {
-    let [batch, heads, key_heads, queries, keys, dim] = s;
-    Shape {
-        batch,
-        heads,
-        key_heads,
-        queries,
-        keys,
-        dim,
-    }
-}
-
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (seed, s) in [
@@ -55,7 +43,7 @@ fn cases() -> Vec<Case> {
     .into_iter()
     .enumerate()
     {
-        let case = Case::random(&shape(s), seed as u64);
+        let case = Case::random(&Shape::from(s), seed as u64);
         cases.push(case.clone());
         cases.push(case.clone().full());
         cases.push(case.clone().with_horizon(20).with_temperature(true));
@@ -85,7 +73,7 @@ fn fused_equal_the_references() {
 
 #[test]
 fn the_references_equal_finite_differences() {
-    let case = Case::random(&shape([2, 2, 1, 4, 7, 3]), 3)
+    let case = Case::random(&Shape::from([2, 2, 1, 4, 7, 3]), 3)
         .with_documents(2)
         .with_temperature(true);
     let weights = case.loss_weights();
@@ -133,10 +121,10 @@ fn the_references_equal_finite_differences() {
 
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
-    let grouped = Case::random(&shape([2, 3, 1, 200, 200, 16]), 9);
+    let grouped = Case::random(&Shape::from([2, 3, 1, 200, 200, 16]), 9);
     // One head: its rows are shared out, and in decoding its keys.
-    let alone = Case::random(&shape([1, 1, 1, 1000, 1000, 16]), 10);
-    let decoding = Case::random(&shape([1, 1, 1, 3, 9000, 16]), 11);
+    let alone = Case::random(&Shape::from([1, 1, 1, 1000, 1000, 16]), 10);
+    let decoding = Case::random(&Shape::from([1, 1, 1, 3, 9000, 16]), 11);
     for case in [grouped.with_documents(3), alone, decoding] {
         let case = case.with_temperature(true);
         let with_threads = |threads| {
@@ -156,7 +144,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 /// An operand without gradient gets none, and the others stay right.
 #[test]
 fn constants_stay_constant() {
-    let case = Case::random(&shape([1, 2, 2, 30, 30, 8]), 4);
+    let case = Case::random(&Shape::from([1, 2, 2, 30, 30, 8]), 4);
     let device = Device::flex().autodiff();
     let mut tensors = case.tensors(&device);
     tensors.v = tensors.v.require_grad();

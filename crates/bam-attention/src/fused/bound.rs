@@ -14,7 +14,7 @@
 
 use crate::call::Call;
 use crate::position::Positions;
-use crate::skipping::{KeyNorms, raised};
+use crate::skipping::{KeyNorms, larger, raised};
 use crate::{Documents, Lags, Skipping};
 use std::ops::Range;
 
@@ -226,14 +226,6 @@ impl Schedule {
 /// each, half a dozen roundings more where the largest logit grew, and the exponential's.
 fn ln_rounding(tiles: usize) -> f64 {
     ((512 + 6 * tiles) as f64 * f64::from(f32::EPSILON)).ln_1p()
-}
-
-/// The larger of the two; NaN if one is.
-fn larger(a: f64, b: f64) -> f64 {
-    match a.is_nan() || b.is_nan() {
-        true => f64::NAN,
-        false => a.max(b),
-    }
 }
 
 /// `ln Σ_{u ≥ t} TILE·exp(bound_u)` for every `t`. Each is raised by more than it was rounded.

@@ -15,6 +15,7 @@ mod backward;
 mod decode;
 mod exponential;
 mod forward;
+mod narrow;
 mod panel;
 mod product;
 mod split;
@@ -44,6 +45,14 @@ impl Rows<'_> {
     fn first(&self, batch: usize, head: usize, row: usize) -> usize {
         let [by_batch, by_head, by_row] = self.strides;
         self.start + batch * by_batch + head * by_head + row * by_row
+    }
+
+    /// A row of numbers that are `bf16`.
+    fn narrow(&self, batch: usize, head: usize, row: usize) -> &[bf16] {
+        let Values::Bf16(values) = self.values else {
+            unreachable!("the caller looked");
+        };
+        &values[self.first(batch, head, row)..][..self.dim]
     }
 
     /// Copies a row to the beginning of `to`, widened where it is narrow.

@@ -284,6 +284,7 @@ impl<'a> RowBlock<'a> {
         let inputs = given.inputs;
         let padded = inputs.padded_dim();
         let queries = QueryPanels::new::<S, VECTORS>(inputs, given.by_distance, at, rows.clone());
+        let queries = queries.with_scaled_q(inputs);
         let count = queries.content_factors.len();
         let mut block = Self {
             q_rows: vec![0.0; count * padded],

@@ -3,7 +3,8 @@
 use super::super::bound::{Bounds, Schedule, TILE};
 use super::decode::{FEW, FewRows};
 use super::exponential::exp2;
-use super::panel::{BLOCK, QueryPanels, read_row, splat};
+use super::narrow::Narrow;
+use super::panel::{BLOCK, QueryPanels, Sight, read_row, splat};
 use super::product::{Line, columns_by_panel, lines_mut, panel_rows};
 use super::split::{Parts, splits};
 use super::tile::KeyTile;
@@ -178,14 +179,31 @@ impl WithSimd for ManyRows<'_, '_> {
 impl ManyRows<'_, '_> {
     #[inline(always)]
     fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(self, simd: S) -> Visit {
-        let Self { task, by_distance } = self;
+        let (inputs, rows) = (self.task.inputs, self.task.rows.clone());
+        let at = (self.task.batch, self.task.head);
+        let queries = QueryPanels::new::<S, VECTORS>(inputs, self.by_distance, at, rows);
+        match Narrow::new(inputs, &queries) {
+            Some(narrow) => self.visit(simd, &queries, narrow),
+            None => {
+                let queries = queries.with_scaled_q(inputs);
+                self.visit(simd, &queries, Wide::<GROUP>(KeyTile::new(inputs)))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn visit<S: Simd, const VECTORS: usize>(
+        self,
+        simd: S,
+        queries: &QueryPanels<'_>,
+        mut products: impl Products<S, VECTORS>,
+    ) -> Visit {
+        let task = self.task;
         let inputs = task.inputs;
-        let at = (task.batch, task.head);
-        let queries = QueryPanels::new::<S, VECTORS>(inputs, by_distance, at, task.rows.clone());
+        let at = (task.batch, task.head / inputs.call.group);
         let schedule = task.schedule();
         let searching = task.searching();
-        let mut running = Running::new::<S, VECTORS>(queries.count(), inputs.padded_dim());
-        let mut tile = KeyTile::new(inputs);
+        let mut running = Running::new(queries.count() * queries.width, inputs.padded_dim());
         let mut scores = vec![0.0; TILE * queries.width];
         let mut visited = 0;
         for &first_key in &schedule.tiles {
@@ -194,33 +212,86 @@ impl ManyRows<'_, '_> {
                 break;
             }
             visited += 1;
-            tile.load(inputs, task.batch, task.head / inputs.call.group, first_key);
+            products.load(inputs, at, first_key);
             for panel in 0..queries.count() {
                 let Some(sight) = queries.sight(inputs, panel, first_key) else {
                     continue;
                 };
-                queries.logits::<S, GROUP, VECTORS>(
-                    simd,
-                    inputs,
-                    panel,
-                    &tile,
-                    &sight,
-                    &mut scores,
-                );
-                running.add::<S, GROUP, VECTORS>(simd, panel, &tile, sight.keys, &mut scores);
+                products.logits(simd, inputs, queries, panel, &sight, &mut scores);
+                let sums = running.weigh(simd, panel, sight.keys.clone(), &mut scores);
+                products.add_values(simd, sight.keys, &mut scores, sums);
             }
         }
+        let (width, padded) = (queries.width, inputs.padded_dim());
         for r in 0..task.rows.len() {
             let of_row = (running.largest[r], running.evidence[r]);
-            let sums = read_row(
-                &running.weighted_values,
-                queries.width,
-                inputs.padded_dim(),
-                r,
-            );
+            let sums = read_row(&running.weighted_values, width, padded, r);
             task.finish_row(r, of_row, sums);
         }
         task.visit(&schedule, visited)
+    }
+}
+
+/// How the products of a panel of rows and a tile of keys are taken.
+pub(super) trait Products<S: Simd, const VECTORS: usize> {
+    /// Reads the tile of that batch row and key head that begins at key `first_key`.
+    fn load(&mut self, inputs: &Inputs<'_>, at: (usize, usize), first_key: usize);
+
+    /// The logits of a panel and the keys in sight, as [`QueryPanels::logits`] gives them.
+    fn logits(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        panel: usize,
+        sight: &Sight,
+        scores: &mut [f32],
+    );
+
+    /// Adds the values of some keys of the tile, by the weights that a panel gives them.
+    fn add_values(
+        &mut self,
+        simd: S,
+        keys: Range<usize>,
+        weights: &mut [f32],
+        sums: &mut [Line<S, VECTORS>],
+    );
+}
+
+/// In `f32`, whatever the numbers were.
+struct Wide<'a, const GROUP: usize>(KeyTile<'a>);
+
+impl<S: Simd, const GROUP: usize, const VECTORS: usize> Products<S, VECTORS> for Wide<'_, GROUP> {
+    #[inline(always)]
+    fn load(&mut self, inputs: &Inputs<'_>, (batch, key_head): (usize, usize), first_key: usize) {
+        self.0.load(inputs, batch, key_head, first_key);
+    }
+
+    #[inline(always)]
+    fn logits(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        panel: usize,
+        sight: &Sight,
+        scores: &mut [f32],
+    ) {
+        queries.logits::<S, GROUP, VECTORS>(simd, inputs, panel, &self.0, sight, scores);
+    }
+
+    #[inline(always)]
+    fn add_values(
+        &mut self,
+        simd: S,
+        keys: Range<usize>,
+        weights: &mut [f32],
+        sums: &mut [Line<S, VECTORS>],
+    ) {
+        let padded = sums.len();
+        let values = &self.0.values()[keys.start * padded..keys.end * padded];
+        let weights = &lines_mut::<S, VECTORS>(weights)[keys];
+        columns_by_panel::<S, GROUP, VECTORS>(simd, (values, padded), weights, sums);
     }
 }
 
@@ -234,8 +305,7 @@ struct Running {
 }
 
 impl Running {
-    fn new<S: Simd, const VECTORS: usize>(panels: usize, padded: usize) -> Self {
-        let rows = panels * panel_rows::<S, VECTORS>();
+    fn new(rows: usize, padded: usize) -> Self {
         Self {
             largest: vec![f32::NEG_INFINITY; rows],
             evidence: vec![0.0; rows],
@@ -244,23 +314,23 @@ impl Running {
         }
     }
 
-    /// Turns the logits of some keys of a tile into weights `2^(logit − largest)` and adds them.
+    /// Turns the logits of some keys of a tile into weights `2^(logit − largest)` and adds them to the
+    /// evidence; the panel's weighted values, relative to the same largest logit.
     #[inline(always)]
-    fn add<S: Simd, const GROUP: usize, const VECTORS: usize>(
+    fn weigh<S: Simd, const VECTORS: usize>(
         &mut self,
         simd: S,
         panel: usize,
-        tile: &KeyTile<'_>,
         keys: Range<usize>,
         scores: &mut [f32],
-    ) {
+    ) -> &mut [Line<S, VECTORS>] {
         let (width, padded) = (panel_rows::<S, VECTORS>(), self.padded);
         let of_panel = panel * width..(panel + 1) * width;
         let largest = &mut lines_mut::<S, VECTORS>(&mut self.largest[of_panel.clone()])[0];
         let evidence = &mut lines_mut::<S, VECTORS>(&mut self.evidence[of_panel])[0];
         let sums = &mut self.weighted_values[panel * padded * width..][..padded * width];
         let sums = lines_mut::<S, VECTORS>(sums);
-        let scores = &mut lines_mut::<S, VECTORS>(scores)[keys.clone()];
+        let scores = &mut lines_mut::<S, VECTORS>(scores)[keys];
 
         let before = *largest;
         for line in scores.iter() {
@@ -305,8 +375,7 @@ impl Running {
         for c in 0..VECTORS {
             evidence[c] = simd.add_f32s(evidence[c], total[c]);
         }
-        let values = &tile.values()[keys.start * padded..keys.end * padded];
-        columns_by_panel::<S, GROUP, VECTORS>(simd, (values, padded), scores, sums);
+        sums
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) struct QueryPanels<'a> {
     /// Rows of a panel.
     pub width: usize,
     /// `factor · q / ln 2`: `[panels, padded dim, width]`. Logits are logarithms to the base 2.
+    /// Empty until [`QueryPanels::with_scaled_q`].
     scaled_q: Vec<f32>,
     /// The factor of each row's `q·k`; 0 past the end.
     pub content_factors: Vec<f32>,
@@ -50,19 +51,11 @@ impl<'a> QueryPanels<'a> {
         let padded = rows.len().next_multiple_of(width);
         let mut content_factors = vec![0.0; padded];
         let mut prior_factors = vec![0.0; padded];
-        let mut scaled_q = vec![0.0; padded * inputs.padded_dim()];
-        let mut q = vec![0.0; inputs.dim];
         for (r, row) in rows.clone().enumerate() {
             if inputs.call.is_padding_query(batch, row) {
                 continue;
             }
-            let (content, prior) = inputs.factors(batch, head, row);
-            inputs.q.load(batch, head, row, &mut q);
-            let scale = content * LOG2_E;
-            q.iter_mut().for_each(|q| *q *= scale);
-            write_row(&mut scaled_q, width, inputs.padded_dim(), r, &q);
-            content_factors[r] = content;
-            prior_factors[r] = prior;
+            (content_factors[r], prior_factors[r]) = inputs.factors(batch, head, row);
         }
         let scaled = prior_factors.iter().map(|factor| factor * LOG2_E);
         Self {
@@ -71,11 +64,28 @@ impl<'a> QueryPanels<'a> {
             head,
             rows,
             width,
-            scaled_q,
+            scaled_q: Vec::new(),
             content_factors,
             prior_factors,
             ln_weights: by_distance.head(head),
         }
+    }
+
+    /// With the queries in `f32`, as [`QueryPanels::logits`] wants them.
+    pub fn with_scaled_q(mut self, inputs: &Inputs<'_>) -> Self {
+        let padded = inputs.padded_dim();
+        self.scaled_q = vec![0.0; self.content_factors.len() * padded];
+        let mut q = vec![0.0; inputs.dim];
+        for (r, row) in self.rows.clone().enumerate() {
+            if inputs.call.is_padding_query(self.batch, row) {
+                continue;
+            }
+            inputs.q.load(self.batch, self.head, row, &mut q);
+            let scale = self.content_factors[r] * LOG2_E;
+            q.iter_mut().for_each(|q| *q *= scale);
+            write_row(&mut self.scaled_q, self.width, padded, r, &q);
+        }
+        self
     }
 
     pub fn count(&self) -> usize {
@@ -160,6 +170,38 @@ impl<'a> QueryPanels<'a> {
         }
     }
 
+    /// The logits, as [`QueryPanels::logits`] gives them, of `q·k` that are in `scores` already.
+    #[inline(always)]
+    pub fn finish_logits<S: Simd, const VECTORS: usize>(
+        &self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        panel: usize,
+        first_key: usize,
+        sight: &Sight,
+        scores: &mut [f32],
+    ) {
+        let of_panel = panel * self.width..(panel + 1) * self.width;
+        let mut content = lines::<S, VECTORS>(&self.content_factors[of_panel.clone()])[0];
+        for factor in &mut content {
+            *factor = simd.mul_f32s(*factor, simd.splat_f32s(LOG2_E));
+        }
+        let factors = lines::<S, VECTORS>(&self.scaled_prior_factors[of_panel])[0];
+        let keys = sight.keys.clone();
+        let (ln_weights, column) = self.ln_weights_at(inputs, panel, first_key + keys.start);
+        let out = &mut lines_mut::<S, VECTORS>(scores)[keys];
+        for (key, out) in out.iter_mut().enumerate() {
+            let weights = lines::<S, VECTORS>(&ln_weights[column - key..][..self.width])[0];
+            for c in 0..VECTORS {
+                let content = simd.mul_f32s(content[c], out[c]);
+                out[c] = simd.mul_add_e_f32s(factors[c], weights[c], content);
+            }
+        }
+        if sight.partial {
+            self.hide(inputs, panel, first_key, &sight.keys, scores);
+        }
+    }
+
     /// Writes `−∞` wherever a row of the panel may not see a key.
     fn hide(
         &self,
@@ -192,7 +234,13 @@ impl<'a> QueryPanels<'a> {
 }
 
 /// Writes `values` as row `r` of panels of `width` rows and `padded` lines.
-pub(super) fn write_row(panels: &mut [f32], width: usize, padded: usize, r: usize, values: &[f32]) {
+pub(super) fn write_row<T: Copy>(
+    panels: &mut [T],
+    width: usize,
+    padded: usize,
+    r: usize,
+    values: &[T],
+) {
     let panel = &mut panels[r / width * padded * width..][..padded * width];
     let lane = &mut panel[r % width..];
     for (to, value) in lane.iter_mut().step_by(width).zip(values) {

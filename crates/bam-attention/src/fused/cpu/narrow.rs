@@ -1,0 +1,184 @@
+//! The forward products of `bf16` numbers, in AMX tiles.
+//!
+//! Queries and keys are multiplied as they came, exactly, and scaled after. Weights are rounded to
+//! `bf16`, half a unit in the last of eight digits; the evidence they are divided by is not. The lanes
+//! are those of the `f32` panels, with a **pair** of numbers in each: two elements of a query, or the
+//! weights of two keys.
+
+use super::super::bound::TILE;
+use super::forward::Products;
+use super::panel::{QueryPanels, Sight, write_row};
+use super::product::{Line, lines, lines_mut, panel_rows};
+use super::{Inputs, Values};
+use crate::Instructions;
+use crate::instructions::amx::{SIDE, Tiles};
+use half::bf16;
+use pulp::Simd;
+use std::ops::Range;
+
+/// Keys whose weights one row of a tile holds.
+const STEP: usize = 2 * SIDE;
+
+/// A block of queries and a tile of keys and values, as pairs of `bf16`.
+pub(super) struct Narrow {
+    tiles: Tiles,
+    /// `[panels, depth, rows of a panel]`.
+    q: Vec<u32>,
+    /// Pairs of a row.
+    depth: usize,
+    first_key: usize,
+    /// `[TILE, depth]`.
+    keys: Vec<u32>,
+    /// `[padded dim, TILE / 2]`.
+    values: Vec<u32>,
+    /// `[TILE / 2, rows of a panel]`.
+    weights: Vec<u32>,
+    /// `[padded dim, rows of a panel]`.
+    products: Vec<f32>,
+}
+
+impl Narrow {
+    /// `None` if AMX is not to be used, or the numbers or the panel don't fit it.
+    pub fn new(inputs: &Inputs<'_>, queries: &QueryPanels<'_>) -> Option<Self> {
+        let width = queries.width;
+        let fits = matches!(inputs.q.values, Values::Bf16(_)) && width.is_multiple_of(SIDE);
+        if inputs.call.instructions != Instructions::Amx || !fits {
+            return None;
+        }
+        let depth = inputs.dim.next_multiple_of(2 * SIDE) / 2;
+        let mut q = vec![0; queries.count() * width * depth];
+        let mut row = vec![0; depth];
+        for (r, index) in queries.rows.clone().enumerate() {
+            if !inputs.call.is_padding_query(queries.batch, index) {
+                pair_up(
+                    inputs.q.narrow(queries.batch, queries.head, index),
+                    &mut row,
+                );
+                write_row(&mut q, width, depth, r, &row);
+            }
+        }
+        Some(Self {
+            tiles: Tiles::new()?,
+            q,
+            depth,
+            first_key: 0,
+            keys: vec![0; TILE * depth],
+            values: vec![0; inputs.padded_dim() * TILE / 2],
+            weights: vec![0; TILE / 2 * width],
+            products: vec![0.0; inputs.padded_dim() * width],
+        })
+    }
+}
+
+impl<S: Simd, const VECTORS: usize> Products<S, VECTORS> for Narrow {
+    #[inline(always)]
+    fn load(&mut self, inputs: &Inputs<'_>, (batch, head): (usize, usize), first_key: usize) {
+        self.first_key = first_key;
+        let there = |key: usize| key < inputs.keys() && !inputs.call.is_padding_key(batch, key);
+        for (index, to) in self.keys.chunks_exact_mut(self.depth).enumerate() {
+            match there(first_key + index) {
+                true => pair_up(inputs.k.narrow(batch, head, first_key + index), to),
+                false => to.fill(0),
+            }
+        }
+        let absent = vec![bf16::ZERO; inputs.dim];
+        let value = |key: usize| match there(key) {
+            true => inputs.v.narrow(batch, head, key),
+            false => &absent,
+        };
+        for pair in 0..TILE / 2 {
+            let key = first_key + 2 * pair;
+            let column = self.values[pair..].iter_mut().step_by(TILE / 2);
+            for ((to, first), second) in column.zip(value(key)).zip(value(key + 1)) {
+                *to = paired(*first, *second);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn logits(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        panel: usize,
+        sight: &Sight,
+        scores: &mut [f32],
+    ) {
+        let (width, depth) = (queries.width, self.depth);
+        let keys = sight.keys.start / SIDE * SIDE..sight.keys.end.next_multiple_of(SIDE);
+        self.tiles.product(
+            (&self.keys[keys.start * depth..keys.end * depth], depth),
+            depth,
+            &self.q[panel * depth * width..][..depth * width],
+            width,
+            &mut scores[keys.start * width..keys.end * width],
+        );
+        queries.finish_logits::<S, VECTORS>(simd, inputs, panel, self.first_key, sight, scores);
+    }
+
+    #[inline(always)]
+    fn add_values(
+        &mut self,
+        simd: S,
+        keys: Range<usize>,
+        weights: &mut [f32],
+        sums: &mut [Line<S, VECTORS>],
+    ) {
+        let width = panel_rows::<S, VECTORS>();
+        let whole = keys.start / STEP * STEP..keys.end.next_multiple_of(STEP);
+        weights[whole.start * width..keys.start * width].fill(0.0);
+        weights[keys.end * width..whole.end * width].fill(0.0);
+        let pairs = whole.start / 2..whole.end / 2;
+        let rounded = &mut self.weights[pairs.start * width..pairs.end * width];
+        let weights = &weights[whole.start * width..whole.end * width];
+        round_pairs::<S, VECTORS>(simd, weights, rounded);
+        self.tiles.product(
+            (&self.values[pairs.start..], TILE / 2),
+            pairs.len(),
+            rounded,
+            width,
+            &mut self.products,
+        );
+        for (sums, products) in sums.iter_mut().zip(lines::<S, VECTORS>(&self.products)) {
+            for (sum, product) in sums.iter_mut().zip(products) {
+                *sum = simd.add_f32s(*sum, *product);
+            }
+        }
+    }
+}
+
+fn paired(first: bf16, second: bf16) -> u32 {
+    u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16
+}
+
+/// Writes a row as pairs; zeros after its end.
+#[inline(always)]
+fn pair_up(row: &[bf16], to: &mut [u32]) {
+    let (pairs, rest) = row.as_chunks::<2>();
+    let (to, after) = to.split_at_mut(pairs.len());
+    for (to, [first, second]) in to.iter_mut().zip(pairs) {
+        *to = paired(*first, *second);
+    }
+    after.fill(0);
+    if let Some(last) = rest.first() {
+        after[0] = paired(*last, bf16::ZERO);
+    }
+}
+
+/// Two lines of weights to one of pairs, rounded to nearest.
+#[inline(always)]
+fn round_pairs<S: Simd, const VECTORS: usize>(simd: S, weights: &[f32], pairs: &mut [u32]) {
+    let half = simd.splat_u32s(0x8000);
+    let (high, sixteen) = (simd.splat_u32s(0xFFFF_0000), simd.splat_u32s(16));
+    let (pairs, _) = S::as_mut_simd_u32s(pairs);
+    let (pairs, _) = pairs.as_chunks_mut::<VECTORS>();
+    let (weights, _) = lines::<S, VECTORS>(weights).as_chunks::<2>();
+    for (pair, [first, second]) in pairs.iter_mut().zip(weights) {
+        for c in 0..VECTORS {
+            let rounded = |x| simd.add_u32s(simd.transmute_u32s_f32s(x), half);
+            let low = simd.wrapping_dyn_shr_u32s(rounded(first[c]), sixteen);
+            pair[c] = simd.or_u32s(low, simd.and_u32s(rounded(second[c]), high));
+        }
+    }
+}
