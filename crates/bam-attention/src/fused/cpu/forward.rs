@@ -176,17 +176,17 @@ impl WithSimd for ManyRows<'_, '_> {
     }
 }
 
-impl ManyRows<'_, '_> {
+impl<'a> ManyRows<'_, 'a> {
     #[inline(always)]
     fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(self, simd: S) -> Visit {
         let (inputs, rows) = (self.task.inputs, self.task.rows.clone());
         let at = (self.task.batch, self.task.head);
         let queries = QueryPanels::new::<S, VECTORS>(inputs, self.by_distance, at, rows);
         match Narrow::new(inputs, &queries) {
-            Some(narrow) => self.visit(simd, &queries, narrow),
+            Some(narrow) => self.visit::<S, VECTORS>(simd, &queries, narrow),
             None => {
                 let queries = queries.with_scaled_q(inputs);
-                self.visit(simd, &queries, Wide::<GROUP>(KeyTile::new(inputs)))
+                self.visit::<S, VECTORS>(simd, &queries, Wide::<GROUP>(KeyTile::new(inputs)))
             }
         }
     }
@@ -196,7 +196,7 @@ impl ManyRows<'_, '_> {
         self,
         simd: S,
         queries: &QueryPanels<'_>,
-        mut products: impl Products<S, VECTORS>,
+        mut products: impl Products<'a, S, VECTORS>,
     ) -> Visit {
         let task = self.task;
         let inputs = task.inputs;
@@ -233,9 +233,9 @@ impl ManyRows<'_, '_> {
 }
 
 /// How the products of a panel of rows and a tile of keys are taken.
-pub(super) trait Products<S: Simd, const VECTORS: usize> {
+pub(super) trait Products<'a, S: Simd, const VECTORS: usize> {
     /// Reads the tile of that batch row and key head that begins at key `first_key`.
-    fn load(&mut self, inputs: &Inputs<'_>, at: (usize, usize), first_key: usize);
+    fn load(&mut self, inputs: &Inputs<'a>, at: (usize, usize), first_key: usize);
 
     /// The logits of a panel and the keys in sight, as [`QueryPanels::logits`] gives them.
     fn logits(
@@ -261,9 +261,11 @@ pub(super) trait Products<S: Simd, const VECTORS: usize> {
 /// In `f32`, whatever the numbers were.
 struct Wide<'a, const GROUP: usize>(KeyTile<'a>);
 
-impl<S: Simd, const GROUP: usize, const VECTORS: usize> Products<S, VECTORS> for Wide<'_, GROUP> {
+impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECTORS>
+    for Wide<'a, GROUP>
+{
     #[inline(always)]
-    fn load(&mut self, inputs: &Inputs<'_>, (batch, key_head): (usize, usize), first_key: usize) {
+    fn load(&mut self, inputs: &Inputs<'a>, (batch, key_head): (usize, usize), first_key: usize) {
         self.0.load(inputs, batch, key_head, first_key);
     }
 

@@ -8,7 +8,7 @@
 use super::super::bound::TILE;
 use super::forward::Products;
 use super::panel::{QueryPanels, Sight, write_row};
-use super::product::{Line, lines, lines_mut, panel_rows};
+use super::product::{Line, lines, panel_rows};
 use super::{Inputs, Values};
 use crate::Instructions;
 use crate::instructions::amx::{SIDE, Tiles};
@@ -70,9 +70,9 @@ impl Narrow {
     }
 }
 
-impl<S: Simd, const VECTORS: usize> Products<S, VECTORS> for Narrow {
+impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow {
     #[inline(always)]
-    fn load(&mut self, inputs: &Inputs<'_>, (batch, head): (usize, usize), first_key: usize) {
+    fn load(&mut self, inputs: &Inputs<'a>, (batch, head): (usize, usize), first_key: usize) {
         self.first_key = first_key;
         let there = |key: usize| key < inputs.keys() && !inputs.call.is_padding_key(batch, key);
         for (index, to) in self.keys.chunks_exact_mut(self.depth).enumerate() {
