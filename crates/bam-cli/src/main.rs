@@ -11,7 +11,7 @@ mod corpus;
 mod report;
 mod runs;
 
-use args::{Arguments, Command, EvalCommand, ImportCommand, TokenizerCommand};
+use args::{Arguments, Command, ImportCommand, TokenizerCommand};
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
@@ -34,8 +34,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tokenizer(TokenizerCommand::Train(args)) => command::tokenizer::train(&args),
         Command::Prepare(args) => command::prepare::run(&args),
         Command::Train(args) => command::train::run(&args),
-        Command::Eval(EvalCommand::Passkey(args)) => command::eval::passkey(&args),
-        Command::Eval(EvalCommand::Perplexity(args)) => command::eval::perplexity(&args),
+        Command::Eval(command) => command::eval::run(&command),
         Command::Generate(args) => command::generate::run(&args),
         Command::Inspect(args) => command::inspect::run(&args),
         Command::Report(args) => command::report::run(&args),

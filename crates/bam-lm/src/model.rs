@@ -13,6 +13,7 @@ mod config;
 pub mod generate;
 mod parameters;
 mod prior;
+mod read;
 mod rotary;
 mod transformer;
 
@@ -23,4 +24,5 @@ pub(crate) use parameters::{EachParameter, ReplaceParameter, Replacing, Visiting
 pub use parameters::{ParameterInfo, ParameterKind};
 pub use prior::PriorHeads;
 pub(crate) use prior::host_values;
+pub use read::{CHUNK, TokenScore, score_of};
 pub use transformer::{TokenRows, Transformer};

@@ -3,7 +3,6 @@
 //! A sample is right when every scored digit is the argmax given the right ones before it. That is
 //! the same as an exact match of the greedy continuation: both fail at the first wrong digit.
 
-use super::read_in_chunks;
 use crate::Error;
 use crate::data::Tokenizer;
 use crate::inspect;
@@ -258,7 +257,7 @@ fn correct_digits(
         let mut next = prompt.tokens.clone();
         while guesses.len() < answer.len() {
             let mut guess = 0;
-            read_in_chunks(model, &mut cache, &next, 1, |_, logits| {
+            model.read(&next, &mut cache, 1, |_, logits| {
                 guess = argmax_rows(logits)[0]
             })?;
             guesses.push(guess);
@@ -267,7 +266,7 @@ fn correct_digits(
     } else {
         let mut tokens = prompt.tokens;
         tokens.extend(&answer[..answer.len() - 1]);
-        read_in_chunks(model, &mut cache, &tokens, answer.len(), |_, logits| {
+        model.read(&tokens, &mut cache, answer.len(), |_, logits| {
             guesses.extend(argmax_rows(logits));
         })?;
     }

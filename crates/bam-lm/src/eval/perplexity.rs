@@ -1,6 +1,5 @@
 //! Cross-entropy by position: one long document read in one go.
 
-use super::read_in_chunks;
 use crate::Error;
 use crate::data::Tokenizer;
 use crate::model::Transformer;
@@ -46,7 +45,7 @@ pub fn perplexity(
     let inputs = &tokens[..tokens.len() - 1];
     let mut cache = model.cache(1, inputs.len())?;
     let mut nats: Vec<f32> = Vec::with_capacity(inputs.len());
-    read_in_chunks(model, &mut cache, inputs, inputs.len(), |start, logits| {
+    model.read(inputs, &mut cache, inputs.len(), |start, logits| {
         nats.extend(cross_entropies(logits, &tokens[start + 1..]));
         progress(nats.len());
     })?;

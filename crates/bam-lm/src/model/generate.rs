@@ -1,8 +1,7 @@
 //! Generation: one token after the other from the cache.
 
-use super::{Cache, TokenRows, Transformer};
+use super::{Cache, Transformer};
 use crate::Error;
-use crate::model::prior::host_values;
 use bam_attention::Skipping;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -63,9 +62,6 @@ impl Sampling {
     }
 }
 
-/// Tokens of a prompt that are read at once; bounds the memory of a long one.
-pub const CHUNK: usize = 1024;
-
 /// An iterator over generated tokens.
 #[derive(Debug)]
 pub struct Generator<'a> {
@@ -91,7 +87,7 @@ impl<'a> Generator<'a> {
         let sampling = sampling.checked()?;
         let cache = model.cache(1, prompt.len().saturating_add(room))?;
         let mut cache = cache.with_skipping(skipping);
-        let logits = read_prompt(model, &mut cache, prompt)?;
+        let logits = model.read_to_logits(prompt, &mut cache)?;
         let random = ChaCha8Rng::seed_from_u64(sampling.seed);
         Ok(Self {
             model,
@@ -112,7 +108,7 @@ impl Iterator for Generator<'_> {
             return None;
         }
         let token = draw(&self.logits, &self.sampling, &mut self.random);
-        match read_prompt(self.model, &mut self.cache, &[token]) {
+        match self.model.read_to_logits(&[token], &mut self.cache) {
             Ok(logits) => {
                 self.logits = logits;
                 Some(Ok(token))
@@ -120,23 +116,6 @@ impl Iterator for Generator<'_> {
             Err(error) => Some(Err(error)),
         }
     }
-}
-
-/// Reads tokens in chunks; the logits after the last one.
-fn read_prompt(model: &Transformer, cache: &mut Cache, prompt: &[i32]) -> Result<Vec<f32>, Error> {
-    let vocabulary = model.config().vocabulary;
-    TokenRows::new(1, prompt.to_vec(), vocabulary)?;
-    let mut logits = None;
-    let mut rest = prompt;
-    while !rest.is_empty() {
-        let (chunk, after) = rest.split_at(rest.len().min(CHUNK));
-        rest = after;
-        let tokens = TokenRows::new(1, chunk.to_vec(), vocabulary)?;
-        let end = tokens.length();
-        let read = if rest.is_empty() { end - 1..end } else { 0..0 };
-        logits = model.extend(&tokens, cache, read)?;
-    }
-    Ok(logits.map(host_values).unwrap_or_default())
 }
 
 fn draw(logits: &[f32], sampling: &Sampling, random: &mut ChaCha8Rng) -> i32 {

@@ -1,0 +1,82 @@
+//! `bam eval`.
+
+use super::Length;
+use bam_attention::Skipping;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Passkey retrieval over lengths and depths
+    Passkey(PasskeyArgs),
+    /// Perplexity by position on one long document
+    Perplexity(PerplexityArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct PasskeyArgs {
+    /// Folder of a model
+    pub model: PathBuf,
+    /// Context lengths in tokens; multiples of the training length if they end in x
+    #[arg(long, value_delimiter = ',', default_value = "1x,2x,4x,8x,16x")]
+    pub lengths: Vec<Length>,
+    /// Samples per length
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: u32,
+    /// Where keys stand
+    #[arg(long, value_enum, default_value_t = DepthChoice::Equidistant)]
+    pub depths: DepthChoice,
+    /// Number of equidistant depths
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub depth_count: u32,
+    /// Digits of the key that the prompt gives away
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1))]
+    pub given: u32,
+    /// Continue greedily instead of teacher forcing
+    #[arg(long)]
+    pub greedy: bool,
+    /// Which keys may be left unread: off, exact (no bit changes), or the share of a row's posterior
+    /// that may be dropped, for example 1e-6
+    #[arg(long, default_value = "exact")]
+    pub skip: Skipping,
+    /// Stop after this many lengths in a row without a right sample
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub patience: Option<u32>,
+    /// Seed of keys and random depths
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Where to write the record; passkey.json in the model's folder if not given
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Print the record as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DepthChoice {
+    Equidistant,
+    Beginning,
+    End,
+    Random,
+}
+
+#[derive(Args, Debug)]
+pub struct PerplexityArgs {
+    /// Folder of a model
+    pub model: PathBuf,
+    /// The document: a text file
+    pub document: PathBuf,
+    /// Tokens to read; the whole document if not given
+    #[arg(long)]
+    pub length: Option<usize>,
+    /// Positions per window
+    #[arg(long, default_value_t = 1024)]
+    pub window: usize,
+    /// Where to write the record; perplexity.json in the model's folder if not given
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Print the record as JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,33 @@
+//! `bam generate`.
+
+use bam_attention::Skipping;
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    /// Folder of a model with its tokenizer
+    pub model: PathBuf,
+    /// The prompt; standard input if not given
+    #[arg(long)]
+    pub prompt: Option<String>,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 200)]
+    pub tokens: usize,
+    /// Divides the logits; 0 takes the most probable token
+    #[arg(long, default_value_t = 0.8)]
+    pub temperature: f64,
+    /// Only the k most probable tokens
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// Only the most probable tokens that hold this mass together
+    #[arg(long, default_value_t = 0.95)]
+    pub top_p: f64,
+    /// Same seed, same text
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Which keys may be left unread: off, exact (no bit changes), or the share of a row's posterior
+    /// that may be dropped, for example 1e-6
+    #[arg(long, default_value = "exact")]
+    pub skip: Skipping,
+}

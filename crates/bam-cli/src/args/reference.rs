@@ -1,0 +1,51 @@
+//! `bam import`, `bam logits` and `bam parity`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// A case of the reference program
+    Reference(ImportReferenceArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct ImportReferenceArgs {
+    /// Folder with config.json and model.safetensors (or model_init.safetensors)
+    pub case: PathBuf,
+    /// Folder for the model; must not exist or be empty
+    pub out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct LogitsArgs {
+    /// Folder of a model
+    pub model: PathBuf,
+    /// Safetensors file with `tokens` [rows, length] and optional `document_ids`
+    #[arg(long)]
+    pub tokens: PathBuf,
+    /// Where to write `logits` [rows, length, vocabulary]
+    #[arg(long)]
+    pub out: PathBuf,
+    /// How attention is computed
+    #[arg(long, value_enum, default_value_t = AttentionArg::Fused)]
+    pub attention: AttentionArg,
+}
+
+#[derive(Args, Debug)]
+pub struct ParityArgs {
+    /// Folder of a case
+    pub case: PathBuf,
+    /// How attention is computed
+    #[arg(long, value_enum, default_value_t = AttentionArg::Fused)]
+    pub attention: AttentionArg,
+    /// Print every comparison as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum AttentionArg {
+    Fused,
+    Reference,
+}
