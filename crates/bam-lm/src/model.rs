@@ -18,7 +18,7 @@ mod rotary;
 mod transformer;
 
 pub(crate) use cache::check_row;
-pub use cache::{Cache, LONGEST_ROW};
+pub use cache::{Cache, CachePriors, LONGEST_ROW};
 pub use config::{ModelConfig, PriorScope, PriorStart, ShapeStart};
 pub(crate) use parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
 pub use parameters::{ParameterInfo, ParameterKind};

@@ -39,6 +39,13 @@ pub struct Attention {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope(TemperatureScope);
 
+/// Queries of the rows read, keys and values of all: `[batch, length, heads, head dim]`.
+struct Projected {
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+}
+
 /// What all layers of a forward pass share.
 pub(crate) struct Pass {
     pub implementation: Implementation,
@@ -95,12 +102,55 @@ impl Attention {
         cache: Option<&mut LayerCache>,
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
-        let [batch, length, dim] = x.dims();
-        let head_dim = dim / self.heads;
-        let split = |x: Tensor<3>, heads| {
-            let [batch, length, _] = x.dims();
-            x.reshape([batch, length, heads, head_dim])
+        let heads = Projected {
+            k: self.split(self.wk.forward(x.clone()), self.key_heads),
+            v: self.split(self.wv.forward(x.clone()), self.key_heads),
+            q: self.split(
+                self.wq.forward(x.narrow(1, read.start, read.len())),
+                self.heads,
+            ),
         };
+        let out = self.attend(heads, log_prior, pass, cache, read)?;
+        Ok(self.wo.forward(out))
+    }
+
+    /// The layer's output for one token of each of several rows, `[rows, 1, dim]`, each with its own
+    /// cache. The projections are those of all rows together.
+    pub(crate) fn step(
+        &self,
+        x: Tensor<3>,
+        log_priors: &[LogPrior],
+        passes: &[Pass],
+        caches: Vec<&mut LayerCache>,
+    ) -> Result<Tensor<3>, Error> {
+        let q = self.split(self.wq.forward(x.clone()), self.heads);
+        let k = self.split(self.wk.forward(x.clone()), self.key_heads);
+        let v = self.split(self.wv.forward(x), self.key_heads);
+        let mut outs = Vec::with_capacity(caches.len());
+        for (row, cache) in caches.into_iter().enumerate() {
+            let [q, k, v] = [&q, &k, &v].map(|t| t.clone().narrow(0, row, 1));
+            let heads = Projected { q, k, v };
+            outs.push(self.attend(heads, &log_priors[row], &passes[row], Some(cache), 0..1)?);
+        }
+        Ok(self.wo.forward(Tensor::cat(outs, 0)))
+    }
+
+    /// `[batch, length, width]` → `[batch, length, heads, width / heads]`.
+    fn split(&self, x: Tensor<3>, heads: usize) -> Tensor<4> {
+        let [batch, length, width] = x.dims();
+        x.reshape([batch, length, heads, width / heads])
+    }
+
+    /// The heads' expectations of the values, side by side: `[batch, read, dim]`.
+    fn attend(
+        &self,
+        Projected { q, k, v }: Projected,
+        log_prior: &LogPrior,
+        pass: &Pass,
+        cache: Option<&mut LayerCache>,
+        read: Range<usize>,
+    ) -> Result<Tensor<3>, Error> {
+        let [batch, length, ..] = k.dims();
         let turn = |x: Tensor<4>, rows: Range<usize>| match &pass.rotary {
             None => x,
             Some((cos, sin)) => {
@@ -108,9 +158,7 @@ impl Attention {
                 rotate(x, &(cos, sin))
             }
         };
-        let k = turn(split(self.wk.forward(x.clone()), self.key_heads), 0..length);
-        let v = split(self.wv.forward(x.clone()), self.key_heads);
-        let (k, v) = (k.swap_dims(1, 2), v.swap_dims(1, 2));
+        let (k, v) = (turn(k, 0..length).swap_dims(1, 2), v.swap_dims(1, 2));
         let (k, v, known) = match cache {
             Some(cache) => {
                 let (k, v) = cache.append(pass.offset, k, v)?;
@@ -119,17 +167,14 @@ impl Attention {
             None => (k, v, None),
         };
         let rows = read.len();
-        let x = x.narrow(1, read.start, rows);
-        let q = turn(split(self.wq.forward(x), self.heads), read.clone()).swap_dims(1, 2);
-
+        let q = turn(q, read.clone()).swap_dims(1, 2);
         let mut options = self.options(pass, &read, rows, k.dims()[2])?;
         if let Some((norms, log)) = known {
             options = options.with_key_norms(norms).with_skip_log(log);
         }
-        let out = attend(q, k, v, log_prior, &options)?;
-        Ok(self
-            .wo
-            .forward(out.swap_dims(1, 2).reshape([batch, rows, dim])))
+        let out = attend(q, k, v, log_prior, &options)?.swap_dims(1, 2);
+        let [_, _, heads, head_dim] = out.dims();
+        Ok(out.reshape([batch, rows, heads * head_dim]))
     }
 
     fn options(

@@ -81,7 +81,24 @@ impl Block {
             .attention
             .forward(normed, log_prior, pass, cache, read.clone())?;
         let x = x.narrow(1, read.start, read.len()) + attended;
-        Ok(x.clone() + self.feed_forward.forward(self.ffn_norm.forward(x)))
+        Ok(self.feed(x))
+    }
+
+    /// The block's output for one token of each of several rows, each with its own cache.
+    pub(crate) fn step(
+        &self,
+        x: Tensor<3>,
+        log_priors: &[LogPrior],
+        passes: &[Pass],
+        caches: Vec<&mut LayerCache>,
+    ) -> Result<Tensor<3>, Error> {
+        let normed = self.attention_norm.forward(x.clone());
+        let attended = self.attention.step(normed, log_priors, passes, caches)?;
+        Ok(self.feed(x + attended))
+    }
+
+    fn feed(&self, x: Tensor<3>) -> Tensor<3> {
+        x.clone() + self.feed_forward.forward(self.ffn_norm.forward(x))
     }
 }
 

@@ -22,6 +22,22 @@ pub(crate) fn check_row(length: usize) -> Result<(), Error> {
     }
 }
 
+/// The priors of all layers over some capacity: they depend on nothing that is read, so caches of up
+/// to that capacity can share them.
+#[derive(Clone, Debug)]
+pub struct CachePriors {
+    pub(crate) capacity: usize,
+    pub(crate) layers: Vec<LogPrior>,
+}
+
+impl CachePriors {
+    /// The longest row that they reach over.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+}
+
 /// The keys and values of every layer, room for `capacity` tokens, `length` of them filled.
 ///
 /// Also the priors over that capacity: they depend on nothing that is read, so they are computed
@@ -94,6 +110,37 @@ impl Cache {
     #[must_use]
     pub fn length(&self) -> usize {
         self.length
+    }
+
+    /// Rows that are read side by side.
+    pub(crate) fn batch(&self) -> usize {
+        self.layers.first().map_or(1, |layer| layer.keys.dims()[0])
+    }
+
+    /// Takes over the first `length` tokens of another cache of the same model. The other one stays as
+    /// it is.
+    ///
+    /// # Errors
+    /// If this one is not empty, or there are not so many tokens or no room for them.
+    pub fn take_over(&mut self, other: &Self, length: usize) -> Result<(), Error> {
+        if self.length > 0 || length > other.length || length > self.capacity {
+            return Err(Error::Value {
+                what: "tokens to take over",
+                expected: format!(
+                    "at most {} into an empty cache",
+                    other.length.min(self.capacity)
+                ),
+                got: format!("{length} into one of {}", self.length),
+            });
+        }
+        if length > 0 {
+            for (own, other) in self.layers.iter_mut().zip(&other.layers) {
+                let first = |t: &Tensor<4>| t.clone().narrow(2, 0, length);
+                own.append(0, first(&other.keys), first(&other.values))?;
+            }
+            self.length = length;
+        }
+        Ok(())
     }
 
     /// Forgets everything after the first `length` tokens.

@@ -2,7 +2,7 @@
 
 use super::attention::Pass;
 use super::block::{Block, norm, projection};
-use super::cache::{Cache, check_row};
+use super::cache::{Cache, CachePriors, check_row};
 use super::config::{ModelConfig, PriorScope};
 use super::prior::PriorHeads;
 use super::rotary::{angles, sinusoids};
@@ -203,15 +203,35 @@ impl Transformer {
     /// # Errors
     /// If the prior can't be evaluated.
     pub fn cache(&self, batch: usize, capacity: usize) -> Result<Cache, Error> {
+        let priors = self.priors(capacity)?;
+        Ok(self.cache_with(batch, capacity, &priors))
+    }
+
+    /// The priors of all layers over rows of up to `capacity` tokens, for caches that share them.
+    ///
+    /// # Errors
+    /// If the prior can't be evaluated.
+    pub fn priors(&self, capacity: usize) -> Result<CachePriors, Error> {
         check_row(capacity)?;
-        let priors = self.log_priors(Lags::causal(capacity))?;
-        Ok(Cache::new(
+        let lags = Lags::causal(capacity);
+        Ok(CachePriors {
+            capacity,
+            layers: self.log_priors(lags)?,
+        })
+    }
+
+    /// An empty cache with priors that are there already; at most their capacity.
+    #[must_use]
+    pub fn cache_with(&self, batch: usize, capacity: usize, priors: &CachePriors) -> Cache {
+        let capacity = capacity.min(priors.capacity);
+        let device = self.device();
+        Cache::new(
             &self.config,
             batch,
             capacity,
-            priors,
-            &self.device(),
-        ))
+            priors.layers.clone(),
+            &device,
+        )
     }
 
     /// Reads on: adds the tokens to the cache and returns the logits after the tokens `read`, an
@@ -270,37 +290,12 @@ impl Transformer {
         if tokens.vocabulary > self.config.vocabulary {
             TokenRows::new(tokens.rows, tokens.ids.clone(), self.config.vocabulary)?;
         }
-        let device = self.device();
         let offset = cache.as_ref().map_or(0, |cache| cache.length);
         let positions = offset..offset + tokens.length();
-        let mut x = self.tok_embeddings.forward(tokens.tensor(&device));
-        let config = &self.config;
-        let (mut rotary, mut horizon) = (None, None);
-        match config.encoding.position {
-            Position::Sinusoidal => {
-                x = x + sinusoids(positions, config.dim, config.rotary_theta, &device);
-            }
-            Position::Rotary | Position::RotaryLocal => {
-                rotary = Some(angles(
-                    positions,
-                    config.head_dim(),
-                    config.rotary_theta,
-                    &device,
-                ));
-                if config.encoding.position == Position::RotaryLocal {
-                    horizon = Some(config.train_length);
-                }
-            }
-            Position::Prior(_) => {}
-        }
-        let pass = Pass {
-            implementation,
-            skipping: cache.as_ref().map(|cache| cache.skipping),
-            offset,
-            documents,
-            horizon,
-            rotary,
-        };
+        let mut pass = self.pass(implementation, positions.clone());
+        pass.skipping = cache.as_ref().map(|cache| cache.skipping);
+        pass.documents = documents;
+        let mut x = self.embed(tokens, positions);
         let last = self.layers.len() - 1;
         for (index, (block, log_prior)) in self.layers.iter().zip(priors).enumerate() {
             let layer_cache = cache.as_mut().map(|cache| &mut cache.layers[index]);
@@ -312,6 +307,82 @@ impl Transformer {
             x = block.forward(x, log_prior, &pass, layer_cache, rows)?;
         }
         Ok(x)
+    }
+
+    /// One token of each of several rows, each with its own cache: adds them, and returns the logits
+    /// after them.
+    ///
+    /// The same as [`Transformer::extend`] on each row, up to rounding; the matrix products are shared.
+    ///
+    /// # Shapes
+    /// - `tokens`: one per cache
+    /// - result: `[rows, 1, vocabulary]`
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, a cache without room or of more than one row.
+    pub fn step(&self, tokens: &[i32], caches: &mut [&mut Cache]) -> Result<Tensor<3>, Error> {
+        let rows = TokenRows::new(tokens.len(), tokens.to_vec(), self.config.vocabulary)?;
+        let full = |cache: &&mut Cache| cache.length >= cache.capacity() || cache.batch() != 1;
+        if tokens.len() != caches.len() || caches.iter().any(full) {
+            return Err(Error::Value {
+                what: "caches",
+                expected: format!("{} of one row, with room for a token", tokens.len()),
+                got: format!("{}", caches.len()),
+            });
+        }
+        let x = self.tok_embeddings.forward(rows.tensor(&self.device()));
+        let mut passes = Vec::with_capacity(caches.len());
+        let mut rows = Vec::with_capacity(caches.len());
+        for (index, cache) in caches.iter().enumerate() {
+            let position = cache.length..cache.length + 1;
+            rows.push(self.with_position(x.clone().narrow(0, index, 1), position.clone()));
+            let mut pass = self.pass(Implementation::Fused, position);
+            pass.skipping = Some(cache.skipping);
+            passes.push(pass);
+        }
+        let mut x = Tensor::cat(rows, 0);
+        for (index, block) in self.layers.iter().enumerate() {
+            let priors: Vec<LogPrior> = caches
+                .iter()
+                .map(|cache| cache.layers[index].log_prior.clone())
+                .collect();
+            let layers = caches.iter_mut().map(|cache| &mut cache.layers[index]);
+            x = block.step(x, &priors, &passes, layers.collect())?;
+        }
+        caches.iter_mut().for_each(|cache| cache.length += 1);
+        Ok(self.output.forward(self.norm.forward(x)))
+    }
+
+    /// What the layers share for tokens at those positions.
+    fn pass(&self, implementation: Implementation, positions: Range<usize>) -> Pass {
+        let config = &self.config;
+        let position = &config.encoding.position;
+        let rotates = matches!(position, Position::Rotary | Position::RotaryLocal);
+        let (head_dim, theta) = (config.head_dim(), config.rotary_theta);
+        Pass {
+            implementation,
+            skipping: None,
+            offset: positions.start,
+            documents: None,
+            horizon: (*position == Position::RotaryLocal).then_some(config.train_length),
+            rotary: rotates.then(|| angles(positions, head_dim, theta, &self.device())),
+        }
+    }
+
+    fn embed(&self, tokens: &TokenRows, positions: Range<usize>) -> Tensor<3> {
+        let x = self.tok_embeddings.forward(tokens.tensor(&self.device()));
+        self.with_position(x, positions)
+    }
+
+    /// Embeddings with what the encoding adds to them.
+    fn with_position(&self, x: Tensor<3>, positions: Range<usize>) -> Tensor<3> {
+        let config = &self.config;
+        match config.encoding.position {
+            Position::Sinusoidal => {
+                x + sinusoids(positions, config.dim, config.rotary_theta, &self.device())
+            }
+            _ => x,
+        }
     }
 
     /// The prior of every layer over the lags.
