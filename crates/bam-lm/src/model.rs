@@ -12,9 +12,11 @@ pub mod checkpoint;
 mod config;
 pub mod generate;
 mod parameters;
+mod prefixes;
 mod prior;
 mod read;
 mod rotary;
+pub mod scheduler;
 mod transformer;
 
 pub(crate) use cache::check_row;

@@ -60,6 +60,48 @@ impl Sampling {
         }
         Ok(self)
     }
+
+    /// Draws the next token.
+    ///
+    /// # Panics
+    /// Without logits.
+    pub fn draw(&self, logits: &[f32], random: &mut impl Rng) -> i32 {
+        if self.temperature == 0.0 {
+            let larger = |best: usize, token: usize| match logits[token] > logits[best] {
+                true => token,
+                false => best,
+            };
+            return (1..logits.len()).fold(0, larger) as i32;
+        }
+        let mut candidates: Vec<usize> = (0..logits.len()).collect();
+        if self.top_k.is_some() || self.top_p < 1.0 {
+            candidates.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        }
+        candidates.truncate(self.top_k.unwrap_or(usize::MAX).max(1));
+        let largest = logits.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x));
+        let weights: Vec<f64> = candidates
+            .iter()
+            .map(|&token| (f64::from(logits[token] - largest) / self.temperature).exp())
+            .collect();
+        let total: f64 = weights.iter().sum();
+        let mut kept = 0.0;
+        let count = 1 + weights
+            .iter()
+            .take_while(|weight| {
+                kept += **weight;
+                kept < self.top_p * total
+            })
+            .count();
+        let count = count.min(weights.len());
+        let mut point = random.random::<f64>() * weights[..count].iter().sum::<f64>();
+        for (&token, weight) in candidates[..count].iter().zip(&weights) {
+            point -= weight;
+            if point <= 0.0 {
+                return token as i32;
+            }
+        }
+        candidates[count - 1] as i32
+    }
 }
 
 /// An iterator over generated tokens.
@@ -107,7 +149,7 @@ impl Iterator for Generator<'_> {
         if self.cache.length() >= self.cache.capacity() {
             return None;
         }
-        let token = draw(&self.logits, &self.sampling, &mut self.random);
+        let token = self.sampling.draw(&self.logits, &mut self.random);
         match self.model.read_to_logits(&[token], &mut self.cache) {
             Ok(logits) => {
                 self.logits = logits;
@@ -116,38 +158,6 @@ impl Iterator for Generator<'_> {
             Err(error) => Some(Err(error)),
         }
     }
-}
-
-fn draw(logits: &[f32], sampling: &Sampling, random: &mut ChaCha8Rng) -> i32 {
-    let mut candidates: Vec<usize> = (0..logits.len()).collect();
-    candidates.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-    if sampling.temperature == 0.0 {
-        return candidates[0] as i32;
-    }
-    candidates.truncate(sampling.top_k.unwrap_or(usize::MAX).max(1));
-    let largest = f64::from(logits[candidates[0]]);
-    let weights: Vec<f64> = candidates
-        .iter()
-        .map(|&token| ((f64::from(logits[token]) - largest) / sampling.temperature).exp())
-        .collect();
-    let total: f64 = weights.iter().sum();
-    let mut kept = 0.0;
-    let count = 1 + weights
-        .iter()
-        .take_while(|weight| {
-            kept += **weight;
-            kept < sampling.top_p * total
-        })
-        .count();
-    let count = count.min(weights.len());
-    let mut point = random.random::<f64>() * weights[..count].iter().sum::<f64>();
-    for (&token, weight) in candidates[..count].iter().zip(&weights) {
-        point -= weight;
-        if point <= 0.0 {
-            return token as i32;
-        }
-    }
-    candidates[count - 1] as i32
 }
 
 #[cfg(test)]
@@ -159,7 +169,7 @@ mod tests {
         let mut random = ChaCha8Rng::seed_from_u64(sampling.seed);
         let mut counts = [0; 4];
         for _ in 0..4000 {
-            counts[draw(&logits, &sampling, &mut random) as usize] += 1;
+            counts[sampling.draw(&logits, &mut random) as usize] += 1;
         }
         counts
     }

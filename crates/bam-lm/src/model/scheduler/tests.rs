@@ -1,0 +1,229 @@
+use super::*;
+use crate::model::config::tests::small;
+use crate::model::generate::Generator;
+use burn::tensor::Device;
+use std::sync::{Arc, Mutex};
+
+/// What a listener heard.
+#[derive(Debug, Default)]
+struct Heard {
+    tokens: Vec<i32>,
+    scores: Vec<TokenScore>,
+    reused: usize,
+    finish: Option<String>,
+    gone: bool,
+}
+
+#[derive(Clone, Default)]
+struct Ear(Arc<Mutex<Heard>>);
+
+impl Listener for Ear {
+    fn hear(&mut self, event: Event) {
+        let mut heard = self.0.lock().unwrap();
+        match event {
+            Event::Prompt { reused, scores } => (heard.reused, heard.scores) = (reused, scores),
+            Event::Token { id, .. } => heard.tokens.push(id),
+            Event::End(finish) => {
+                assert!(heard.finish.is_none(), "two ends");
+                heard.finish = Some(format!("{finish:?}"));
+            }
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.lock().unwrap().gone
+    }
+}
+
+fn model(encoding: &str) -> Transformer {
+    let device = Device::flex();
+    device.seed(11);
+    small(encoding).init(&device)
+}
+
+fn limits(rows_of_100: usize) -> Limits {
+    Limits {
+        active: 8,
+        cache_bytes: rows_of_100 * 100 * bytes_of_tokens(&model("nope"), 1),
+        skipping: Skipping::Exact,
+    }
+}
+
+fn request(seed: u64, length: usize, tokens: usize) -> Request {
+    let sampling = Sampling {
+        seed,
+        ..Sampling::default()
+    };
+    Request {
+        prompt: (0..length as i32)
+            .map(|i| (i * 7 + seed as i32) % 31)
+            .collect(),
+        tokens,
+        sampling,
+        end: None,
+        score_prompt: false,
+        top: None,
+    }
+}
+
+fn run(scheduler: &mut Scheduler<'_>) {
+    let mut turns = 0;
+    while !scheduler.is_idle() {
+        scheduler.turn();
+        turns += 1;
+        assert!(turns < 1000, "the rows do not end");
+    }
+}
+
+/// Every row gets what it would have got alone.
+#[test]
+fn rows_do_not_disturb_each_other() {
+    for encoding in ["bam+ssmax", "rotary", "sinusoidal", "alibi:2,bam:4"] {
+        let model = model(encoding);
+        let requests: Vec<Request> = [(1, 30, 20), (2, 1, 40), (3, 50, 1), (4, 9, 33), (5, 20, 0)]
+            .into_iter()
+            .map(|(seed, length, tokens)| request(seed, length, tokens))
+            .collect();
+        let mut scheduler = Scheduler::new(&model, limits(20));
+        let ears: Vec<Ear> = requests
+            .iter()
+            .map(|request| {
+                let ear = Ear::default();
+                scheduler.add(request.clone(), Box::new(ear.clone()));
+                ear
+            })
+            .collect();
+        run(&mut scheduler);
+        for (request, ear) in requests.iter().zip(&ears) {
+            let alone = Generator::new(
+                &model,
+                &request.prompt,
+                request.tokens,
+                request.sampling,
+                Skipping::Exact,
+            );
+            let alone: Vec<i32> = alone.unwrap().map(Result::unwrap).collect();
+            let heard = ear.0.lock().unwrap();
+            assert_eq!(heard.tokens, alone, "{encoding}, {request:?}");
+            assert_eq!(heard.finish.as_deref(), Some("Length"));
+        }
+        // Null control: other seeds give other tokens.
+        assert_ne!(
+            ears[0].0.lock().unwrap().tokens[..10],
+            ears[3].0.lock().unwrap().tokens[..10]
+        );
+    }
+}
+
+#[test]
+fn a_beginning_that_was_read_is_not_read_again() {
+    let model = model("bam+ssmax");
+    let mut scheduler = Scheduler::new(&model, limits(20));
+    let first = request(1, 60, 5);
+    let mut second = request(1, 60, 5);
+    second.prompt[50..].fill(3);
+    let mut heard = Vec::new();
+    for request in [&first, &second, &first] {
+        let ear = Ear::default();
+        scheduler.add(request.clone(), Box::new(ear.clone()));
+        run(&mut scheduler);
+        let alone = Generator::new(
+            &model,
+            &request.prompt,
+            request.tokens,
+            request.sampling,
+            Skipping::Exact,
+        );
+        let alone: Vec<i32> = alone.unwrap().map(Result::unwrap).collect();
+        assert_eq!(ear.0.lock().unwrap().tokens, alone);
+        heard.push(ear.0.lock().unwrap().reused);
+    }
+    assert_eq!(heard, [0, 50, 59]);
+    assert_eq!(scheduler.load().reused, 109);
+    assert_eq!(scheduler.load().read, 60 + 10 + 1);
+}
+
+#[test]
+fn scores_are_those_of_the_whole_prompt_however_it_was_read() {
+    let model = model("bam+ssmax");
+    let mut cache = model.cache(1, 60).unwrap();
+    let mut request = request(1, 60, 1);
+    let (expected, _) = model
+        .score(&request.prompt, &mut cache, 0, PROMPT_TOP)
+        .unwrap();
+    let mut scheduler = Scheduler::new(&model, limits(20));
+    // The first one is not scored, so that its beginning is of no use to the others.
+    for (score, reused) in [(false, 0), (true, 0), (true, 59), (true, 59)] {
+        request.score_prompt = score;
+        let ear = Ear::default();
+        scheduler.add(request.clone(), Box::new(ear.clone()));
+        run(&mut scheduler);
+        let heard = ear.0.lock().unwrap();
+        assert_eq!(heard.reused, reused);
+        assert_eq!(heard.scores.len(), if score { 59 } else { 0 });
+        for (got, expected) in heard.scores.iter().zip(&expected) {
+            assert!((got.ln_probability - expected.ln_probability).abs() < 1e-4);
+            assert_eq!(got.top.len(), PROMPT_TOP);
+        }
+    }
+}
+
+#[test]
+fn memory_is_bounded_and_rows_wait_for_it() {
+    let model = model("bam+ssmax");
+    let limits = limits(3);
+    let mut scheduler = Scheduler::new(&model, limits);
+    let ears: Vec<Ear> = (0..9)
+        .map(|seed| {
+            let ear = Ear::default();
+            scheduler.add(request(seed, 70, 30), Box::new(ear.clone()));
+            ear
+        })
+        .collect();
+    while !scheduler.is_idle() {
+        scheduler.turn();
+        let load = scheduler.load();
+        assert!(load.cache_bytes <= limits.cache_bytes, "{load:?}");
+        assert!(load.active <= 3);
+    }
+    for ear in ears {
+        assert_eq!(ear.0.lock().unwrap().tokens.len(), 30);
+    }
+    let ear = Ear::default();
+    scheduler.add(request(1, 290, 11), Box::new(ear.clone()));
+    let finish = ear.0.lock().unwrap().finish.clone().unwrap();
+    assert!(finish.contains("at most 300 tokens"), "{finish}");
+}
+
+#[test]
+fn who_leaves_is_not_worked_for() {
+    let model = model("bam+ssmax");
+    let mut scheduler = Scheduler::new(&model, limits(20));
+    let ear = Ear::default();
+    scheduler.add(request(1, 10, 80), Box::new(ear.clone()));
+    for _ in 0..5 {
+        scheduler.turn();
+    }
+    ear.0.lock().unwrap().gone = true;
+    scheduler.turn();
+    assert!(scheduler.is_idle());
+    assert!(ear.0.lock().unwrap().tokens.len() < 10);
+    assert_eq!(ear.0.lock().unwrap().finish, None);
+}
+
+#[test]
+fn the_end_token_ends_a_row() {
+    let model = model("bam+ssmax");
+    let mut wanted = request(4, 9, 33);
+    let alone = Generator::new(&model, &wanted.prompt, 33, wanted.sampling, Skipping::Exact);
+    let alone: Vec<i32> = alone.unwrap().map(Result::unwrap).collect();
+    wanted.end = Some(alone[7]);
+    let until = alone.iter().position(|token| *token == alone[7]).unwrap();
+    let ear = Ear::default();
+    let mut scheduler = Scheduler::new(&model, limits(20));
+    scheduler.add(wanted, Box::new(ear.clone()));
+    run(&mut scheduler);
+    let heard = ear.0.lock().unwrap();
+    assert_eq!(heard.tokens, alone[..until]);
+    assert_eq!(heard.finish.as_deref(), Some("End"));
+}
