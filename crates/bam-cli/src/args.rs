@@ -6,14 +6,16 @@ mod generate;
 mod inspect;
 mod quickstart;
 mod reference;
+mod serve;
 mod train;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
-pub use eval::{DepthChoice, EvalCommand, PasskeyArgs, PerplexityArgs};
+pub use eval::{DepthChoice, EvalCommand, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs};
 pub use generate::GenerateArgs;
 pub use inspect::InspectArgs;
 pub use quickstart::{EncodingList, QuickstartArgs, ReportArgs};
 pub use reference::{AttentionArg, ImportCommand, ImportReferenceArgs, LogitsArgs, ParityArgs};
+pub use serve::ServeArgs;
 pub use train::TrainArgs;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +44,8 @@ pub enum Command {
     Eval(EvalCommand),
     /// Generate text
     Generate(GenerateArgs),
+    /// Serve a model over HTTP, as OpenAI's clients expect it, with a page to look into it
+    Serve(ServeArgs),
     /// What each head believes about distance
     Inspect(InspectArgs),
     /// Turn the records of runs into one HTML page

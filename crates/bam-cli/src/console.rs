@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Exit code of a program that Ctrl-C ended.
+pub const INTERRUPTED: u8 = 130;
+
+static ASKED_TO_STOP: AtomicBool = AtomicBool::new(false);
 
 /// From now on Ctrl-C asks the work to stop at a safe place; a second one ends the program at once.
 pub fn catch_interrupts() {
@@ -14,8 +17,8 @@ pub fn catch_interrupts() {
     CAUGHT.get_or_init(|| {
         // Without a handler Ctrl-C just ends the program; checkpoints are safe all the same.
         let _ = ctrlc::set_handler(|| {
-            if INTERRUPTED.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
+            if ASKED_TO_STOP.swap(true, Ordering::SeqCst) {
+                std::process::exit(INTERRUPTED.into());
             }
         });
     });
@@ -23,7 +26,7 @@ pub fn catch_interrupts() {
 
 /// Whether the person asked to stop.
 pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
+    ASKED_TO_STOP.load(Ordering::SeqCst)
 }
 
 /// Seconds since the program first asked.

@@ -10,6 +10,7 @@ mod console;
 mod corpus;
 mod report;
 mod runs;
+mod serve;
 
 use args::{Arguments, Command, ImportCommand, TokenizerCommand};
 use clap::{CommandFactory, Parser};
@@ -36,6 +37,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Train(args) => command::train::run(&args),
         Command::Eval(command) => command::eval::run(&command),
         Command::Generate(args) => command::generate::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Inspect(args) => command::inspect::run(&args),
         Command::Report(args) => command::report::run(&args),
         Command::Import(ImportCommand::Reference(args)) => command::reference::import(&args),

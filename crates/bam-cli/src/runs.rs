@@ -12,6 +12,7 @@ use std::path::Path;
 pub const PASSKEY: &str = "passkey.json";
 pub const PERPLEXITY: &str = "perplexity.json";
 pub const HEADS: &str = "heads.json";
+pub const LOGLIKELIHOOD: &str = "loglikelihood.json";
 
 /// Reads a folder's model for inference.
 pub fn load_model(dir: &Path) -> anyhow::Result<Transformer> {

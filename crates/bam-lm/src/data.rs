@@ -32,6 +32,7 @@ pub use corpus::{Corpus, Document, Documents, Source};
 pub use error::DataError;
 pub use hub::{HubAccess, HubProgress};
 pub use hub_address::HubAddress;
+pub use json_lines::json_values;
 pub use mixture::Mixture;
 pub use pack::{Batch, PackedRows, Row, RowSource};
 pub use prepare::{PrepareProgress, prepare};

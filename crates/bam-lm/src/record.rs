@@ -100,6 +100,31 @@ pub struct PerplexityWindow {
     pub cross_entropy: f64,
 }
 
+/// Log-likelihood of given continuations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Loglikelihood {
+    pub train_length: usize,
+    /// Requests without their question, which were not used.
+    pub unconditional: usize,
+    pub tasks: Vec<LoglikelihoodScore>,
+}
+
+/// One task's score. Means come with their standard error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoglikelihoodScore {
+    pub task: String,
+    pub questions: usize,
+    /// Share of the questions whose right continuation is the most probable; of a single one, the
+    /// share that is greedy.
+    pub accuracy: (f64, f64),
+    /// The same with `ln p` per character; of several continuations only.
+    pub accuracy_per_character: Option<(f64, f64)>,
+    /// `exp(−mean ln p)` of whole continuations; of single ones only.
+    pub perplexity: Option<f64>,
+    /// Of the right continuations.
+    pub bits_per_byte: f64,
+}
+
 /// What each head believes about distance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Heads {

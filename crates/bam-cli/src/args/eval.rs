@@ -11,6 +11,8 @@ pub enum EvalCommand {
     Passkey(PasskeyArgs),
     /// Perplexity by position on one long document
     Perplexity(PerplexityArgs),
+    /// How probable given continuations are: LAMBADA, HellaSwag, ARC, PIQA as files of requests
+    Loglikelihood(LoglikelihoodArgs),
 }
 
 #[derive(Args, Debug)]
@@ -77,6 +79,22 @@ pub struct PerplexityArgs {
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Print the record as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct LoglikelihoodArgs {
+    /// Folders of models
+    #[arg(required = true)]
+    pub models: Vec<PathBuf>,
+    /// Requests: .jsonl(.gz/.zst) with context, continuation, task and label on each line
+    #[arg(long, required = true)]
+    pub requests: Vec<PathBuf>,
+    /// Questions of each task, the first ones; all if not given
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// Print the records as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -1,5 +1,6 @@
 //! `bam eval`: a file for each evaluation.
 
+pub mod loglikelihood;
 pub mod passkey;
 pub mod perplexity;
 
@@ -11,6 +12,7 @@ pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
     match command {
         EvalCommand::Passkey(args) => passkey::run(args),
         EvalCommand::Perplexity(args) => perplexity::run(args),
+        EvalCommand::Loglikelihood(args) => loglikelihood::run(args),
     }
 }
 

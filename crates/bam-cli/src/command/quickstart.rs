@@ -139,7 +139,7 @@ fn stopped(args: &QuickstartArgs) -> ExitCode {
         command_line(args),
         args.out.display()
     ));
-    ExitCode::from(130)
+    ExitCode::from(console::INTERRUPTED)
 }
 
 /// What to type for the same models and measurements.

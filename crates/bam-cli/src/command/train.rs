@@ -56,7 +56,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
                 trainer.step(),
                 folder.dir().display()
             ));
-            Ok(ExitCode::from(130))
+            Ok(ExitCode::from(console::INTERRUPTED))
         }
     }
 }

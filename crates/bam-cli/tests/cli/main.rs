@@ -8,6 +8,7 @@ mod program;
 mod quickstart;
 mod reference;
 mod resume;
+mod serve;
 mod tensors;
 mod terminal;
 mod workshop;

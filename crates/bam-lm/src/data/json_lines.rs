@@ -11,7 +11,11 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::{DataError, Document, corpus::DOCUMENT_LIMIT, folder::Compression};
+use super::{
+    DataError, Document,
+    corpus::DOCUMENT_LIMIT,
+    folder::{Compression, FileKind},
+};
 
 /// The documents of a `.jsonl` file, perhaps compressed: one JSON object a line.
 pub(super) struct JsonLines {
@@ -97,7 +101,8 @@ impl JsonLines {
         }
     }
 
-    fn parse(&self) -> Result<Option<Document>, DataError> {
+    /// The current line, unless it is blank.
+    fn text(&self) -> Result<Option<&str>, DataError> {
         let line = std::str::from_utf8(&self.buffer).map_err(|error| DataError::InvalidUtf8 {
             path: self.path.clone(),
             offset: self.offset + error.valid_up_to() as u64,
@@ -107,14 +112,22 @@ impl JsonLines {
         } else {
             line
         };
-        if line.trim().is_empty() {
-            return Ok(None);
-        }
-        let json = |error: serde_json::Error| DataError::Json {
+        Ok(Some(line).filter(|line| !line.trim().is_empty()))
+    }
+
+    fn json_error(&self, error: serde_json::Error) -> DataError {
+        DataError::Json {
             path: self.path.clone(),
             line: self.line,
             reason: error.to_string(),
+        }
+    }
+
+    fn parse(&self) -> Result<Option<Document>, DataError> {
+        let Some(line) = self.text()? else {
+            return Ok(None);
         };
+        let json = |error| self.json_error(error);
         let mut object = serde_json::Deserializer::from_str(line);
         let field = Field { name: &self.field }
             .deserialize(&mut object)
@@ -142,6 +155,39 @@ impl JsonLines {
         let origin = format!("{}:{}", self.path.display(), self.line);
         Ok(Some(Document { text, origin }))
     }
+}
+
+/// The values of a `.jsonl` file, perhaps compressed, one a line.
+///
+/// # Errors
+///
+/// Where the file cannot be opened or has another extension; each value, where it is no JSON.
+pub fn json_values(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<Value, DataError>> + use<>, DataError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let Some(FileKind::JsonLines(compression)) = FileKind::of(&name) else {
+        return Err(DataError::UnknownExtension {
+            path: path.to_path_buf(),
+        });
+    };
+    let mut lines = JsonLines::open(path, compression, "")?;
+    Ok(std::iter::from_fn(move || {
+        loop {
+            match lines.read_line() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+            let value = lines.text().and_then(|line| {
+                let value = line.map(serde_json::from_str).transpose();
+                value.map_err(|error| lines.json_error(error))
+            });
+            if let Some(value) = value.transpose() {
+                return Some(value);
+            }
+        }
+    }))
 }
 
 impl Iterator for JsonLines {

@@ -17,6 +17,7 @@ pub struct StreamDecoder<'a> {
 }
 
 /// How the vocabulary spells its tokens.
+#[derive(Clone)]
 enum Spelling {
     /// Every character stands for a byte, as in GPT-2.
     Bytes,
@@ -90,6 +91,37 @@ impl<'a> StreamDecoder<'a> {
         self.started = true;
         text.push_str(&self.take_certain());
         Ok(text)
+    }
+
+    /// The text of a token by itself, as it is in the middle of a text, for reports: special tokens by
+    /// their names, and bytes that are no whole characters as `bytes:\\xe2\\x80`.
+    ///
+    /// # Errors
+    ///
+    /// For a token outside of the vocabulary.
+    pub fn spell(&self, token: u32) -> Result<String, DataError> {
+        let mut alone = Self {
+            tokenizer: self.tokenizer,
+            spelling: self.spelling.clone(),
+            bytes: Vec::new(),
+            started: true,
+        };
+        let text = alone.push(token)?;
+        let waiting: Vec<u8> = std::mem::take(&mut alone.bytes);
+        let name = self.tokenizer.spelling(token).unwrap_or_default();
+        let bytes = match &self.spelling {
+            Spelling::Bytes => spelled_bytes(&name),
+            Spelling::Text { .. } => fallback_byte(&name).into_iter().collect(),
+        };
+        if waiting.is_empty() && !text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER) {
+            return Ok(text);
+        }
+        let special = self.tokenizer.inner.get_added_vocabulary();
+        if bytes.is_empty() || special.is_special_token(&name) {
+            return Ok(name);
+        }
+        let hexadecimal = bytes.iter().map(|byte| format!("\\x{byte:02x}"));
+        Ok(format!("bytes:{}", hexadecimal.collect::<String>()))
     }
 
     /// Ends the text: what still waits becomes U+FFFD.

@@ -191,6 +191,24 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// A tokenizer for text that is trusted to spell special tokens, as a chat template does.
+    #[must_use]
+    pub fn reading_special_tokens(&self) -> Self {
+        let mut other = self.clone();
+        other.inner.set_encode_special_tokens(false);
+        other
+    }
+
+    /// The first special token that a text spells.
+    #[must_use]
+    pub fn special_in(&self, text: &str) -> Option<String> {
+        let added = self.inner.get_added_tokens_decoder();
+        let mut special = added.values().filter(|token| token.special);
+        special
+            .find(|token| text.contains(&token.content))
+            .map(|token| token.content.clone())
+    }
+
     /// The text of some tokens; special ones have none. Bytes that are no UTF-8 become U+FFFD.
     ///
     /// # Errors

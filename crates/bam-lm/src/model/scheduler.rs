@@ -8,7 +8,10 @@
 use super::generate::Sampling;
 use super::prefixes::{Kept, Prefixes};
 use super::prior::host_values;
-use super::{CHUNK, Cache, CachePriors, LONGEST_ROW, TokenRows, TokenScore, Transformer, score_of};
+use super::{
+    CHUNK, Cache, CachePriors, LONGEST_ROW, ModelConfig, TokenRows, TokenScore, Transformer,
+    score_of,
+};
 use crate::Error;
 use bam_attention::Skipping;
 use rand::SeedableRng;
@@ -150,8 +153,8 @@ impl<'m> Scheduler<'m> {
 
     /// The longest row, prompt and generated tokens together, that there is memory for.
     #[must_use]
-    pub fn longest_row(model: &Transformer, limits: &Limits) -> usize {
-        (limits.cache_bytes / bytes_of_tokens(model, 1)).min(LONGEST_ROW)
+    pub fn longest_row(config: &ModelConfig, limits: &Limits) -> usize {
+        (limits.cache_bytes / bytes_of_tokens(config, 1)).min(LONGEST_ROW)
     }
 
     /// Checks a request before it is added.
@@ -159,10 +162,10 @@ impl<'m> Scheduler<'m> {
     /// # Errors
     /// If the prompt is empty, has a token outside the vocabulary or there is no memory for the row, or
     /// the sampling can't be.
-    pub fn check(model: &Transformer, limits: &Limits, request: &Request) -> Result<(), Error> {
+    pub fn check(config: &ModelConfig, limits: &Limits, request: &Request) -> Result<(), Error> {
         request.sampling.checked()?;
-        TokenRows::new(1, request.prompt.clone(), model.config().vocabulary)?;
-        let longest = Self::longest_row(model, limits);
+        TokenRows::new(1, request.prompt.clone(), config.vocabulary)?;
+        let longest = Self::longest_row(config, limits);
         let length = request.prompt.len().saturating_add(request.tokens);
         if length > longest {
             return Err(Error::Value {
@@ -176,7 +179,7 @@ impl<'m> Scheduler<'m> {
 
     /// Adds a row to those that wait. One that [`Scheduler::check`] refuses fails at once.
     pub fn add(&mut self, request: Request, mut listener: Box<dyn Listener>) {
-        match Self::check(self.model, &self.limits, &request) {
+        match Self::check(self.model.config(), &self.limits, &request) {
             Ok(()) => self.waiting.push_back((request, listener)),
             Err(error) => listener.hear(Event::End(Finish::Failed(error.to_string()))),
         }
@@ -212,7 +215,7 @@ impl<'m> Scheduler<'m> {
 
     fn active_bytes(&self) -> usize {
         let rows = self.active.iter();
-        rows.map(|row| bytes_of_tokens(self.model, row.cache.capacity()))
+        rows.map(|row| bytes_of_tokens(self.model.config(), row.cache.capacity()))
             .sum()
     }
 
@@ -223,7 +226,7 @@ impl<'m> Scheduler<'m> {
                 return;
             };
             let capacity = request.prompt.len() + request.tokens;
-            let bytes = bytes_of_tokens(self.model, capacity);
+            let bytes = bytes_of_tokens(self.model.config(), capacity);
             if self.active_bytes() + bytes > self.limits.cache_bytes {
                 return;
             }
@@ -393,7 +396,7 @@ impl<'m> Scheduler<'m> {
             return;
         }
         row.tokens.truncate(row.cache.length());
-        let bytes = bytes_of_tokens(self.model, row.cache.capacity());
+        let bytes = bytes_of_tokens(self.model.config(), row.cache.capacity());
         self.kept.keep(Kept {
             bytes: bytes + row.scores.len() * BYTES_OF_SCORE,
             tokens: row.tokens,
@@ -465,8 +468,7 @@ enum Donor {
 const BYTES_OF_SCORE: usize = size_of::<TokenScore>() + PROMPT_TOP * size_of::<(i32, f64)>();
 
 /// Keys and values of so many tokens.
-fn bytes_of_tokens(model: &Transformer, tokens: usize) -> usize {
-    let config = model.config();
+fn bytes_of_tokens(config: &ModelConfig, tokens: usize) -> usize {
     2 * config.layers * config.key_heads * config.head_dim() * size_of::<f32>() * tokens
 }
 

@@ -44,7 +44,7 @@ fn model(encoding: &str) -> Transformer {
 fn limits(rows_of_100: usize) -> Limits {
     Limits {
         active: 8,
-        cache_bytes: rows_of_100 * 100 * bytes_of_tokens(&model("nope"), 1),
+        cache_bytes: rows_of_100 * 100 * bytes_of_tokens(&small("nope"), 1),
         skipping: Skipping::Exact,
     }
 }

@@ -1,0 +1,240 @@
+//! `/v1/chat/completions`, where the model's folder has a chat template.
+
+use super::answer::{AnswerToken, Piece, Question, pieces};
+use super::error::ApiError;
+use super::reply::{Reply, Usage};
+use super::request::{Chat, Message};
+use super::{App, reply};
+use anyhow::Context;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::Response;
+use bam_lm::data::Tokenizer;
+use bam_lm::model::scheduler::{Request, Scheduler};
+use minijinja::{Environment, ErrorKind};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+pub async fn chat(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
+    let chat = Chat::parse(&body)?;
+    drop(body);
+    app.check_model(chat.model.as_deref())?;
+    let Some(template) = &app.template else {
+        return Err(ApiError::invalid(
+            "messages",
+            "this model has no chat template; use /v1/completions",
+        ));
+    };
+    for message in &chat.messages {
+        // Inside a message, text that spells a special token would be one.
+        if let Some(special) = app.tokenizer.special_in(&message.content) {
+            let expected = "no special token of the tokenizer";
+            return Err(ApiError::expected("messages", expected, special));
+        }
+    }
+    let text = template.render(&chat.messages)?;
+    let prompt = super::encode(&template.tokenizer, text, false).await?;
+    let longest = Scheduler::longest_row(&app.config, &app.limits);
+    let tokens = chat
+        .tokens
+        .unwrap_or(longest.saturating_sub(prompt.len()).min(4096));
+    let question = Question {
+        prompt: prompt.into(),
+        echo: None,
+        stops: chat.generation.stops.clone().into(),
+    };
+    let mut requests = Vec::new();
+    for index in 0..chat.generation.choices {
+        let mut sampling = chat.generation.sampling;
+        sampling.seed = sampling.seed.wrapping_add(index as u64);
+        let request = Request {
+            prompt: question.prompt.to_vec(),
+            tokens,
+            sampling,
+            end: app.tokenizer.eos().map(|id| id as i32),
+            score_prompt: false,
+            top: chat.logprobs,
+        };
+        app.check_request(&request)?;
+        requests.push(request);
+    }
+    let usage = Usage {
+        prompt: question.prompt.len(),
+        generated: 0,
+    };
+    let events = app.engine.submit(requests)?;
+    let answers = events
+        .into_iter()
+        .map(|events| pieces(Arc::clone(&app), question.clone(), events))
+        .collect();
+    let object = match chat.generation.stream {
+        true => "chat.completion.chunk",
+        false => "chat.completion",
+    };
+    let form = Form {
+        top: chat.logprobs,
+        begun: vec![false; chat.generation.choices],
+    };
+    let head = reply::head(&app, "chatcmpl", object);
+    reply::send(
+        app.clone(),
+        Reply { head, usage, form },
+        answers,
+        &chat.generation,
+    )
+    .await
+}
+
+/// Chat completions as JSON.
+struct Form {
+    top: Option<usize>,
+    /// Whether a choice's first part, which names the role, was sent.
+    begun: Vec<bool>,
+}
+
+impl reply::Form for Form {
+    fn choice(&mut self, app: &App, index: usize, piece: &Piece, part: bool) -> Value {
+        let logprobs = match self.top {
+            Some(top) => json!({"content": logprobs(app, top, &piece.tokens), "refusal": null}),
+            None => Value::Null,
+        };
+        let mut choice = json!({
+            "index": index,
+            "logprobs": logprobs,
+            "finish_reason": piece.finish,
+        });
+        choice[if part { "delta" } else { "message" }] = if !part {
+            json!({"role": "assistant", "content": piece.text, "refusal": null})
+        } else if !std::mem::replace(&mut self.begun[index], true) {
+            json!({"role": "assistant", "content": piece.text})
+        } else if piece.text.is_empty() && piece.finish.is_some() {
+            json!({})
+        } else {
+            json!({"content": piece.text})
+        };
+        choice
+    }
+}
+
+fn logprobs(app: &App, top: usize, tokens: &[AnswerToken]) -> Vec<Value> {
+    let entry = |id: i32, ln_p: f64| {
+        let name = app.spelling(id);
+        json!({"token": name, "logprob": reply::finite(ln_p), "bytes": name.as_bytes()})
+    };
+    let scored = tokens
+        .iter()
+        .filter_map(|token| Some((token.id, token.score.as_ref()?)));
+    scored
+        .map(|(id, score)| {
+            let mut of_token = entry(id, score.ln_probability);
+            let top = score.top.iter().take(top);
+            of_token["top_logprobs"] = top.map(|(id, ln_p)| entry(*id, *ln_p)).collect();
+            of_token
+        })
+        .collect()
+}
+
+/// A chat as the text that the model was trained on: a Jinja template of the model's folder.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    special: Value,
+    /// Reads the special tokens that the template spells.
+    tokenizer: Arc<Tokenizer>,
+}
+
+/// Steps that a template may take: one that loops is stopped.
+const FUEL: u64 = 1_000_000;
+const NAME: &str = "chat";
+
+impl ChatTemplate {
+    /// The template in `chat_template.jinja` or `tokenizer_config.json` of a folder; `None` without.
+    pub fn find(dir: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Option<Self>> {
+        let own = dir.join("chat_template.jinja");
+        let config = dir.join("tokenizer_config.json");
+        let source = if own.exists() {
+            std::fs::read_to_string(&own).with_context(|| format!("{}", own.display()))?
+        } else if config.exists() {
+            let json: Value = bam_lm::model::checkpoint::read_json(&config, "a JSON object")?;
+            match json.get("chat_template") {
+                Some(Value::String(source)) => source.clone(),
+                _ => return Ok(None),
+            }
+        } else {
+            return Ok(None);
+        };
+        let name = |id: Option<u32>| id.and_then(|id| tokenizer.spelling(id));
+        let special = json!({
+            "bos_token": name(tokenizer.bos()),
+            "eos_token": name(tokenizer.eos()),
+        });
+        Self::new(source, special, tokenizer).map(Some)
+    }
+
+    fn new(source: String, special: Value, tokenizer: &Tokenizer) -> anyhow::Result<Self> {
+        let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| {
+            Err::<String, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment
+            .add_template_owned(NAME, source)
+            .context("the chat template")?;
+        Ok(Self {
+            environment,
+            special,
+            tokenizer: Arc::new(tokenizer.reading_special_tokens()),
+        })
+    }
+
+    fn render(&self, messages: &[Message]) -> Result<String, ApiError> {
+        let mut context = self.special.clone();
+        context["messages"] = json!(messages);
+        context["add_generation_prompt"] = true.into();
+        let template = self.environment.get_template(NAME);
+        let rendered = template.and_then(|template| template.render(context));
+        rendered
+            .map_err(|error| ApiError::invalid("messages", format!("the chat template: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::tests::tokenizer;
+    use super::*;
+
+    fn message(role: &str, content: &str) -> Message {
+        Message {
+            role: role.into(),
+            content: content.into(),
+            name: None,
+        }
+    }
+
+    #[test]
+    fn templates_render_and_refuse() {
+        let source = "{{ bos_token }}{% for m in messages %}\n{% if m.role == 'system' %}\n\
+                      {{ raise_exception('no system') }}\n{% endif %}\n<{{ m.role }}>{{ m.content.strip() }}\
+                      \n{% endfor %}\n{% if add_generation_prompt %}<assistant>{% endif %}";
+        let template =
+            ChatTemplate::new(source.into(), json!({"bos_token": "<s>"}), &tokenizer()).unwrap();
+        let text = template.render(&[message("user", " hi ")]).unwrap();
+        assert_eq!(text, "<s><user>hi\n<assistant>");
+        let error = template.render(&[message("system", "x")]).unwrap_err();
+        assert!(error.message.contains("no system"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_template_that_never_ends_is_stopped() {
+        let source =
+            "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
+        let template = ChatTemplate::new(source.into(), json!({}), &tokenizer()).unwrap();
+        let error = template.render(&[message("user", "x")]).unwrap_err();
+        assert!(error.message.contains("fuel"), "{}", error.message);
+        assert!(ChatTemplate::new("{% if %}".into(), json!({}), &tokenizer()).is_err());
+    }
+}

@@ -1,0 +1,506 @@
+//! What clients send, checked: a request that exists can be handed to the scheduler.
+//!
+//! A field that is not known, or known and not supported, is an error: what a client asks for is never
+//! ignored. Names, defaults and ranges are OpenAI's.
+
+use super::error::ApiError;
+use axum::http::StatusCode;
+use bam_lm::model::generate::Sampling;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Most completions of one request, prompts times choices.
+pub const MOST_CHOICES: usize = 128;
+const MOST_STOPS: usize = 16;
+const MOST_STOP_BYTES: usize = 1000;
+/// Tokens that are generated if a completion does not say.
+const USUAL_TOKENS: usize = 16;
+
+/// The fields of a JSON object, each still to be read.
+pub struct Fields<'b>(BTreeMap<String, &'b RawValue>);
+
+impl<'b> Fields<'b> {
+    pub fn of(body: &'b [u8]) -> Result<Self, ApiError> {
+        let wrong = |error: serde_json::Error| {
+            ApiError::new(
+                StatusCode::BAD_REQUEST,
+                format!("the body: expected a JSON object, got {error}"),
+            )
+        };
+        serde_json::from_slice(body).map(Self).map_err(wrong)
+    }
+
+    /// A field, if it is there and not null.
+    pub fn take<T: Deserialize<'b>>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(raw) = self.0.remove(name).filter(|raw| raw.get() != "null") else {
+            return Ok(None);
+        };
+        let wrong = |error: serde_json::Error| {
+            let mut shown: String = raw.get().chars().take(60).collect();
+            if shown.len() < raw.get().len() {
+                shown.push('…');
+            }
+            ApiError::expected(name, expected, format!("{shown} ({error})"))
+        };
+        serde_json::from_str(raw.get()).map(Some).map_err(wrong)
+    }
+
+    /// A field that must be there.
+    pub fn need<T: Deserialize<'b>>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+    ) -> Result<T, ApiError> {
+        self.take(name, expected)?
+            .ok_or_else(|| ApiError::expected(name, expected, "nothing"))
+    }
+
+    /// A whole number in a range.
+    pub fn number(
+        &mut self,
+        name: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<usize>, ApiError> {
+        let expected = match *range.end() {
+            u64::MAX => format!("a whole number from {} up", range.start()),
+            end => format!("a whole number from {} to {end}", range.start()),
+        };
+        let Some(value) = self.take::<u64>(name, &expected)? else {
+            return Ok(None);
+        };
+        match range.contains(&value) {
+            true => Ok(Some(usize::try_from(value).unwrap_or(usize::MAX))),
+            false => Err(ApiError::expected(name, &expected, value)),
+        }
+    }
+
+    fn flag(&mut self, name: &'static str) -> Result<bool, ApiError> {
+        Ok(self.take(name, "true or false")?.unwrap_or(false))
+    }
+
+    /// A field that is known and can only say nothing.
+    fn refuse(&mut self, name: &'static str, nothing: &[&str]) -> Result<(), ApiError> {
+        match self.0.remove(name) {
+            Some(raw) if raw.get() != "null" && !nothing.contains(&raw.get()) => {
+                let shown: String = raw.get().chars().take(60).collect();
+                Err(ApiError::expected(
+                    name,
+                    "nothing: it is not supported",
+                    shown,
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what is left.
+    pub fn finish(self) -> Result<(), ApiError> {
+        match self.0.into_keys().next() {
+            None => Ok(()),
+            Some(name) => {
+                let name: String = name.chars().take(60).collect();
+                let message = format!("unrecognized request argument: {name}");
+                Err(ApiError::new(StatusCode::BAD_REQUEST, message))
+            }
+        }
+    }
+}
+
+/// Prompts as text or as tokens.
+#[derive(Debug, PartialEq)]
+pub enum Prompts {
+    Texts(Vec<String>),
+    Tokens(Vec<Vec<i64>>),
+}
+
+impl Prompts {
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Tokens(rows) => rows.len(),
+        }
+    }
+}
+
+const PROMPTS: &str = "a string, an array of strings, an array of token ids, or an array of those";
+
+impl<'de> Deserialize<'de> for Prompts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Prompt;
+        impl<'de> Visitor<'de> for Prompt {
+            type Value = Prompts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(PROMPTS)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Prompts, E> {
+                Ok(Prompts::Texts(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Prompts, A::Error> {
+                let mut texts = Vec::new();
+                let mut rows = Vec::new();
+                let mut row = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    match item {
+                        Item::Text(text) => texts.push(text),
+                        Item::Row(tokens) => rows.push(tokens),
+                        Item::Token(token) => row.push(token),
+                    }
+                }
+                match (texts.is_empty(), rows.is_empty(), row.is_empty()) {
+                    (false, true, true) => Ok(Prompts::Texts(texts)),
+                    (true, false, true) => Ok(Prompts::Tokens(rows)),
+                    (true, true, false) => Ok(Prompts::Tokens(vec![row])),
+                    _ => Err(de::Error::custom("empty, or of several kinds")),
+                }
+            }
+        }
+        deserializer.deserialize_any(Prompt)
+    }
+}
+
+/// What an array of prompts can hold.
+enum Item {
+    Text(String),
+    Token(i64),
+    Row(Vec<i64>),
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Item;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a token id or an array of token ids")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Item, E> {
+                Ok(Item::Text(text.to_owned()))
+            }
+
+            fn visit_i64<E: de::Error>(self, token: i64) -> Result<Item, E> {
+                Ok(Item::Token(token))
+            }
+
+            fn visit_u64<E: de::Error>(self, token: u64) -> Result<Item, E> {
+                Ok(Item::Token(i64::try_from(token).unwrap_or(i64::MAX)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Item, A::Error> {
+                let mut row = Vec::new();
+                while let Some(token) = items.next_element()? {
+                    row.push(token);
+                }
+                Ok(Item::Row(row))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// How answers are drawn, ended and sent: what completions and chats have in common.
+#[derive(Debug)]
+pub struct Generation {
+    pub sampling: Sampling,
+    pub choices: usize,
+    pub stops: Vec<String>,
+    pub stream: bool,
+    /// Whether a stream ends with the numbers of tokens.
+    pub stream_usage: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stops {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+impl Generation {
+    fn take(fields: &mut Fields<'_>) -> Result<Self, ApiError> {
+        let mut real = |name, most: f64, usual: f64| {
+            let expected = format!("a number from 0 to {most}");
+            let value = fields.take::<f64>(name, &expected)?.unwrap_or(usual);
+            match (0.0..=most).contains(&value) {
+                true => Ok(value),
+                false => Err(ApiError::expected(name, &expected, value)),
+            }
+        };
+        let temperature = real("temperature", 2.0, 1.0)?;
+        let top_p = real("top_p", 1.0, 1.0)?;
+        let seed = fields.take::<i64>("seed", "a whole number of 64 bits")?;
+        let sampling = Sampling {
+            temperature,
+            // None of the mass is the most probable token.
+            top_p: top_p.max(f64::MIN_POSITIVE),
+            top_k: fields.number("top_k", 1..=u64::MAX)?,
+            seed: seed.map_or_else(rand::random, |seed| seed as u64),
+        };
+        let expected = format!("a string or up to {MOST_STOPS} strings");
+        let stops = match fields.take("stop", &expected)? {
+            None => Vec::new(),
+            Some(Stops::One(stop)) => vec![stop],
+            Some(Stops::Many(stops)) => stops,
+        };
+        if stops.len() > MOST_STOPS {
+            return Err(ApiError::expected("stop", &expected, stops.len()));
+        }
+        if let Some(stop) = stops
+            .iter()
+            .find(|stop| stop.is_empty() || stop.len() > MOST_STOP_BYTES)
+        {
+            let expected = format!("strings of 1 to {MOST_STOP_BYTES} bytes");
+            return Err(ApiError::expected("stop", &expected, stop.len()));
+        }
+        let stream = fields.flag("stream")?;
+        let options: Option<StreamOptions> =
+            fields.take("stream_options", "an object with include_usage")?;
+        if options.is_some() && !stream {
+            return Err(ApiError::expected(
+                "stream_options",
+                "stream with it",
+                "none",
+            ));
+        }
+        let choices = fields.number("n", 1..=MOST_CHOICES as u64)?.unwrap_or(1);
+        for (name, nothing) in [
+            ("presence_penalty", &["0", "0.0"][..]),
+            ("frequency_penalty", &["0", "0.0"]),
+            ("logit_bias", &["{}"]),
+        ] {
+            fields.refuse(name, nothing)?;
+        }
+        // Who the client's user is changes nothing here.
+        fields.take::<String>("user", "a string")?;
+        Ok(Self {
+            sampling,
+            choices,
+            stops,
+            stream,
+            stream_usage: options.unwrap_or_default().include_usage.unwrap_or(false),
+        })
+    }
+}
+
+/// The body of `/v1/completions`.
+#[derive(Debug)]
+pub struct Completion {
+    pub model: Option<String>,
+    pub prompts: Prompts,
+    pub tokens: usize,
+    pub echo: bool,
+    /// How many of the most probable tokens are named, where log-probabilities are wanted.
+    pub logprobs: Option<usize>,
+    /// Whether the ids of the tokens are sent too, as vLLM does.
+    pub token_ids: bool,
+    pub generation: Generation,
+}
+
+impl Completion {
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let mut fields = Fields::of(body)?;
+        let completion = Self {
+            model: fields.take("model", "a string")?,
+            prompts: fields.need("prompt", PROMPTS)?,
+            tokens: fields
+                .number("max_tokens", 0..=u64::MAX)?
+                .unwrap_or(USUAL_TOKENS),
+            echo: fields.flag("echo")?,
+            logprobs: fields.number("logprobs", 0..=5)?,
+            token_ids: fields.flag("return_token_ids")?,
+            generation: Generation::take(&mut fields)?,
+        };
+        let best_of = fields.number("best_of", 1..=MOST_CHOICES as u64)?;
+        if best_of.is_some_and(|best_of| best_of != completion.generation.choices) {
+            return Err(ApiError::expected(
+                "best_of",
+                "the same as n",
+                best_of.unwrap_or(0),
+            ));
+        }
+        fields.refuse("suffix", &["\"\""])?;
+        fields.finish()?;
+        let count = completion.prompts.count() * completion.generation.choices;
+        if count > MOST_CHOICES {
+            let expected = format!("at most {MOST_CHOICES} prompts times n");
+            return Err(ApiError::expected("prompt", &expected, count));
+        }
+        Ok(completion)
+    }
+}
+
+/// A message of a chat.
+#[derive(Debug, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    pub role: String,
+    pub content: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// The body of `/v1/chat/completions`.
+#[derive(Debug)]
+pub struct Chat {
+    pub model: Option<String>,
+    pub messages: Vec<Message>,
+    /// As many as there is room for if not given.
+    pub tokens: Option<usize>,
+    pub logprobs: Option<usize>,
+    pub generation: Generation,
+}
+
+impl Chat {
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let mut fields = Fields::of(body)?;
+        let messages: Vec<Message> =
+            fields.need("messages", "an array of objects with role and content")?;
+        if messages.is_empty() {
+            return Err(ApiError::expected("messages", "at least one", "none"));
+        }
+        let newer = fields.number("max_completion_tokens", 1..=u64::MAX)?;
+        let older = fields.number("max_tokens", 1..=u64::MAX)?;
+        let wanted = fields.flag("logprobs")?;
+        let top = fields.number("top_logprobs", 0..=20)?;
+        if top.is_some() && !wanted {
+            return Err(ApiError::expected(
+                "top_logprobs",
+                "logprobs with it",
+                "none",
+            ));
+        }
+        let chat = Self {
+            model: fields.take("model", "a string")?,
+            messages,
+            tokens: newer.or(older),
+            logprobs: wanted.then_some(top.unwrap_or(0)),
+            generation: Generation::take(&mut fields)?,
+        };
+        fields.finish()?;
+        Ok(chat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completion(body: &str) -> Result<Completion, String> {
+        Completion::parse(body.as_bytes()).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn prompts_come_in_four_forms() {
+        let prompts = |json: &str| {
+            completion(&format!(r#"{{"prompt": {json}}}"#)).map(|completion| completion.prompts)
+        };
+        assert_eq!(prompts(r#""a""#), Ok(Prompts::Texts(vec!["a".into()])));
+        assert_eq!(
+            prompts(r#"["a", ""]"#),
+            Ok(Prompts::Texts(vec!["a".into(), String::new()]))
+        );
+        assert_eq!(prompts("[1, 2]"), Ok(Prompts::Tokens(vec![vec![1, 2]])));
+        assert_eq!(
+            prompts("[[1], [2, -3]]"),
+            Ok(Prompts::Tokens(vec![vec![1], vec![2, -3]]))
+        );
+        for wrong in [
+            "[]",
+            r#"[1, "a"]"#,
+            "[[1], 2]",
+            "1",
+            "{}",
+            "[1.5]",
+            "[[[1]]]",
+            "null",
+        ] {
+            let message = prompts(wrong).unwrap_err();
+            assert!(
+                message.contains("prompt: expected a string"),
+                "{wrong}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        for (field, expected) in [
+            (
+                r#""temperature": 2.5"#,
+                "temperature: expected a number from 0 to 2",
+            ),
+            (r#""temperature": "hot""#, "temperature: expected a number"),
+            (r#""top_p": -0.1"#, "top_p: expected a number from 0 to 1"),
+            (r#""n": 0"#, "n: expected a whole number from 1 to 128"),
+            (
+                r#""logprobs": 6"#,
+                "logprobs: expected a whole number from 0 to 5",
+            ),
+            (r#""best_of": 2"#, "best_of: expected the same as n"),
+            (r#""suffix": "x""#, "suffix: expected nothing"),
+            (r#""logit_bias": {"1": 2}"#, "logit_bias: expected nothing"),
+            (
+                r#""presence_penalty": 1"#,
+                "presence_penalty: expected nothing",
+            ),
+            (r#""stop": [""]"#, "stop: expected strings of 1"),
+            (r#""stream_options": {}"#, "stream_options: expected stream"),
+            (
+                r#""max_tokens": -1"#,
+                "max_tokens: expected a whole number from 0 up",
+            ),
+            (r#""pormpt": "x""#, "unrecognized request argument: pormpt"),
+        ] {
+            let message = completion(&format!(r#"{{"prompt": "a", {field}}}"#)).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+        // Null control: what says nothing is taken.
+        let nothing = r#"{"prompt": "a", "suffix": null, "logit_bias": {}, "presence_penalty": 0,
+            "frequency_penalty": 0.0, "best_of": 1, "user": "me", "stop": null, "seed": -1}"#;
+        assert!(completion(nothing).is_ok());
+    }
+
+    #[test]
+    fn too_many_choices_are_refused() {
+        let prompts = vec!["\"a\""; 65].join(",");
+        let message = completion(&format!(r#"{{"prompt": [{prompts}], "n": 2}}"#)).unwrap_err();
+        assert!(message.contains("at most 128"), "{message}");
+    }
+
+    #[test]
+    fn deep_json_and_other_bodies_are_refused() {
+        let deep = format!(
+            r#"{{"prompt": {}{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
+        for body in [
+            deep.as_str(),
+            "",
+            "[]",
+            "{",
+            "\u{0}",
+            r#"{"prompt": "a", "prompt": "b"} x"#,
+        ] {
+            assert!(completion(body).is_err());
+        }
+        assert!(Completion::parse(b"{\"prompt\": \"\xff\"}").is_err());
+    }
+}

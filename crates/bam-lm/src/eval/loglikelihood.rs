@@ -1,0 +1,363 @@
+//! Log-likelihood of given continuations: last words (LAMBADA) and multiple choice (HellaSwag, ARC, PIQA).
+//!
+//! Requests are JSON lines, as evaluation programs write them down: a context and a continuation, the
+//! task and the document they belong to, and for multiple choice the number of the right one. What
+//! counts as right is what lm-eval counts: of one continuation, that it is the greedy one; of several,
+//! that the right one has the largest `ln p` (`acc`), or the largest per character (`acc_norm`).
+
+use crate::Error;
+use crate::data::{DataError, Tokenizer, json_values};
+use crate::model::{Cache, Transformer, score_of};
+use crate::record::{Loglikelihood, LoglikelihoodScore};
+use rayon::prelude::*;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// A context and what may follow it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// What comes before; may be empty.
+    pub context: String,
+    /// The continuations, in the order of their numbers.
+    pub continuations: Vec<String>,
+    /// The number of the right one.
+    pub right: usize,
+}
+
+/// The questions of some tasks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Questions {
+    /// By the task's name.
+    pub tasks: BTreeMap<String, Vec<Question>>,
+    /// Requests that ask for a continuation without its question, and are not used.
+    pub unconditional: usize,
+}
+
+impl Questions {
+    /// Reads requests from a `.jsonl` file, perhaps compressed.
+    ///
+    /// A line is `{"task_name", "doc_id", "idx", "request": {"context", "continuation"}, "label"}`; the
+    /// label is the number of the right continuation, or not a number where there is one only. Also
+    /// `{"context", "continuations" or "continuation", "label", "task"}`, one line a question.
+    ///
+    /// # Errors
+    /// If the file can't be read, or a line is no request.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let mut read = Self::default();
+        let mut several: BTreeMap<(String, String), BTreeMap<usize, Line>> = BTreeMap::new();
+        let mut order = Vec::new();
+        for (number, value) in json_values(path)?.enumerate() {
+            let value = value?;
+            let line = Line::of(&value).ok_or_else(|| Error::File {
+                path: path.to_owned(),
+                expected: "a context and a continuation on each line".into(),
+                got: format!("line {}: {}", number + 1, shortened(&value)),
+            })?;
+            if line.context.trim() == "Answer:" {
+                read.unconditional += 1;
+                continue;
+            }
+            let document = match &line.document {
+                Some(document) => document.clone(),
+                None => format!("line {number}"),
+            };
+            let key = (line.task.clone(), document);
+            let lines = several.entry(key.clone()).or_default();
+            if lines.is_empty() {
+                order.push(key);
+            }
+            let index = line.index.unwrap_or(lines.len());
+            lines.insert(index, line);
+        }
+        for key in order {
+            let lines = several.remove(&key).unwrap_or_default();
+            read.tasks
+                .entry(key.0)
+                .or_default()
+                .push(Line::question(lines, path)?);
+        }
+        Ok(read)
+    }
+
+    /// The first `count` questions of every task.
+    #[must_use]
+    pub fn first(mut self, count: usize) -> Self {
+        self.tasks
+            .values_mut()
+            .for_each(|task| task.truncate(count));
+        self
+    }
+
+    /// Questions in all.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.tasks.values().map(Vec::len).sum()
+    }
+}
+
+/// One line of a file.
+struct Line {
+    task: String,
+    document: Option<String>,
+    index: Option<usize>,
+    context: String,
+    continuations: Vec<String>,
+    right: Option<usize>,
+}
+
+impl Line {
+    fn of(value: &Value) -> Option<Self> {
+        let request = value.get("request").unwrap_or(value);
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let continuations = match (request.get("continuation"), request.get("continuations")) {
+            (Some(one), None) => vec![text(one)?],
+            (None, Some(Value::Array(several))) => {
+                several.iter().map(text).collect::<Option<_>>()?
+            }
+            _ => return None,
+        };
+        let number = |name: &str| value.get(name)?.as_u64().map(|n| n as usize);
+        let task = value.get("task_name").or_else(|| value.get("task"));
+        Some(Self {
+            task: task
+                .and_then(text)
+                .unwrap_or_else(|| "loglikelihood".into()),
+            document: value.get("doc_id").map(ToString::to_string),
+            index: number("idx"),
+            context: text(request.get("context")?)?,
+            continuations,
+            right: number("label"),
+        })
+    }
+
+    /// The lines of a document as one question.
+    fn question(lines: BTreeMap<usize, Self>, path: &Path) -> Result<Question, Error> {
+        let mut continuations = Vec::new();
+        let mut first: Option<(String, Option<usize>)> = None;
+        for line in lines.into_values() {
+            continuations.extend(line.continuations);
+            let wrong = first
+                .as_ref()
+                .is_some_and(|(context, _)| *context != line.context);
+            if wrong {
+                return Err(Error::File {
+                    path: path.to_owned(),
+                    expected: "one context for the continuations of a document".into(),
+                    got: format!("{:?} and {:?}", first.unwrap_or_default().0, line.context),
+                });
+            }
+            first.get_or_insert((line.context, line.right));
+        }
+        let (context, right) = first.unwrap_or_default();
+        let right = match (continuations.len(), right) {
+            (1, _) => 0,
+            (count, Some(right)) if right < count => right,
+            (count, right) => {
+                return Err(Error::File {
+                    path: path.to_owned(),
+                    expected: format!("a label below the {count} continuations"),
+                    got: format!("{right:?} after {context:?}"),
+                });
+            }
+        };
+        Ok(Question {
+            context,
+            continuations,
+            right,
+        })
+    }
+}
+
+fn shortened(value: &Value) -> String {
+    let text = value.to_string();
+    text.chars().take(120).collect()
+}
+
+/// How probable a continuation is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Likelihood {
+    /// `ln p` of all its tokens after the context.
+    pub ln_probability: f64,
+    /// Whether each token was the most probable one.
+    pub greedy: bool,
+}
+
+/// A context and a continuation as tokens, cut where lm-eval cuts them: spaces at the context's end
+/// belong to the continuation, and the continuation is what is left of both together.
+///
+/// # Errors
+/// If the tokenizer can't spell the text, or no token is left for the continuation.
+pub fn token_pair(
+    tokenizer: &Tokenizer,
+    context: &str,
+    continuation: &str,
+) -> Result<(Vec<i32>, Vec<i32>), Error> {
+    let kept = context.trim_end();
+    let whole = format!("{context}{continuation}");
+    let ids = |text: &str| -> Result<Vec<i32>, DataError> {
+        Ok(tokenizer
+            .encode(text)?
+            .into_iter()
+            .map(|id| id as i32)
+            .collect())
+    };
+    let (whole, context) = (ids(&whole)?, ids(kept)?);
+    let rest = whole.get(context.len()..).unwrap_or_default().to_vec();
+    if rest.is_empty() {
+        return Err(Error::Value {
+            what: "continuation",
+            expected: "at least one token".into(),
+            got: format!("{continuation:?}"),
+        });
+    }
+    Ok((context, rest))
+}
+
+/// The likelihood of each continuation. The context is read once for those that begin with the same
+/// tokens.
+///
+/// # Errors
+/// If the text has no tokens, or the model fails.
+pub fn likelihoods(
+    model: &Transformer,
+    tokenizer: &Tokenizer,
+    question: &Question,
+) -> Result<Vec<Likelihood>, Error> {
+    let pairs: Vec<(Vec<i32>, Vec<i32>)> = question
+        .continuations
+        .iter()
+        .map(|continuation| token_pair(tokenizer, &question.context, continuation))
+        .collect::<Result<_, _>>()?;
+    // A row begins with the token that begins documents; without one, the first token has no likelihood
+    // unless something else comes before it.
+    let begin = tokenizer.bos().or(tokenizer.eos()).map(|id| id as i32);
+    let before = begin.filter(|_| tokenizer.bos().is_some() || pairs[0].0.is_empty());
+    let longest = pairs.iter().map(|(a, b)| a.len() + b.len()).max();
+    let mut cache = model.cache(1, longest.unwrap_or(0) + 1)?;
+    let mut read: Vec<i32> = Vec::new();
+    let mut after = Vec::new();
+    let mut found = Vec::with_capacity(pairs.len());
+    for (context, continuation) in pairs {
+        let context: Vec<i32> = before.into_iter().chain(context).collect();
+        if context != read || read.is_empty() {
+            cache.truncate(0);
+            after = model.read_to_logits(&context, &mut cache)?;
+            read = context;
+        }
+        cache.truncate(read.len());
+        found.push(likelihood(model, &mut cache, &after, &continuation)?);
+    }
+    Ok(found)
+}
+
+/// The likelihood of `continuation` after what is in the cache, given the logits after it.
+fn likelihood(
+    model: &Transformer,
+    cache: &mut Cache,
+    after: &[f32],
+    continuation: &[i32],
+) -> Result<Likelihood, Error> {
+    let mut scores = vec![score_of(after, continuation[0], 1)];
+    if continuation.len() > 1 {
+        scores.extend(model.score(continuation, cache, 1, 1)?.0);
+    }
+    let pairs = scores.iter().zip(continuation);
+    Ok(Likelihood {
+        ln_probability: scores.iter().map(|score| score.ln_probability).sum(),
+        greedy: pairs.clone().all(|(score, token)| score.is_greedy(*token)),
+    })
+}
+
+/// Answers all questions. `None` where `progress`, which hears of every question, broke off.
+///
+/// # Errors
+/// Those of [`likelihoods`].
+pub fn loglikelihood(
+    model: &Transformer,
+    tokenizer: &Tokenizer,
+    questions: &Questions,
+    progress: impl Fn() -> ControlFlow<()> + Sync,
+) -> Result<Option<Loglikelihood>, Error> {
+    let mut tasks = Vec::new();
+    for (name, task) in &questions.tasks {
+        let answered = task.par_iter().map(|question| {
+            let likelihoods = likelihoods(model, tokenizer, question)?;
+            Ok(match progress() {
+                ControlFlow::Continue(()) => Some((question, likelihoods)),
+                ControlFlow::Break(()) => None,
+            })
+        });
+        let answered: Option<Vec<_>> = answered.collect::<Result<_, Error>>()?;
+        match answered {
+            Some(answered) => tasks.push(score(name, &answered)),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(Loglikelihood {
+        train_length: model.config().train_length,
+        unconditional: questions.unconditional,
+        tasks,
+    }))
+}
+
+fn score(name: &str, answered: &[(&Question, Vec<Likelihood>)]) -> LoglikelihoodScore {
+    let choice = answered
+        .iter()
+        .any(|(question, _)| question.continuations.len() > 1);
+    let share = |right: &dyn Fn(&Question, &[Likelihood]) -> bool| {
+        let right: Vec<f64> = answered
+            .iter()
+            .map(|(question, of)| f64::from(u8::from(right(question, of))))
+            .collect();
+        mean_and_error(&right)
+    };
+    let by = |per: fn(&str) -> f64| {
+        move |question: &Question, of: &[Likelihood]| {
+            if of.len() == 1 {
+                return of[0].greedy;
+            }
+            let values = of.iter().zip(&question.continuations);
+            let values: Vec<f64> = values
+                .map(|(of, text)| of.ln_probability / per(text))
+                .collect();
+            // Of equals the first, as NumPy has it.
+            let best = (0..values.len()).fold(0, |best, index| {
+                if values[index] > values[best] {
+                    index
+                } else {
+                    best
+                }
+            });
+            best == question.right
+        }
+    };
+    let of_right = || {
+        answered
+            .iter()
+            .map(|(question, of)| of[question.right].ln_probability)
+    };
+    let bytes: usize = answered
+        .iter()
+        .map(|(question, _)| question.continuations[question.right].len())
+        .sum();
+    LoglikelihoodScore {
+        task: name.to_owned(),
+        questions: answered.len(),
+        accuracy: share(&by(|_| 1.0)),
+        // The space before an answer is no part of it.
+        accuracy_per_character: choice
+            .then(|| share(&by(|text| text.trim_start().chars().count().max(1) as f64))),
+        perplexity: (!choice).then(|| (-mean_and_error(&of_right().collect::<Vec<_>>()).0).exp()),
+        bits_per_byte: -of_right().sum::<f64>() / std::f64::consts::LN_2 / bytes.max(1) as f64,
+    }
+}
+
+/// The mean and its standard error, `√(Σ(x − mean)² / (n − 1) / n)`.
+fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
+    (mean, (squares / (n - 1.0).max(1.0) / n).sqrt())
+}
