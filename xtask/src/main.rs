@@ -4,6 +4,7 @@
 mod bench;
 mod cargo;
 mod check;
+mod clients;
 mod fuzz;
 mod house;
 
@@ -26,6 +27,8 @@ Commands:
                 Sections: ceiling, passes, decode, skipping, growth, pytorch
   bench training [--threads T] [--json FILE] [--python PATH] [--dtypes f32,bf16]
                 Training steps beside the reference program's operations in PyTorch
+  clients [--model DIR] [--python PATH] [--only NAME,…] [--requests FILE] [--count N] [--seconds S]
+                Other people's clients against `bam serve`: openai, lm_eval, schemathesis, chromium, load
   help          This text";
 
 fn main() -> ExitCode {
@@ -40,6 +43,13 @@ fn main() -> ExitCode {
         ["check", "--fast"] => check::run(&root(), check::Extent::Fast),
         ["house"] => house::check(&root()),
         ["fuzz", ref options @ ..] => fuzz::run(&root(), options),
+        ["clients", ref options @ ..] => match clients::Options::parse(options) {
+            Ok(options) => clients::run(&root(), &options),
+            Err(message) => {
+                eprintln!("error: {message}\n\n{HELP}");
+                return ExitCode::from(2);
+            }
+        },
         ["bench", name, ref options @ ..] => match bench::Options::parse(options) {
             Ok(options) => bench::run(&root(), name, &options),
             Err(message) => {

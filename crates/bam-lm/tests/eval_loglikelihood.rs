@@ -54,7 +54,7 @@ fn a_likelihood_is_the_sum_over_its_tokens() {
     let tokenizer = tokenizer();
     let model = model(tokenizer.vocabulary_size());
     let question = question("the cat sat", &[" on the mat", " on", " zzz"], 0);
-    let got = likelihoods(&model, &tokenizer, &question).unwrap();
+    let got = likelihoods(&model, &tokenizer, &question, true).unwrap();
     for (got, continuation) in got.iter().zip(&question.continuations) {
         let (context, rest) = token_pair(&tokenizer, &question.context, continuation).unwrap();
         let bos = tokenizer.bos().map(|id| id as i32);
@@ -132,7 +132,9 @@ fn what_the_model_would_say_is_right() {
             question(context, &[&worst.0, &best.0], 0),
         ],
     );
-    let scores = loglikelihood(&model, &tokenizer, &questions, || ControlFlow::Continue(()));
+    let scores = loglikelihood(&model, &tokenizer, &questions, true, || {
+        ControlFlow::Continue(())
+    });
     let scores = scores.unwrap().unwrap();
     assert_eq!(scores.tasks[0].accuracy.0, 0.5);
     assert!(
@@ -140,7 +142,9 @@ fn what_the_model_would_say_is_right() {
         "√(0.5 / 1 / 2)"
     );
     assert_eq!(scores.tasks[0].perplexity, None);
-    let stopped = loglikelihood(&model, &tokenizer, &questions, || ControlFlow::Break(()));
+    let stopped = loglikelihood(&model, &tokenizer, &questions, true, || {
+        ControlFlow::Break(())
+    });
     assert!(stopped.unwrap().is_none());
 }
 

@@ -94,6 +94,12 @@ pub struct LoglikelihoodArgs {
     /// Questions of each task, the first ones; all if not given
     #[arg(long)]
     pub limit: Option<usize>,
+    /// Begin every row with the token that begins documents; lm-eval does not
+    #[arg(long)]
+    pub begin: bool,
+    /// Where to write the record, for one model; loglikelihood.json in each model's folder if not given
+    #[arg(long)]
+    pub out: Option<PathBuf>,
     /// Print the records as JSON
     #[arg(long)]
     pub json: bool,

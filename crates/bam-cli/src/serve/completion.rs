@@ -85,16 +85,23 @@ async fn questions(app: &Arc<App>, completion: &Completion) -> Result<Vec<Questi
         Prompts::Texts(texts) => {
             let mut prompts = Vec::new();
             for text in texts {
-                prompts.push((app.encode(text.clone(), true).await?, text.clone()));
+                prompts.push((
+                    app.encode(text.clone(), completion.begin).await?,
+                    text.clone(),
+                ));
             }
             prompts
         }
     };
     let stops: Arc<[String]> = completion.generation.stops.clone().into();
     let mut questions = Vec::new();
-    for (tokens, text) in prompts {
+    for (mut tokens, text) in prompts {
         if tokens.is_empty() {
-            return Err(ApiError::expected("prompt", "at least one token", "none"));
+            // Nothing is the beginning of a document.
+            let begin = app.tokenizer.bos().or(app.tokenizer.eos());
+            let begin = begin.filter(|_| matches!(completion.prompts, Prompts::Texts(_)));
+            let none = || ApiError::expected("prompt", "at least one token", "none");
+            tokens.push(begin.ok_or_else(none)? as i32);
         }
         let question = Question {
             prompt: tokens.into(),

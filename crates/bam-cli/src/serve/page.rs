@@ -2,12 +2,14 @@
 
 use super::App;
 use super::error::ApiError;
-use super::request::Fields;
+use super::request::{Fields, Prompts};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use bam_lm::model::Transformer;
+use bam_lm::record::Belief;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -38,4 +40,161 @@ pub async fn script() -> Response {
         "text/javascript; charset=utf-8",
         include_str!("page/script.js"),
     )
+}
+
+/// The most tokens that are looked into at once: a row of keys is held for every head.
+const MOST_TOKENS: usize = 1 << 17;
+/// Keys of a head that are named.
+const NAMED_KEYS: usize = 5;
+
+/// What every head believed at the last of some tokens: its prior, its likelihood and its posterior by
+/// distance, and the keys that it looked at most.
+pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value>, ApiError> {
+    let mut fields = Fields::of(&body)?;
+    let Prompts::Tokens(rows) = fields.need("tokens", "an array of token ids")? else {
+        return Err(ApiError::expected(
+            "tokens",
+            "an array of token ids",
+            "text",
+        ));
+    };
+    fields.finish()?;
+    let [row] = rows.as_slice() else {
+        return Err(ApiError::expected("tokens", "one array", rows.len()));
+    };
+    let tokens = app.check_tokens(row)?;
+    let most = app.longest_row().min(MOST_TOKENS);
+    if tokens.is_empty() || tokens.len() > most {
+        let expected = format!("from 1 to {most} of them");
+        return Err(ApiError::expected("tokens", &expected, tokens.len()));
+    }
+    let (send, receive) = tokio::sync::oneshot::channel();
+    app.engine.call(move |model| {
+        // A client that left has dropped its end.
+        let _ = send.send(beliefs(model, &tokens));
+    })?;
+    match receive.await {
+        Ok(Ok(value)) => Ok(Json(value)),
+        Ok(Err(error)) => Err(ApiError::internal(error.to_string())),
+        Err(_) => Err(ApiError::internal("the model failed; the server goes on")),
+    }
+}
+
+fn beliefs(model: &Transformer, tokens: &[i32]) -> Result<Value, bam_lm::Error> {
+    let heads = bam_lm::inspect::heads(model, tokens.len())?.heads;
+    let mut layers: Vec<Vec<Value>> = vec![Vec::new(); model.config().layers];
+    let mut beliefs = bam_lm::inspect::posterior::beliefs(model, tokens, &[tokens.len() - 1])?;
+    beliefs.sort_by_key(|belief| (belief.layer, belief.head));
+    for belief in &beliefs {
+        let of_head = heads
+            .iter()
+            .find(|head| (head.layer, head.head) == (belief.layer, belief.head));
+        let class = of_head.map_or("", |head| head.class.as_str());
+        layers[belief.layer].push(head(belief, class));
+    }
+    let layers: Vec<Value> = layers
+        .into_iter()
+        .map(|heads| json!({"heads": heads}))
+        .collect();
+    Ok(json!({"keys": tokens.len(), "layers": layers}))
+}
+
+/// One head: masses in bins of distance, evenly wide on a logarithmic axis, and the heaviest keys.
+fn head(belief: &Belief, class: &str) -> Value {
+    let prior: Vec<f64> = belief
+        .ln_prior
+        .iter()
+        .map(|x| f64::from(*x).exp())
+        .collect();
+    let likelihood = softmax(
+        belief
+            .content
+            .iter()
+            .map(|x| belief.temperature * f64::from(*x)),
+    );
+    let posterior: Vec<f64> = belief.posterior.iter().map(|x| f64::from(*x)).collect();
+    let last = posterior.len() - 1;
+    let mut bins: Vec<Value> = Vec::new();
+    let mut from = 0;
+    while from <= last {
+        // Distances 0, 1, 2 … singly, then a fifth more each.
+        let to = (from + 1).max(from * 6 / 5);
+        let keys = last + 1 - to.min(last + 1)..last + 1 - from;
+        let mass = |of: &[f64]| of[keys.clone()].iter().sum::<f64>();
+        bins.push(json!({
+            "from": from,
+            "prior": mass(&prior),
+            "likelihood": mass(&likelihood),
+            "posterior": mass(&posterior),
+        }));
+        from = to;
+    }
+    let mut heaviest: Vec<usize> = (0..=last).collect();
+    heaviest.sort_by(|a, b| posterior[*b].total_cmp(&posterior[*a]));
+    let top = heaviest.iter().take(NAMED_KEYS).map(|&key| {
+        json!({
+            "position": belief.first_key + key,
+            "lag": last - key,
+            "prior": prior[key],
+            "likelihood": likelihood[key],
+            "posterior": posterior[key],
+        })
+    });
+    let kl = posterior
+        .iter()
+        .zip(&belief.ln_prior)
+        .filter(|(p, _)| **p > 0.0);
+    let kl: f64 = kl
+        .map(|(p, ln_prior)| p * (p.ln() - f64::from(*ln_prior)))
+        .sum();
+    json!({
+        "class": class,
+        "ln_evidence": belief.ln_evidence,
+        "kl": kl,
+        "bins": bins,
+        "top": top.collect::<Vec<_>>(),
+    })
+}
+
+fn softmax(logits: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
+    let largest = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = logits.map(|x| (x - largest).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bins_hold_all_the_mass() {
+        for keys in [1usize, 2, 7, 300] {
+            let belief = Belief {
+                layer: 0,
+                head: 0,
+                row: keys - 1,
+                first_key: 0,
+                ln_prior: vec![-(keys as f32).ln(); keys],
+                content: (0..keys).map(|key| key as f32 / 10.0).collect(),
+                temperature: 1.0,
+                posterior: softmax((0..keys).map(|key| key as f64 / 10.0))
+                    .into_iter()
+                    .map(|x| x as f32)
+                    .collect(),
+                ln_evidence: 0.0,
+            };
+            let head = head(&belief, "flat");
+            let bins = head["bins"].as_array().unwrap();
+            for of in ["prior", "likelihood", "posterior"] {
+                let mass: f64 = bins.iter().map(|bin| bin[of].as_f64().unwrap()).sum();
+                assert!((mass - 1.0).abs() < 1e-5, "{keys} keys, {of}: {mass}");
+            }
+            // The posterior is the likelihood under a flat prior, and the last key is its heaviest.
+            assert_eq!(head["top"][0]["lag"], 0);
+            let near = |of: &str| bins[0][of].as_f64().unwrap();
+            assert!((near("posterior") - near("likelihood")).abs() < 1e-5);
+            assert!(keys < 7 || (near("posterior") - near("prior")).abs() > 0.01);
+        }
+    }
 }

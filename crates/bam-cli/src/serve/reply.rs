@@ -121,6 +121,7 @@ fn events<F: Form>(
                 Ok(piece) => piece,
                 Err(error) => {
                     yield Ok(Event::default().data(error.json().to_string()));
+                    yield Ok(Event::default().data("[DONE]"));
                     return;
                 }
             };

@@ -72,12 +72,14 @@ impl<'b> Fields<'b> {
             u64::MAX => format!("a whole number from {} up", range.start()),
             end => format!("a whole number from {} to {end}", range.start()),
         };
-        let Some(value) = self.take::<u64>(name, &expected)? else {
+        let Some(Whole(value)) = self.take(name, &expected)? else {
             return Ok(None);
         };
-        match range.contains(&value) {
-            true => Ok(Some(usize::try_from(value).unwrap_or(usize::MAX))),
-            false => Err(ApiError::expected(name, &expected, value)),
+        match u64::try_from(value) {
+            Ok(value) if range.contains(&value) => {
+                Ok(Some(usize::try_from(value).unwrap_or(usize::MAX)))
+            }
+            _ => Err(ApiError::expected(name, &expected, value)),
         }
     }
 
@@ -168,6 +170,25 @@ impl<'de> Deserialize<'de> for Prompts {
     }
 }
 
+/// A whole number, also as JSON writes it in some languages: `16.0`.
+struct Whole(i64);
+
+fn whole<E: de::Error>(number: f64) -> Result<i64, E> {
+    match number.fract() == 0.0 && number.abs() < 9e15 {
+        true => Ok(number as i64),
+        false => Err(E::custom(format!("{number} is not a whole number"))),
+    }
+}
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Item::deserialize(deserializer)? {
+            Item::Token(number) => Ok(Self(number)),
+            _ => Err(de::Error::custom("not a number")),
+        }
+    }
+}
+
 /// What an array of prompts can hold.
 enum Item {
     Text(String),
@@ -197,9 +218,13 @@ impl<'de> Deserialize<'de> for Item {
                 Ok(Item::Token(i64::try_from(token).unwrap_or(i64::MAX)))
             }
 
+            fn visit_f64<E: de::Error>(self, token: f64) -> Result<Item, E> {
+                whole(token).map(Item::Token)
+            }
+
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Item, A::Error> {
                 let mut row = Vec::new();
-                while let Some(token) = items.next_element()? {
+                while let Some(Whole(token)) = items.next_element()? {
                     row.push(token);
                 }
                 Ok(Item::Row(row))
@@ -231,6 +256,7 @@ enum Stops {
 #[serde(deny_unknown_fields)]
 struct StreamOptions {
     include_usage: Option<bool>,
+    include_obfuscation: Option<bool>,
 }
 
 impl Generation {
@@ -245,13 +271,13 @@ impl Generation {
         };
         let temperature = real("temperature", 2.0, 1.0)?;
         let top_p = real("top_p", 1.0, 1.0)?;
-        let seed = fields.take::<i64>("seed", "a whole number of 64 bits")?;
+        let seed: Option<Whole> = fields.take("seed", "a whole number of 64 bits")?;
         let sampling = Sampling {
             temperature,
             // None of the mass is the most probable token.
             top_p: top_p.max(f64::MIN_POSITIVE),
             top_k: fields.number("top_k", 1..=u64::MAX)?,
-            seed: seed.map_or_else(rand::random, |seed| seed as u64),
+            seed: seed.map_or_else(rand::random, |Whole(seed)| seed as u64),
         };
         let expected = format!("a string or up to {MOST_STOPS} strings");
         let stops = match fields.take("stop", &expected)? {
@@ -272,18 +298,19 @@ impl Generation {
         let stream = fields.flag("stream")?;
         let options: Option<StreamOptions> =
             fields.take("stream_options", "an object with include_usage")?;
-        if options.is_some() && !stream {
-            return Err(ApiError::expected(
-                "stream_options",
-                "stream with it",
-                "none",
-            ));
+        let options = options.unwrap_or_default();
+        if options.include_obfuscation == Some(true) {
+            let expected = "include_obfuscation false: it is not supported";
+            return Err(ApiError::expected("stream_options", expected, "true"));
         }
         let choices = fields.number("n", 1..=MOST_CHOICES as u64)?.unwrap_or(1);
         for (name, nothing) in [
             ("presence_penalty", &["0", "0.0"][..]),
             ("frequency_penalty", &["0", "0.0"]),
             ("logit_bias", &["{}"]),
+            ("repetition_penalty", &["1", "1.0"]),
+            ("min_tokens", &["0"]),
+            ("ignore_eos", &["false"]),
         ] {
             fields.refuse(name, nothing)?;
         }
@@ -294,7 +321,7 @@ impl Generation {
             choices,
             stops,
             stream,
-            stream_usage: options.unwrap_or_default().include_usage.unwrap_or(false),
+            stream_usage: options.include_usage.unwrap_or(false),
         })
     }
 }
@@ -310,6 +337,8 @@ pub struct Completion {
     pub logprobs: Option<usize>,
     /// Whether the ids of the tokens are sent too, as vLLM does.
     pub token_ids: bool,
+    /// Whether text begins with the token that begins documents.
+    pub begin: bool,
     pub generation: Generation,
 }
 
@@ -325,6 +354,9 @@ impl Completion {
             echo: fields.flag("echo")?,
             logprobs: fields.number("logprobs", 0..=5)?,
             token_ids: fields.flag("return_token_ids")?,
+            begin: fields
+                .take("add_special_tokens", "true or false")?
+                .unwrap_or(true),
             generation: Generation::take(&mut fields)?,
         };
         let best_of = fields.number("best_of", 1..=MOST_CHOICES as u64)?;
@@ -351,9 +383,34 @@ impl Completion {
 #[serde(deny_unknown_fields)]
 pub struct Message {
     pub role: String,
+    #[serde(deserialize_with = "content")]
     pub content: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// The text of a message: a string, or parts that are text.
+fn content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Part {
+        r#type: String,
+        text: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Content {
+        Text(String),
+        Parts(Vec<Part>),
+    }
+    let wrong = || de::Error::custom("content: expected a string or parts of type text");
+    match Content::deserialize(deserializer).map_err(|_| wrong())? {
+        Content::Text(text) => Ok(text),
+        Content::Parts(parts) if parts.iter().all(|part| part.r#type == "text") => {
+            Ok(parts.into_iter().map(|part| part.text).collect())
+        }
+        Content::Parts(_) => Err(wrong()),
+    }
 }
 
 /// The body of `/v1/chat/completions`.
@@ -416,7 +473,7 @@ mod tests {
             prompts(r#"["a", ""]"#),
             Ok(Prompts::Texts(vec!["a".into(), String::new()]))
         );
-        assert_eq!(prompts("[1, 2]"), Ok(Prompts::Tokens(vec![vec![1, 2]])));
+        assert_eq!(prompts("[1, 2.0]"), Ok(Prompts::Tokens(vec![vec![1, 2]])));
         assert_eq!(
             prompts("[[1], [2, -3]]"),
             Ok(Prompts::Tokens(vec![vec![1], vec![2, -3]]))
@@ -461,7 +518,14 @@ mod tests {
                 "presence_penalty: expected nothing",
             ),
             (r#""stop": [""]"#, "stop: expected strings of 1"),
-            (r#""stream_options": {}"#, "stream_options: expected stream"),
+            (
+                r#""max_tokens": 1.5"#,
+                "max_tokens: expected a whole number",
+            ),
+            (
+                r#""repetition_penalty": 1.2"#,
+                "repetition_penalty: expected nothing",
+            ),
             (
                 r#""max_tokens": -1"#,
                 "max_tokens: expected a whole number from 0 up",
@@ -473,7 +537,8 @@ mod tests {
         }
         // Null control: what says nothing is taken.
         let nothing = r#"{"prompt": "a", "suffix": null, "logit_bias": {}, "presence_penalty": 0,
-            "frequency_penalty": 0.0, "best_of": 1, "user": "me", "stop": null, "seed": -1}"#;
+            "frequency_penalty": 0.0, "best_of": 1, "user": "me", "stop": [], "seed": -1,
+            "max_tokens": 16.0, "n": 1.0, "stream_options": {"include_usage": true}}"#;
         assert!(completion(nothing).is_ok());
     }
 

@@ -10,10 +10,11 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
+use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// The server's own description.
@@ -21,27 +22,32 @@ const OPENAPI: &str = include_str!("openapi.json");
 
 pub fn router(app: Arc<App>) -> Router {
     let protected = Router::new()
-        .route("/v1/completions", only(post(completion::completions)))
-        .route("/v1/chat/completions", only(post(chat::chat)))
-        .route("/v1/models", only(get(models)))
-        .route("/v1/models/{model}", only(get(model)))
-        .route("/tokenize", only(post(tokenize)))
-        .route("/detokenize", only(post(detokenize)))
-        .route("/tokenizer_info", only(get(tokenizer_info)))
-        .route("/inspect", only(post(page::inspect)))
-        .route("/metrics", only(get(metrics)))
+        .route("/v1/completions", post(completion::completions))
+        .route("/v1/chat/completions", post(chat::chat))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{model}", get(model))
+        .route("/tokenize", post(tokenize))
+        .route("/detokenize", post(detokenize))
+        .route("/tokenizer_info", get(tokenizer_info))
+        .route("/inspect", post(page::inspect))
+        .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorize));
     let open = Router::new()
-        .route("/", only(get(page::index)))
-        .route("/style.css", only(get(page::style)))
-        .route("/script.js", only(get(page::script)))
-        .route("/openapi.json", only(get(openapi)))
-        .route("/health", only(get(health)));
+        .route("/", get(page::index))
+        .route("/style.css", get(page::style))
+        .route("/script.js", get(page::script))
+        .route("/openapi.json", get(openapi))
+        .route("/health", get(health))
+        .method_not_allowed_fallback(other_method);
     let mut router = protected
         .merge(open)
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path") })
         // `limit` reads the body itself, and says so in OpenAI's words.
         .layer(DefaultBodyLimit::disable())
+        .layer(CatchPanicLayer::custom(|_| {
+            ApiError::internal("the server failed; it goes on").into_response()
+        }))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), limit))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), own_host))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), count));
@@ -56,13 +62,11 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// Other methods are refused as all else is; axum names the right one in `Allow`.
-fn only(methods: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
-    methods.fallback(|| async {
-        ApiError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "this path has another method",
-        )
-    })
+async fn other_method() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path has another method",
+    )
 }
 
 /// Counts answers by path and status.
@@ -195,9 +199,10 @@ async fn models(State(app): State<Arc<App>>) -> Json<Value> {
 
 async fn model(
     State(app): State<Arc<App>>,
-    axum::extract::Path(name): axum::extract::Path<String>,
+    name: Result<axum::extract::Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    app.check_model(Some(&name))?;
+    // What is no text is no model's name either.
+    app.check_model(Some(name.as_deref().map_or("", String::as_str)))?;
     Ok(Json(description(&app)))
 }
 
@@ -209,7 +214,11 @@ async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value
     let model: Option<String> = fields.take("model", "a string")?;
     fields.finish()?;
     app.check_model(model.as_deref())?;
-    let tokens = app.encode(prompt, special.unwrap_or(true)).await?;
+    // Text is only text; but a special token's name by itself is how clients ask for its id.
+    let tokens = match app.tokenizer.special_named(&prompt) {
+        Some(id) => vec![id as i32],
+        None => app.encode(prompt, special.unwrap_or(true)).await?,
+    };
     let mut answer = json!({
         "count": tokens.len(),
         "max_model_len": app.longest_row(),

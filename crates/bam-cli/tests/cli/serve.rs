@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A server of the program, stopped at the end.
-struct Server {
+pub struct Server {
     child: Child,
     address: String,
 }
@@ -46,7 +46,7 @@ impl Answer {
 }
 
 impl Server {
-    fn start(model: &Path, words: &[&str]) -> Self {
+    pub fn start(model: &Path, words: &[&str]) -> Self {
         let mut all = args!["serve", model, "--listen", "127.0.0.1:0"];
         all.extend(words.iter().map(OsString::from));
         let mut child = command(&all)
@@ -70,6 +70,25 @@ impl Server {
         // A server that refuses may have closed its end already.
         let _ = stream.write_all(request.as_bytes());
         stream
+    }
+
+    /// A body that may be anything; the status.
+    pub fn post_bytes(&self, path: &str, body: &[u8]) -> u16 {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = self.send("");
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let status = answer
+            .get(9..12)
+            .and_then(|status| std::str::from_utf8(status).ok());
+        status
+            .and_then(|status| status.parse().ok())
+            .expect("a status")
     }
 
     fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {

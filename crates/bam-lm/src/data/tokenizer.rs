@@ -199,6 +199,12 @@ impl Tokenizer {
         other
     }
 
+    /// The special token of this name.
+    #[must_use]
+    pub fn special_named(&self, name: &str) -> Option<u32> {
+        special(&self.inner, &[name])
+    }
+
     /// The first special token that a text spells.
     #[must_use]
     pub fn special_in(&self, text: &str) -> Option<String> {

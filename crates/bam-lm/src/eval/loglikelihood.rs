@@ -218,28 +218,30 @@ pub fn token_pair(
 /// The likelihood of each continuation. The context is read once for those that begin with the same
 /// tokens.
 ///
+/// As in lm-eval, a row begins with the context's first token; with the token that begins documents
+/// where there is no context, or where `begin` asks for it.
+///
 /// # Errors
 /// If the text has no tokens, or the model fails.
 pub fn likelihoods(
     model: &Transformer,
     tokenizer: &Tokenizer,
     question: &Question,
+    begin: bool,
 ) -> Result<Vec<Likelihood>, Error> {
     let pairs: Vec<(Vec<i32>, Vec<i32>)> = question
         .continuations
         .iter()
         .map(|continuation| token_pair(tokenizer, &question.context, continuation))
         .collect::<Result<_, _>>()?;
-    // A row begins with the token that begins documents; without one, the first token has no likelihood
-    // unless something else comes before it.
-    let begin = tokenizer.bos().or(tokenizer.eos()).map(|id| id as i32);
-    let before = begin.filter(|_| tokenizer.bos().is_some() || pairs[0].0.is_empty());
+    let beginning = tokenizer.bos().or(tokenizer.eos()).map(|id| id as i32);
     let longest = pairs.iter().map(|(a, b)| a.len() + b.len()).max();
     let mut cache = model.cache(1, longest.unwrap_or(0) + 1)?;
     let mut read: Vec<i32> = Vec::new();
     let mut after = Vec::new();
     let mut found = Vec::with_capacity(pairs.len());
     for (context, continuation) in pairs {
+        let before = beginning.filter(|_| begin || context.is_empty());
         let context: Vec<i32> = before.into_iter().chain(context).collect();
         if context != read || read.is_empty() {
             cache.truncate(0);
@@ -278,12 +280,13 @@ pub fn loglikelihood(
     model: &Transformer,
     tokenizer: &Tokenizer,
     questions: &Questions,
+    begin: bool,
     progress: impl Fn() -> ControlFlow<()> + Sync,
 ) -> Result<Option<Loglikelihood>, Error> {
     let mut tasks = Vec::new();
     for (name, task) in &questions.tasks {
         let answered = task.par_iter().map(|question| {
-            let likelihoods = likelihoods(model, tokenizer, question)?;
+            let likelihoods = likelihoods(model, tokenizer, question, begin)?;
             Ok(match progress() {
                 ControlFlow::Continue(()) => Some((question, likelihoods)),
                 ControlFlow::Break(()) => None,

@@ -60,7 +60,7 @@ pub enum Event {
         /// One per token of the prompt but the first; empty if not asked for.
         scores: Vec<TokenScore>,
     },
-    /// A token was generated.
+    /// A token was generated; the end token too.
     Token {
         /// Its id.
         id: i32,
@@ -447,13 +447,13 @@ impl Row {
             return Some(Finish::Length);
         }
         let id = self.request.sampling.draw(&self.logits, &mut self.random);
-        if Some(id) == self.request.end {
-            return Some(Finish::End);
-        }
         let score = self.request.top.map(|top| score_of(&self.logits, id, top));
         self.generated += 1;
         self.tokens.push(id);
         self.listener.hear(Event::Token { id, score });
+        if Some(id) == self.request.end {
+            return Some(Finish::End);
+        }
         (self.generated == self.request.tokens).then_some(Finish::Length)
     }
 }

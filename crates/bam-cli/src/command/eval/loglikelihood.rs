@@ -11,6 +11,11 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        args.out.is_none() || args.models.len() == 1,
+        "--out: expected one model, got {}",
+        args.models.len()
+    );
     let mut questions = Questions::default();
     for path in &args.requests {
         let read = Questions::read(path)?;
@@ -28,7 +33,7 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
         let progress = Progress::new(questions.count() as u64, "loglikelihood");
         let start = console::seconds();
         let done = AtomicU64::new(0);
-        let metrics = loglikelihood(&model, &tokenizer, &questions, || {
+        let metrics = loglikelihood(&model, &tokenizer, &questions, args.begin, || {
             progress.at(done.fetch_add(1, Ordering::Relaxed) + 1, "");
             match console::interrupted() {
                 true => ControlFlow::Break(()),
@@ -40,7 +45,8 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(console::INTERRUPTED));
         };
         let seconds = console::seconds() - start;
-        let out = dir.join(runs::LOGLIKELIHOOD);
+        let out = args.out.clone();
+        let out = out.unwrap_or_else(|| dir.join(runs::LOGLIKELIHOOD));
         records.push(runs::write_record(&out, &model, 0, seconds, metrics)?);
     }
     let mut stdout = std::io::stdout().lock();

@@ -224,6 +224,6 @@ fn the_end_token_ends_a_row() {
     scheduler.add(wanted, Box::new(ear.clone()));
     run(&mut scheduler);
     let heard = ear.0.lock().unwrap();
-    assert_eq!(heard.tokens, alone[..until]);
+    assert_eq!(heard.tokens, alone[..=until]);
     assert_eq!(heard.finish.as_deref(), Some("End"));
 }
