@@ -125,8 +125,9 @@ impl Metrics {
         {
             let before = self.generated_before.lock();
             let mut before = before.unwrap_or_else(|poisoned| poisoned.into_inner());
-            self.generated
-                .inc_by(load.generated.saturating_sub(*before));
+            // After a failure the count begins anew.
+            let since = load.generated.checked_sub(*before);
+            self.generated.inc_by(since.unwrap_or(load.generated));
             *before = load.generated;
         }
         let mut text = String::new();
