@@ -17,6 +17,11 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
     let completion = Completion::parse(&body)?;
     drop(body);
     app.check_model(completion.model.as_deref())?;
+    let rows = completion.prompts.count() * completion.generation.choices;
+    if rows > app.engine.most_rows() {
+        let expected = format!("at most {} prompts times n", app.engine.most_rows());
+        return Err(ApiError::expected("prompt", &expected, rows));
+    }
     let questions = questions(&app, &completion).await?;
     let generation = &completion.generation;
     let mut requests = Vec::new();

@@ -271,15 +271,14 @@ fn prompts_are_scored_as_eval_scores_them() {
         .unwrap();
 
     let whole = format!("{context}{continuation}");
-    let body =
-        json!({"prompt": whole, "max_tokens": 1, "logprobs": 1, "echo": true, "temperature": 0});
+    let body = json!({"prompt": whole, "max_tokens": 1, "logprobs": 1, "echo": true, "temperature": 0, "add_special_tokens": false});
     for _ in 0..2 {
         let choice = server.completion(&body)["choices"][0].take();
         let logprobs = &choice["logprobs"];
         let of_tokens = logprobs["token_logprobs"].as_array().unwrap();
         assert!(of_tokens[0].is_null() && logprobs["top_logprobs"][0].is_null());
         let count = |text: &str| {
-            let body = json!({"prompt": text});
+            let body = json!({"prompt": text, "add_special_tokens": false});
             server.post("/tokenize", &body).json()["count"]
                 .as_u64()
                 .unwrap() as usize
@@ -394,7 +393,7 @@ fn what_is_wrong_is_said_in_openais_words() {
             server.post("/v1/completions", &json!({"prompt": "a".repeat(3000)})),
         ),
         (
-            429,
+            400,
             server.post("/v1/completions", &json!({"prompt": "a", "n": 5})),
         ),
         (
@@ -438,6 +437,37 @@ fn what_is_wrong_is_said_in_openais_words() {
         0
     );
     assert_eq!(server.get("/health").json(), json!({"status": "ok"}));
+}
+
+#[test]
+fn more_than_may_wait_are_sent_away() {
+    let shop = Workshop::new();
+    let words = ["--queue", "2", "--parallel", "2"];
+    let server = Server::start(&shop.trained_model(), &words);
+    let body = json!({"prompt": "the river", "n": 4, "max_tokens": 20_000, "stream": true});
+    let body = body.to_string();
+    let mut stream = server.send(&format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let mut some = [0; 512];
+    stream.read_exact(&mut some).unwrap();
+    let answer = server.post("/v1/completions", &json!({"prompt": "a"}));
+    assert_eq!(answer.status, 429, "{answer:?}");
+    assert!(answer.head.contains("retry-after"), "{answer:?}");
+    assert_eq!(answer.json()["error"]["type"], "rate_limit_error");
+    // Null control: as soon as there is room, it is taken.
+    drop(stream);
+    let start = Instant::now();
+    while server
+        .post("/v1/completions", &json!({"prompt": "a"}))
+        .status
+        != 200
+    {
+        assert!(start.elapsed() < Duration::from_secs(60), "the rows go on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
