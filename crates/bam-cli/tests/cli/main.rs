@@ -4,6 +4,7 @@
 mod bad_input;
 mod bad_models;
 mod end_to_end;
+mod inspect;
 mod program;
 mod quickstart;
 mod reference;
