@@ -10,6 +10,7 @@ use crate::fused::PriorRanges;
 use crate::{AttentionError, Lags};
 use bam_prior::Prior;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 pub mod gaussian;
@@ -53,6 +54,40 @@ impl LogPrior {
     #[must_use]
     pub fn uniform(heads: usize, lags: Lags, device: &Device) -> Self {
         Self::of(Tensor::zeros([heads, lags.count()], device), lags)
+    }
+
+    /// The prior of some of its heads over some of its lags, for caches: in memory of its own, and
+    /// without a gradient.
+    ///
+    /// # Errors
+    /// If there are no such heads or lags.
+    pub fn narrowed(&self, heads: Range<usize>, lags: Lags) -> Result<Self, AttentionError> {
+        let [all, _] = self.ln_weights.dims();
+        if lags.first() < self.lags.first() || lags.last() > self.lags.last() {
+            return Err(AttentionError::Lags {
+                first: lags.first(),
+                last: lags.last(),
+                got_first: self.lags.first(),
+                got_last: self.lags.last(),
+            });
+        }
+        if heads.is_empty() || heads.end > all || lags.count() == 0 {
+            return Err(AttentionError::Shape {
+                what: "narrowed log-prior",
+                expected: format!("some of {all} heads, and lags"),
+                got: format!("heads {heads:?} and {} lags", lags.count()),
+            });
+        }
+        if (heads.len(), lags) == (all, self.lags) {
+            return Ok(self.clone());
+        }
+        let first = (lags.first() - self.lags.first()) as usize;
+        let plain = self.ln_weights.clone().inner();
+        let some = plain.narrow(0, heads.start, heads.len());
+        let some = some.narrow(1, first, lags.count());
+        // A view would be copied at every call.
+        let device = some.device();
+        Ok(Self::of(Tensor::from_data(some.into_data(), &device), lags))
     }
 
     fn of(ln_weights: Tensor<2>, lags: Lags) -> Self {

@@ -268,3 +268,35 @@ fn double_precision() {
     let error = in_f64(&case, Reference).unwrap();
     assert!(error < 1e-13, "the reference in f64 is off by {error:e}");
 }
+
+/// A narrowed prior reads the same numbers, and refuses what it does not have.
+#[test]
+fn narrowed_priors() {
+    let numbers: Vec<f32> = (0..15).map(|x| x as f32).collect();
+    let ln_weights = Tensor::<1>::from_floats(numbers.as_slice(), &Device::flex());
+    let prior = LogPrior::new(ln_weights.reshape([3, 5]), Lags::causal(5)).unwrap();
+    let narrowed = prior.narrowed(1..3, Lags::causal(2)).unwrap();
+    let values: Vec<f32> = narrowed.ln_weights().to_data().try_into_vec().unwrap();
+    assert_eq!(values, [8.0, 9.0, 13.0, 14.0]);
+    assert_eq!(*narrowed.lags(), Lags::causal(2));
+    for (heads, lags, expected) in [
+        (
+            0..1,
+            Lags::causal(6),
+            "log-prior: expected the lags -5..=0, got -4..=0",
+        ),
+        (
+            2..4,
+            Lags::causal(5),
+            "narrowed log-prior: expected shape some of 3 heads, and lags, got heads 2..4 and 5 lags",
+        ),
+        (
+            1..1,
+            Lags::causal(5),
+            "narrowed log-prior: expected shape some of 3 heads, and lags, got heads 1..1 and 5 lags",
+        ),
+    ] {
+        let error = prior.narrowed(heads, lags).unwrap_err().to_string();
+        assert_eq!(error, expected);
+    }
+}

@@ -4,6 +4,7 @@ mod data;
 mod eval;
 mod generate;
 mod inspect;
+mod length;
 mod quickstart;
 mod reference;
 mod serve;
@@ -12,8 +13,9 @@ mod train;
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use eval::{DepthChoice, EvalCommand, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs};
 pub use generate::GenerateArgs;
-pub use inspect::InspectArgs;
-pub use quickstart::{EncodingList, QuickstartArgs, ReportArgs};
+pub use inspect::{ColourArg, ContextArgs, DoctorArgs, HeadsArgs, InspectCommand, TextArgs};
+pub use length::Length;
+pub use quickstart::{QuickstartArgs, ReportArgs};
 pub use reference::{AttentionArg, ImportCommand, ImportReferenceArgs, LogitsArgs, ParityArgs};
 pub use serve::ServeArgs;
 pub use train::TrainArgs;
@@ -46,8 +48,11 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Serve a model over HTTP, as OpenAI's clients expect it, with a page to look into it
     Serve(ServeArgs),
-    /// What each head believes about distance
-    Inspect(InspectArgs),
+    /// Look into a model
+    #[command(subcommand)]
+    Inspect(InspectCommand),
+    /// Whether the numbers hold on long rows, before anything runs; exit code 1 on an error
+    Doctor(DoctorArgs),
     /// Turn the records of runs into one HTML page
     Report(ReportArgs),
     /// Bring models from elsewhere
@@ -62,33 +67,4 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-}
-
-/// A length in tokens or in multiples of the training length.
-#[derive(Clone, Copy, Debug)]
-pub enum Length {
-    Tokens(usize),
-    Times(f64),
-}
-
-impl std::str::FromStr for Length {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("expected tokens such as 4096 or multiples such as 16x, got {text}");
-        match text.strip_suffix('x') {
-            Some(times) => times
-                .parse()
-                .ok()
-                .filter(|times: &f64| *times > 0.0 && times.is_finite())
-                .map(Self::Times)
-                .ok_or_else(wrong),
-            None => text
-                .parse()
-                .ok()
-                .filter(|&n: &usize| n > 0)
-                .map(Self::Tokens)
-                .ok_or_else(wrong),
-        }
-    }
 }

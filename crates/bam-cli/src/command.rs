@@ -1,5 +1,6 @@
 //! What each command does.
 
+pub mod doctor;
 pub mod eval;
 pub mod generate;
 pub mod inspect;

@@ -132,3 +132,8 @@ pub fn print_error(error: &anyhow::Error) {
     }
     let _ = io::Write::write_all(&mut io::stderr(), format!("error: {text}\n").as_bytes());
 }
+
+/// Whether the person asked for no colours anywhere (<https://no-color.org>).
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}

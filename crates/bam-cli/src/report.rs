@@ -2,7 +2,8 @@
 //!
 //! Everything here is a pure function of records: no clock, no file, no model. The same records give the same bytes.
 
-mod findings;
+pub mod findings;
+pub mod inspection;
 pub mod page;
 pub mod plot;
 pub mod table;

@@ -134,12 +134,16 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         active: args.parallel as usize,
         cache_bytes: args.cache_memory,
         skipping: args.skip,
+        horizons: match args.certified_cache {
+            None => None,
+            Some(epsilon) => Some(Arc::new(model.horizons(args.longest, epsilon)?)),
+        },
     };
     let spell = tokenizer.stream_decoder();
     let spellings = (0..config.vocabulary as u32).map(|id| spell.spell(id).unwrap_or_default());
     let spellings = spellings.collect();
     drop(spell);
-    let (engine, thread) = Engine::start(model, limits, args.queue as usize);
+    let (engine, thread) = Engine::start(model, limits.clone(), args.queue as usize);
     let app = App {
         name: match &args.name {
             Some(name) => name.clone(),

@@ -10,18 +10,24 @@ mod block;
 mod cache;
 pub mod checkpoint;
 mod config;
+mod content;
 pub mod generate;
+mod horizon;
 mod parameters;
 mod prefixes;
 mod prior;
 mod read;
 mod rotary;
 pub mod scheduler;
+#[cfg(test)]
+pub(crate) mod testing;
 mod transformer;
 
+pub(crate) use attention::Attended;
 pub(crate) use cache::check_row;
 pub use cache::{Cache, CachePriors, LONGEST_ROW};
 pub use config::{ModelConfig, PriorScope, PriorStart, ShapeStart};
+pub use horizon::Horizons;
 pub(crate) use parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
 pub use parameters::{ParameterInfo, ParameterKind};
 pub use prior::PriorHeads;

@@ -125,7 +125,32 @@ impl RowSummary {
                 got: 0,
             });
         }
-        let ln_weights: Vec<f64> = (0..keys).map(|r| prior.ln_weight(-(r as f64))).collect();
+        Ok(Self::of(
+            (0..keys).map(|r| prior.ln_weight(-(r as f64))).collect(),
+        ))
+    }
+
+    /// The summary of any distribution over a row, such as a posterior: `masses[r]` is the mass of
+    /// the key at distance `r`, up to a factor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] unless all are finite, none is below 0, and one is above.
+    pub fn of_masses(masses: &[f64]) -> Result<Self, Error> {
+        for (distance, mass) in masses.iter().enumerate() {
+            if !(mass.is_finite() && *mass >= 0.0) {
+                let what = format!("mass at distance {distance}");
+                within(what, "a finite number of at least 0", *mass, |x| x >= 0.0)?;
+            }
+        }
+        let sum: f64 = masses.iter().sum();
+        within("sum of masses", "a finite number above 0", sum, |x| x > 0.0)?;
+        Ok(Self::of(masses.iter().map(|mass| mass.ln()).collect()))
+    }
+
+    /// At least one log-weight is finite, and none is above all floats.
+    fn of(ln_weights: Vec<f64>) -> Self {
+        let keys = ln_weights.len();
         let most = ln_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let (mut total, mut surprise, mut moment) = (0.0, 0.0, 0.0);
         let mut masses = Vec::with_capacity(keys);
@@ -139,7 +164,7 @@ impl RowSummary {
             masses.push(total);
         }
         let masses = CumulativeMass(masses);
-        Ok(Self {
+        Self {
             keys,
             class: Class::of(&masses),
             mass_lags: MassLags {
@@ -150,7 +175,7 @@ impl RowSummary {
             mean_distance: moment / total,
             entropy: total.ln() + surprise / total,
             masses,
-        })
+        }
     }
 
     /// The number of keys in the row.

@@ -95,6 +95,42 @@ fn summaries_stay_within_their_bounds() {
     }); // bits
 }
 
+/// A prior's own masses, times any factor, are the prior again.
+#[test]
+fn masses_are_a_distribution_whatever_they_sum_to() {
+    let cases = (wild(), lengths(), 0.01..100.0);
+    let law = |bent: f64, (prior, keys, factor): (Prior, usize, f64)| {
+        let expected = row(&prior, keys);
+        let mass = |r: usize| match r {
+            0 => expected.mass_within(0),
+            r => expected.mass_within(r) - expected.mass_within(r - 1),
+        };
+        let masses: Vec<f64> = (0..keys).map(|r| factor * mass(r).powf(bent)).collect();
+        let got = RowSummary::of_masses(&masses).unwrap();
+        near(
+            got.mean_distance(),
+            expected.mean_distance(),
+            1e-9 * keys as f64,
+        )?;
+        near(
+            got.mass_within(keys / 2),
+            expected.mass_within(keys / 2),
+            1e-9,
+        )
+    };
+    holds(&cases, |case| law(1.0, case));
+    refuted(&cases, |case| law(0.5, case));
+    for (masses, named) in [
+        (vec![0.0, f64::NAN], "distance 1"),
+        (vec![-1.0], "distance 0"),
+        (vec![0.0; 3], "sum"),
+        (vec![], "sum"),
+    ] {
+        let error = RowSummary::of_masses(&masses).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
+    }
+}
+
 #[test]
 fn uniform_rows_in_closed_form() {
     let law = |prior: Prior, keys: usize| {

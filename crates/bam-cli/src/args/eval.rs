@@ -19,7 +19,7 @@ pub enum EvalCommand {
 pub struct PasskeyArgs {
     /// Folder of a model
     pub model: PathBuf,
-    /// Context lengths in tokens; multiples of the training length if they end in x
+    /// Context lengths in tokens (4096, 64k, 1M), or multiples of the training length (16x)
     #[arg(long, value_delimiter = ',', default_value = "1x,2x,4x,8x,16x")]
     pub lengths: Vec<Length>,
     /// Samples per length

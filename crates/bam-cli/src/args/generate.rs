@@ -1,5 +1,6 @@
 //! `bam generate`.
 
+use super::inspect::share;
 use bam_attention::Skipping;
 use clap::Args;
 use std::path::PathBuf;
@@ -30,4 +31,8 @@ pub struct GenerateArgs {
     /// that may be dropped, for example 1e-6
     #[arg(long, default_value = "exact")]
     pub skip: Skipping,
+    /// Keep of every head only the keys within its certified horizon: what is forgotten holds at most
+    /// this share of any row's posterior, for example 1e-6
+    #[arg(long, value_name = "EPSILON", value_parser = share)]
+    pub certified_cache: Option<f64>,
 }

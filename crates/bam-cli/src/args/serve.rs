@@ -41,6 +41,13 @@ pub struct ServeArgs {
     /// that may be dropped, for example 1e-6
     #[arg(long, default_value = "exact")]
     pub skip: Skipping,
+    /// Keep only the keys and values within each head's certified horizon: what is beyond can hold at
+    /// most this share of any row's posterior
+    #[arg(long, value_name = "EPSILON")]
+    pub certified_cache: Option<f64>,
+    /// The longest context of a certified cache
+    #[arg(long, default_value = "1M", value_parser = bytes, requires = "certified_cache")]
+    pub longest: usize,
 }
 
 /// A size in bytes, with K, M or G for powers of 1024.

@@ -19,13 +19,8 @@ pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
 /// Lengths in the model's tokens, in ascending order.
 fn tokens_of(lengths: &[Length], model: &Transformer) -> Vec<usize> {
     let train_length = model.config().train_length;
-    let mut lengths: Vec<usize> = lengths
-        .iter()
-        .map(|length| match length {
-            Length::Tokens(tokens) => *tokens,
-            Length::Times(times) => (times * train_length as f64).round() as usize,
-        })
-        .collect();
+    let lengths = lengths.iter();
+    let mut lengths: Vec<usize> = lengths.map(|length| length.tokens(train_length)).collect();
     lengths.sort_unstable();
     lengths.dedup();
     lengths

@@ -1,9 +1,10 @@
 //! `bam generate`.
 
 use crate::args::GenerateArgs;
-use crate::runs;
+use crate::{console, runs};
 use anyhow::Context;
 use bam_lm::model::generate::{Generator, Sampling};
+use bam_lm::model::{Cache, Transformer};
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
@@ -33,10 +34,16 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
         .chain(tokenizer.encode(&prompt)?)
         .map(|id| id as i32)
         .collect();
+    let room = ids.len().saturating_add(args.tokens);
+    let cache = match args.certified_cache {
+        None => model.cache(1, room)?,
+        Some(epsilon) => certified_cache(&model, room, epsilon)?,
+    };
+    let cache = cache.with_skipping(args.skip);
     let mut out = std::io::stdout().lock();
     write!(out, "{prompt}")?;
     let mut text = tokenizer.stream_decoder();
-    for token in Generator::new(&model, &ids, args.tokens, sampling, args.skip)? {
+    for token in Generator::with_cache(&model, &ids, cache, sampling)? {
         let token = token? as u32;
         if Some(token) == tokenizer.eos() {
             break;
@@ -46,4 +53,15 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     }
     writeln!(out, "{}", text.finish())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A cache with horizons, and a note of what it keeps.
+fn certified_cache(model: &Transformer, room: usize, epsilon: f64) -> anyhow::Result<Cache> {
+    let horizons = model.horizons(room, epsilon)?;
+    let [kept, all] = [Some(&horizons), None].map(|h| model.config().cached_keys(room, h));
+    console::note(&format!(
+        "certified cache: keeps at most {:.0} % of the keys and values of {room} tokens",
+        100.0 * kept as f64 / all as f64
+    ));
+    Ok(model.certified_cache(1, room, &horizons)?)
 }

@@ -1,74 +1,57 @@
-//! `bam inspect`.
+//! `bam inspect`: a file for each way of looking.
 
-use crate::args::InspectArgs;
-use crate::runs;
-use bam_lm::record::Head;
-use std::io::Write;
+pub mod context;
+pub mod heads;
+pub mod text;
+
+use crate::args::{InspectCommand, Length};
+use anyhow::{Context, ensure};
+use bam_lm::data::Tokenizer;
+use bam_lm::model::Transformer;
+use std::path::Path;
 use std::process::ExitCode;
 
-/// Rows of a model that has not been asked about one: this many times its training length.
-const TIMES: usize = 500;
+/// Rows of a model that has not been asked about others: this many times its training length.
+const TIMES: Length = Length::Times(500.0);
 
-pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
-    let model = runs::load_model(&args.model)?;
-    let keys = args.keys.unwrap_or(TIMES * model.config().train_length);
-    let heads = bam_lm::inspect::heads(&model, keys)?;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&heads)?)?;
-        return Ok(ExitCode::SUCCESS);
+pub fn run(command: &InspectCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        InspectCommand::Heads(args) => heads::run(args),
+        InspectCommand::Context(args) => context::run(args),
+        InspectCommand::Text(args) => text::run(args),
     }
-    writeln!(
-        out,
-        "{} · prior mass over a causal row of {keys} keys",
-        model.config().encoding
-    )?;
-    if !bam_lm::inspect::has_prior(&model) {
-        writeln!(
-            out,
-            "this encoding has no prior over distance: every head's is uniform"
-        )?;
-    }
-    writeln!(
-        out,
-        "{:>5} {:>4}  {:<10} {:>8} {:>8} {:>8} {:>8}  parameters",
-        "layer", "head", "class", "50 %", "90 %", "99 %", "entropy"
-    )?;
-    for head in &heads.heads {
-        let [p50, p90, p99] = head.mass_lags;
-        writeln!(
-            out,
-            "{:>5} {:>4}  {:<10} {p50:>8} {p90:>8} {p99:>8} {:>8.2}  {}",
-            head.layer,
-            head.head,
-            head.class,
-            head.entropy,
-            parameters(head)
-        )?;
-        if args.curves {
-            let points: Vec<String> = head
-                .curve
-                .iter()
-                .map(|(r, ln_w)| format!("{r}:{ln_w:.3}"))
-                .collect();
-            writeln!(out, "            ln w by distance  {}", points.join(" "))?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
-fn parameters(head: &Head) -> String {
-    let mut parts: Vec<String> = head
-        .parameters
-        .iter()
-        .take(6)
-        .map(|(name, value)| format!("{name} {value:.4}"))
+/// A text's name and its first tokens, after the one that begins a document where there is one. As
+/// many as were asked for, else at most `most`.
+fn tokens_of(
+    path: &Path,
+    tokenizer: &Tokenizer,
+    model: &Transformer,
+    asked: Option<Length>,
+    most: Length,
+) -> anyhow::Result<(String, Vec<i32>)> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{}: could not read it as UTF-8", path.display()))?;
+    let encoded = tokenizer.encode(&text)?;
+    let mut tokens: Vec<i32> = tokenizer
+        .bos()
+        .into_iter()
+        .chain(encoded)
+        .map(|id| id as i32)
         .collect();
-    if head.parameters.len() > 6 {
-        parts.push(format!("… {} in all", head.parameters.len()));
-    }
-    if let Some(scale) = head.ssmax_scale {
-        parts.push(format!("ssmax {scale:.3}"));
-    }
-    format!("{}  {}", head.family, parts.join("  "))
+    let train_length = model.config().train_length;
+    let length = match asked {
+        Some(length) => length.tokens(train_length),
+        None => most.tokens(train_length).min(tokens.len()),
+    };
+    ensure!(
+        (1..=tokens.len()).contains(&length),
+        "{}: expected a length from 1 to its {} tokens, got {length}",
+        path.display(),
+        tokens.len()
+    );
+    tokens.truncate(length);
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    Ok((name.into_owned(), tokens))
 }

@@ -1,6 +1,11 @@
 //! One self-contained HTML page: no request leaves it, and it reads without scripts.
 
+mod heads;
+mod reading;
 mod tables;
+
+pub use heads::heads_page;
+pub use reading::reading_page;
 
 use super::Runs;
 use super::findings::{headline, outcomes};
@@ -24,42 +29,49 @@ pub struct PageNotes {
 /// The whole page, from `<!DOCTYPE html>` to `</html>`.
 pub fn page(title: &str, runs: &Runs, notes: &PageNotes) -> String {
     let headline = headline(runs);
-    let description = headline.sentence.as_str();
+    let body = html! {
+        header {
+            p.kicker { (plain(title)) }
+            h1 {
+                (unbroken(&headline.sentence))
+                @if let Some(comparison) = &headline.comparison { " " span.then { (unbroken(comparison)) } }
+            }
+            @for detail in &headline.details { p.lead { (unbroken(detail)) } }
+        }
+        main {
+            (reach(runs))
+            (task(runs, notes))
+            (idea())
+            (retrieval(runs))
+            (depth(runs))
+            (perplexity(runs))
+            (training(runs))
+            (heads(runs))
+            (measured(runs, notes))
+        }
+    };
+    document(title, &headline.sentence, &body)
+}
+
+/// A page of its own around a body: styles and scripts are in it.
+fn document(title: &str, description: &str, body: &Markup) -> String {
     html! {
-           (DOCTYPE)
-           html lang="en" {
-               head {
-                   meta charset="utf-8";
-                   meta name="viewport" content="width=device-width, initial-scale=1";
-                   meta name="color-scheme" content="light dark";
-                   meta name="description" content=(description);
-                   title { (plain(title)) }
-                   style { (PreEscaped(include_str!("style.css"))) }
-               }
-               body {
-                   header {
-                       p.kicker { (plain(title)) }
-                       h1 {
-    (unbroken(&headline.sentence))
-    @if let Some(comparison) = &headline.comparison { " " span.then { (unbroken(comparison)) } }
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="description" content=(description);
+                title { (plain(title)) }
+                style { (PreEscaped(include_str!("style.css"))) }
+            }
+            body {
+                (body)
+                script { (PreEscaped(include_str!("script.js"))) }
+            }
+        }
     }
-                       @for detail in &headline.details { p.lead { (unbroken(detail)) } }
-                   }
-                   main {
-                       (reach(runs))
-                       (task(runs, notes))
-                       (idea())
-                       (retrieval(runs))
-                       (depth(runs))
-                       (perplexity(runs))
-                       (training(runs))
-                       (heads(runs))
-                       (measured(runs, notes))
-                   }
-                   script { (PreEscaped(include_str!("script.js"))) }
-               }
-           }
-       }
     .into_string()
 }
 
@@ -321,7 +333,7 @@ fn measured(runs: &Runs, notes: &PageNotes) -> Markup {
                     "octave measured. Bits per byte divide by the document’s bytes per token."
                 }
                 dt { "Head classes" }
-                dd { "Taken from the records as " code { "bam inspect" } " wrote them: local, flat or anti-local." }
+                dd { "Taken from the records as " code { "bam inspect heads" } " wrote them: local, flat or anti-local." }
                 @if !notes.machine.trim().is_empty() {
                     dt { "Machine and time" }
                     dd { (plain(&notes.machine)) }

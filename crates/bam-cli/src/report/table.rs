@@ -183,14 +183,14 @@ fn perplexities(runs: &Runs) -> Table {
 }
 
 /// The first and the last column are words, the others numbers.
-struct Table {
-    title: &'static str,
-    header: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
+pub(super) struct Table {
+    pub title: &'static str,
+    pub header: Vec<&'static str>,
+    pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let header: Vec<String> = self.header.iter().map(ToString::to_string).collect();
         let widths: Vec<usize> = (0..header.len())
             .map(|column| {

@@ -143,6 +143,7 @@ fn two(far: &str, near: &str) -> Vec<(String, RunRecords)> {
                     Heads {
                         row_keys: 2048,
                         heads: vec![head(0, "local", 0.7), head(1, "anti_local", 0.0625)],
+                        measured: None,
                     },
                 )),
             },

@@ -29,6 +29,17 @@ pub fn short(count: f64) -> String {
     format!("{}{unit}", text.trim_end_matches(".0"))
 }
 
+/// A size in memory: `950 B`, `1.5 MB`, of thousands.
+pub fn bytes(count: u64) -> String {
+    let (scaled, unit) = match count as f64 {
+        size if size < 1e3 => (size, "B"),
+        size if size < 1e6 => (size / 1e3, "kB"),
+        size if size < 1e9 => (size / 1e6, "MB"),
+        size => (size / 1e9, "GB"),
+    };
+    format!("{} {unit}", number(scaled))
+}
+
 /// A proportion in percent without the sign: `100`, `98.3`. Never rounds up to a perfect 100, nor down to a perfect 0.
 pub fn percent(proportion: f64) -> String {
     if !proportion.is_finite() {
@@ -152,6 +163,10 @@ mod tests {
         assert_eq!(
             [950.0, 9950.0, 64_000.0, 1.5e6].map(short),
             ["950", "10k", "64k", "1.5M"]
+        );
+        assert_eq!(
+            [950, 131_072_000, 1_500_000_000].map(bytes),
+            ["950 B", "131.1 MB", "1.5 GB"]
         );
     }
 

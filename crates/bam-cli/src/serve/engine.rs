@@ -64,7 +64,7 @@ impl Engine {
             inbox: Arc::clone(&inbox),
             most_rows: limits.active.saturating_add(queue),
         };
-        let thread = std::thread::spawn(move || work(&model, limits, &inbox));
+        let thread = std::thread::spawn(move || work(&model, &limits, &inbox));
         (engine, thread)
     }
 
@@ -137,8 +137,8 @@ impl Inbox {
     }
 }
 
-fn work(model: &Transformer, limits: Limits, inbox: &Inbox) {
-    let mut scheduler = Scheduler::new(model, limits);
+fn work(model: &Transformer, limits: &Limits, inbox: &Inbox) {
+    let mut scheduler = Scheduler::new(model, limits.clone());
     loop {
         let mut state = inbox.lock();
         state.load = scheduler.load();
@@ -166,7 +166,7 @@ fn work(model: &Transformer, limits: Limits, inbox: &Inbox) {
         }));
         if turn.is_err() {
             // What it held may be broken. Whoever waited hears that nobody answers any more.
-            scheduler = Scheduler::new(model, limits);
+            scheduler = Scheduler::new(model, limits.clone());
         }
     }
 }

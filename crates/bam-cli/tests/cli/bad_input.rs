@@ -249,6 +249,8 @@ fn places_that_cannot_be_written() {
             below
         ],
         args!["report", model, "--out", below],
+        args!["inspect", "heads", model, "--html", below],
+        args!["inspect", "text", model, document, "--html", below],
         args!["import", "reference", case.path(), below],
         args!["logits", imported, "--tokens", io, "--out", below],
         args!["quickstart", "--encodings", "alibi", "--out", below],
@@ -293,9 +295,32 @@ fn lengths() {
         &passkey("99999999999"),
         &["length", longest, "got 99999999999"],
     );
-    let inspect = |keys: &str| args!["inspect", model, "--keys", keys];
-    refuses(shop.dir(), &inspect("0"), &["keys", "at least 1", "got 0"]);
+    let inspect = |keys: &str| args!["inspect", "heads", model, "--keys", keys];
+    refuses(
+        shop.dir(),
+        &inspect("0.001x"),
+        &["keys", "at least 1", "got 0"],
+    );
     refuses(shop.dir(), &inspect("99999999999"), &["length", longest]);
+    for command in [&["inspect", "context"][..], &["doctor"]] {
+        let words = |length: &str| {
+            let command = command.iter().map(OsString::from).collect();
+            [command, args![model, "--length", length]].concat()
+        };
+        refuses(
+            shop.dir(),
+            &words("0.001x"),
+            &["length", "at least 1", "got 0"],
+        );
+        refuses(shop.dir(), &words("99999999999"), &["length", longest]);
+    }
+    let text = |length: &str| args!["inspect", "text", model, document, "--length", length];
+    refuses(
+        shop.dir(),
+        &text("9M"),
+        &["one.txt", "from 1 to its", "got 9437184"],
+    );
+    refuses(shop.dir(), &text("0.001x"), &["one.txt", "got 0"]);
     let generate = |tokens: &str| args!["generate", model, "--prompt", "a", "--tokens", tokens];
     refuses(shop.dir(), &generate("99999999999"), &["length", longest]);
     refuses(
@@ -303,6 +328,8 @@ fn lengths() {
         &generate("18446744073709551615"),
         &["length", longest],
     );
+    let certified = [generate("99999999999"), args!["--certified-cache", "0.1"]].concat();
+    refuses(shop.dir(), &certified, &["length", longest]);
     let perplexity = |more: &[&str]| {
         let more = more.iter().map(OsString::from).collect();
         [args!["eval", "perplexity", model, document], more].concat()

@@ -13,7 +13,7 @@ fn weights() {
     let model = shop.trained_model();
     let path = model.join("model.safetensors");
     let whole = std::fs::read(&path).unwrap();
-    let inspect = args!["inspect", model];
+    let inspect = args!["inspect", "heads", model];
     let refused = |bytes: &[u8], named: &[&str]| {
         std::fs::write(&path, bytes).unwrap();
         refuses(shop.dir(), &inspect, named);
@@ -110,7 +110,7 @@ fn configurations() {
     ] {
         assert!(right.contains(from), "{from}: {right}");
         std::fs::write(&path, right.replacen(from, to, 1)).unwrap();
-        refuses(shop.dir(), &args!["inspect", model], named);
+        refuses(shop.dir(), &args!["inspect", "heads", model], named);
     }
 }
 

@@ -5,6 +5,7 @@ mod bad_input;
 mod bad_models;
 mod end_to_end;
 mod fuzz;
+mod inspect;
 mod program;
 mod quickstart;
 mod reference;

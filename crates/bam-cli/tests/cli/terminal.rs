@@ -6,7 +6,7 @@ use crate::workshop::Workshop;
 use std::ffi::OsString;
 use std::process::{Output, Stdio};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 21] = [
     "",
     "quickstart",
     "tokenizer",
@@ -18,6 +18,10 @@ const COMMANDS: [&str; 17] = [
     "eval perplexity",
     "generate",
     "inspect",
+    "inspect heads",
+    "inspect context",
+    "inspect text",
+    "doctor",
     "report",
     "import",
     "import reference",
@@ -77,6 +81,29 @@ fn misuse_is_told_apart_from_failure() {
             "expected off, exact, or a number above 0 and below 1, got 2",
         ),
         (args!["generate", "model", "--skip", "all"], "got all"),
+        (
+            args!["generate", "model", "--certified-cache", "1"],
+            "expected a number above 0 and below 1, got 1",
+        ),
+        (args!["inspect", "model"], "model"),
+        (args!["inspect", "heads", "model", "--rows", "3"], "--text"),
+        (
+            args!["inspect", "heads", "model", "--text", "t", "--rows", "0"],
+            "--rows",
+        ),
+        (
+            args!["inspect", "context", "model", "--length", "12K"],
+            "got 12K",
+        ),
+        (
+            args!["inspect", "context", "model", "--epsilon", "0"],
+            "above 0 and below 1",
+        ),
+        (
+            args!["inspect", "text", "model", "file", "--color", "red"],
+            "red",
+        ),
+        (args!["doctor", "model", "--length", "0"], "got 0"),
         (args!["train", "--out", "run"], "<RECIPE>"),
         (
             args![
@@ -128,11 +155,15 @@ fn a_reader_that_went_away_is_no_panic() {
     let model = shop.trained_model();
     let case = cases_dir().join("bam_layer");
     let out = shop.path("logits.safetensors");
+    let text = shop.path("corpus").join("one.txt");
     let imported = shop.path("imported");
     succeed(&args!["import", "reference", case, imported]);
     for words in [
-        args!["inspect", model],
-        args!["inspect", model, "--json"],
+        args!["inspect", "heads", model],
+        args!["inspect", "heads", model, "--json"],
+        args!["inspect", "context", model],
+        args!["inspect", "text", model, text],
+        args!["doctor", model],
         args!["generate", model, "--prompt", "the", "--tokens", "5"],
         args!["parity", case],
         args!["parity", case, "--json"],

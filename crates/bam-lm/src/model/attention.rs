@@ -1,7 +1,7 @@
 //! One attention layer: projections around [`bam_attention::attend`].
 
 use super::block::projection;
-use super::cache::LayerCache;
+use super::cache::{LayerCache, Part};
 use super::config::{ModelConfig, PriorScope};
 use super::prior::PriorHeads;
 use super::rotary::rotate;
@@ -28,6 +28,8 @@ pub struct Attention {
     /// `[heads]`.
     pub(crate) ssmax_scale: Option<Param<Tensor<1>>>,
     #[module(skip)]
+    layer: usize,
+    #[module(skip)]
     heads: usize,
     #[module(skip)]
     key_heads: usize,
@@ -47,7 +49,7 @@ struct Projected {
 }
 
 /// What all layers of a forward pass share.
-pub(crate) struct Pass {
+pub(crate) struct Pass<'a> {
     pub implementation: Implementation,
     /// What may be left unread, where a cache says so.
     pub skipping: Option<Skipping>,
@@ -57,6 +59,33 @@ pub(crate) struct Pass {
     pub horizon: Option<usize>,
     /// Angles of the positions, where the encoding rotates.
     pub rotary: Option<(Tensor<2>, Tensor<2>)>,
+    /// Who is told what every layer attends to, where there is a cache.
+    pub observer: Option<&'a Observer<'a>>,
+}
+
+/// What a layer's rows look at.
+pub(crate) enum Sight<'a> {
+    /// The tokens of this pass, under the layer's prior.
+    Pass(&'a LogPrior),
+    /// And those before them, in a cache that holds the prior.
+    Cache(&'a mut LayerCache),
+}
+
+pub(crate) type Observer<'a> = dyn Fn(&Attended) + 'a;
+
+/// What some neighbouring heads of a layer attended to, as [`attend`] was given it.
+pub(crate) struct Attended {
+    pub layer: usize,
+    /// Query heads.
+    pub heads: Range<usize>,
+    /// Position of the first row.
+    pub first_row: usize,
+    /// `[batch, heads, rows, dim]`.
+    pub q: Tensor<4>,
+    /// `[batch, key_heads, keys, dim]`, up to the last token of the pass.
+    pub k: Tensor<4>,
+    pub log_prior: LogPrior,
+    pub options: Options,
 }
 
 impl Attention {
@@ -87,6 +116,7 @@ impl Attention {
             wo: linear(config.dim, config.dim),
             prior,
             ssmax_scale,
+            layer,
             heads: config.heads,
             key_heads: config.key_heads,
             ssmax,
@@ -97,9 +127,8 @@ impl Attention {
     pub(crate) fn forward(
         &self,
         x: Tensor<3>,
-        log_prior: &LogPrior,
-        pass: &Pass,
-        cache: Option<&mut LayerCache>,
+        sight: Sight<'_>,
+        pass: &Pass<'_>,
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
         let heads = Projected {
@@ -110,7 +139,7 @@ impl Attention {
                 self.heads,
             ),
         };
-        let out = self.attend(heads, log_prior, pass, cache, read)?;
+        let out = self.attend(heads, sight, pass, read)?;
         Ok(self.wo.forward(out))
     }
 
@@ -119,8 +148,7 @@ impl Attention {
     pub(crate) fn step(
         &self,
         x: Tensor<3>,
-        log_priors: &[LogPrior],
-        passes: &[Pass],
+        passes: &[Pass<'_>],
         caches: Vec<&mut LayerCache>,
     ) -> Result<Tensor<3>, Error> {
         let q = self.split(self.wq.forward(x.clone()), self.heads);
@@ -130,7 +158,7 @@ impl Attention {
         for (row, cache) in caches.into_iter().enumerate() {
             let [q, k, v] = [&q, &k, &v].map(|t| t.clone().narrow(0, row, 1));
             let heads = Projected { q, k, v };
-            outs.push(self.attend(heads, &log_priors[row], &passes[row], Some(cache), 0..1)?);
+            outs.push(self.attend(heads, Sight::Cache(cache), &passes[row], 0..1)?);
         }
         Ok(self.wo.forward(Tensor::cat(outs, 0)))
     }
@@ -145,9 +173,8 @@ impl Attention {
     fn attend(
         &self,
         Projected { q, k, v }: Projected,
-        log_prior: &LogPrior,
-        pass: &Pass,
-        cache: Option<&mut LayerCache>,
+        sight: Sight<'_>,
+        pass: &Pass<'_>,
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
         let [batch, length, ..] = k.dims();
@@ -159,31 +186,67 @@ impl Attention {
             }
         };
         let (k, v) = (turn(k, 0..length).swap_dims(1, 2), v.swap_dims(1, 2));
-        let (k, v, known) = match cache {
-            Some(cache) => {
-                let (k, v) = cache.append(pass.offset, k, v)?;
-                (k, v, Some((cache.norms.clone(), cache.skip_log.clone())))
-            }
-            None => (k, v, None),
-        };
-        let rows = read.len();
         let q = turn(q, read.clone()).swap_dims(1, 2);
-        let mut options = self.options(pass, &read, rows, k.dims()[2])?;
-        if let Some((norms, log)) = known {
-            options = options.with_key_norms(norms).with_skip_log(log);
-        }
-        let out = attend(q, k, v, log_prior, &options)?.swap_dims(1, 2);
-        let [_, _, heads, head_dim] = out.dims();
-        Ok(out.reshape([batch, rows, heads * head_dim]))
+        let options = self.options(pass, &read, pass.offset + length)?;
+        let out = match sight {
+            Sight::Pass(log_prior) => attend(q, k, v, log_prior, &options)?,
+            Sight::Cache(cache) => {
+                let mut outs = Vec::with_capacity(cache.parts.len());
+                for part in &mut cache.parts {
+                    outs.push(self.attend_part(part, pass, &options, &read, [&q, &k, &v])?);
+                }
+                match outs.len() {
+                    1 => outs.remove(0),
+                    _ => Tensor::cat(outs, 1),
+                }
+            }
+        };
+        let (rows, width) = (read.len(), self.wo.weight.dims()[0]);
+        Ok(out.swap_dims(1, 2).reshape([batch, rows, width]))
     }
 
-    fn options(
+    /// The output of a part's heads, which read what the part has kept and the new tokens.
+    fn attend_part(
         &self,
-        pass: &Pass,
+        part: &mut Part,
+        pass: &Pass<'_>,
+        options: &Options,
         read: &Range<usize>,
-        queries: usize,
-        keys: usize,
-    ) -> Result<Options, Error> {
+        [q, k, v]: [&Tensor<4>; 3],
+    ) -> Result<Tensor<4>, Error> {
+        let some =
+            |x: &Tensor<4>, heads: &Range<usize>| x.clone().narrow(1, heads.start, heads.len());
+        let [k, v] = [k, v].map(|x| some(x, &part.key_heads));
+        let seen = part.append(pass.offset, k, v)?;
+        let q = some(q, &part.heads);
+        let mut options = options
+            .clone()
+            .with_query_offset(seen.before + read.start)
+            .with_skip_log(part.skip_log.clone());
+        options.key_norms = seen.norms;
+        // The nearer of the two hides.
+        options.horizon = options.horizon.into_iter().chain(seen.horizon).min();
+        if let Some(temperature) = &mut options.temperature {
+            let of_all = temperature.values.clone();
+            temperature.values = of_all.narrow(1, part.heads.start, part.heads.len());
+        }
+        if let Some(observer) = pass.observer {
+            observer(&Attended {
+                layer: self.layer,
+                heads: part.heads.clone(),
+                first_row: pass.offset + read.start,
+                q: q.clone(),
+                k: seen.keys.clone(),
+                log_prior: part.log_prior.clone(),
+                options: options.clone(),
+            });
+        }
+        let out = attend(q, seen.keys, seen.values, &part.log_prior, &options)?;
+        Ok(out)
+    }
+
+    /// The options of rows that see all `keys` tokens up to the last one.
+    fn options(&self, pass: &Pass<'_>, read: &Range<usize>, keys: usize) -> Result<Options, Error> {
         let mut options =
             Options::causal(pass.implementation).with_query_offset(pass.offset + read.start);
         if let Some(skipping) = pass.skipping {
@@ -192,7 +255,7 @@ impl Attention {
         options.horizon = pass.horizon;
         options.documents.clone_from(&pass.documents);
         if let (Some(scale), Some(Scope(scope))) = (&self.ssmax_scale, self.ssmax) {
-            let values = scalable_softmax(scale.val(), queries, keys, &options)?;
+            let values = scalable_softmax(scale.val(), read.len(), keys, &options)?;
             options.temperature = Some(Temperature { values, scope });
         }
         Ok(options)

@@ -1,10 +1,8 @@
 //! A block: attention and a gated feed-forward layer, each after a norm and around a residual.
 
-use super::attention::{Attention, Pass};
-use super::cache::LayerCache;
+use super::attention::{Attention, Pass, Sight};
 use super::config::ModelConfig;
 use crate::Error;
-use bam_attention::LogPrior;
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::activation::silu;
@@ -71,15 +69,12 @@ impl Block {
     pub(crate) fn forward(
         &self,
         x: Tensor<3>,
-        log_prior: &LogPrior,
-        pass: &Pass,
-        cache: Option<&mut LayerCache>,
+        sight: Sight<'_>,
+        pass: &Pass<'_>,
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
         let normed = self.attention_norm.forward(x.clone());
-        let attended = self
-            .attention
-            .forward(normed, log_prior, pass, cache, read.clone())?;
+        let attended = self.attention.forward(normed, sight, pass, read.clone())?;
         let x = x.narrow(1, read.start, read.len()) + attended;
         Ok(self.feed(x))
     }
@@ -88,12 +83,11 @@ impl Block {
     pub(crate) fn step(
         &self,
         x: Tensor<3>,
-        log_priors: &[LogPrior],
-        passes: &[Pass],
+        passes: &[Pass<'_>],
         caches: Vec<&mut LayerCache>,
     ) -> Result<Tensor<3>, Error> {
         let normed = self.attention_norm.forward(x.clone());
-        let attended = self.attention.step(normed, log_priors, passes, caches)?;
+        let attended = self.attention.step(normed, passes, caches)?;
         Ok(self.feed(x + attended))
     }
 

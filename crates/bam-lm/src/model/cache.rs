@@ -1,10 +1,14 @@
 //! Keys and values of the tokens before, so that a row can be read on in pieces.
 
+mod part;
+
 use super::ModelConfig;
+use super::horizon::{Horizons, Window};
 use crate::Error;
-use bam_attention::{HeadSkips, KeyNorms, LogPrior, SkipLog, Skipping};
-use burn::tensor::{Device, Tensor};
-use std::sync::Arc;
+use bam_attention::{HeadSkips, LogPrior, Skipping};
+use burn::tensor::Device;
+
+pub(crate) use part::Part;
 
 /// The longest row there is: priors take lags as `f32`, which is exact up to here.
 pub const LONGEST_ROW: usize = 1 << 24;
@@ -38,53 +42,61 @@ impl CachePriors {
     }
 }
 
-/// The keys and values of every layer, room for `capacity` tokens, `length` of them filled.
+/// The keys and values of every layer for up to `capacity` tokens, `length` of them read.
 ///
 /// Also the priors over that capacity: they depend on nothing that is read, so they are computed
-/// once for all pieces of a row.
+/// once for all pieces of a row. A cache with [`Horizons`] keeps of every head only the tokens that
+/// it can see.
 #[derive(Debug)]
 pub struct Cache {
     pub(crate) layers: Vec<LayerCache>,
+    batch: usize,
     capacity: usize,
     pub(crate) length: usize,
     pub(crate) skipping: Skipping,
 }
 
+/// One layer's heads, those that keep the same tokens together.
 #[derive(Debug)]
 pub(crate) struct LayerCache {
-    keys: Tensor<4>,
-    values: Tensor<4>,
-    pub log_prior: LogPrior,
-    /// With them, keys that are skipped are not read at all.
-    pub norms: Arc<KeyNorms>,
-    pub skip_log: Arc<SkipLog>,
+    pub parts: Vec<Part>,
 }
 
 impl Cache {
+    /// `priors` are those of the layers over the causal lags of at least the capacity.
     pub(crate) fn new(
         config: &ModelConfig,
         batch: usize,
         capacity: usize,
-        priors: Vec<LogPrior>,
+        priors: &[LogPrior],
+        horizons: Option<&Horizons>,
         device: &Device,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let shape = [batch, config.key_heads, capacity, config.head_dim()];
-        let layers = priors
-            .into_iter()
-            .map(|log_prior| LayerCache {
-                keys: Tensor::zeros(shape, device),
-                values: Tensor::zeros(shape, device),
-                log_prior,
-                norms: Arc::new(KeyNorms::new(batch, config.key_heads)),
-                skip_log: Arc::default(),
+        let everything = Window {
+            key_heads: 0..config.key_heads,
+            tokens: None,
+        };
+        let windows = match horizons {
+            Some(horizons) => horizons.windows(config.key_heads, capacity),
+            None => vec![vec![everything]; priors.len()],
+        };
+        let layers: Result<Vec<LayerCache>, Error> = priors
+            .iter()
+            .zip(windows)
+            .map(|(prior, windows)| {
+                let part = |window| Part::new(window, shape, prior, device);
+                let parts: Result<_, Error> = windows.into_iter().map(part).collect();
+                Ok(LayerCache { parts: parts? })
             })
             .collect();
-        Self {
-            layers,
+        Ok(Self {
+            layers: layers?,
+            batch,
             capacity,
             length: 0,
             skipping: Skipping::Exact,
-        }
+        })
     }
 
     /// What may be left unread; [`Skipping::Exact`] if nothing is said.
@@ -93,11 +105,16 @@ impl Cache {
         Self { skipping, ..self }
     }
 
-    /// What was left unread so far, by layer and head.
+    /// What was left unread so far, by layer and head. What was not kept is not counted.
     #[must_use]
     pub fn skips(&self) -> Vec<Vec<HeadSkips>> {
         let layers = self.layers.iter();
-        layers.map(|layer| layer.skip_log.heads()).collect()
+        layers
+            .map(|layer| {
+                let parts = layer.parts.iter();
+                parts.flat_map(|part| part.skip_log.heads()).collect()
+            })
+            .collect()
     }
 
     /// Tokens that fit.
@@ -114,62 +131,69 @@ impl Cache {
 
     /// Rows that are read side by side.
     pub(crate) fn batch(&self) -> usize {
-        self.layers.first().map_or(1, |layer| layer.keys.dims()[0])
+        self.batch
     }
 
-    /// Takes over the first `length` tokens of another cache of the same model. The other one stays as
-    /// it is.
+    /// Whether the first `length` tokens can be taken over: windows hold the last ones only.
+    #[must_use]
+    pub fn can_give(&self, length: usize) -> bool {
+        let mut parts = self.layers.iter().flat_map(|layer| &layer.parts);
+        length == self.length || length < self.length && parts.all(Part::keeps_all)
+    }
+
+    /// Takes over the first `length` tokens of another cache of the same model and the same horizons.
+    /// The other one stays as it is.
     ///
     /// # Errors
-    /// If this one is not empty, or there are not so many tokens or no room for them.
+    /// If this one is not empty, the other one can't give them, or there is no room for them.
     pub fn take_over(&mut self, other: &Self, length: usize) -> Result<(), Error> {
-        if self.length > 0 || length > other.length || length > self.capacity {
+        if self.length > 0 || length > self.capacity || !other.can_give(length) {
             return Err(Error::Value {
                 what: "tokens to take over",
-                expected: format!(
-                    "at most {} into an empty cache",
-                    other.length.min(self.capacity)
-                ),
-                got: format!("{length} into one of {}", self.length),
+                expected: format!("some of {} into an empty cache", other.length),
+                got: format!("{length} into {} of {}", self.length, self.capacity),
             });
         }
         if length > 0 {
             for (own, other) in self.layers.iter_mut().zip(&other.layers) {
-                let first = |t: &Tensor<4>| t.clone().narrow(2, 0, length);
-                own.append(0, first(&other.keys), first(&other.values))?;
+                for (own, other) in own.parts.iter_mut().zip(&other.parts) {
+                    own.take_over(other, length)?;
+                }
             }
             self.length = length;
         }
         Ok(())
     }
 
-    /// Forgets everything after the first `length` tokens.
+    /// Keys that are kept of a batch row, over all layers and key heads; there are as many values.
+    #[must_use]
+    pub fn kept_keys(&self) -> usize {
+        let parts = self.layers.iter().flat_map(|layer| &layer.parts);
+        parts
+            .map(|part| part.key_heads.len() * part.kept(self.length))
+            .sum()
+    }
+
+    /// Forgets everything after the first `length` tokens, or all of it where a window no longer
+    /// holds what a row would see there: [`Cache::length`] says where to read on.
     pub fn truncate(&mut self, length: usize) {
-        self.length = self.length.min(length);
+        if length >= self.length {
+            return;
+        }
+        let mut whole = true;
+        let parts = self.layers.iter_mut().flat_map(|layer| &mut layer.parts);
+        for part in parts {
+            whole &= part.forget_last(self.length - length, self.length);
+        }
+        if !whole {
+            let parts = self.layers.iter_mut().flat_map(|layer| &mut layer.parts);
+            for part in parts {
+                part.forget_last(self.length, self.length);
+            }
+        }
+        self.length = if whole { length } else { 0 };
     }
 }
 
-impl LayerCache {
-    /// Writes keys and values from position `start` on; gives back all up to their end.
-    ///
-    /// # Errors
-    /// If the keys before `start` are missing.
-    pub fn append(
-        &mut self,
-        start: usize,
-        k: Tensor<4>,
-        v: Tensor<4>,
-    ) -> Result<(Tensor<4>, Tensor<4>), Error> {
-        Arc::make_mut(&mut self.norms).extend(start, &k)?;
-        let [batch, heads, length, dim] = k.dims();
-        let end = start + length;
-        let write = |room: &mut Tensor<4>, new: Tensor<4>| {
-            // The room is taken out while it is written, so that it is written in place.
-            let empty = Tensor::empty([1, 1, 1, 1], &room.device());
-            let taken = std::mem::replace(room, empty);
-            *room = taken.slice_assign([0..batch, 0..heads, start..end, 0..dim], new);
-            room.clone().narrow(2, 0, end)
-        };
-        Ok((write(&mut self.keys, k), write(&mut self.values, v)))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -95,13 +95,20 @@ impl Transformer {
     /// # Errors
     /// If a file is missing, broken, or does not fit the configuration.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
-        let path = dir.join(CONFIG_FILE);
-        let config: ModelConfig = read_json(&path, "a bam model configuration")?;
-        let path = dir.join(WEIGHTS_FILE);
+        let (config, tensors) = read_files(dir)?;
         config
             .init(device)
-            .with_tensors(read_tensors(&path)?, &path)
+            .with_tensors(tensors, &dir.join(WEIGHTS_FILE))
     }
+}
+
+/// Reads a model's configuration and its tensors, whatever they hold.
+///
+/// # Errors
+/// If a file is missing or is not what its name says.
+pub fn read_files(dir: &Path) -> Result<(ModelConfig, NamedTensors), Error> {
+    let config = read_json(&dir.join(CONFIG_FILE), "a bam model configuration")?;
+    Ok((config, read_tensors(&dir.join(WEIGHTS_FILE))?))
 }
 
 /// Reads a JSON file.

@@ -126,9 +126,21 @@ impl<'a> Generator<'a> {
         sampling: Sampling,
         skipping: Skipping,
     ) -> Result<Self, Error> {
-        let sampling = sampling.checked()?;
         let cache = model.cache(1, prompt.len().saturating_add(room))?;
-        let mut cache = cache.with_skipping(skipping);
+        Self::with_cache(model, prompt, cache.with_skipping(skipping), sampling)
+    }
+
+    /// Reads the prompt into the cache; tokens can be generated until it is full.
+    ///
+    /// # Errors
+    /// If the prompt is empty, holds ids outside the vocabulary, or does not fit.
+    pub fn with_cache(
+        model: &'a Transformer,
+        prompt: &[i32],
+        mut cache: Cache,
+        sampling: Sampling,
+    ) -> Result<Self, Error> {
+        let sampling = sampling.checked()?;
         let logits = model.read_to_logits(prompt, &mut cache)?;
         let random = ChaCha8Rng::seed_from_u64(sampling.seed);
         Ok(Self {
@@ -138,6 +150,12 @@ impl<'a> Generator<'a> {
             sampling,
             random,
         })
+    }
+
+    /// What was read, prompt and generated tokens.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 }
 

@@ -4,6 +4,7 @@ use super::transformer::Transformer;
 use bam_attention::log_prior::Role;
 use burn::module::{ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
+use std::ops::Range;
 
 /// What a parameter is; decides its learning rate, its decay, and its layout in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct ParameterInfo {
     pub stored_shape: Vec<usize>,
     /// Whether the file holds the transpose.
     pub transposed: bool,
+    /// The query heads that it is about, the same number of values each: of a prior or a scale.
+    pub heads: Range<usize>,
 }
 
 impl Transformer {
@@ -70,6 +73,7 @@ impl Transformer {
                     vec![1, heads, 1, 1],
                     false,
                 );
+                list.of_heads(0..heads);
             }
             list.prior(&name("attention.prior"), attention.prior.as_ref(), self);
             let feed_forward = &block.feed_forward;
@@ -113,7 +117,15 @@ impl List {
             trainable,
             stored_shape,
             transposed,
+            heads: 0..0,
         });
+    }
+
+    /// Says of the last one which heads it is about.
+    fn of_heads(&mut self, heads: Range<usize>) {
+        if let Some(last) = self.0.last_mut() {
+            last.heads = heads;
+        }
     }
 
     fn matrix(&mut self, name: String, param: &Param<Tensor<2>>, transposed: bool) {
@@ -135,12 +147,13 @@ impl List {
     fn prior(&mut self, prefix: &str, prior: Option<&super::PriorHeads>, model: &Transformer) {
         let Some(prior) = prior else { return };
         let start = model.config.prior_start;
-        for (index, group) in prior
-            .groups
-            .iter()
-            .enumerate()
-            .filter(|(_, g)| g.kind.stored())
-        {
+        let mut end = 0;
+        for (index, group) in prior.groups.iter().enumerate() {
+            let first = end;
+            end += group.heads;
+            if !group.kind.stored() {
+                continue;
+            }
             for (param, spec) in group.theta.iter().zip(group.specs(start)) {
                 let name = match prior.groups.len() {
                     1 => format!("{prefix}.{}", spec.name),
@@ -159,6 +172,7 @@ impl List {
                     shape,
                     false,
                 );
+                self.of_heads(first..end);
             }
         }
     }

@@ -120,6 +120,12 @@ impl PriorHeads {
     /// # Errors
     /// If parameters are outside their family's domain, for example NaN.
     pub fn distributions(&self) -> Result<Vec<bam_prior::Prior>, Error> {
+        let each = self.each_distribution().into_iter();
+        Ok(each.collect::<Result<_, bam_prior::Error>>()?)
+    }
+
+    /// The same head by head, so that one that is none does not hide the others.
+    pub(crate) fn each_distribution(&self) -> Vec<Result<bam_prior::Prior, bam_prior::Error>> {
         let mut priors = Vec::new();
         for group in &self.groups {
             let theta: Vec<Vec<f32>> = group
@@ -138,10 +144,10 @@ impl PriorHeads {
                             .collect()
                     })
                     .collect();
-                priors.push(group.kind.family().prior(&of_head)?);
+                priors.push(group.kind.family().prior(&of_head));
             }
         }
-        Ok(priors)
+        priors
     }
 }
 

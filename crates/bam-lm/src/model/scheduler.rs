@@ -9,14 +9,15 @@ use super::generate::Sampling;
 use super::prefixes::{Kept, Prefixes};
 use super::prior::host_values;
 use super::{
-    CHUNK, Cache, CachePriors, LONGEST_ROW, ModelConfig, TokenRows, TokenScore, Transformer,
-    score_of,
+    CHUNK, Cache, CachePriors, Horizons, LONGEST_ROW, ModelConfig, TokenRows, TokenScore,
+    Transformer, score_of,
 };
 use crate::Error;
 use bam_attention::Skipping;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What a row is to be read and continued for.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ pub trait Listener: Send {
 }
 
 /// What may be used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Rows that are worked on at once.
     pub active: usize,
@@ -89,6 +90,16 @@ pub struct Limits {
     pub cache_bytes: usize,
     /// What may be left unread.
     pub skipping: Skipping,
+    /// What caches can do without; they keep everything where there are none.
+    pub horizons: Option<Arc<Horizons>>,
+}
+
+impl Limits {
+    /// Bytes of the keys and values of a row of so many tokens.
+    fn bytes_of(&self, config: &ModelConfig, tokens: usize) -> usize {
+        let keys = config.cached_keys(tokens, self.horizons.as_deref());
+        2 * keys * config.head_dim() * size_of::<f32>()
+    }
 }
 
 /// Where the work stands.
@@ -154,7 +165,16 @@ impl<'m> Scheduler<'m> {
     /// The longest row, prompt and generated tokens together, that there is memory for.
     #[must_use]
     pub fn longest_row(config: &ModelConfig, limits: &Limits) -> usize {
-        (limits.cache_bytes / bytes_of_tokens(config, 1)).min(LONGEST_ROW)
+        let horizons = limits.horizons.as_deref();
+        let (mut fits, mut too_many) = (0, horizons.map_or(LONGEST_ROW, Horizons::keys) + 1);
+        while too_many - fits > 1 {
+            let tokens = fits + (too_many - fits) / 2;
+            match limits.bytes_of(config, tokens) <= limits.cache_bytes {
+                true => fits = tokens,
+                false => too_many = tokens,
+            }
+        }
+        fits
     }
 
     /// Checks a request before it is added.
@@ -215,8 +235,11 @@ impl<'m> Scheduler<'m> {
 
     fn active_bytes(&self) -> usize {
         let rows = self.active.iter();
-        rows.map(|row| bytes_of_tokens(self.model.config(), row.cache.capacity()))
-            .sum()
+        rows.map(|row| {
+            self.limits
+                .bytes_of(self.model.config(), row.cache.capacity())
+        })
+        .sum()
     }
 
     /// Takes in rows that wait, in order, as long as there is room.
@@ -226,7 +249,7 @@ impl<'m> Scheduler<'m> {
                 return;
             };
             let capacity = request.prompt.len() + request.tokens;
-            let bytes = bytes_of_tokens(self.model.config(), capacity);
+            let bytes = self.limits.bytes_of(self.model.config(), capacity);
             if self.active_bytes() + bytes > self.limits.cache_bytes {
                 return;
             }
@@ -267,32 +290,34 @@ impl<'m> Scheduler<'m> {
             self.priors = Some(self.model.priors(reach)?);
         }
         let priors = self.priors.as_ref().expect("they were just made");
-        let mut cache = self.model.cache_with(1, capacity, priors);
-        cache = cache.with_skipping(self.limits.skipping);
+        let horizons = self.limits.horizons.as_deref();
+        let cache = self.model.cache_with(1, capacity, priors, horizons)?;
+        let mut cache = cache.with_skipping(self.limits.skipping);
         // The last token is read in any case: its logits are wanted.
         let wanted = &request.prompt[..request.prompt.len() - 1];
-        let alike = |tokens: &[i32], scores: &[TokenScore]| {
+        let alike = |tokens: &[i32], cache: &Cache, scores: &[TokenScore]| {
             let alike = tokens
                 .iter()
                 .zip(wanted)
                 .take_while(|(a, b)| a == b)
                 .count();
             // A prompt that is to be scored can take over only what was scored.
-            match request.score_prompt {
+            let most = match request.score_prompt {
                 true => alike.min(scores.len()),
                 false => alike,
-            }
+            };
+            if cache.can_give(most) { most } else { 0 }
         };
         let active = self.active.iter().enumerate().map(|(index, row)| {
             let read = &row.tokens[..row.cache.length()];
-            (alike(read, &row.scores), Donor::Active(index))
+            (alike(read, &row.cache, &row.scores), Donor::Active(index))
         });
-        let kept = self
-            .kept
-            .iter()
-            .enumerate()
-            .map(|(index, kept)| (alike(&kept.tokens, &kept.scores), Donor::Kept(index)));
-        let Some((length, donor)) = active.chain(kept).max_by_key(|(alike, _)| *alike) else {
+        let kept = self.kept.iter().enumerate().map(|(index, kept)| {
+            let alike = alike(&kept.tokens, &kept.cache, &kept.scores);
+            (alike, Donor::Kept(index))
+        });
+        let best = active.chain(kept).max_by_key(|(alike, _)| *alike);
+        let Some((length @ 1.., donor)) = best else {
             return Ok((cache, Vec::new()));
         };
         let (other, scores) = match donor {
@@ -396,7 +421,9 @@ impl<'m> Scheduler<'m> {
             return;
         }
         row.tokens.truncate(row.cache.length());
-        let bytes = bytes_of_tokens(self.model.config(), row.cache.capacity());
+        let bytes = self
+            .limits
+            .bytes_of(self.model.config(), row.cache.capacity());
         self.kept.keep(Kept {
             bytes: bytes + row.scores.len() * BYTES_OF_SCORE,
             tokens: row.tokens,
@@ -466,11 +493,6 @@ enum Donor {
 
 /// What a score of a prompt's token takes in memory, about.
 const BYTES_OF_SCORE: usize = size_of::<TokenScore>() + PROMPT_TOP * size_of::<(i32, f64)>();
-
-/// Keys and values of so many tokens.
-fn bytes_of_tokens(config: &ModelConfig, tokens: usize) -> usize {
-    2 * config.layers * config.key_heads * config.head_dim() * size_of::<f32>() * tokens
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,10 @@
 //! The whole model.
 
-use super::attention::Pass;
+use super::attention::{Observer, Pass, Sight};
 use super::block::{Block, norm, projection};
 use super::cache::{Cache, CachePriors, check_row};
 use super::config::{ModelConfig, PriorScope};
+use super::horizon::Horizons;
 use super::prior::PriorHeads;
 use super::rotary::{angles, sinusoids};
 use crate::Error;
@@ -98,6 +99,66 @@ pub struct Transformer {
     pub(crate) config: ModelConfig,
 }
 
+/// What a pass reads besides its own tokens.
+enum Source<'a> {
+    /// Nothing: they are whole rows, under the priors of the layers.
+    Rows {
+        priors: Vec<LogPrior>,
+        documents: Option<Arc<Documents>>,
+        implementation: Implementation,
+    },
+    /// The tokens before them.
+    Cache {
+        cache: &'a mut Cache,
+        observer: Option<&'a Observer<'a>>,
+    },
+}
+
+impl<'a> Source<'a> {
+    fn offset(&self) -> usize {
+        match self {
+            Self::Rows { .. } => 0,
+            Self::Cache { cache, .. } => cache.length,
+        }
+    }
+
+    /// What a pass shares because of it.
+    fn pass(&self) -> Pass<'a> {
+        let pass = Pass {
+            implementation: Implementation::Fused,
+            skipping: None,
+            offset: self.offset(),
+            documents: None,
+            horizon: None,
+            rotary: None,
+            observer: None,
+        };
+        match self {
+            Self::Rows {
+                documents,
+                implementation,
+                ..
+            } => Pass {
+                implementation: *implementation,
+                documents: documents.clone(),
+                ..pass
+            },
+            Self::Cache { cache, observer } => Pass {
+                skipping: Some(cache.skipping),
+                observer: *observer,
+                ..pass
+            },
+        }
+    }
+
+    fn sight(&mut self, layer: usize) -> Sight<'_> {
+        match self {
+            Self::Rows { priors, .. } => Sight::Pass(&priors[layer]),
+            Self::Cache { cache, .. } => Sight::Cache(&mut cache.layers[layer]),
+        }
+    }
+}
+
 impl ModelConfig {
     /// A model with random weights: matrices and embeddings N(0, 0.02), norms and SSMax scales 1,
     /// priors where the configuration starts them. Random numbers come from the device's seed.
@@ -154,9 +215,12 @@ impl Transformer {
         documents: Option<Arc<Documents>>,
         implementation: Implementation,
     ) -> Result<Tensor<3>, Error> {
-        let priors = self.log_priors(Lags::causal(tokens.length()))?;
-        let read = 0..tokens.length();
-        let hidden = self.run(tokens, documents, implementation, &priors, None, read)?;
+        let rows = Source::Rows {
+            priors: self.log_priors(Lags::causal(tokens.length()))?,
+            documents,
+            implementation,
+        };
+        let hidden = self.run(tokens, rows, 0..tokens.length())?;
         Ok(self.output.forward(self.norm.forward(hidden)))
     }
 
@@ -204,7 +268,7 @@ impl Transformer {
     /// If the prior can't be evaluated.
     pub fn cache(&self, batch: usize, capacity: usize) -> Result<Cache, Error> {
         let priors = self.priors(capacity)?;
-        Ok(self.cache_with(batch, capacity, &priors))
+        self.cache_with(batch, capacity, &priors, None)
     }
 
     /// The priors of all layers over rows of up to `capacity` tokens, for caches that share them.
@@ -213,25 +277,72 @@ impl Transformer {
     /// If the prior can't be evaluated.
     pub fn priors(&self, capacity: usize) -> Result<CachePriors, Error> {
         check_row(capacity)?;
-        let lags = Lags::causal(capacity);
-        Ok(CachePriors {
-            capacity,
-            layers: self.log_priors(lags)?,
-        })
+        let layers = self.log_priors(Lags::causal(capacity))?;
+        Ok(CachePriors { capacity, layers })
     }
 
-    /// An empty cache with priors that are there already; at most their capacity.
-    #[must_use]
-    pub fn cache_with(&self, batch: usize, capacity: usize, priors: &CachePriors) -> Cache {
-        let capacity = capacity.min(priors.capacity);
-        let device = self.device();
-        Cache::new(
-            &self.config,
-            batch,
-            capacity,
-            priors.layers.clone(),
-            &device,
-        )
+    /// The same, but of every head it keeps only the tokens within its certified horizon: what it
+    /// forgets can hold at most the share [`Horizons::epsilon`] of any row's posterior in any head,
+    /// so attention given the same queries, keys and values differs by at most `2·epsilon` times the
+    /// largest value. What is not kept is not read either.
+    ///
+    /// # Errors
+    /// If the horizons are another model's or hold in shorter rows only.
+    pub fn certified_cache(
+        &self,
+        batch: usize,
+        capacity: usize,
+        horizons: &Horizons,
+    ) -> Result<Cache, Error> {
+        let priors = self.priors(capacity)?;
+        self.cache_with(batch, capacity, &priors, Some(horizons))
+    }
+
+    /// An empty cache with priors that are there already, with horizons or without.
+    ///
+    /// # Errors
+    /// If the priors reach over shorter rows only, or the horizons are another model's or do.
+    pub fn cache_with(
+        &self,
+        batch: usize,
+        capacity: usize,
+        priors: &CachePriors,
+        horizons: Option<&Horizons>,
+    ) -> Result<Cache, Error> {
+        if capacity > priors.capacity {
+            return Err(Error::Value {
+                what: "capacity",
+                expected: format!("at most the {} keys of the priors", priors.capacity),
+                got: capacity.to_string(),
+            });
+        }
+        if let Some(horizons) = horizons {
+            self.check_horizons(capacity, horizons)?;
+        }
+        let (config, device) = (&self.config, self.device());
+        Cache::new(config, batch, capacity, &priors.layers, horizons, &device)
+    }
+
+    fn check_horizons(&self, capacity: usize, horizons: &Horizons) -> Result<(), Error> {
+        let shape = [self.config.layers, self.config.heads];
+        let layers = horizons.layers();
+        let fits = layers.len() == shape[0] && layers.iter().all(|heads| heads.len() == shape[1]);
+        if fits && capacity <= horizons.keys() {
+            return Ok(());
+        }
+        Err(Error::Value {
+            what: "horizons",
+            expected: format!(
+                "those of {} layers of {} heads in rows of at least {capacity} keys",
+                shape[0], shape[1]
+            ),
+            got: format!(
+                "{} layers of {} heads in rows of {} keys",
+                layers.len(),
+                layers.first().map_or(0, Vec::len),
+                horizons.keys()
+            ),
+        })
     }
 
     /// Reads on: adds the tokens to the cache and returns the logits after the tokens `read`, an
@@ -249,6 +360,35 @@ impl Transformer {
         cache: &mut Cache,
         read: Range<usize>,
     ) -> Result<Option<Tensor<3>>, Error> {
+        let reads = !read.is_empty();
+        // A layer can't be run for no row at all; without readers the last one is run for one.
+        let rows = if reads { read } else { 0..1 };
+        let hidden = self.read_on(tokens, cache, None, rows)?;
+        Ok(reads.then(|| self.output.forward(self.norm.forward(hidden))))
+    }
+
+    /// Reads on as [`Transformer::extend`] does, without logits, and tells an observer what every
+    /// layer attends to; the last layer in the rows `read`, which are not none.
+    ///
+    /// # Errors
+    /// Those of [`Transformer::extend`].
+    pub(crate) fn observe(
+        &self,
+        tokens: &TokenRows,
+        cache: &mut Cache,
+        read: Range<usize>,
+        observer: &Observer<'_>,
+    ) -> Result<(), Error> {
+        self.read_on(tokens, cache, Some(observer), read).map(drop)
+    }
+
+    fn read_on(
+        &self,
+        tokens: &TokenRows,
+        cache: &mut Cache,
+        observer: Option<&Observer<'_>>,
+        read: Range<usize>,
+    ) -> Result<Tensor<3>, Error> {
         let end = cache.length + tokens.length();
         if end > cache.capacity() || read.end > tokens.length() {
             return Err(Error::Value {
@@ -257,54 +397,38 @@ impl Transformer {
                 got: tokens.length().to_string(),
             });
         }
-        let priors: Vec<LogPrior> = cache
-            .layers
-            .iter()
-            .map(|layer| layer.log_prior.clone())
-            .collect();
-        let reads = !read.is_empty();
-        // A layer can't be run for no row at all; without readers the last one is run for one.
-        let rows = if reads { read } else { 0..1 };
-        let hidden = self.run(
-            tokens,
-            None,
-            Implementation::Fused,
-            &priors,
-            Some(cache),
-            rows,
-        )?;
+        let source = Source::Cache {
+            cache: &mut *cache,
+            observer,
+        };
+        let hidden = self.run(tokens, source, read)?;
         cache.length = end;
-        Ok(reads.then(|| self.output.forward(self.norm.forward(hidden))))
+        Ok(hidden)
     }
 
     /// The last block's output at the rows `read`.
     fn run(
         &self,
         tokens: &TokenRows,
-        documents: Option<Arc<Documents>>,
-        implementation: Implementation,
-        priors: &[LogPrior],
-        mut cache: Option<&mut Cache>,
+        mut source: Source<'_>,
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
         if tokens.vocabulary > self.config.vocabulary {
             TokenRows::new(tokens.rows, tokens.ids.clone(), self.config.vocabulary)?;
         }
-        let offset = cache.as_ref().map_or(0, |cache| cache.length);
+        let offset = source.offset();
         let positions = offset..offset + tokens.length();
-        let mut pass = self.pass(implementation, positions.clone());
-        pass.skipping = cache.as_ref().map(|cache| cache.skipping);
-        pass.documents = documents;
-        let mut x = self.embed(tokens, positions);
+        let mut x = self.tok_embeddings.forward(tokens.tensor(&self.device()));
+        x = self.with_position(x, positions.clone());
+        let pass = self.with_angles(source.pass(), positions);
         let last = self.layers.len() - 1;
-        for (index, (block, log_prior)) in self.layers.iter().zip(priors).enumerate() {
-            let layer_cache = cache.as_mut().map(|cache| &mut cache.layers[index]);
+        for (index, block) in self.layers.iter().enumerate() {
             let rows = if index == last {
                 read.clone()
             } else {
                 0..tokens.length()
             };
-            x = block.forward(x, log_prior, &pass, layer_cache, rows)?;
+            x = block.forward(x, source.sight(index), &pass, rows)?;
         }
         Ok(x)
     }
@@ -333,45 +457,35 @@ impl Transformer {
         let x = self.tok_embeddings.forward(rows.tensor(&self.device()));
         let mut passes = Vec::with_capacity(caches.len());
         let mut rows = Vec::with_capacity(caches.len());
-        for (index, cache) in caches.iter().enumerate() {
+        for (index, cache) in caches.iter_mut().enumerate() {
             let position = cache.length..cache.length + 1;
             rows.push(self.with_position(x.clone().narrow(0, index, 1), position.clone()));
-            let mut pass = self.pass(Implementation::Fused, position);
-            pass.skipping = Some(cache.skipping);
-            passes.push(pass);
+            let source = Source::Cache {
+                cache: &mut **cache,
+                observer: None,
+            };
+            passes.push(self.with_angles(source.pass(), position));
         }
         let mut x = Tensor::cat(rows, 0);
         for (index, block) in self.layers.iter().enumerate() {
-            let priors: Vec<LogPrior> = caches
-                .iter()
-                .map(|cache| cache.layers[index].log_prior.clone())
-                .collect();
             let layers = caches.iter_mut().map(|cache| &mut cache.layers[index]);
-            x = block.step(x, &priors, &passes, layers.collect())?;
+            x = block.step(x, &passes, layers.collect())?;
         }
         caches.iter_mut().for_each(|cache| cache.length += 1);
         Ok(self.output.forward(self.norm.forward(x)))
     }
 
-    /// What the layers share for tokens at those positions.
-    fn pass(&self, implementation: Implementation, positions: Range<usize>) -> Pass {
+    /// A pass with what the encoding does to attention at those positions.
+    fn with_angles<'a>(&self, pass: Pass<'a>, positions: Range<usize>) -> Pass<'a> {
         let config = &self.config;
         let position = &config.encoding.position;
         let rotates = matches!(position, Position::Rotary | Position::RotaryLocal);
         let (head_dim, theta) = (config.head_dim(), config.rotary_theta);
         Pass {
-            implementation,
-            skipping: None,
-            offset: positions.start,
-            documents: None,
-            horizon: (*position == Position::RotaryLocal).then_some(config.train_length),
             rotary: rotates.then(|| angles(positions, head_dim, theta, &self.device())),
+            horizon: self.config.hidden_from(),
+            ..pass
         }
-    }
-
-    fn embed(&self, tokens: &TokenRows, positions: Range<usize>) -> Tensor<3> {
-        let x = self.tok_embeddings.forward(tokens.tensor(&self.device()));
-        self.with_position(x, positions)
     }
 
     /// Embeddings with what the encoding adds to them.
@@ -386,7 +500,7 @@ impl Transformer {
     }
 
     /// The prior of every layer over the lags.
-    fn log_priors(&self, lags: Lags) -> Result<Vec<LogPrior>, Error> {
+    pub(crate) fn log_priors(&self, lags: Lags) -> Result<Vec<LogPrior>, Error> {
         let device = self.device();
         let shared = match &self.prior {
             Some(prior) => Some(prior.log_prior(lags, &device)?),

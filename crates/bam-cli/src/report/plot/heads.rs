@@ -66,14 +66,16 @@ pub fn heads(name: &str, heads: &Heads) -> Markup {
     }
 }
 
-fn number_cell(value: Option<f64>) -> Markup {
+/// A number, or a stroke where there is none.
+pub fn number_cell(value: Option<f64>) -> Markup {
     match value {
         Some(value) => html! { td.number data-value=(value) { (number(value)) } },
         None => html! { td.number { "–" } },
     }
 }
 
-fn lag_cell(lag: f64) -> Markup {
+/// A distance in whole tokens.
+pub fn lag_cell(lag: f64) -> Markup {
     let words = if lag.is_finite() && (0.0..1e15).contains(&lag) {
         thousands(lag.round() as usize)
     } else {

@@ -44,8 +44,9 @@ fn model(encoding: &str) -> Transformer {
 fn limits(rows_of_100: usize) -> Limits {
     Limits {
         active: 8,
-        cache_bytes: rows_of_100 * 100 * bytes_of_tokens(&small("nope"), 1),
+        cache_bytes: rows_of_100 * 100 * 2 * small("nope").cached_keys(1, None) * 4 * 4,
         skipping: Skipping::Exact,
+        horizons: None,
     }
 }
 
@@ -172,7 +173,7 @@ fn scores_are_those_of_the_whole_prompt_however_it_was_read() {
 fn memory_is_bounded_and_rows_wait_for_it() {
     let model = model("bam+ssmax");
     let limits = limits(3);
-    let mut scheduler = Scheduler::new(&model, limits);
+    let mut scheduler = Scheduler::new(&model, limits.clone());
     let ears: Vec<Ear> = (0..9)
         .map(|seed| {
             let ear = Ear::default();
@@ -226,4 +227,49 @@ fn the_end_token_ends_a_row() {
     let heard = ear.0.lock().unwrap();
     assert_eq!(heard.tokens, alone[..=until]);
     assert_eq!(heard.finish.as_deref(), Some("End"));
+}
+
+/// With horizons a row is what it would be in such a cache alone, and takes less room.
+#[test]
+fn caches_can_do_without_what_is_beyond_the_horizon() {
+    let model = model("alibi");
+    let horizons = Arc::new(model.horizons(2000, 0.01).unwrap());
+    let mut bounded = limits(20);
+    bounded.horizons = Some(Arc::clone(&horizons));
+    let whole = Scheduler::longest_row(model.config(), &limits(2));
+    let longest = Scheduler::longest_row(
+        model.config(),
+        &Limits {
+            cache_bytes: limits(2).cache_bytes,
+            ..bounded.clone()
+        },
+    );
+    assert_eq!(whole, 200);
+    assert!(longest > whole, "{longest}");
+    let mut scheduler = Scheduler::new(&model, bounded);
+    let mut first = request(3, 80, 20);
+    let mut reused = Vec::new();
+    for _ in 0..2 {
+        let ear = Ear::default();
+        scheduler.add(first.clone(), Box::new(ear.clone()));
+        run(&mut scheduler);
+        let capacity = first.prompt.len() + first.tokens;
+        let mut cache = model.certified_cache(1, capacity, &horizons).unwrap();
+        let mut logits = model.read_to_logits(&first.prompt, &mut cache).unwrap();
+        let mut random = ChaCha8Rng::seed_from_u64(first.sampling.seed);
+        let mut alone = Vec::new();
+        while alone.len() < first.tokens {
+            let token = first.sampling.draw(&logits, &mut random);
+            alone.push(token);
+            if alone.len() < first.tokens {
+                logits = model.read_to_logits(&[token], &mut cache).unwrap();
+            }
+        }
+        let heard = ear.0.lock().unwrap();
+        assert_eq!(heard.tokens, alone);
+        reused.push(heard.reused);
+        // The next one goes on where this one ended.
+        first.prompt.extend(&heard.tokens);
+    }
+    assert_eq!(reused, [0, 99]);
 }

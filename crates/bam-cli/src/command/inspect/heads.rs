@@ -1,0 +1,52 @@
+//! `bam inspect heads`.
+
+use super::{TIMES, tokens_of};
+use crate::args::{HeadsArgs, Length};
+use crate::report::page::heads_page;
+use crate::{console, report, runs};
+use bam_lm::inspect;
+use bam_lm::model::checkpoint::write_atomically;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Tokens of a text that are read if nothing is said, in multiples of the training length.
+const MOST: Length = Length::Times(16.0);
+
+pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
+    let model = runs::load_model(&args.model)?;
+    let measured = match &args.text {
+        None => None,
+        Some(path) => {
+            let tokenizer = runs::load_tokenizer(&args.model, &model)?;
+            let (name, tokens) = tokens_of(path, &tokenizer, &model, args.length, MOST)?;
+            let rows = args.rows as usize;
+            Some(inspect::measured::measured(&model, &name, &tokens, rows)?)
+        }
+    };
+    let keys = match (args.keys, &measured) {
+        (Some(keys), _) => keys.tokens(model.config().train_length),
+        (None, Some(measured)) => measured.length,
+        (None, None) => TIMES.tokens(model.config().train_length),
+    };
+    let mut heads = inspect::heads(&model, keys)?;
+    heads.measured = measured;
+    let encoding = model.config().encoding.to_string();
+    if let Some(path) = &args.html {
+        write_atomically(path, heads_page(&encoding, &heads).as_bytes())?;
+        console::note(&format!("{}", path.display()));
+    }
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&heads)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = report::inspection::heads(&encoding, &heads, args.curves);
+    write!(out, "{text}")?;
+    if !inspect::has_prior(&model) {
+        writeln!(
+            out,
+            "this encoding has no prior over distance: every head's is uniform"
+        )?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

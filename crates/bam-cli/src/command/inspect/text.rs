@@ -1,0 +1,46 @@
+//! `bam inspect text`.
+
+use super::tokens_of;
+use crate::args::{ColourArg, Length, TextArgs};
+use crate::report::page::reading_page;
+use crate::{console, report, runs};
+use bam_lm::inspect::reading::{HeadChoice, reading};
+use bam_lm::model::checkpoint::write_atomically;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+/// Tokens that are read if nothing is said.
+const MOST: Length = Length::Tokens(512);
+
+pub fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
+    let model = runs::load_model(&args.model)?;
+    let tokenizer = runs::load_tokenizer(&args.model, &model)?;
+    let (name, tokens) = tokens_of(&args.text, &tokenizer, &model, args.length, MOST)?;
+    let choice = HeadChoice {
+        layer: args.layer,
+        head: args.head,
+    };
+    let reading = reading(&model, &tokenizer, &name, &tokens, choice)?;
+    let encoding = model.config().encoding.to_string();
+    if let Some(path) = &args.html {
+        write_atomically(path, reading_page(&encoding, &reading).as_bytes())?;
+        console::note(&format!("{}", path.display()));
+    }
+    let stdout = std::io::stdout();
+    let coloured = match args.color {
+        ColourArg::Always => true,
+        ColourArg::Never => false,
+        ColourArg::Auto => stdout.is_terminal() && !console::no_color(),
+    };
+    let mut out = stdout.lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&reading)?)?;
+    } else if args.html.is_none() || coloured {
+        let text = match coloured {
+            true => report::inspection::coloured(&encoding, &reading),
+            false => report::inspection::listed(&encoding, &reading),
+        };
+        write!(out, "{text}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
