@@ -63,5 +63,6 @@
   controls.addEventListener("change", paint);
   controls.addEventListener("submit", (event) => event.preventDefault());
   controls.hidden = false;
+  about.textContent = "Point at a token, or go to the text and use the arrow keys.";
   paint();
 }

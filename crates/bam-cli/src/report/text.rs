@@ -32,12 +32,13 @@ pub fn short(count: f64) -> String {
 /// A size in memory: `950 B`, `1.5 MB`, of thousands.
 pub fn bytes(count: u64) -> String {
     let (scaled, unit) = match count as f64 {
-        size if size < 1e3 => (size, "B"),
+        size if size < 1e3 => return format!("{size} B"),
         size if size < 1e6 => (size / 1e3, "kB"),
         size if size < 1e9 => (size / 1e6, "MB"),
         size => (size / 1e9, "GB"),
     };
-    format!("{} {unit}", number(scaled))
+    let decimals = if scaled < 99.95 { 1 } else { 0 };
+    format!("{scaled:.decimals$} {unit}")
 }
 
 /// A proportion in percent without the sign: `100`, `98.3`. Never rounds up to a perfect 100, nor down to a perfect 0.
@@ -166,7 +167,7 @@ mod tests {
         );
         assert_eq!(
             [950, 131_072_000, 1_500_000_000].map(bytes),
-            ["950 B", "131.1 MB", "1.5 GB"]
+            ["950 B", "131 MB", "1.5 GB"]
         );
     }
 

@@ -56,15 +56,16 @@ fn on_text(heads: &Heads, measured: &Measured) -> Markup {
                 "chosen among them."
             }
             div.scroll.tall tabindex="0" role="region" aria-label="Heads on the text" {
-                table.sortable.dense.wrapped {
+                table.sortable.dense {
                     thead {
                         tr {
                             th.number scope="col" { "layer" }
                             th.number scope="col" { "head" }
                             th scope="col" { "class" }
-                            @for mass in ["prior 50 %", "prior 90 %", "prior 99 %"] { th.number scope="col" { (mass) } }
-                            @for mass in ["posterior 50 %", "posterior 90 %", "posterior 99 %"] {
-                                th.number scope="col" { (mass) }
+                            @for of in ["prior", "posterior"] {
+                                @for mass in ["50 %", "90 %", "99 %"] {
+                                    th.number scope="col" { span.under { (of) } (mass) }
+                                }
                             }
                             th.number scope="col" { "mean distance" }
                             th.number scope="col" { "KL" }
