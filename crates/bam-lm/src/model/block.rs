@@ -1,6 +1,7 @@
 //! A block: attention and a gated feed-forward layer, each after a norm and around a residual.
 
 use super::attention::{Attention, Pass, Sight};
+use super::cache::LayerCache;
 use super::config::ModelConfig;
 use crate::Error;
 use burn::module::Module;

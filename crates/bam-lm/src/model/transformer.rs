@@ -124,15 +124,6 @@ impl<'a> Source<'a> {
 
     /// What a pass shares because of it.
     fn pass(&self) -> Pass<'a> {
-        let pass = Pass {
-            implementation: Implementation::Fused,
-            skipping: None,
-            offset: self.offset(),
-            documents: None,
-            horizon: None,
-            rotary: None,
-            observer: None,
-        };
         match self {
             Self::Rows {
                 documents,
@@ -141,12 +132,11 @@ impl<'a> Source<'a> {
             } => Pass {
                 implementation: *implementation,
                 documents: documents.clone(),
-                ..pass
+                ..pass_at(0)
             },
             Self::Cache { cache, observer } => Pass {
-                skipping: Some(cache.skipping),
                 observer: *observer,
-                ..pass
+                ..pass_after(cache)
             },
         }
     }
@@ -156,6 +146,27 @@ impl<'a> Source<'a> {
             Self::Rows { priors, .. } => Sight::Pass(&priors[layer]),
             Self::Cache { cache, .. } => Sight::Cache(&mut cache.layers[layer]),
         }
+    }
+}
+
+/// A pass after so many tokens.
+fn pass_at<'a>(offset: usize) -> Pass<'a> {
+    Pass {
+        implementation: Implementation::Fused,
+        skipping: None,
+        offset,
+        documents: None,
+        horizon: None,
+        rotary: None,
+        observer: None,
+    }
+}
+
+/// A pass after the tokens of a cache.
+fn pass_after<'a>(cache: &Cache) -> Pass<'a> {
+    Pass {
+        skipping: Some(cache.skipping),
+        ..pass_at(cache.length)
     }
 }
 
@@ -460,11 +471,7 @@ impl Transformer {
         for (index, cache) in caches.iter_mut().enumerate() {
             let position = cache.length..cache.length + 1;
             rows.push(self.with_position(x.clone().narrow(0, index, 1), position.clone()));
-            let source = Source::Cache {
-                cache: &mut **cache,
-                observer: None,
-            };
-            passes.push(self.with_angles(source.pass(), position));
+            passes.push(self.with_angles(pass_after(cache), position));
         }
         let mut x = Tensor::cat(rows, 0);
         for (index, block) in self.layers.iter().enumerate() {
