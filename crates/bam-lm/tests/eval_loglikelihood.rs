@@ -14,7 +14,7 @@ fn tokenizer() -> Tokenizer {
         origin: "here".into(),
     };
     let config = TokenizerConfig {
-        vocabulary: 280,
+        vocabulary: 264,
         ..TokenizerConfig::default()
     };
     Tokenizer::train([Ok(document)].into_iter(), &config, |_| {}).unwrap()
