@@ -22,7 +22,7 @@ use crate::error::{finite, within};
 ///
 /// **Every row.** With scalable softmax `τ = s·ln n` changes from row to row, and neither the
 /// shortest nor the longest row is always the worst. Rows whose lengths lie within a factor of
-/// [`SPAN`] are bounded together: with the largest weight scaled to 1 every near term falls with
+/// [`SPAN`](Self::SPAN) are bounded together: with the largest weight scaled to 1 every near term falls with
 /// `τ`, and every far term is convex in it, so it is largest at an end.
 ///
 /// ```
@@ -54,8 +54,6 @@ pub enum Sharpening {
     Likelihood(f64),
 }
 
-/// Rows are bounded together up to this factor between their lengths.
-const SPAN: f64 = 1.1;
 /// What covers the rounding of sums in `f64` over any row there is.
 const ROUNDING: f64 = 1e-6;
 
@@ -89,7 +87,10 @@ impl Sharpening {
 }
 
 impl LogitBound {
-    /// The smallest distance `r`, up to the looseness of [`SPAN`], such that in every row of at most
+    /// Rows are bounded together up to this factor between their lengths.
+    pub const SPAN: f64 = 1.1;
+
+    /// The smallest distance `r`, up to the looseness of [`Self::SPAN`], such that in every row of at most
     /// `ln_weights.len()` keys those farther than `r` hold at most the share `epsilon` of the
     /// posterior, whatever the content. `None` where only the whole row is enough.
     ///
@@ -118,7 +119,7 @@ impl LogitBound {
         while longest > horizon + 1 {
             let shortest = match self.sharpening {
                 Sharpening::None => 1,
-                _ => ((longest as f64 / SPAN) as usize + 1).clamp(2, longest),
+                _ => ((longest as f64 / Self::SPAN) as usize + 1).clamp(2, longest),
             };
             horizon = self.horizon_of_rows(&ln_weights[..longest], shortest, odds, horizon);
             longest = shortest - 1;

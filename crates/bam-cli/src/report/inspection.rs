@@ -391,3 +391,6 @@ impl Scale {
         (glance.mean_distance.max(0.0).ln_1p() / whole).clamp(0.0, 1.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,12 +151,6 @@ impl<'a> Generator<'a> {
             random,
         })
     }
-
-    /// What was read, prompt and generated tokens.
-    #[must_use]
-    pub fn cache(&self) -> &Cache {
-        &self.cache
-    }
 }
 
 impl Iterator for Generator<'_> {

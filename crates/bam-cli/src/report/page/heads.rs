@@ -67,10 +67,10 @@ fn on_text(heads: &Heads, measured: &Measured) -> Markup {
                                     th.number scope="col" { span.under { (of) } (mass) }
                                 }
                             }
-                            th.number scope="col" { "mean distance" }
+                            th.number scope="col" { span.under { "mean" } "distance" }
                             th.number scope="col" { "KL" }
                             th.number scope="col" { "entropy" }
-                            th.number scope="col" { "ln evidence" }
+                            th.number scope="col" { span.under { "ln" } "evidence" }
                         }
                     }
                     tbody {
