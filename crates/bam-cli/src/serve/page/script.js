@@ -244,7 +244,7 @@ function table(keys) {
   table.append(row(["key", "lag", "prior", "likel.", "post."], "th"));
   const percent = (mass) => `${(100 * mass).toFixed(mass < 0.1 ? 1 : 0)} %`;
   for (const key of keys) {
-    const text = JSON.stringify(tokens[key.position]?.text ?? "").slice(1, -1);
+    const text = JSON.stringify(tokens[key.position]?.text ?? "").slice(1, -1).replaceAll(" ", "␣");
     table.append(row([text, key.lag, percent(key.prior), percent(key.likelihood), percent(key.posterior)], "td"));
   }
   return table;
