@@ -2,7 +2,7 @@
 //!
 //! A turn reads at most [`CHUNK`] tokens of prompts, shared out fairly, then generates one token of
 //! every row that is ready, all in one pass. So a long prompt holds nobody up for longer than a piece
-//! of it. Rows that begin alike share what was read of them ([`Prefixes`]). The memory of all caches
+//! of it. Rows that begin alike share what was read of them (`prefixes.rs`). The memory of all caches
 //! together is bounded: rows wait, in order, until there is room.
 
 use super::generate::Sampling;
