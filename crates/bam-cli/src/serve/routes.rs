@@ -32,6 +32,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/inspect", post(page::inspect))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(other_method)
+        // Not for other methods: those have no body to read.
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), limit))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorize));
     let open = Router::new()
         .route("/", get(page::index))
@@ -48,7 +50,6 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::internal("the server failed; it goes on").into_response()
         }))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), limit))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), own_host))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), count));
     if !app.cors.is_empty() {
