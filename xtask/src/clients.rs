@@ -18,12 +18,25 @@ pub struct Options {
     only: Vec<String>,
     /// Requests for lm_eval.
     requests: Option<PathBuf>,
+    /// Requests, and samples of each length of RULER's task.
     count: u32,
+    /// Lengths of RULER's task, as lm_eval names its figures.
+    lengths: String,
+    /// Requests of schemathesis for each path, at most.
+    examples: u32,
     seconds: u64,
     out: PathBuf,
 }
 
-const CLIENTS: [&str; 5] = ["openai", "lm_eval", "schemathesis", "chromium", "load"];
+const CLIENTS: [&str; 7] = [
+    "curl",
+    "openai",
+    "lm_eval",
+    "ruler",
+    "schemathesis",
+    "chromium",
+    "load",
+];
 
 impl Options {
     /// # Errors
@@ -35,6 +48,8 @@ impl Options {
             only: CLIENTS.map(String::from).into(),
             requests: None,
             count: 200,
+            lengths: "4096,8192".into(),
+            examples: 400,
             seconds: 300,
             out: PathBuf::from("runs/clients"),
         };
@@ -48,6 +63,8 @@ impl Options {
                 "--python" => options.python = value.into(),
                 "--requests" => options.requests = Some(value.into()),
                 "--count" => options.count = value.parse().map_err(wrong)?,
+                "--lengths" => options.lengths = value.into(),
+                "--examples" => options.examples = value.parse().map_err(wrong)?,
                 "--seconds" => options.seconds = value.parse().map_err(wrong)?,
                 "--out" => options.out = value.into(),
                 "--only" => options.only = value.split(',').map(String::from).collect(),
@@ -98,6 +115,11 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
             command
         };
         match client.as_str() {
+            "curl" if Command::new("curl").arg("--version").output().is_ok() => {
+                let mut command = Command::new("sh");
+                command.arg(scripts.join("curl_client.sh"));
+                succeed(command.args([&server.address, &server.name]))?;
+            }
             "openai" if options.has("openai") => {
                 let mut command = python("openai_client.py");
                 succeed(command.args([&server.address, &server.name]))?;
@@ -111,13 +133,19 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
                     succeed(command.arg(options.count.to_string()))?;
                 }
             },
+            "ruler" if options.has("lm_eval") && options.has("nltk, wonderwords") => {
+                let mut command = python("ruler_client.py");
+                command.args([&server.address, &server.name]).arg(&bam);
+                command.arg(&options.model).arg(options.count.to_string());
+                succeed(command.arg(&options.lengths))?;
+            }
             "schemathesis" if options.has("schemathesis") => schemathesis(&server, options)?,
             "chromium" if options.has("selenium") => {
                 let mut command = python("page_client.py");
                 succeed(command.arg(&server.address).arg(&options.out))?;
             }
             "load" => load::run(&server.address, options.seconds, &options.out)?,
-            missing => println!("skipped: {} has no {missing}", options.python),
+            missing => println!("skipped: what {missing} needs is not here"),
         }
         if !server.answers() {
             return Err(format!("after {client} the server does not answer"));
@@ -135,7 +163,7 @@ fn schemathesis(server: &Server, options: &Options) -> Result<(), String> {
     command.args(["--exclude-checks", "positive_data_acceptance"]);
     command.args([
         "--max-examples",
-        "400",
+        &options.examples.to_string(),
         "--seed",
         "1",
         "--request-timeout",
@@ -229,7 +257,7 @@ mod tests {
                 &["--seconds", "x"][..],
                 "--seconds: expected a number, got x",
             ),
-            (&["--only", "curl"], "--only: expected some of"),
+            (&["--only", "wget"], "--only: expected some of"),
             (&["--model"], "--model: expected a value"),
             (&["--speed", "1"], "no such option: --speed"),
         ] {

@@ -27,8 +27,10 @@ Commands:
                 Sections: ceiling, passes, decode, skipping, growth, pytorch
   bench training [--threads T] [--json FILE] [--python PATH] [--dtypes f32,bf16]
                 Training steps beside the reference program's operations in PyTorch
-  clients [--model DIR] [--python PATH] [--only NAME,…] [--requests FILE] [--count N] [--seconds S]
-                Other people's clients against `bam serve`: openai, lm_eval, schemathesis, chromium, load
+  clients [--model DIR] [--python PATH] [--only NAME,…] [--requests FILE] [--count N] [--lengths N,…]
+          [--examples N] [--seconds S] [--out DIR]
+                Other people's clients against `bam serve`: curl, openai, lm_eval, ruler (lm_eval's
+                niah_single_1), schemathesis, chromium, load
   help          This text";
 
 fn main() -> ExitCode {

@@ -3,14 +3,14 @@
 //! A field that is not known, or known and not supported, is an error: what a client asks for is never
 //! ignored. Names, defaults and ranges are OpenAI's.
 
+mod fields;
+
 use super::error::ApiError;
-use axum::http::StatusCode;
 use bam_lm::model::generate::Sampling;
+pub use fields::{Fields, Prompts};
+use fields::{Object, PROMPTS, Whole};
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
-use std::fmt;
+use serde::de::{self, Deserializer};
 
 /// Most completions of one request, prompts times choices.
 pub const MOST_CHOICES: usize = 128;
@@ -18,221 +18,6 @@ const MOST_STOPS: usize = 16;
 const MOST_STOP_BYTES: usize = 1000;
 /// Tokens that are generated if a completion does not say.
 const USUAL_TOKENS: usize = 16;
-
-/// The fields of a JSON object, each still to be read.
-pub struct Fields<'b>(BTreeMap<String, &'b RawValue>);
-
-impl<'b> Fields<'b> {
-    pub fn of(body: &'b [u8]) -> Result<Self, ApiError> {
-        let wrong = |error: serde_json::Error| {
-            ApiError::new(
-                StatusCode::BAD_REQUEST,
-                format!("the body: expected a JSON object, got {error}"),
-            )
-        };
-        serde_json::from_slice(body).map(Self).map_err(wrong)
-    }
-
-    /// A field, if it is there and not null.
-    pub fn take<T: Deserialize<'b>>(
-        &mut self,
-        name: &'static str,
-        expected: &str,
-    ) -> Result<Option<T>, ApiError> {
-        let Some(raw) = self.0.remove(name).filter(|raw| raw.get() != "null") else {
-            return Ok(None);
-        };
-        let wrong = |error: serde_json::Error| {
-            let mut shown: String = raw.get().chars().take(60).collect();
-            if shown.len() < raw.get().len() {
-                shown.push('…');
-            }
-            ApiError::expected(name, expected, format!("{shown} ({error})"))
-        };
-        serde_json::from_str(raw.get()).map(Some).map_err(wrong)
-    }
-
-    /// A field that must be there.
-    pub fn need<T: Deserialize<'b>>(
-        &mut self,
-        name: &'static str,
-        expected: &str,
-    ) -> Result<T, ApiError> {
-        self.take(name, expected)?
-            .ok_or_else(|| ApiError::expected(name, expected, "nothing"))
-    }
-
-    /// A whole number in a range.
-    pub fn number(
-        &mut self,
-        name: &'static str,
-        range: std::ops::RangeInclusive<u64>,
-    ) -> Result<Option<usize>, ApiError> {
-        let expected = match *range.end() {
-            u64::MAX => format!("a whole number from {} up", range.start()),
-            end => format!("a whole number from {} to {end}", range.start()),
-        };
-        let Some(Whole(value)) = self.take(name, &expected)? else {
-            return Ok(None);
-        };
-        match u64::try_from(value) {
-            Ok(value) if range.contains(&value) => {
-                Ok(Some(usize::try_from(value).unwrap_or(usize::MAX)))
-            }
-            _ => Err(ApiError::expected(name, &expected, value)),
-        }
-    }
-
-    fn flag(&mut self, name: &'static str) -> Result<bool, ApiError> {
-        Ok(self.take(name, "true or false")?.unwrap_or(false))
-    }
-
-    /// A field that is known and can only say nothing.
-    fn refuse(&mut self, name: &'static str, nothing: &[&str]) -> Result<(), ApiError> {
-        match self.0.remove(name) {
-            Some(raw) if raw.get() != "null" && !nothing.contains(&raw.get()) => {
-                let shown: String = raw.get().chars().take(60).collect();
-                Err(ApiError::expected(
-                    name,
-                    "nothing: it is not supported",
-                    shown,
-                ))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses what is left.
-    pub fn finish(self) -> Result<(), ApiError> {
-        match self.0.into_keys().next() {
-            None => Ok(()),
-            Some(name) => {
-                let name: String = name.chars().take(60).collect();
-                let message = format!("unrecognized request argument: {name}");
-                Err(ApiError::new(StatusCode::BAD_REQUEST, message))
-            }
-        }
-    }
-}
-
-/// Prompts as text or as tokens.
-#[derive(Debug, PartialEq)]
-pub enum Prompts {
-    Texts(Vec<String>),
-    Tokens(Vec<Vec<i64>>),
-}
-
-impl Prompts {
-    pub fn count(&self) -> usize {
-        match self {
-            Self::Texts(texts) => texts.len(),
-            Self::Tokens(rows) => rows.len(),
-        }
-    }
-}
-
-const PROMPTS: &str = "a string, an array of strings, an array of token ids, or an array of those";
-
-impl<'de> Deserialize<'de> for Prompts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Prompt;
-        impl<'de> Visitor<'de> for Prompt {
-            type Value = Prompts;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(PROMPTS)
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Prompts, E> {
-                Ok(Prompts::Texts(vec![text.to_owned()]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Prompts, A::Error> {
-                let mut texts = Vec::new();
-                let mut rows = Vec::new();
-                let mut row = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    match item {
-                        Item::Text(text) => texts.push(text),
-                        Item::Row(tokens) => rows.push(tokens),
-                        Item::Token(token) => row.push(token),
-                    }
-                }
-                match (texts.is_empty(), rows.is_empty(), row.is_empty()) {
-                    (false, true, true) => Ok(Prompts::Texts(texts)),
-                    (true, false, true) => Ok(Prompts::Tokens(rows)),
-                    (true, true, false) => Ok(Prompts::Tokens(vec![row])),
-                    _ => Err(de::Error::custom("empty, or of several kinds")),
-                }
-            }
-        }
-        deserializer.deserialize_any(Prompt)
-    }
-}
-
-/// A whole number, also as JSON writes it in some languages: `16.0`.
-struct Whole(i64);
-
-fn whole<E: de::Error>(number: f64) -> Result<i64, E> {
-    match number.fract() == 0.0 && number.abs() < 9e15 {
-        true => Ok(number as i64),
-        false => Err(E::custom(format!("{number} is not a whole number"))),
-    }
-}
-
-impl<'de> Deserialize<'de> for Whole {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Item::deserialize(deserializer)? {
-            Item::Token(number) => Ok(Self(number)),
-            _ => Err(de::Error::custom("not a number")),
-        }
-    }
-}
-
-/// What an array of prompts can hold.
-enum Item {
-    Text(String),
-    Token(i64),
-    Row(Vec<i64>),
-}
-
-impl<'de> Deserialize<'de> for Item {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Item;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, a token id or an array of token ids")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Item, E> {
-                Ok(Item::Text(text.to_owned()))
-            }
-
-            fn visit_i64<E: de::Error>(self, token: i64) -> Result<Item, E> {
-                Ok(Item::Token(token))
-            }
-
-            fn visit_u64<E: de::Error>(self, token: u64) -> Result<Item, E> {
-                Ok(Item::Token(i64::try_from(token).unwrap_or(i64::MAX)))
-            }
-
-            fn visit_f64<E: de::Error>(self, token: f64) -> Result<Item, E> {
-                whole(token).map(Item::Token)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Item, A::Error> {
-                let mut row = Vec::new();
-                while let Some(Whole(token)) = items.next_element()? {
-                    row.push(token);
-                }
-                Ok(Item::Row(row))
-            }
-        }
-        deserializer.deserialize_any(Any)
-    }
-}
 
 /// How answers are drawn, ended and sent: what completions and chats have in common.
 #[derive(Debug)]
@@ -296,9 +81,8 @@ impl Generation {
             return Err(ApiError::expected("stop", &expected, stop.len()));
         }
         let stream = fields.flag("stream")?;
-        let options: Option<StreamOptions> =
-            fields.take("stream_options", "an object with include_usage")?;
-        let options = options.unwrap_or_default();
+        let options = fields.take("stream_options", "an object with include_usage")?;
+        let options = options.map_or_else(StreamOptions::default, |Object(options)| options);
         if options.include_obfuscation == Some(true) {
             let expected = "include_obfuscation false: it is not supported";
             return Err(ApiError::expected("stream_options", expected, "true"));
@@ -401,13 +185,13 @@ fn content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Erro
     #[serde(untagged)]
     enum Content {
         Text(String),
-        Parts(Vec<Part>),
+        Parts(Vec<Object<Part>>),
     }
     let wrong = || de::Error::custom("content: expected a string or parts of type text");
     match Content::deserialize(deserializer).map_err(|_| wrong())? {
         Content::Text(text) => Ok(text),
-        Content::Parts(parts) if parts.iter().all(|part| part.r#type == "text") => {
-            Ok(parts.into_iter().map(|part| part.text).collect())
+        Content::Parts(parts) if parts.iter().all(|Object(part)| part.r#type == "text") => {
+            Ok(parts.into_iter().map(|Object(part)| part.text).collect())
         }
         Content::Parts(_) => Err(wrong()),
     }
@@ -427,8 +211,12 @@ pub struct Chat {
 impl Chat {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let mut fields = Fields::of(body)?;
-        let messages: Vec<Message> =
+        let messages: Vec<Object<Message>> =
             fields.need("messages", "an array of objects with role and content")?;
+        let messages: Vec<Message> = messages
+            .into_iter()
+            .map(|Object(message)| message)
+            .collect();
         if messages.is_empty() {
             return Err(ApiError::expected("messages", "at least one", "none"));
         }
@@ -529,6 +317,10 @@ mod tests {
             (
                 r#""max_tokens": -1"#,
                 "max_tokens: expected a whole number from 0 up",
+            ),
+            (
+                r#""stream_options": [null, null]"#,
+                "stream_options: expected an object",
             ),
             (r#""pormpt": "x""#, "unrecognized request argument: pormpt"),
         ] {

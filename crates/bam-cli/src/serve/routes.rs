@@ -21,19 +21,21 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 const OPENAPI: &str = include_str!("openapi.json");
 
 pub fn router(app: Arc<App>) -> Router {
-    let protected = Router::new()
+    let posted = Router::new()
         .route("/v1/completions", post(completion::completions))
         .route("/v1/chat/completions", post(chat::chat))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{model}", get(model))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
-        .route("/tokenizer_info", get(tokenizer_info))
         .route("/inspect", post(page::inspect))
+        .method_not_allowed_fallback(other_method)
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), limit));
+    let protected = Router::new()
+        .route("/v1/models", get(models))
+        .route("/v1/models/{model}", get(model))
+        .route("/tokenizer_info", get(tokenizer_info))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(other_method)
-        // Not for other methods: those have no body to read.
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), limit))
+        .merge(posted)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorize));
     let open = Router::new()
         .route("/", get(page::index))

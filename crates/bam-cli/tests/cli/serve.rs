@@ -351,6 +351,7 @@ fn what_is_wrong_is_said_in_openais_words() {
         (404, server.get("/nothing")),
         (405, server.get("/v1/completions")),
         (405, server.post("/health", &json!({}))),
+        (405, server.ask("POST", "/v1/models", "", "x")),
         (415, server.ask("POST", "/v1/completions", "", "{}")),
         (400, server.ask("POST", "/v1/completions", json, "{")),
         (
