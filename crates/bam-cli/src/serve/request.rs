@@ -15,7 +15,7 @@ use serde::de::{self, Deserializer};
 /// Most completions of one request, prompts times choices.
 pub const MOST_CHOICES: usize = 128;
 const MOST_STOPS: usize = 16;
-const MOST_STOP_BYTES: usize = 1000;
+const LONGEST_STOP: usize = 250;
 /// Tokens that are generated if a completion does not say.
 const USUAL_TOKENS: usize = 16;
 
@@ -73,12 +73,13 @@ impl Generation {
         if stops.len() > MOST_STOPS {
             return Err(ApiError::expected("stop", &expected, stops.len()));
         }
-        if let Some(stop) = stops
+        if let Some(length) = stops
             .iter()
-            .find(|stop| stop.is_empty() || stop.len() > MOST_STOP_BYTES)
+            .map(|stop| stop.chars().count())
+            .find(|length| !(1..=LONGEST_STOP).contains(length))
         {
-            let expected = format!("strings of 1 to {MOST_STOP_BYTES} bytes");
-            return Err(ApiError::expected("stop", &expected, stop.len()));
+            let expected = format!("strings of 1 to {LONGEST_STOP} characters");
+            return Err(ApiError::expected("stop", &expected, length));
         }
         let stream = fields.flag("stream")?;
         let options = fields.take("stream_options", "an object with include_usage")?;

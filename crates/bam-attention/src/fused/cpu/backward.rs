@@ -15,7 +15,9 @@ use super::super::bound::{Bounds, TILE};
 use super::exponential::exp2;
 use super::forward::at_least;
 use super::panel::{BLOCK, QueryPanels, Sight, read_row, write_row};
-use super::product::{Panels, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel};
+use super::product::{
+    Aligned, Panels, aligned, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel,
+};
 use super::split::TASKS;
 use super::tile::KeyTile;
 use super::{ByDistance, Inputs, PAD, Rows};
@@ -258,21 +260,21 @@ impl Task<'_> {
 struct RowBlock<'a> {
     queries: QueryPanels<'a>,
     /// Rows as they lie in panels put one after the other, `[rows, padded dim]`.
-    q_rows: Vec<f32>,
-    out_gradient_rows: Vec<f32>,
+    q_rows: Aligned<f32>,
+    out_gradient_rows: Aligned<f32>,
     /// `[panels, padded dim, rows of a panel]`, as the two below.
-    out_gradient: Vec<f32>,
+    out_gradient: Aligned<f32>,
     /// Gradient of the scaled queries.
-    dq: Vec<f32>,
+    dq: Aligned<f32>,
     /// Per row `δ`, and the evidence as a logarithm to either base.
-    delta: Vec<f32>,
-    ln_evidence: Vec<f32>,
-    log2_evidence: Vec<f32>,
+    delta: Aligned<f32>,
+    ln_evidence: Aligned<f32>,
+    log2_evidence: Aligned<f32>,
     /// `Σ_j dlogit_ij ln w(j − i)`.
-    prior_sum: Vec<f32>,
+    prior_sum: Aligned<f32>,
     /// Over one tile, `[panels, TILE, rows of a panel]`: the posterior, and the gradient of its logits.
-    posterior: Vec<f32>,
-    d_logits: Vec<f32>,
+    posterior: Aligned<f32>,
+    d_logits: Aligned<f32>,
 }
 
 impl<'a> RowBlock<'a> {
@@ -287,17 +289,17 @@ impl<'a> RowBlock<'a> {
         let queries = queries.with_scaled_q(inputs);
         let count = queries.content_factors.len();
         let mut block = Self {
-            q_rows: vec![0.0; count * padded],
-            out_gradient_rows: vec![0.0; count * padded],
-            out_gradient: vec![0.0; count * padded],
-            dq: vec![0.0; count * padded],
-            delta: vec![0.0; count],
+            q_rows: aligned(0.0, count * padded),
+            out_gradient_rows: aligned(0.0, count * padded),
+            out_gradient: aligned(0.0, count * padded),
+            dq: aligned(0.0, count * padded),
+            delta: aligned(0.0, count),
             // Rows past the end see nothing: exp(logit − ∞) = 0.
-            ln_evidence: vec![f32::INFINITY; count],
-            log2_evidence: vec![f32::INFINITY; count],
-            prior_sum: vec![0.0; count],
-            posterior: vec![0.0; count * TILE],
-            d_logits: vec![0.0; count * TILE],
+            ln_evidence: aligned(f32::INFINITY, count),
+            log2_evidence: aligned(f32::INFINITY, count),
+            prior_sum: aligned(0.0, count),
+            posterior: aligned(0.0, count * TILE),
+            d_logits: aligned(0.0, count * TILE),
             queries,
         };
         let (batch, head) = at;

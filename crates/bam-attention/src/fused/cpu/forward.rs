@@ -5,7 +5,7 @@ use super::decode::{FEW, FewRows};
 use super::exponential::exp2;
 use super::narrow::Narrow;
 use super::panel::{BLOCK, QueryPanels, Sight, read_row, splat};
-use super::product::{Line, columns_by_panel, lines_mut, panel_rows};
+use super::product::{Aligned, Line, aligned, columns_by_panel, lines_mut, panel_rows};
 use super::split::{Parts, splits};
 use super::tile::KeyTile;
 use super::{ByDistance, Inputs};
@@ -204,7 +204,7 @@ impl<'a> ManyRows<'_, 'a> {
         let schedule = task.schedule();
         let searching = task.searching();
         let mut running = Running::new(queries.count() * queries.width, inputs.padded_dim());
-        let mut scores = vec![0.0; TILE * queries.width];
+        let mut scores = aligned(0.0, TILE * queries.width);
         let mut visited = 0;
         for &first_key in &schedule.tiles {
             let evidence = |r: usize| running.evidence[r];
@@ -299,19 +299,19 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
 
 /// The online softmax of a block in panels: sums relative to the largest logit so far.
 struct Running {
-    largest: Vec<f32>,
-    evidence: Vec<f32>,
+    largest: Aligned<f32>,
+    evidence: Aligned<f32>,
     /// `[panels, padded dim, rows of a panel]`.
-    weighted_values: Vec<f32>,
+    weighted_values: Aligned<f32>,
     padded: usize,
 }
 
 impl Running {
     fn new(rows: usize, padded: usize) -> Self {
         Self {
-            largest: vec![f32::NEG_INFINITY; rows],
-            evidence: vec![0.0; rows],
-            weighted_values: vec![0.0; rows * padded],
+            largest: aligned(f32::NEG_INFINITY, rows),
+            evidence: aligned(0.0, rows),
+            weighted_values: aligned(0.0, rows * padded),
             padded,
         }
     }

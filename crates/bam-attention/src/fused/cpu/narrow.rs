@@ -8,7 +8,7 @@
 use super::super::bound::TILE;
 use super::forward::Products;
 use super::panel::{QueryPanels, Sight, write_row};
-use super::product::{Line, lines, panel_rows};
+use super::product::{Aligned, Line, aligned, lines, panel_rows};
 use super::{Inputs, Values};
 use crate::Instructions;
 use crate::instructions::amx::{SIDE, Tiles};
@@ -23,18 +23,18 @@ const STEP: usize = 2 * SIDE;
 pub(super) struct Narrow {
     tiles: Tiles,
     /// `[panels, depth, rows of a panel]`.
-    q: Vec<u32>,
+    q: Aligned<u32>,
     /// Pairs of a row.
     depth: usize,
     first_key: usize,
     /// `[TILE, depth]`.
-    keys: Vec<u32>,
+    keys: Aligned<u32>,
     /// `[padded dim, TILE / 2]`.
-    values: Vec<u32>,
+    values: Aligned<u32>,
     /// `[TILE / 2, rows of a panel]`.
-    weights: Vec<u32>,
+    weights: Aligned<u32>,
     /// `[padded dim, rows of a panel]`.
-    products: Vec<f32>,
+    products: Aligned<f32>,
 }
 
 impl Narrow {
@@ -46,7 +46,7 @@ impl Narrow {
             return None;
         }
         let depth = inputs.dim.next_multiple_of(2 * SIDE) / 2;
-        let mut q = vec![0; queries.count() * width * depth];
+        let mut q = aligned(0, queries.count() * width * depth);
         let mut row = vec![0; depth];
         for (r, index) in queries.rows.clone().enumerate() {
             if !inputs.call.is_padding_query(queries.batch, index) {
@@ -62,10 +62,10 @@ impl Narrow {
             q,
             depth,
             first_key: 0,
-            keys: vec![0; TILE * depth],
-            values: vec![0; inputs.padded_dim() * TILE / 2],
-            weights: vec![0; TILE / 2 * width],
-            products: vec![0.0; inputs.padded_dim() * width],
+            keys: aligned(0, TILE * depth),
+            values: aligned(0, inputs.padded_dim() * TILE / 2),
+            weights: aligned(0, TILE / 2 * width),
+            products: aligned(0.0, inputs.padded_dim() * width),
         })
     }
 }

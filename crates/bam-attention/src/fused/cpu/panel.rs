@@ -1,7 +1,7 @@
 //! A block of rows as panels, and the logits of a panel over a tile of keys.
 
 use super::super::bound::TILE;
-use super::product::{Line, lines, lines_mut, panel_rows, rows_by_panel};
+use super::product::{Aligned, Line, aligned, lines, lines_mut, panel_rows, rows_by_panel};
 use super::tile::KeyTile;
 use super::{ByDistance, Inputs};
 use crate::Documents;
@@ -21,13 +21,13 @@ pub(super) struct QueryPanels<'a> {
     pub width: usize,
     /// `factor · q / ln 2`: `[panels, padded dim, width]`. Logits are logarithms to the base 2.
     /// Empty until [`QueryPanels::with_scaled_q`].
-    scaled_q: Vec<f32>,
+    scaled_q: Aligned<f32>,
     /// The factor of each row's `q·k`; 0 past the end.
-    pub content_factors: Vec<f32>,
+    pub content_factors: Aligned<f32>,
     /// The factor of each row's log-weight; 0 past the end.
-    pub prior_factors: Vec<f32>,
+    pub prior_factors: Aligned<f32>,
     /// The same over `ln 2`.
-    scaled_prior_factors: Vec<f32>,
+    scaled_prior_factors: Aligned<f32>,
     ln_weights: &'a [f32],
 }
 
@@ -49,22 +49,25 @@ impl<'a> QueryPanels<'a> {
     ) -> Self {
         let width = panel_rows::<S, VECTORS>();
         let padded = rows.len().next_multiple_of(width);
-        let mut content_factors = vec![0.0; padded];
-        let mut prior_factors = vec![0.0; padded];
+        let mut content_factors = aligned(0.0, padded);
+        let mut prior_factors = aligned(0.0, padded);
         for (r, row) in rows.clone().enumerate() {
             if inputs.call.is_padding_query(batch, row) {
                 continue;
             }
             (content_factors[r], prior_factors[r]) = inputs.factors(batch, head, row);
         }
-        let scaled = prior_factors.iter().map(|factor| factor * LOG2_E);
+        let mut scaled_prior_factors = prior_factors.clone();
+        scaled_prior_factors
+            .iter_mut()
+            .for_each(|factor| *factor *= LOG2_E);
         Self {
-            scaled_prior_factors: scaled.collect(),
+            scaled_prior_factors,
             batch,
             head,
             rows,
             width,
-            scaled_q: Vec::new(),
+            scaled_q: aligned(0.0, 0),
             content_factors,
             prior_factors,
             ln_weights: by_distance.head(head),
@@ -74,7 +77,7 @@ impl<'a> QueryPanels<'a> {
     /// With the queries in `f32`, as [`QueryPanels::logits`] wants them.
     pub fn with_scaled_q(mut self, inputs: &Inputs<'_>) -> Self {
         let padded = inputs.padded_dim();
-        self.scaled_q = vec![0.0; self.content_factors.len() * padded];
+        self.scaled_q = aligned(0.0, self.content_factors.len() * padded);
         let mut q = vec![0.0; inputs.dim];
         for (r, row) in self.rows.clone().enumerate() {
             if inputs.call.is_padding_query(self.batch, row) {

@@ -8,8 +8,18 @@
 //! All sums are taken first and added once: term by term, a million light keys vanish in the rounding
 //! of one heavy key that came before them.
 
+use aligned_vec::{AVec, ConstAlign, avec};
 use pulp::Simd;
 use std::ops::Range;
+
+/// Numbers from the beginning of a cache line on: no vector of theirs, and no row of a tile, lies
+/// across two.
+pub(super) type Aligned<T> = AVec<T, ConstAlign<64>>;
+
+/// So many of the same number.
+pub(super) fn aligned<T: Copy>(value: T, count: usize) -> Aligned<T> {
+    avec![[64]| value; count]
+}
 
 /// One element of every row of a panel.
 pub(super) type Line<S, const VECTORS: usize> = [<S as Simd>::f32s; VECTORS];

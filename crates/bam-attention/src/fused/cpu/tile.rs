@@ -1,6 +1,7 @@
 //! One tile of keys and values, where the products can read it.
 
 use super::super::bound::TILE;
+use super::product::{Aligned, aligned};
 use super::{Inputs, Rows, Values};
 
 /// Keys and values of a tile, `[TILE, padded dim]` each, zeros where there is none and at padding.
@@ -13,14 +14,14 @@ pub(super) struct KeyTile<'a> {
 /// Rows one after the other: where they lie, if they lie so, or copied.
 struct Rectangle<'a> {
     in_place: Option<&'a [f32]>,
-    copy: Vec<f32>,
+    copy: Aligned<f32>,
 }
 
 impl<'a> KeyTile<'a> {
     pub fn new(inputs: &Inputs<'a>) -> Self {
         let empty = || Rectangle {
             in_place: None,
-            copy: vec![0.0; TILE * inputs.padded_dim()],
+            copy: aligned(0.0, TILE * inputs.padded_dim()),
         };
         Self {
             first: 0,
