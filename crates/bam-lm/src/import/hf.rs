@@ -11,6 +11,7 @@ mod mpt;
 mod tensors;
 
 use crate::Error;
+use crate::data::Tokenizer;
 use crate::encoding::Encoding;
 use crate::model::checkpoint::NamedTensors;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
@@ -51,6 +52,18 @@ pub fn read_model(folder: &Path, options: &Options, device: &Device) -> Result<T
     head(&config, architecture.embeddings(), &mut files, &mut tensors)?;
     files.finish(&model_type)?;
     config.init(device).with_tensors(tensors, folder)
+}
+
+/// Reads the folder's `tokenizer.json`, if it has one.
+///
+/// # Errors
+/// If the file lies elsewhere or is no tokenizer that we use.
+pub fn read_tokenizer(folder: &Path) -> Result<Option<Tokenizer>, Error> {
+    const NAME: &str = "tokenizer.json";
+    match folder.join(NAME).symlink_metadata() {
+        Err(_) => Ok(None),
+        Ok(_) => Ok(Some(Tokenizer::from_file(&tensors::inside(folder, NAME)?)?)),
+    }
 }
 
 /// What the layouts differ in.

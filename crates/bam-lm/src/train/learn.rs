@@ -1,7 +1,7 @@
 //! Which parameters a run changes, and which keep every bit.
 
 use crate::Error;
-use crate::model::{ParameterKind, Transformer};
+use crate::model::{ParameterInfo, ParameterKind, Transformer};
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -64,12 +64,15 @@ impl Learn {
         *self == Self::default()
     }
 
-    fn includes(&self, kind: ParameterKind) -> bool {
-        self.parts.contains(&match kind {
+    /// Whether a run changes the parameter.
+    #[must_use]
+    pub fn includes(&self, info: &ParameterInfo) -> bool {
+        let part = match info.kind {
             ParameterKind::Matrix | ParameterKind::Vector => Part::Weights,
             ParameterKind::Prior(_) => Part::Prior,
             ParameterKind::SsmaxScale => Part::Ssmax,
-        })
+        };
+        info.trainable && self.parts.contains(&part)
     }
 
     /// The model with everything else taken out of the gradient: it costs no backward pass, no
@@ -80,7 +83,7 @@ impl Learn {
     pub fn only(&self, model: Transformer) -> Result<Transformer, Error> {
         let parameters = model.parameters();
         let (learned, rest): (Vec<_>, Vec<_>) =
-            (parameters.iter()).partition(|info| info.trainable && self.includes(info.kind));
+            (parameters.iter()).partition(|info| self.includes(info));
         if learned.is_empty() {
             return Err(Error::Value {
                 what: "train.learn",

@@ -186,7 +186,7 @@ fn wrong(file: &Path, tensor: &str, expected: &str, got: &str) -> Error {
 
 /// The path of a file that lies in the folder, links followed. The hub's own cache is let through: a
 /// snapshot's files there are links to `../../blobs`.
-fn inside(folder: &Path, name: &str) -> Result<PathBuf, Error> {
+pub(super) fn inside(folder: &Path, name: &str) -> Result<PathBuf, Error> {
     let plain = Path::new(name).file_name().is_some_and(|file| file == name);
     if !plain || name.contains(['/', '\\', '\0']) {
         let expected = "names of files in the folder";
