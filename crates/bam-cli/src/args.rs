@@ -3,22 +3,26 @@
 mod data;
 mod eval;
 mod generate;
+mod import;
 mod inspect;
 mod length;
 mod quickstart;
 mod reference;
 mod serve;
 mod train;
+mod upcycle;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use eval::{DepthChoice, EvalCommand, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs};
 pub use generate::GenerateArgs;
+pub use import::{ImportAlilamaArgs, ImportCommand, ImportHfArgs, ImportLlama2cArgs};
 pub use inspect::{ColourArg, ContextArgs, DoctorArgs, HeadsArgs, InspectCommand, TextArgs};
 pub use length::Length;
 pub use quickstart::{QuickstartArgs, ReportArgs};
-pub use reference::{AttentionArg, ImportCommand, ImportReferenceArgs, LogitsArgs, ParityArgs};
+pub use reference::{AttentionArg, LogitsArgs, ParityArgs};
 pub use serve::ServeArgs;
 pub use train::TrainArgs;
+pub use upcycle::UpcycleArgs;
 
 use clap::{Parser, Subcommand};
 
@@ -58,6 +62,8 @@ pub enum Command {
     /// Bring models from elsewhere
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Go on with a trained model's priors alone, from where they are; measure before and after
+    Upcycle(UpcycleArgs),
     /// Write a model's logits for given tokens
     Logits(LogitsArgs),
     /// Compare with a case of the reference program; exit code 1 beyond its tolerances

@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod eval;
 pub mod generate;
+pub mod import;
 pub mod inspect;
 pub mod prepare;
 pub mod quickstart;
@@ -10,6 +11,7 @@ pub mod reference;
 pub mod report;
 pub mod tokenizer;
 pub mod train;
+pub mod upcycle;
 
 use crate::args::CorpusArgs;
 use bam_lm::data::{Corpus, HubAccess};

@@ -12,7 +12,7 @@ mod report;
 mod runs;
 mod serve;
 
-use args::{Arguments, Command, ImportCommand, TokenizerCommand};
+use args::{Arguments, Command, TokenizerCommand};
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
@@ -41,7 +41,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Inspect(command) => command::inspect::run(&command),
         Command::Doctor(args) => command::doctor::run(&args),
         Command::Report(args) => command::report::run(&args),
-        Command::Import(ImportCommand::Reference(args)) => command::reference::import(&args),
+        Command::Import(command) => command::import::run(&command),
+        Command::Upcycle(args) => command::upcycle::run(&args),
         Command::Logits(args) => command::reference::logits(&args),
         Command::Parity(args) => command::reference::parity(&args),
         Command::Completions { shell } => {

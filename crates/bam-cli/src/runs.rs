@@ -13,6 +13,7 @@ pub const PASSKEY: &str = "passkey.json";
 pub const PERPLEXITY: &str = "perplexity.json";
 pub const HEADS: &str = "heads.json";
 pub const LOGLIKELIHOOD: &str = "loglikelihood.json";
+pub const UPCYCLE: &str = "upcycle.json";
 
 /// Reads a folder's model for inference.
 pub fn load_model(dir: &Path) -> anyhow::Result<Transformer> {
@@ -71,7 +72,7 @@ pub fn write_record<M: Serialize>(
 }
 
 /// Writes a value as JSON, whole or not at all.
-fn write_json<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
     let json = serde_json::to_vec_pretty(value)?;
     Ok(write_atomically(path, &json)?)
 }

@@ -5,7 +5,7 @@
 
 use bam_attention::Implementation;
 use bam_lm::data::Batch;
-use bam_lm::model::{ModelConfig, PriorScope, PriorStart};
+use bam_lm::model::{Design, ModelConfig, PriorScope, PriorStart};
 use bam_lm::train::{LearningRates, RAdam, RAdamConfig, batch_gradients};
 use burn::tensor::Device;
 use rand::{Rng, SeedableRng};
@@ -53,6 +53,7 @@ fn main() {
         prior_scope: PriorScope::Layer,
         prior_start: PriorStart::default(),
         ssmax_from: 0,
+        design: Design::default(),
     };
     let device = Device::flex().autodiff();
     device.seed(1);

@@ -1,9 +1,13 @@
-//! Trained models of other programs: weights that somebody else learned, as a check on our numbers.
+//! Models of other programs: [`hf`] in the layout of the Hugging Face hub, and two small trained ones
+//! that are a check on our numbers as well.
 
 use crate::Error;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 pub mod alilama;
+pub mod hf;
 pub mod llama2c;
 
 /// The bytes that every token stands for. It decodes; text is never encoded with it.
@@ -36,6 +40,22 @@ impl Vocabulary {
             })?);
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// The bytes of a file, which must not be larger than `limit`.
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let file = File::open(path).map_err(Error::io(path, "open it"))?;
+    let mut bytes = Vec::new();
+    let read = file.take(limit + 1).read_to_end(&mut bytes);
+    let read = read.map_err(Error::io(path, "read it"))?;
+    match read as u64 > limit {
+        true => Err(not_as_expected(
+            path,
+            format!("at most {limit} bytes"),
+            "more",
+        )),
+        false => Ok(bytes),
     }
 }
 

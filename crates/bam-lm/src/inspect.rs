@@ -9,4 +9,5 @@ pub mod posterior;
 pub mod prior;
 pub mod reading;
 
+pub(crate) use prior::distributions;
 pub use prior::{has_prior, heads};

@@ -20,5 +20,6 @@ pub mod passkey;
 pub mod record;
 pub mod reference;
 pub mod train;
+pub mod upcycle;
 
 pub use error::Error;

@@ -1,4 +1,5 @@
-//! The language model: a LLaMA-like decoder whose positions enter as its [`Encoding`] says.
+//! The language model: a decoder built as its [`Design`] says, LLaMA-like if nothing else is said,
+//! whose positions enter as its [`Encoding`] says.
 //!
 //! One forward pass serves training, evaluation and generation ([`Transformer::forward`] without a
 //! cache, [`Transformer::extend`] with one).
@@ -11,6 +12,7 @@ mod cache;
 pub mod checkpoint;
 mod config;
 mod content;
+mod design;
 pub mod generate;
 mod horizon;
 mod parameters;
@@ -27,6 +29,7 @@ pub(crate) use attention::Attended;
 pub(crate) use cache::check_row;
 pub use cache::{Cache, CachePriors, LONGEST_ROW};
 pub use config::{ModelConfig, PriorScope, PriorStart, ShapeStart};
+pub use design::{Activation, Design, NormKind, Residual};
 pub use horizon::Horizons;
 pub(crate) use parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
 pub use parameters::{ParameterInfo, ParameterKind};

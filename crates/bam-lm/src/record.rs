@@ -125,6 +125,42 @@ pub struct LoglikelihoodScore {
     pub bits_per_byte: f64,
 }
 
+/// What going on with the priors of a trained model did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upcycle {
+    /// The encoding before.
+    pub before: String,
+    /// The length that the model was trained at before.
+    pub train_length: usize,
+    /// What was learned: steps of `rows` rows of `length` tokens.
+    pub steps: u64,
+    pub rows: usize,
+    pub length: usize,
+    /// Numbers that could change, of all.
+    pub learned: usize,
+    pub parameters: usize,
+    /// The text that perplexity was measured on, in so many pieces of the longest length.
+    pub document: String,
+    pub pieces: usize,
+    pub at: Vec<UpcycleLength>,
+}
+
+/// One length before and after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpcycleLength {
+    /// Cross-entropies are means over the positions `from..length`, nats per token.
+    pub from: usize,
+    pub length: usize,
+    /// Of the model as it was.
+    pub before: f64,
+    /// With the new priors and temperatures, before any step.
+    pub start: f64,
+    pub after: f64,
+    /// Passkeys found of those asked for at this length, before and after; `None` where the prompt
+    /// does not fit or none was asked for.
+    pub passkey: Option<[(usize, usize); 2]>,
+}
+
 /// What each head believes about distance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Heads {

@@ -7,7 +7,7 @@
 use crate::Error;
 use crate::encoding::Encoding;
 use crate::model::checkpoint::{NamedTensors, read_json, read_tensors};
-use crate::model::{ModelConfig, PriorScope, PriorStart, Transformer};
+use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
 use burn::tensor::Device;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -106,6 +106,7 @@ impl Case {
             prior_scope: raw.prior_scope.unwrap_or(PriorScope::Global),
             prior_start: PriorStart::default(),
             ssmax_from: 0,
+            design: Design::default(),
         }
         .checked()?;
         let training = raw

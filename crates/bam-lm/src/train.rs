@@ -1,6 +1,7 @@
 //! Training: gradients of a batch, the optimizer, the schedule, and the loop around them.
 
 pub mod gradients;
+mod learn;
 pub mod optimizer;
 pub mod recipe;
 pub mod run;
@@ -8,6 +9,7 @@ pub mod schedule;
 mod trainer;
 
 pub use gradients::{Gradients, batch_gradients};
+pub use learn::{Learn, Part};
 pub use optimizer::{LearningRates, RAdam, RAdamConfig};
 pub use recipe::Recipe;
 pub use run::{Outcome, RunFolder, read_metrics};

@@ -2,7 +2,7 @@
 
 use bam_lm::data::{Document, Tokenizer, TokenizerConfig};
 use bam_lm::eval::loglikelihood::{Question, Questions, likelihoods, loglikelihood, token_pair};
-use bam_lm::model::{ModelConfig, PriorScope, PriorStart, Transformer};
+use bam_lm::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
 use burn::tensor::Device;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -37,6 +37,7 @@ fn model(vocabulary: usize) -> Transformer {
         prior_scope: PriorScope::Layer,
         prior_start: PriorStart::default(),
         ssmax_from: 0,
+        design: Design::default(),
     };
     config.checked().unwrap().init(&device)
 }

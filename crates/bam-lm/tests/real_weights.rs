@@ -2,13 +2,13 @@
 //! are independent forward passes in `f64`.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::{Lags, LogPrior, Skipping};
+use bam_attention::Skipping;
 use bam_lm::Error;
-use bam_lm::import::alilama::{self, Alilama};
+use bam_lm::import::alilama;
 use bam_lm::import::llama2c;
 use bam_lm::model::checkpoint::{read_json, read_tensors, write_tensors};
 use bam_lm::model::generate::{Generator, Sampling};
-use bam_lm::model::{TokenRows, Transformer};
+use bam_lm::model::{Residual, TokenRows, Transformer};
 use burn::tensor::{Device, Tensor};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -63,22 +63,23 @@ struct AlilamaNumbers {
     mean_ce_nats_128: f64,
 }
 
-fn alilama() -> (Alilama, AlilamaNumbers) {
+fn alilama() -> (Transformer, AlilamaNumbers) {
     let path = file("alilama_alibi_batches512.safetensors");
-    let model = Alilama::read(&path, &Device::flex()).unwrap();
+    let model = alilama::read_model(&path, &Device::flex()).unwrap();
     let path = file("alilama_reference.json");
     let file: AlilamaFile = read_json(&path, "reference numbers").unwrap();
     (model, file.numbers)
 }
 
-fn mean_cross_entropy(
-    model: &Alilama,
-    tokens: &[i32],
-    prior: &LogPrior,
-    implementation: Implementation,
-) -> f64 {
+fn logits(model: &Transformer, tokens: &[i32], implementation: Implementation) -> Vec<Vec<f32>> {
+    let tokens = TokenRows::new(1, tokens.to_vec(), model.config().vocabulary).unwrap();
+    let logits = model.forward(&tokens, None, implementation).unwrap();
+    rows(logits.squeeze_dim::<2>(0))
+}
+
+fn mean_cross_entropy(model: &Transformer, tokens: &[i32], implementation: Implementation) -> f64 {
     let (read, targets) = (&tokens[..tokens.len() - 1], &tokens[1..]);
-    let logits = rows(model.forward(read, prior, implementation).unwrap());
+    let logits = logits(model, read, implementation);
     let each = logits.iter().zip(targets);
     each.map(|(row, target)| cross_entropy(row, *target))
         .sum::<f64>()
@@ -89,12 +90,7 @@ fn mean_cross_entropy(
 fn a_trained_alibi_model_says_what_it_should() {
     let (model, expected) = alilama();
     for implementation in [Fused, Reference] {
-        let prior = model.alibi(Lags::causal(128)).unwrap();
-        let logits = rows(
-            model
-                .forward(&expected.tokens_16, &prior, implementation)
-                .unwrap(),
-        );
+        let logits = logits(&model, &expected.tokens_16, implementation);
         let error = largest_difference(&logits[15][..8], &expected.logits_last_first8);
         assert!(
             error < TOLERANCE,
@@ -102,7 +98,7 @@ fn a_trained_alibi_model_says_what_it_should() {
         );
         let best: Vec<i32> = logits.iter().map(|row| largest(row)).collect();
         assert_eq!(best, expected.argmax_per_pos, "{implementation:?}");
-        let got = mean_cross_entropy(&model, &expected.tokens_129, &prior, implementation);
+        let got = mean_cross_entropy(&model, &expected.tokens_129, implementation);
         assert!(
             (got - expected.mean_ce_nats_128).abs() < TOLERANCE,
             "{implementation:?}: cross-entropy {got}, not {}",
@@ -111,35 +107,80 @@ fn a_trained_alibi_model_says_what_it_should() {
     }
 }
 
-/// Null control: who ignores the prior, or has it off by one head, is far from those numbers.
+/// The model with the same weights and another configuration, and what its prior needs.
+fn impostor(model: &Transformer, encoding: &str, scales: Option<Vec<f32>>) -> Transformer {
+    let mut config = model.config().clone();
+    config.encoding = encoding.parse().unwrap();
+    let mut tensors = model.to_tensors();
+    if let Some(scales) = scales {
+        tensors.insert("prior.scale".into(), (vec![1, scales.len(), 1, 1], scales));
+    }
+    let model = config.init(&Device::flex());
+    model.with_tensors(tensors, Path::new("impostor")).unwrap()
+}
+
+/// Null control: who ignores the prior, has it off by one head, or starts the residual elsewhere, is far
+/// from those numbers.
 #[test]
 fn without_its_prior_the_alibi_model_is_much_worse() {
     let (model, expected) = alilama();
-    let lags = Lags::causal(128);
-    let alibi = model.alibi(lags).unwrap();
-    let weights = alibi.ln_weights().clone();
-    let next_head = Tensor::cat(
-        vec![weights.clone().narrow(0, 1, 7), weights.narrow(0, 0, 1)],
-        0,
-    );
-    let next_head = LogPrior::new(next_head, lags).unwrap();
+    let slopes = |shift: i32| {
+        let exponents = (0..8).map(move |head| (head + shift) % 8 + 1);
+        exponents
+            .map(|i| -(i as f32) * std::f32::consts::LN_2)
+            .collect::<Vec<f32>>()
+    };
+    let right = impostor(&model, "laplace", Some(slopes(0)));
+    let none = impostor(&model, "nope", None);
+    let shifted = impostor(&model, "laplace", Some(slopes(1)));
+    let mut config = model.config().clone();
+    config.design.attention_residual = Residual::Stream;
+    let elsewhere = config.init(&Device::flex());
+    let elsewhere = elsewhere.with_tensors(model.to_tensors(), Path::new("elsewhere"));
+    let elsewhere = elsewhere.unwrap();
     for implementation in [Fused, Reference] {
-        let of = |prior| mean_cross_entropy(&model, &expected.tokens_129, prior, implementation);
-        let honest = of(&alibi);
-        let (none, shifted) = (of(&model.uniform(lags)), of(&next_head));
-        assert!(none > honest + 1.0, "no prior: {none} against {honest}");
-        assert!(
-            shifted > honest + 0.1,
-            "other heads' priors: {shifted} against {honest}"
-        );
+        let of = |model| mean_cross_entropy(model, &expected.tokens_129, implementation);
+        let honest = of(&model);
+        assert!((of(&right) - honest).abs() < TOLERANCE);
+        for (what, model, more) in [
+            ("no prior", &none, 1.0),
+            ("other heads' priors", &shifted, 0.1),
+            ("another residual", &elsewhere, 0.1),
+        ] {
+            let worse = of(model);
+            assert!(worse > honest + more, "{what}: {worse} against {honest}");
+        }
     }
+}
+
+/// A written-down model is the model, and reading it token by token with a cache is reading it.
+#[test]
+fn the_alibi_model_is_a_model_like_any_other() {
+    let (model, expected) = alilama();
+    let folder = tempfile::tempdir().unwrap();
+    model.save(folder.path()).unwrap();
+    let model = Transformer::load(folder.path(), &Device::flex()).unwrap();
+    let tokens = &expected.tokens_129[..65];
+    let whole = logits(&model, tokens, Fused);
+    let mut cache = model.cache(1, 65).unwrap();
+    let mut other = model.cache(1, 65).unwrap();
+    let mut largest = 0.0_f64;
+    for (token, expected) in tokens.iter().zip(&whole) {
+        let got = model
+            .step(&[*token, *token], &mut [&mut cache, &mut other])
+            .unwrap();
+        let got = rows(got.squeeze_dim::<2>(1));
+        let expected: Vec<f64> = expected.iter().map(|x| f64::from(*x)).collect();
+        largest = largest.max(largest_difference(&got[1], &expected));
+    }
+    assert!(largest < TOLERANCE, "{largest:e}");
 }
 
 #[test]
 fn the_alibi_models_tokens_are_a_story() {
     let (model, expected) = alilama();
     let vocabulary = alilama::read_vocabulary(&file("alilama_minbpe.model")).unwrap();
-    assert_eq!(vocabulary.size(), model.vocabulary());
+    assert_eq!(vocabulary.size(), model.config().vocabulary);
     let text = vocabulary.decode(&expected.tokens_16).unwrap();
     assert_eq!(
         text,
@@ -147,6 +188,80 @@ fn the_alibi_models_tokens_are_a_story() {
     );
     let error = vocabulary.decode(&[1, 4000]).unwrap_err().to_string();
     assert_eq!(error, "token 1: expected an id from 0 to 3999, got 4000");
+}
+
+/// What `minbpe` does, written down again: in every word the earliest merge first, from the left.
+fn minbpe_tokens(words: &[&str]) -> Vec<u32> {
+    let text = std::fs::read_to_string(file("alilama_minbpe.model")).unwrap();
+    let merges: Vec<[u32; 2]> = (text.lines().skip(3))
+        .map(|line| {
+            let (left, right) = line.split_once(' ').unwrap();
+            [left.parse().unwrap(), right.parse().unwrap()]
+        })
+        .collect();
+    let mut tokens = Vec::new();
+    for word in words {
+        let mut ids: Vec<u32> = word.bytes().map(u32::from).collect();
+        while let Some((rank, pair)) = (merges.iter().enumerate())
+            .find(|(_, pair)| ids.windows(2).any(|two| two == pair.as_slice()))
+        {
+            let mut merged = Vec::new();
+            let mut at = 0;
+            while at < ids.len() {
+                let here = ids[at..].starts_with(pair);
+                merged.push(if here { 256 + rank as u32 } else { ids[at] });
+                at += if here { 2 } else { 1 };
+            }
+            ids = merged;
+        }
+        tokens.extend(ids);
+    }
+    tokens
+}
+
+#[test]
+fn the_alibi_models_vocabulary_encodes_as_minbpe_does() {
+    let tokenizer = alilama::read_tokenizer(&file("alilama_minbpe.model")).unwrap();
+    assert_eq!(tokenizer.vocabulary_size(), 4000);
+    // Cut as the pattern of the file cuts.
+    let words = [
+        " STARTSTORY",
+        " Once",
+        " upon",
+        " a",
+        " time",
+        ",",
+        " Lily",
+        "\'s",
+        " 123",
+        "45",
+        " cafés",
+        "!!",
+        "\n\n",
+        "日本",
+        " \u{1F600}",
+        "  ",
+        " end",
+        ".",
+    ];
+    let expected = minbpe_tokens(&words);
+    let got = tokenizer.encode(&words.concat()).unwrap();
+    assert_eq!(got, expected);
+    assert_eq!(tokenizer.decode(&got).unwrap(), words.concat());
+    // Null control: cut into letters, nothing is merged.
+    let text = words.concat();
+    let letters: Vec<&str> = text.split_inclusive(|_| true).collect();
+    assert_ne!(minbpe_tokens(&letters), expected);
+    let (_, numbers) = alilama();
+    let text: Vec<u32> = numbers.tokens_129.iter().map(|id| *id as u32).collect();
+    let text = tokenizer.decode(&text).unwrap();
+    let again: Vec<i32> = tokenizer
+        .encode(&text)
+        .unwrap()
+        .iter()
+        .map(|id| *id as i32)
+        .collect();
+    assert_eq!(again, numbers.tokens_129);
 }
 
 #[test]
@@ -185,7 +300,7 @@ fn tensors_that_make_no_alilama_are_named() {
         let mut tensors = honest.clone();
         change(&mut tensors);
         write_tensors(&path, tensors).unwrap();
-        let error = Alilama::read(&path, &Device::flex())
+        let error = alilama::read_model(&path, &Device::flex())
             .unwrap_err()
             .to_string();
         assert_eq!(error, format!("{}: {expected}", path.display()));
@@ -293,11 +408,13 @@ fn a_negative_vocabulary_means_a_head_of_its_own() {
     std::fs::write(&path, stories_with(&[(VOCABULARY, -512)], &head)).unwrap();
     let untied = llama2c::read_model(&path, &Device::flex()).unwrap();
     let (ours, theirs) = (untied.to_tensors(), model.to_tensors());
-    for (name, (shape, values)) in &theirs {
-        let factor = if name == "output.weight" { 2.0 } else { 1.0 };
-        let expected: Vec<f32> = values.iter().map(|x| factor * x).collect();
-        assert_eq!(&ours[name], &(shape.clone(), expected), "{name}");
+    for (name, tensor) in &theirs {
+        assert_eq!(&ours[name], tensor, "{name}");
     }
+    let (shape, embeddings) = &theirs["tok_embeddings.weight"];
+    let doubled: Vec<f32> = embeddings.iter().map(|x| 2.0 * x).collect();
+    assert_eq!(ours["output.weight"], (shape.clone(), doubled));
+    assert!(!theirs.contains_key("output.weight"));
 }
 
 #[test]

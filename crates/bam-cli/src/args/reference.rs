@@ -1,13 +1,7 @@
-//! `bam import`, `bam logits` and `bam parity`.
+//! `bam import reference`, `bam logits` and `bam parity`.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
-
-#[derive(Debug, Subcommand)]
-pub enum ImportCommand {
-    /// A case of the reference program
-    Reference(ImportReferenceArgs),
-}
 
 #[derive(Args, Debug)]
 pub struct ImportReferenceArgs {

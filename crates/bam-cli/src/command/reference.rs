@@ -1,7 +1,7 @@
-//! `bam import reference`, `bam logits` and `bam parity`: models and numbers of the reference program.
+//! `bam logits` and `bam parity`: the numbers of the reference program.
 
-use crate::args::{AttentionArg, ImportReferenceArgs, LogitsArgs, ParityArgs};
-use crate::{console, runs};
+use crate::args::{AttentionArg, LogitsArgs, ParityArgs};
+use crate::runs;
 use anyhow::{Context, ensure};
 use bam_attention::{Documents, Implementation};
 use bam_lm::model::TokenRows;
@@ -12,28 +12,6 @@ use burn::tensor::Device;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-
-pub fn import(args: &ImportReferenceArgs) -> anyhow::Result<ExitCode> {
-    let model = Case::open(&args.case)?.model(&Device::flex())?;
-    let occupied = std::fs::read_dir(&args.out).is_ok_and(|mut files| files.next().is_some());
-    ensure!(
-        !occupied,
-        "{}: expected a new folder, got one that is not empty",
-        args.out.display()
-    );
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("{}: could not create it", args.out.display()))?;
-    model.save(&args.out).inspect_err(|_| {
-        // It was new or empty.
-        let _ = std::fs::remove_dir_all(&args.out);
-    })?;
-    console::note(&format!(
-        "{}: {}",
-        args.out.display(),
-        model.config().encoding
-    ));
-    Ok(ExitCode::SUCCESS)
-}
 
 pub fn logits(args: &LogitsArgs) -> anyhow::Result<ExitCode> {
     let model = runs::load_model(&args.model)?;

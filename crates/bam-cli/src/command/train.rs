@@ -86,7 +86,8 @@ fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> {
     Ok(Recipe::from_toml(&text, overrides, path)?)
 }
 
-fn open_trainer(
+/// A run's trainer at its start, with the tokens that its recipe names.
+pub fn open_trainer(
     recipe: Recipe,
     tokenizer: &Arc<Tokenizer>,
     threads: usize,

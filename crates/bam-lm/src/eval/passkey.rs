@@ -131,6 +131,23 @@ pub fn passkey(
     }))
 }
 
+/// Whether every prompt of a length's samples fits into it, keys with many tokens included.
+///
+/// # Errors
+/// If the tokenizer can't encode the text.
+pub fn fits(tokenizer: &Tokenizer, plan: &PasskeyPlan, at: &LengthPlan) -> Result<bool, Error> {
+    let task = PasskeyTask::new(tokenizer, plan.given_digits)?;
+    for sample in 0..at.samples {
+        let mut random = sample_random(plan.seed, at.length, sample);
+        let depth = at.depths.of(sample, at.samples, &mut random);
+        let key = task.random_key(&mut random)?;
+        if task.prompt(&key, at.length, depth).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// What was left unread, by head, with the head's class over the longest row of the plan.
 fn skipped_heads(
     model: &Transformer,

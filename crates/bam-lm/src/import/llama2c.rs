@@ -3,7 +3,7 @@
 use super::{Vocabulary, not_as_expected};
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
-use crate::model::{ModelConfig, PriorScope, PriorStart, Transformer};
+use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
 use burn::tensor::Device;
 use std::fs;
 use std::path::Path;
@@ -51,16 +51,12 @@ pub fn read_model(path: &Path, device: &Device) -> Result<Transformer, Error> {
             }
         }
     }
-    if header.tied {
-        tensors.insert(HEAD.into(), tensors[EMBEDDINGS].clone());
-    }
     header.config.init(device).with_tensors(tensors, path)
 }
 
+/// The head is the embeddings; a file says that it is not by a negative vocabulary.
 struct Header {
     config: ModelConfig,
-    /// Whether the head is the embeddings. A file says that it is not by a negative vocabulary.
-    tied: bool,
 }
 
 impl std::fmt::Display for Header {
@@ -75,7 +71,11 @@ impl std::fmt::Display for Header {
             train_length,
             ..
         } = &self.config;
-        let head = if self.tied { "a tied" } else { "an untied" };
+        let head = if self.config.design.tied_head {
+            "a tied"
+        } else {
+            "an untied"
+        };
         write!(
             f,
             "width {dim}, feed-forward {hidden}, {layers} layers, {heads} heads, {key_heads} key \
@@ -116,6 +116,10 @@ impl Header {
             prior_scope: PriorScope::Global,
             prior_start: PriorStart::default(),
             ssmax_from: 0,
+            design: Design {
+                tied_head: vocabulary > 0,
+                ..Design::default()
+            },
         };
         let config = config.checked().map_err(|error| match error {
             Error::Value {
@@ -125,10 +129,7 @@ impl Header {
             } => not_as_expected(path, format!("{what}: {expected}"), got),
             other => other,
         })?;
-        Ok(Self {
-            config,
-            tied: vocabulary > 0,
-        })
+        Ok(Self { config })
     }
 
     /// The file's contents, in their order.
@@ -170,7 +171,7 @@ impl Header {
                 shape: vec![self.config.train_length, head_dim / 2],
             },
         ];
-        if !self.tied {
+        if !self.config.design.tied_head {
             sections.push(once(HEAD, &[vocabulary, dim]));
         }
         sections

@@ -28,6 +28,7 @@ pub const NEAR: usize = 16;
 /// #     dim: 32, layers: 2, heads: 4, key_heads: 4, hidden: 64, vocabulary: 100,
 /// #     train_length: 16, norm_epsilon: 1e-5, rotary_theta: 1e4,
 /// #     prior_scope: PriorScope::Layer, prior_start: PriorStart::default(), ssmax_from: 0,
+/// #     design: Default::default(),
 /// # };
 /// # let model = config.checked()?.init(&burn::tensor::Device::flex());
 /// let beliefs = beliefs(&model, &[5, 80, 7, 7, 31], &[2, 4])?;

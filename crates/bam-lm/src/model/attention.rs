@@ -1,6 +1,6 @@
 //! One attention layer: projections around [`bam_attention::attend`].
 
-use super::block::projection;
+use super::block::Projections;
 use super::cache::{LayerCache, Part};
 use super::config::{ModelConfig, PriorScope};
 use super::prior::PriorHeads;
@@ -12,8 +12,8 @@ use bam_attention::{
     scalable_softmax,
 };
 use burn::module::{Module, Param};
-use burn::nn::{Initializer, Linear};
-use burn::tensor::{Device, Tensor};
+use burn::nn::Linear;
+use burn::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct Attention {
     pub(crate) wq: Linear,
     pub(crate) wk: Linear,
     pub(crate) wv: Linear,
-    pub(crate) wo: Linear,
+    pub(crate) wo: Option<Linear>,
     pub(crate) prior: Option<PriorHeads>,
     /// `[heads]`.
     pub(crate) ssmax_scale: Option<Param<Tensor<1>>>,
@@ -35,6 +35,8 @@ pub struct Attention {
     key_heads: usize,
     #[module(skip)]
     ssmax: Option<Scope>,
+    #[module(skip)]
+    clip: Option<f64>,
 }
 
 /// A [`TemperatureScope`] that a module can hold.
@@ -89,13 +91,9 @@ pub(crate) struct Attended {
 }
 
 impl Attention {
-    pub(crate) fn new(
-        config: &ModelConfig,
-        layer: usize,
-        initializer: &Initializer,
-        device: &Device,
-    ) -> Self {
-        let linear = |input, output| projection(input, output, initializer, device);
+    pub(crate) fn new(config: &ModelConfig, layer: usize, projections: &Projections<'_>) -> Self {
+        let (design, device) = (config.design, projections.device);
+        let linear = |input, output| projections.new(input, output, design.attention_bias);
         let key_width = config.key_heads * config.head_dim();
         let prior = match &config.encoding.position {
             Position::Prior(groups) if config.prior_scope == PriorScope::Layer => {
@@ -113,13 +111,14 @@ impl Attention {
             wq: linear(config.dim, config.dim),
             wk: linear(config.dim, key_width),
             wv: linear(config.dim, key_width),
-            wo: linear(config.dim, config.dim),
+            wo: (design.output_projection).then(|| linear(config.dim, config.dim)),
             prior,
             ssmax_scale,
             layer,
             heads: config.heads,
             key_heads: config.key_heads,
             ssmax,
+            clip: design.clip_qkv,
         }
     }
 
@@ -132,15 +131,12 @@ impl Attention {
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
         let heads = Projected {
-            k: self.split(self.wk.forward(x.clone()), self.key_heads),
-            v: self.split(self.wv.forward(x.clone()), self.key_heads),
-            q: self.split(
-                self.wq.forward(x.narrow(1, read.start, read.len())),
-                self.heads,
-            ),
+            k: self.project(&self.wk, x.clone(), self.key_heads),
+            v: self.project(&self.wv, x.clone(), self.key_heads),
+            q: self.project(&self.wq, x.narrow(1, read.start, read.len()), self.heads),
         };
         let out = self.attend(heads, sight, pass, read)?;
-        Ok(self.wo.forward(out))
+        Ok(self.out(out))
     }
 
     /// The layer's output for one token of each of several rows, `[rows, 1, dim]`, each with its own
@@ -151,20 +147,32 @@ impl Attention {
         passes: &[Pass<'_>],
         caches: Vec<&mut LayerCache>,
     ) -> Result<Tensor<3>, Error> {
-        let q = self.split(self.wq.forward(x.clone()), self.heads);
-        let k = self.split(self.wk.forward(x.clone()), self.key_heads);
-        let v = self.split(self.wv.forward(x), self.key_heads);
+        let q = self.project(&self.wq, x.clone(), self.heads);
+        let k = self.project(&self.wk, x.clone(), self.key_heads);
+        let v = self.project(&self.wv, x, self.key_heads);
         let mut outs = Vec::with_capacity(caches.len());
         for (row, cache) in caches.into_iter().enumerate() {
             let [q, k, v] = [&q, &k, &v].map(|t| t.clone().narrow(0, row, 1));
             let heads = Projected { q, k, v };
             outs.push(self.attend(heads, Sight::Cache(cache), &passes[row], 0..1)?);
         }
-        Ok(self.wo.forward(Tensor::cat(outs, 0)))
+        Ok(self.out(Tensor::cat(outs, 0)))
     }
 
-    /// `[batch, length, width]` → `[batch, length, heads, width / heads]`.
-    fn split(&self, x: Tensor<3>, heads: usize) -> Tensor<4> {
+    fn out(&self, heads: Tensor<3>) -> Tensor<3> {
+        match &self.wo {
+            Some(wo) => wo.forward(heads),
+            None => heads,
+        }
+    }
+
+    /// `[batch, length, dim]` → `[batch, length, heads, head dim]`.
+    fn project(&self, linear: &Linear, x: Tensor<3>, heads: usize) -> Tensor<4> {
+        let x = linear.forward(x);
+        let x = match self.clip {
+            Some(limit) => x.clamp(-limit, limit),
+            None => x,
+        };
         let [batch, length, width] = x.dims();
         x.reshape([batch, length, heads, width / heads])
     }
@@ -201,8 +209,8 @@ impl Attention {
                 }
             }
         };
-        let (rows, width) = (read.len(), self.wo.weight.dims()[0]);
-        Ok(out.swap_dims(1, 2).reshape([batch, rows, width]))
+        let [_, heads, rows, head_dim] = out.dims();
+        Ok(out.swap_dims(1, 2).reshape([batch, rows, heads * head_dim]))
     }
 
     /// The output of a part's heads, which read what the part has kept and the new tokens.

@@ -1,68 +1,118 @@
-//! A block: attention and a gated feed-forward layer, each after a norm and around a residual.
+//! A block: attention and a feed-forward layer, each after a norm and around a residual.
 
 use super::attention::{Attention, Pass, Sight};
 use super::cache::LayerCache;
 use super::config::ModelConfig;
+use super::design::{Activation, Design, NormKind, Residual};
 use crate::Error;
-use burn::module::Module;
-use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
-use burn::tensor::activation::silu;
+use burn::module::{Module, Param};
+use burn::nn::{
+    Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig,
+};
+use burn::tensor::activation::{gelu, gelu_approximate, silu};
 use burn::tensor::{Device, Tensor};
 use std::ops::Range;
 
-/// `x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
+/// `x + attention(norm(x))`, then `x + feed_forward(norm(x))`; residuals start where the design says.
 #[derive(Module, Debug)]
 pub struct Block {
     pub(crate) attention: Attention,
     pub(crate) feed_forward: FeedForward,
-    pub(crate) attention_norm: RmsNorm,
-    pub(crate) ffn_norm: RmsNorm,
+    pub(crate) attention_norm: Norm,
+    pub(crate) ffn_norm: Norm,
+    #[module(skip)]
+    design: Design,
 }
 
-/// SwiGLU: `w2( silu(w1 x) ⊙ w3 x )`.
+/// `w2( σ(w1 x) ⊙ w3 x )`, or `w2( σ(w1 x) )` where there is no `w3`.
 #[derive(Module, Debug)]
 pub struct FeedForward {
     pub(crate) w1: Linear,
     pub(crate) w2: Linear,
-    pub(crate) w3: Linear,
+    pub(crate) w3: Option<Linear>,
+    #[module(skip)]
+    activation: Activation,
 }
 
-/// A matrix without bias.
-pub(crate) fn projection(
-    input: usize,
-    output: usize,
-    initializer: &Initializer,
-    device: &Device,
-) -> Linear {
-    LinearConfig::new(input, output)
-        .with_bias(false)
-        .with_initializer(initializer.clone())
-        .init(device)
+/// A norm of the width of the stream.
+#[derive(Module, Debug)]
+pub enum Norm {
+    /// Without a mean.
+    Rms(RmsNorm),
+    /// With one, with `β` or without.
+    Layer(LayerNorm),
 }
 
-pub(crate) fn norm(config: &ModelConfig, device: &Device) -> RmsNorm {
-    RmsNormConfig::new(config.dim)
-        .with_epsilon(config.norm_epsilon)
-        .init(device)
+impl Norm {
+    pub(crate) fn new(config: &ModelConfig, device: &Device) -> Self {
+        let layer = |bias| {
+            let of = LayerNormConfig::new(config.dim).with_epsilon(config.norm_epsilon);
+            Self::Layer(of.with_bias(bias).init(device))
+        };
+        match config.design.norm {
+            NormKind::Rms => {
+                let of = RmsNormConfig::new(config.dim).with_epsilon(config.norm_epsilon);
+                Self::Rms(of.init(device))
+            }
+            NormKind::Layer => layer(true),
+            NormKind::LayerWithoutBias => layer(false),
+        }
+    }
+
+    pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Rms(norm) => norm.forward(x),
+            Self::Layer(norm) => norm.forward(x),
+        }
+    }
+
+    pub(crate) fn gains(&self) -> &Param<Tensor<1>> {
+        match self {
+            Self::Rms(norm) => &norm.gamma,
+            Self::Layer(norm) => &norm.gamma,
+        }
+    }
+
+    pub(crate) fn bias(&self) -> Option<&Param<Tensor<1>>> {
+        match self {
+            Self::Rms(_) => None,
+            Self::Layer(norm) => norm.beta.as_ref(),
+        }
+    }
+}
+
+/// Makes matrices, all with the same kind of random weights; biases start at 0.
+pub(crate) struct Projections<'a> {
+    pub initializer: &'a Initializer,
+    pub device: &'a Device,
+}
+
+impl Projections<'_> {
+    pub(crate) fn new(&self, input: usize, output: usize, bias: bool) -> Linear {
+        let mut linear = LinearConfig::new(input, output)
+            .with_bias(false)
+            .with_initializer(self.initializer.clone())
+            .init(self.device);
+        linear.bias = bias.then(|| Initializer::Zeros.init([output], self.device));
+        linear
+    }
 }
 
 impl Block {
-    pub(crate) fn new(
-        config: &ModelConfig,
-        layer: usize,
-        initializer: &Initializer,
-        device: &Device,
-    ) -> Self {
-        let linear = |input, output| projection(input, output, initializer, device);
+    pub(crate) fn new(config: &ModelConfig, layer: usize, projections: &Projections<'_>) -> Self {
+        let design = config.design;
+        let linear = |input, output| projections.new(input, output, design.feed_forward_bias);
         Self {
-            attention: Attention::new(config, layer, initializer, device),
+            attention: Attention::new(config, layer, projections),
             feed_forward: FeedForward {
                 w1: linear(config.dim, config.hidden),
                 w2: linear(config.hidden, config.dim),
-                w3: linear(config.dim, config.hidden),
+                w3: design.gated.then(|| linear(config.dim, config.hidden)),
+                activation: design.activation,
             },
-            attention_norm: norm(config, device),
-            ffn_norm: norm(config, device),
+            attention_norm: Norm::new(config, projections.device),
+            ffn_norm: Norm::new(config, projections.device),
+            design,
         }
     }
 
@@ -75,9 +125,9 @@ impl Block {
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
         let normed = self.attention_norm.forward(x.clone());
+        let residual = start(self.design.attention_residual, x, &normed);
         let attended = self.attention.forward(normed, sight, pass, read.clone())?;
-        let x = x.narrow(1, read.start, read.len()) + attended;
-        Ok(self.feed(x))
+        Ok(self.feed(residual.narrow(1, read.start, read.len()) + attended))
     }
 
     /// The block's output for one token of each of several rows, each with its own cache.
@@ -88,18 +138,36 @@ impl Block {
         caches: Vec<&mut LayerCache>,
     ) -> Result<Tensor<3>, Error> {
         let normed = self.attention_norm.forward(x.clone());
+        let residual = start(self.design.attention_residual, x, &normed);
         let attended = self.attention.step(normed, passes, caches)?;
-        Ok(self.feed(x + attended))
+        Ok(self.feed(residual + attended))
     }
 
     fn feed(&self, x: Tensor<3>) -> Tensor<3> {
-        x.clone() + self.feed_forward.forward(self.ffn_norm.forward(x))
+        let normed = self.ffn_norm.forward(x.clone());
+        let residual = start(self.design.feed_forward_residual, x, &normed);
+        residual + self.feed_forward.forward(normed)
+    }
+}
+
+fn start(of: Residual, stream: Tensor<3>, normed: &Tensor<3>) -> Tensor<3> {
+    match of {
+        Residual::Stream => stream,
+        Residual::Normed => normed.clone(),
     }
 }
 
 impl FeedForward {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.w1.forward(x.clone()));
-        self.w2.forward(gate * self.w3.forward(x))
+        let inner = self.w1.forward(x.clone());
+        let inner = match self.activation {
+            Activation::Silu => silu(inner),
+            Activation::Gelu => gelu(inner),
+            Activation::GeluTanh => gelu_approximate(inner),
+        };
+        self.w2.forward(match &self.w3 {
+            Some(w3) => inner * w3.forward(x),
+            None => inner,
+        })
     }
 }

@@ -142,7 +142,7 @@ pub fn read_tensors(path: &Path) -> Result<NamedTensors, Error> {
     file.tensors()
         .into_iter()
         .map(|(name, view)| {
-            let values = to_f32(&view).ok_or_else(|| Error::Tensor {
+            let values = floats(view.dtype(), view.data()).ok_or_else(|| Error::Tensor {
                 path: path.to_owned(),
                 tensor: name.clone(),
                 expected: "F64, F32, F16, BF16, I64 or I32".into(),
@@ -153,7 +153,8 @@ pub fn read_tensors(path: &Path) -> Result<NamedTensors, Error> {
         .collect()
 }
 
-fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
+/// Little-endian numbers as `f32`; `None` for types that are not read.
+pub(crate) fn floats(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
     fn each<const N: usize>(data: &[u8], of: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         data.as_chunks::<N>()
             .0
@@ -161,8 +162,7 @@ fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
             .map(|bytes| of(*bytes))
             .collect()
     }
-    let data = view.data();
-    Some(match view.dtype() {
+    Some(match dtype {
         Dtype::F32 => each(data, f32::from_le_bytes),
         Dtype::F64 => each(data, |bytes| f64::from_le_bytes(bytes) as f32),
         Dtype::F16 => each(data, |bytes| {

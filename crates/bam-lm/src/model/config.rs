@@ -1,5 +1,6 @@
 //! A model's shape, as `config.json` holds it.
 
+use super::Design;
 use crate::Error;
 use crate::encoding::{Encoding, Position};
 use bam_attention::TemperatureScope;
@@ -27,7 +28,7 @@ pub struct ModelConfig {
     pub vocabulary: usize,
     /// Context the model was trained at. Longer ones are never refused.
     pub train_length: usize,
-    /// Added to the mean square in RMS norm.
+    /// Added to the mean square, or the variance, in norms.
     pub norm_epsilon: f64,
     /// Base of the rotary frequencies.
     pub rotary_theta: f64,
@@ -37,6 +38,8 @@ pub struct ModelConfig {
     pub prior_start: PriorStart,
     /// The first layer with scalable softmax, where the encoding has it; those below have none.
     pub ssmax_from: usize,
+    /// What blocks are made of.
+    pub design: Design,
 }
 
 /// Whether layers share their prior.
@@ -180,6 +183,7 @@ impl ModelConfig {
                 format!("{shapes:?}"),
             );
         }
+        self.design.checked()?;
         Ok(self)
     }
 }
@@ -204,7 +208,13 @@ struct RawConfig {
     tie_word_embeddings: bool,
     attn_prior: RawPrior,
     ssmax: RawSsmax,
+    #[serde(default, skip_serializing_if = "is_default")]
+    design: Design,
     torch_dtype: String,
+}
+
+fn is_default(design: &Design) -> bool {
+    *design == Design::default()
 }
 
 /// How the reference's formula is to be read, spelled out for other tools.
@@ -257,7 +267,7 @@ impl From<ModelConfig> for RawConfig {
             max_position_embeddings: config.train_length,
             rms_norm_eps: config.norm_epsilon,
             rope_theta: config.rotary_theta,
-            tie_word_embeddings: false,
+            tie_word_embeddings: config.design.tied_head,
             attn_prior: RawPrior {
                 scope: config.prior_scope,
                 start: config.prior_start,
@@ -267,6 +277,7 @@ impl From<ModelConfig> for RawConfig {
             },
             ssmax: RawSsmax::of(&config.encoding, config.ssmax_from),
             position_embedding_type: config.encoding,
+            design: config.design,
             torch_dtype: "float32".into(),
         }
     }
@@ -291,7 +302,7 @@ impl TryFrom<RawConfig> for ModelConfig {
         expect("attn_prior.eps", &epsilon, &raw.attn_prior.eps.to_string())?;
         expect(
             "tie_word_embeddings",
-            "false",
+            &raw.design.tied_head.to_string(),
             &raw.tie_word_embeddings.to_string(),
         )?;
         let ssmax = RawSsmax::of(&raw.position_embedding_type, raw.ssmax.from_layer);
@@ -310,6 +321,7 @@ impl TryFrom<RawConfig> for ModelConfig {
             prior_scope: raw.attn_prior.scope,
             prior_start: raw.attn_prior.start,
             ssmax_from: raw.ssmax.from_layer,
+            design: raw.design,
         }
         .checked()
     }
@@ -334,6 +346,7 @@ pub(crate) mod tests {
             prior_scope: PriorScope::Layer,
             prior_start: PriorStart::default(),
             ssmax_from: 0,
+            design: Design::default(),
         }
     }
 
@@ -342,6 +355,30 @@ pub(crate) mod tests {
         let config = small("alibi:2,bam:4+ssmax");
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
+        assert!(!json.contains("design"), "the default is not spelled out");
+        let design = Design {
+            gated: false,
+            tied_head: true,
+            ..Design::default()
+        };
+        let other = ModelConfig { design, ..config };
+        let json = serde_json::to_string(&other).unwrap();
+        assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), other);
+        for (right, wrong) in [
+            ("\"silu\"", "\"relu\""),
+            ("\"final_norm\"", "\"last_norm\""),
+            (
+                "\"tie_word_embeddings\":true",
+                "\"tie_word_embeddings\":false",
+            ),
+        ] {
+            let spoiled = json.replace(right, wrong);
+            assert_ne!(spoiled, json);
+            assert!(
+                serde_json::from_str::<ModelConfig>(&spoiled).is_err(),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

@@ -7,13 +7,19 @@
 //! ‖q‖ ≤ σ(diag(γ) W_q) · √dim        |q·k|/√D ≤ ‖q‖·‖k‖/√D        (σ: the largest singular value)
 //! ```
 //!
-//! and `σ` is bounded from above by a Schatten norm, not estimated by iterations that stop below it.
+//! Layer norm divides by the standard deviation, so it obeys the same and then adds `β`; with it and a
+//! bias `b` of the projection the length is at most `‖Wᵀβ + b‖` more. Clamped entries make no vector
+//! longer than `clip·√D`.
+//!
+//! `σ` is bounded from above by a Schatten norm, not estimated by iterations that stop below it.
 //! The first layer reads nothing but embeddings; there the longest query and key of the vocabulary
 //! are found by asking all of it. Rotations change no length.
 
+use super::block::Norm;
 use super::{Transformer, host_values};
 use crate::encoding::Position;
 use bam_prior::{LogitBound, Sharpening};
+use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 
@@ -46,21 +52,25 @@ impl Transformer {
     fn content_bounds(&self, layer: usize) -> Vec<f64> {
         let config = &self.config;
         let attention = &self.layers[layer].attention;
+        let root = (config.head_dim() as f64).sqrt();
         let reach = |linear: &Linear, heads: usize| -> Vec<f64> {
-            let by_weights = self.longest_rows(layer, linear, heads);
-            match (layer, &config.encoding.position) {
-                (0, Position::Prior(_)) => {
-                    let by_asking = self.longest_of_vocabulary(linear, heads);
-                    let both = by_weights.iter().zip(by_asking);
-                    both.map(|(any, asked)| asked.min(*any)).collect()
-                }
-                _ => by_weights,
+            let mut longest = self.longest_rows(layer, linear, heads);
+            if layer == 0 && matches!(config.encoding.position, Position::Prior(_)) {
+                let asked = self.longest_of_vocabulary(linear, heads);
+                longest
+                    .iter_mut()
+                    .zip(asked)
+                    .for_each(|(any, asked)| *any = any.min(asked));
             }
+            if let Some(clip) = config.design.clip_qkv {
+                let clipped = clip * root * (1.0 + f64::from(f32::EPSILON));
+                longest.iter_mut().for_each(|any| *any = any.min(clipped));
+            }
+            longest
         };
         let queries = reach(&attention.wq, config.heads);
         let keys = reach(&attention.wk, config.key_heads);
         let group = config.heads / config.key_heads;
-        let root = (config.head_dim() as f64).sqrt();
         (0..config.heads)
             .map(|head| queries[head] * keys[head / group] / root)
             .collect()
@@ -68,13 +78,16 @@ impl Transformer {
 
     /// The longest vector that each head of a projection makes of what the layer's norm lets through.
     fn longest_rows(&self, layer: usize, linear: &Linear, heads: usize) -> Vec<f64> {
-        let gains = host_values(self.layers[layer].attention_norm.gamma.val());
-        self.by_head(&gains, linear, heads)
-            .iter()
-            .map(|matrix| {
+        let norm = &self.layers[layer].attention_norm;
+        let matrices = self.by_head(&host_values(norm.gains().val()), linear, heads);
+        let offsets = self.offsets(norm, linear, heads);
+        let heads = matrices.iter().zip(offsets);
+        heads
+            .map(|(matrix, offset)| {
                 let size = matrix.rows.len();
                 let sigma = largest_eigenvalue(matrix.gram(), size).sqrt();
-                (sigma + matrix.rounding()) * (self.config.dim as f64).sqrt()
+                let spread = (sigma + matrix.rounding()) * (self.config.dim as f64).sqrt();
+                spread + offset.length + offset.rounding
             })
             .collect()
     }
@@ -91,19 +104,55 @@ impl Transformer {
                 .clone()
                 .narrow(0, start, tokens)
                 .reshape([1, tokens, dim]);
-            let rows = host_values(linear.forward(block.attention_norm.forward(some)));
+            let normed = block.attention_norm.forward(self.normed_embeddings(some));
+            let rows = host_values(linear.forward(normed));
             for (index, row) in rows.chunks_exact(head_dim).enumerate() {
                 let squares: f64 = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
                 let longest = &mut longest[index % heads];
                 *longest = longest.max(squares.sqrt());
             }
         }
-        let gains = host_values(block.attention_norm.gamma.val());
-        let matrices = self.by_head(&gains, linear, heads);
-        // Asked in other company a token's row is rounded otherwise: once here, once there.
-        let rounding = |matrix: &Columns| 2.0 * matrix.rounding() * (dim as f64).sqrt();
-        let heads = longest.into_iter().zip(&matrices);
-        heads.map(|(length, of)| length + rounding(of)).collect()
+        let norm = &block.attention_norm;
+        let matrices = self.by_head(&host_values(norm.gains().val()), linear, heads);
+        let offsets = self.offsets(norm, linear, heads);
+        let parts = longest.into_iter().zip(matrices.iter().zip(offsets));
+        parts
+            .map(|(length, (matrix, offset))| {
+                // Asked in other company a token's row is rounded otherwise: once here, once there.
+                let rounding = matrix.rounding() * (dim as f64).sqrt() + offset.rounding;
+                length + 2.0 * rounding
+            })
+            .collect()
+    }
+
+    /// What the biases of norm and projection add to every vector of each head: `Wᵀβ + b`.
+    fn offsets(&self, norm: &Norm, linear: &Linear, heads: usize) -> Vec<Offset> {
+        let values = |param: Option<&Param<Tensor<1>>>, size: usize| match param {
+            Some(param) => host_values(param.val()),
+            None => vec![0.0; size],
+        };
+        let beta = values(norm.bias(), self.config.dim);
+        let matrices = self.by_head(&vec![1.0; self.config.dim], linear, heads);
+        let each = matrices[0].rows.len();
+        let biases = values(linear.bias.as_ref(), heads * each);
+        let of_head = |(matrix, bias): (&Columns, &[f32])| {
+            let (mut squares, mut sizes) = (0.0, 0.0);
+            for (column, b) in matrix.rows.iter().zip(bias) {
+                let products = column.iter().zip(&beta).map(|(w, b)| w * f64::from(*b));
+                let sum = products.clone().sum::<f64>() + f64::from(*b);
+                let size = products.map(f64::abs).sum::<f64>() + f64::from(b.abs());
+                (squares, sizes) = (squares + sum * sum, sizes + size * size);
+            }
+            Offset {
+                length: squares.sqrt(),
+                rounding: unit_of_sums(beta.len()) * sizes.sqrt(),
+            }
+        };
+        matrices
+            .iter()
+            .zip(biases.chunks_exact(each))
+            .map(of_head)
+            .collect()
     }
 
     /// `diag(γ) W`, cut into heads.
@@ -141,6 +190,18 @@ impl Transformer {
     }
 }
 
+/// A vector that is always added.
+struct Offset {
+    length: f64,
+    /// What computing it in `f32` can add to its length.
+    rounding: f64,
+}
+
+/// How far off a sum of so many products and what made them can be in `f32`, relative to their sizes.
+fn unit_of_sums(products: usize) -> f64 {
+    (products + 8) as f64 * f64::from(f32::EPSILON)
+}
+
 /// The columns of a matrix, one a row here.
 struct Columns {
     rows: Vec<Vec<f64>>,
@@ -162,7 +223,7 @@ impl Columns {
     fn rounding(&self) -> f64 {
         let inputs = self.rows.first().map_or(0, Vec::len);
         let squares: f64 = self.rows.iter().flatten().map(|x| x * x).sum();
-        (inputs + 8) as f64 * f64::from(f32::EPSILON) * squares.sqrt()
+        unit_of_sums(inputs) * squares.sqrt()
     }
 }
 
@@ -197,6 +258,7 @@ fn square(matrix: &[f64], size: usize) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::model::testing::{lively, small};
+    use crate::model::{Design, ModelConfig, NormKind};
     use bam_attention::testing::signed_numbers;
     use burn::tensor::{Device, TensorData};
 
@@ -247,8 +309,28 @@ mod tests {
     /// bound without the gains of the norm, or without its `√dim`, is passed.
     #[test]
     fn no_stream_makes_a_longer_query() {
+        for design in [Design::default(), biased()] {
+            streams_are_climbed(design);
+        }
+    }
+
+    /// Biases that are as large as the rest.
+    fn biased() -> Design {
+        Design {
+            norm: NormKind::Layer,
+            attention_bias: true,
+            embedding_norm: true,
+            ..Design::default()
+        }
+    }
+
+    fn streams_are_climbed(design: Design) {
         let device = Device::flex();
-        let model = lively(small("bam+ssmax"), 5, &device);
+        let config = ModelConfig {
+            design,
+            ..small("bam+ssmax")
+        };
+        let model = lively(config, 5, &device);
         let (dim, head_dim) = (model.config.dim, model.config.head_dim());
         let linear = &model.layers[1].attention.wq;
         let bounds = model.longest_rows(1, linear, model.config.heads);
@@ -264,6 +346,7 @@ mod tests {
                 .sum::<f64>()
                 .sqrt()
         };
+        let mut passed = 0;
         for (head, bound) in bounds.iter().enumerate() {
             let mut stream = signed_numbers(dim, 1.0, 70 + head as u64);
             let mut longest = length(&stream, head);
@@ -277,24 +360,57 @@ mod tests {
                 }
             }
             assert!(longest <= *bound, "{head}: {longest} of {bound}");
-            assert!(longest > 0.9 * bound, "{head}: {longest} of {bound}");
+            // With biases two vectors add up that need not point the same way.
+            let close = if design == biased() { 0.6 } else { 0.9 };
+            assert!(longest > close * bound, "{head}: {longest} of {bound}");
             let ones = vec![1.0; dim];
             let of_head = &model.by_head(&ones, linear, model.config.heads)[head];
             let without_gains = largest_eigenvalue(of_head.gram(), head_dim).sqrt();
             assert!(longest > without_gains * (dim as f64).sqrt(), "{head}");
             assert!(longest > bound / (dim as f64).sqrt(), "{head}");
+            if design == biased() {
+                let gains = host_values(model.layers[1].attention_norm.gains().val());
+                let of_head = &model.by_head(&gains, linear, model.config.heads)[head];
+                let without_bias = largest_eigenvalue(of_head.gram(), head_dim).sqrt();
+                passed += usize::from(longest > without_bias * (dim as f64).sqrt());
+            }
         }
+        assert!(
+            design != biased() || passed > 0,
+            "no bound without biases was passed"
+        );
     }
 
     /// In the first layer the vocabulary is all there is.
     #[test]
     fn the_first_layer_is_asked() {
-        let model = lively(small("bam"), 6, &Device::flex());
-        let linear = &model.layers[0].attention.wk;
-        let asked = model.longest_of_vocabulary(linear, model.config.key_heads);
-        let any = model.longest_rows(0, linear, model.config.key_heads);
-        for (asked, any) in asked.iter().zip(&any) {
-            assert!(asked < any && *asked > 0.1 * any, "{asked} {any}");
+        for design in [Design::default(), biased()] {
+            let config = ModelConfig {
+                design,
+                ..small("bam")
+            };
+            let model = lively(config, 6, &Device::flex());
+            let linear = &model.layers[0].attention.wk;
+            let asked = model.longest_of_vocabulary(linear, model.config.key_heads);
+            let any = model.longest_rows(0, linear, model.config.key_heads);
+            for (asked, any) in asked.iter().zip(&any) {
+                assert!(asked < any && *asked > 0.1 * any, "{asked} {any}");
+            }
+        }
+        let clipped = ModelConfig {
+            design: Design {
+                clip_qkv: Some(0.01),
+                ..Design::default()
+            },
+            ..small("bam")
+        };
+        let model = lively(clipped, 6, &Device::flex());
+        for bound in model.logit_bounds().iter().flatten() {
+            assert!(
+                (0.0002..0.000_201).contains(&bound.content),
+                "{}",
+                bound.content
+            );
         }
         // A sinusoid is added to the embeddings, so that the vocabulary is not all there is.
         let model = lively(small("sinusoidal"), 6, &Device::flex());

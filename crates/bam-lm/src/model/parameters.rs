@@ -1,8 +1,10 @@
 //! The parameters of a model in a fixed order: their names in checkpoints and what they are.
 
+use super::block::Norm;
 use super::transformer::Transformer;
 use bam_attention::log_prior::Role;
 use burn::module::{ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::nn::Linear;
 use burn::tensor::Tensor;
 use std::ops::Range;
 
@@ -11,7 +13,7 @@ use std::ops::Range;
 pub enum ParameterKind {
     /// A weight matrix or the embeddings.
     Matrix,
-    /// Gains of a norm.
+    /// Gains of a norm, or biases.
     Vector,
     /// Of a prior.
     Prior(Role),
@@ -43,26 +45,16 @@ impl Transformer {
     #[must_use]
     pub fn parameters(&self) -> Vec<ParameterInfo> {
         let mut list = List(Vec::new());
-        list.matrix(
-            "tok_embeddings.weight".into(),
-            &self.tok_embeddings.weight,
-            false,
-        );
+        let embeddings = &self.tok_embeddings.weight;
+        list.matrix("tok_embeddings.weight".into(), embeddings, false);
+        list.norm("embedding_norm", self.embedding_norm.as_ref());
         for (index, block) in self.layers.iter().enumerate() {
             let name = |rest: &str| format!("layers.{index}.{rest}");
             let attention = &block.attention;
-            for (linear, part) in [
-                (&attention.wq, "wq"),
-                (&attention.wk, "wk"),
-                (&attention.wv, "wv"),
-                (&attention.wo, "wo"),
-            ] {
-                list.matrix(
-                    name(&format!("attention.{part}.weight")),
-                    &linear.weight,
-                    true,
-                );
-            }
+            list.linear(&name("attention.wq"), Some(&attention.wq));
+            list.linear(&name("attention.wk"), Some(&attention.wk));
+            list.linear(&name("attention.wv"), Some(&attention.wv));
+            list.linear(&name("attention.wo"), attention.wo.as_ref());
             if let Some(scale) = &attention.ssmax_scale {
                 let heads = scale.val().dims()[0];
                 list.add(
@@ -77,22 +69,14 @@ impl Transformer {
             }
             list.prior(&name("attention.prior"), attention.prior.as_ref(), self);
             let feed_forward = &block.feed_forward;
-            for (linear, part) in [
-                (&feed_forward.w1, "w1"),
-                (&feed_forward.w2, "w2"),
-                (&feed_forward.w3, "w3"),
-            ] {
-                list.matrix(
-                    name(&format!("feed_forward.{part}.weight")),
-                    &linear.weight,
-                    true,
-                );
-            }
-            list.vector(name("attention_norm.weight"), &block.attention_norm.gamma);
-            list.vector(name("ffn_norm.weight"), &block.ffn_norm.gamma);
+            list.linear(&name("feed_forward.w1"), Some(&feed_forward.w1));
+            list.linear(&name("feed_forward.w2"), Some(&feed_forward.w2));
+            list.linear(&name("feed_forward.w3"), feed_forward.w3.as_ref());
+            list.norm(&name("attention_norm"), Some(&block.attention_norm));
+            list.norm(&name("ffn_norm"), Some(&block.ffn_norm));
         }
-        list.vector("norm.weight".into(), &self.norm.gamma);
-        list.matrix("output.weight".into(), &self.output.weight, true);
+        list.norm("norm", self.norm.as_ref());
+        list.linear("output", self.output.as_ref());
         list.prior("prior", self.prior.as_ref(), self);
         list.0
     }
@@ -141,6 +125,23 @@ impl List {
     fn vector(&mut self, name: String, param: &Param<Tensor<1>>) {
         let shape = param.val().dims().to_vec();
         self.add(name, param, ParameterKind::Vector, true, shape, false);
+    }
+
+    /// A projection's matrix and bias.
+    fn linear(&mut self, prefix: &str, linear: Option<&Linear>) {
+        let Some(linear) = linear else { return };
+        self.matrix(format!("{prefix}.weight"), &linear.weight, true);
+        if let Some(bias) = &linear.bias {
+            self.vector(format!("{prefix}.bias"), bias);
+        }
+    }
+
+    fn norm(&mut self, prefix: &str, norm: Option<&Norm>) {
+        let Some(norm) = norm else { return };
+        self.vector(format!("{prefix}.weight"), norm.gains());
+        if let Some(bias) = norm.bias() {
+            self.vector(format!("{prefix}.bias"), bias);
+        }
     }
 
     /// `prefix.scale` and so on; several groups of heads are told apart by `prefix.0.scale`.

@@ -1,7 +1,7 @@
 //! The whole model.
 
 use super::attention::{Observer, Pass, Sight};
-use super::block::{Block, norm, projection};
+use super::block::{Block, Norm, Projections};
 use super::cache::{Cache, CachePriors, check_row};
 use super::config::{ModelConfig, PriorScope};
 use super::horizon::Horizons;
@@ -11,8 +11,9 @@ use crate::Error;
 use crate::encoding::Position;
 use bam_attention::{Documents, Implementation, Lags, LogPrior};
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, RmsNorm};
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear};
 use burn::tensor::activation::log_softmax;
+use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,10 +69,10 @@ impl TokenRows {
     }
 }
 
-/// A LLaMA-like decoder: pre-norm RMS norm, SwiGLU, no biases, head not tied to the embeddings.
+/// A decoder, built as its [`Design`](super::Design) says: LLaMA-like if nothing else is said.
 ///
 /// ```
-/// use bam_lm::model::{ModelConfig, PriorScope, PriorStart, TokenRows};
+/// use bam_lm::model::{Design, ModelConfig, PriorScope, PriorStart, TokenRows};
 /// use bam_attention::Implementation;
 /// use burn::tensor::Device;
 ///
@@ -80,6 +81,7 @@ impl TokenRows {
 ///     dim: 32, layers: 2, heads: 4, key_heads: 4, hidden: 64, vocabulary: 100,
 ///     train_length: 16, norm_epsilon: 1e-5, rotary_theta: 1e4,
 ///     prior_scope: PriorScope::Layer, prior_start: PriorStart::default(), ssmax_from: 0,
+///     design: Design::default(),
 /// };
 /// let model = config.checked()?.init(&Device::flex());
 /// let tokens = TokenRows::new(2, vec![1; 2 * 40], 100)?; // longer than it was trained: fine
@@ -90,9 +92,11 @@ impl TokenRows {
 #[derive(Module, Debug)]
 pub struct Transformer {
     pub(crate) tok_embeddings: Embedding,
+    pub(crate) embedding_norm: Option<Norm>,
     pub(crate) layers: Vec<Block>,
-    pub(crate) norm: RmsNorm,
-    pub(crate) output: Linear,
+    pub(crate) norm: Option<Norm>,
+    /// The head, where it is not the embeddings.
+    pub(crate) output: Option<Linear>,
     /// The prior that all layers share, where they do.
     pub(crate) prior: Option<PriorHeads>,
     #[module(skip)]
@@ -171,14 +175,19 @@ fn pass_after<'a>(cache: &Cache) -> Pass<'a> {
 }
 
 impl ModelConfig {
-    /// A model with random weights: matrices and embeddings N(0, 0.02), norms and SSMax scales 1,
-    /// priors where the configuration starts them. Random numbers come from the device's seed.
+    /// A model with random weights: matrices and embeddings N(0, 0.02), biases 0, gains and SSMax
+    /// scales 1, priors where the configuration starts them. Random numbers come from the device's seed.
     #[must_use]
     pub fn init(&self, device: &Device) -> Transformer {
         let initializer = Initializer::Normal {
             mean: 0.0,
             std: 0.02,
         };
+        let projections = Projections {
+            initializer: &initializer,
+            device,
+        };
+        let design = self.design;
         let shared = self.prior_scope == PriorScope::Global;
         let prior = match &self.encoding.position {
             Position::Prior(groups) if shared => Some(PriorHeads::new(groups, self, device)),
@@ -188,11 +197,12 @@ impl ModelConfig {
             tok_embeddings: EmbeddingConfig::new(self.vocabulary, self.dim)
                 .with_initializer(initializer.clone())
                 .init(device),
+            embedding_norm: design.embedding_norm.then(|| Norm::new(self, device)),
             layers: (0..self.layers)
-                .map(|layer| Block::new(self, layer, &initializer, device))
+                .map(|layer| Block::new(self, layer, &projections))
                 .collect(),
-            norm: norm(self, device),
-            output: projection(self.dim, self.vocabulary, &initializer, device),
+            norm: design.final_norm.then(|| Norm::new(self, device)),
+            output: (!design.tied_head).then(|| projections.new(self.dim, self.vocabulary, false)),
             prior,
             config: self.clone(),
         }
@@ -209,7 +219,7 @@ impl Transformer {
     /// The device of the weights.
     #[must_use]
     pub fn device(&self) -> Device {
-        self.norm.gamma.val().device()
+        self.tok_embeddings.weight.val().device()
     }
 
     /// Logits of every next token.
@@ -232,7 +242,7 @@ impl Transformer {
             implementation,
         };
         let hidden = self.run(tokens, rows, 0..tokens.length())?;
-        Ok(self.output.forward(self.norm.forward(hidden)))
+        Ok(self.head(hidden))
     }
 
     /// Weighted mean cross-entropy of `targets`, in nats: `Σ w·ce / Σ w`.
@@ -375,7 +385,7 @@ impl Transformer {
         // A layer can't be run for no row at all; without readers the last one is run for one.
         let rows = if reads { read } else { 0..1 };
         let hidden = self.read_on(tokens, cache, None, rows)?;
-        Ok(reads.then(|| self.output.forward(self.norm.forward(hidden))))
+        Ok(reads.then(|| self.head(hidden)))
     }
 
     /// Reads on as [`Transformer::extend`] does, without logits, and tells an observer what every
@@ -429,7 +439,7 @@ impl Transformer {
         }
         let offset = source.offset();
         let positions = offset..offset + tokens.length();
-        let mut x = self.tok_embeddings.forward(tokens.tensor(&self.device()));
+        let mut x = self.embed(tokens.tensor(&self.device()));
         x = self.with_position(x, positions.clone());
         let pass = self.with_angles(source.pass(), positions);
         let last = self.layers.len() - 1;
@@ -465,7 +475,7 @@ impl Transformer {
                 got: format!("{}", caches.len()),
             });
         }
-        let x = self.tok_embeddings.forward(rows.tensor(&self.device()));
+        let x = self.embed(rows.tensor(&self.device()));
         let mut passes = Vec::with_capacity(caches.len());
         let mut rows = Vec::with_capacity(caches.len());
         for (index, cache) in caches.iter_mut().enumerate() {
@@ -479,7 +489,34 @@ impl Transformer {
             x = block.step(x, &passes, layers.collect())?;
         }
         caches.iter_mut().for_each(|cache| cache.length += 1);
-        Ok(self.output.forward(self.norm.forward(x)))
+        Ok(self.head(x))
+    }
+
+    /// What the blocks begin with, besides positions.
+    fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.normed_embeddings(self.tok_embeddings.forward(tokens))
+    }
+
+    pub(crate) fn normed_embeddings(&self, x: Tensor<3>) -> Tensor<3> {
+        match &self.embedding_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+
+    /// Logits of what the blocks end with.
+    fn head(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = match &self.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        match &self.output {
+            Some(output) => output.forward(x),
+            None => {
+                let head = self.tok_embeddings.weight.val();
+                linear(x, head.transpose(), None)
+            }
+        }
     }
 
     /// A pass with what the encoding does to attention at those positions.

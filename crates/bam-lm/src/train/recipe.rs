@@ -2,11 +2,12 @@
 //!
 //! Unknown keys are errors. Values can be overridden one by one: `train.steps=100`.
 
+use super::learn::Learn;
 use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
 use crate::data::PasskeyRowsConfig;
 use crate::encoding::Encoding;
-use crate::model::{ModelConfig, PriorScope, PriorStart};
+use crate::model::{Design, ModelConfig, PriorScope, PriorStart};
 use bam_attention::Implementation;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,17 @@ pub struct ModelRecipe {
     /// The first layer with scalable softmax, where the encoding has it.
     #[serde(default)]
     pub ssmax_from: usize,
+    /// What blocks are made of.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub design: Design,
+    /// The folder of a model of this shape whose parameters the run begins with, instead of random
+    /// ones. What a recipe does not say, such as norms' epsilon, is that model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
+}
+
+fn is_default(design: &Design) -> bool {
+    *design == Design::default()
 }
 
 fn default_scope() -> PriorScope {
@@ -123,6 +135,9 @@ pub struct TrainRecipe {
     /// Multiples of the learning rate for priors and scalable softmax.
     #[serde(default)]
     pub rates: LearningRates,
+    /// Which parameters learn; the others keep every bit.
+    #[serde(default, skip_serializing_if = "Learn::is_all")]
+    pub learn: Learn,
     /// Decides the initial weights and the order of the rows.
     #[serde(default)]
     pub seed: u64,
@@ -299,6 +314,7 @@ impl Recipe {
             prior_scope: model.prior_scope,
             prior_start: model.prior_start,
             ssmax_from: model.ssmax_from,
+            design: model.design,
         }
         .checked()
     }

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::data::{
     Batch, CopyRows, Mixture, PackedRows, PasskeyRows, RowSource, TokenStore, Tokenizer,
 };
-use crate::model::{TokenRows, Transformer, host_values};
+use crate::model::{ModelConfig, TokenRows, Transformer, host_values};
 use crate::record::TrainingStep;
 use bam_attention::Documents;
 use burn::module::Module;
@@ -46,12 +46,9 @@ impl Trainer {
         threads: usize,
     ) -> Result<Self, Error> {
         let train = &recipe.train;
-        let config = recipe.model_config(tokenizer.vocabulary_size())?;
         let device = device.clone().autodiff();
-        device.seed(train.seed);
-        let model = config.init(&device);
-        // Weights are drawn when they are first looked at: this fixes their order.
-        let _ = model.parameters();
+        let model = first_model(&recipe, tokenizer.vocabulary_size(), &device)?;
+        let model = train.learn.only(model)?;
         let minimum = train.learning_rate * train.final_fraction;
         let schedule = CosineSchedule::new(train.learning_rate, minimum, train.steps)?;
         let rows = rows(&recipe, &tokenizer, &text)?;
@@ -180,6 +177,36 @@ impl Trainer {
         }
         Ok(Some(sum / weight))
     }
+}
+
+/// The model before the first step.
+fn first_model(recipe: &Recipe, tokens: usize, device: &Device) -> Result<Transformer, Error> {
+    device.seed(recipe.train.seed);
+    let Some(start) = &recipe.model.start else {
+        let model = recipe.model_config(tokens)?.init(device);
+        // Weights are drawn when they are first looked at: this fixes their order.
+        let _ = model.parameters();
+        return Ok(model);
+    };
+    let mut model = Transformer::load(start, device)?;
+    let config = &model.config;
+    // What the recipe says has to be so; what it does not say is the model's.
+    let said = ModelConfig {
+        norm_epsilon: config.norm_epsilon,
+        rotary_theta: config.rotary_theta,
+        vocabulary: config.vocabulary,
+        train_length: config.train_length,
+        ..recipe.model_config(tokens)?
+    };
+    if said != *config || tokens > config.vocabulary {
+        return Err(Error::File {
+            path: start.clone(),
+            expected: format!("the recipe's model, {said:?}, of at least {tokens} tokens"),
+            got: format!("{config:?}"),
+        });
+    }
+    model.config.train_length = config.train_length.max(recipe.train.length);
+    Ok(model)
 }
 
 /// The rows that a recipe mixes.

@@ -1,0 +1,234 @@
+//! Everything that a run of `bam upcycle` begins with, in a folder that is there whole or not at all.
+
+use super::{HELD_OUT, PLAN, Plan, START, TOKENS};
+use crate::args::UpcycleArgs;
+use crate::command::import::check_new;
+use crate::{console, runs};
+use anyhow::{Context, bail, ensure};
+use bam_lm::data::{Corpus, Document, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer};
+use bam_lm::model::{ModelConfig, Transformer};
+use bam_lm::train::recipe::{DataRecipe, Mix, ModelRecipe, TrainRecipe};
+use bam_lm::train::{Part, RAdamConfig, Recipe, RunFolder};
+use bam_lm::upcycle::{SsmaxStart, Upcycling, upcycled};
+use std::path::{Path, PathBuf};
+
+pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
+    let (Some(dir), Some(data)) = (&args.model, &args.data) else {
+        bail!("expected a model and --data");
+    };
+    check_new(&args.out)?;
+    let model = runs::load_model(dir)?;
+    let tokenizer = runs::load_tokenizer(dir, &model)?;
+    let start = upcycled(&model, &upcycling(args, model.config()))?;
+    let materials = Materials::read(data, args.held_out.as_deref())?;
+    let recipe = recipe(args, &start, data, &materials)?;
+    let train_length = model.config().train_length;
+    let mut lengths: Vec<usize> = (args.lengths.iter())
+        .map(|length| length.tokens(train_length))
+        .collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let plan = Plan {
+        model: dir.clone(),
+        document: materials.document.clone(),
+        lengths,
+        samples: args.samples as usize,
+        pieces: args.pieces as usize,
+        seed: args.seed,
+    };
+    super::Measuring::of_text(&materials.held_out, &plan, &tokenizer)?;
+    // Written beside its place and renamed.
+    let name = args.out.file_name().unwrap_or_default().to_string_lossy();
+    let partial = args
+        .out
+        .with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let written = write(&partial, &plan, &recipe, &start, &tokenizer, materials);
+    let placed = written.and_then(|()| {
+        std::fs::rename(&partial, &args.out)
+            .with_context(|| format!("{}: could not rename it into place", args.out.display()))
+    });
+    placed.inspect_err(|_| {
+        let _ = std::fs::remove_dir_all(&partial);
+    })
+}
+
+fn upcycling(args: &UpcycleArgs, config: &ModelConfig) -> Upcycling {
+    let ssmax = args.ssmax.map(|scope| SsmaxStart {
+        scope: scope.into(),
+        from_layer: args.ssmax_from.unwrap_or(usize::from(config.layers > 1)),
+        scale: args
+            .ssmax_scale
+            .unwrap_or_else(|| SsmaxStart::level(config.train_length)),
+    });
+    Upcycling {
+        target: args.family.into(),
+        ssmax,
+    }
+}
+
+/// Where text comes from.
+struct Materials {
+    /// What is learned from; `None` where tokens are there already.
+    text: Option<Text>,
+    held_out: String,
+    /// The name of what is held out.
+    document: String,
+}
+
+enum Text {
+    /// One text without its last tenth.
+    Begin(Document),
+    Corpus(Corpus),
+}
+
+impl Materials {
+    fn read(data: &Path, held_out: Option<&Path>) -> anyhow::Result<Self> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path)
+                .with_context(|| format!("{}: could not read it as UTF-8", path.display()))
+        };
+        let is_store = data.join("index.json").exists();
+        let one_text = data.is_file()
+            && data
+                .extension()
+                .is_some_and(|extension| extension == "txt" || extension == "md");
+        let corpus = || Text::Corpus(Corpus::new(Source::Local(data.to_owned())));
+        match held_out {
+            Some(path) => Ok(Self {
+                text: (!is_store).then(corpus),
+                held_out: read(path)?,
+                document: file_name(path),
+            }),
+            None if one_text => {
+                let mut text = read(data)?;
+                // At the end of a line, where there is one.
+                let cut = text.floor_char_boundary(text.len() / 10 * 9);
+                let cut = text[..cut].rfind('\n').map_or(cut, |at| at + 1);
+                let held_out = text.split_off(cut);
+                let origin = data.display().to_string();
+                Ok(Self {
+                    text: Some(Text::Begin(Document { text, origin })),
+                    held_out,
+                    document: format!("the last tenth of {}", file_name(data)),
+                })
+            }
+            None => bail!(
+                "--held-out: expected a text to measure perplexity on, since {} is not one text file",
+                data.display()
+            ),
+        }
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn recipe(
+    args: &UpcycleArgs,
+    start: &Transformer,
+    data: &Path,
+    materials: &Materials,
+) -> anyhow::Result<Recipe> {
+    let config = start.config();
+    let mut learn = Vec::new();
+    if config.encoding.learns_prior() {
+        learn.push(Part::Prior);
+    }
+    if config.encoding.ssmax.is_some() {
+        learn.push(Part::Ssmax);
+    }
+    ensure!(
+        (0.0..=1.0).contains(&args.passkey_rows),
+        "--passkey-rows: expected a share from 0 to 1, got {}",
+        args.passkey_rows
+    );
+    let recipe = Recipe {
+        model: ModelRecipe {
+            encoding: config.encoding.clone(),
+            dim: config.dim,
+            layers: config.layers,
+            heads: config.heads,
+            key_heads: Some(config.key_heads),
+            hidden: Some(config.hidden),
+            prior_scope: config.prior_scope,
+            prior_start: config.prior_start,
+            ssmax_from: config.ssmax_from,
+            design: config.design,
+            start: Some(args.out.join(START)),
+        },
+        data: DataRecipe {
+            tokens: match materials.text {
+                Some(_) => args.out.join(TOKENS),
+                None => data.to_owned(),
+            },
+            validation: None,
+            mix: Mix {
+                text: 1.0 - args.passkey_rows,
+                passkey: args.passkey_rows,
+                copy: 0.0,
+            },
+            passkey: Default::default(),
+        },
+        train: TrainRecipe {
+            length: args.length.tokens(config.train_length),
+            rows: args.rows,
+            parts: args.parts,
+            steps: args.steps,
+            learning_rate: args.rate,
+            final_fraction: 0.1,
+            clip: 1.0,
+            // Decay is for matrices, and none learns.
+            optimizer: RAdamConfig::default(),
+            rates: Default::default(),
+            learn: learn.try_into()?,
+            seed: args.seed,
+            attention: Default::default(),
+            validate_every: args.steps,
+            validation_rows: 1,
+            checkpoint_every: args.checkpoint_every,
+        },
+    };
+    Ok(recipe.checked()?)
+}
+
+fn write(
+    dir: &Path,
+    plan: &Plan,
+    recipe: &Recipe,
+    start: &Transformer,
+    tokenizer: &Tokenizer,
+    materials: Materials,
+) -> anyhow::Result<()> {
+    let at = |name: &str| -> PathBuf { dir.join(name) };
+    RunFolder::create(dir, recipe, tokenizer)?;
+    std::fs::create_dir(at(START))
+        .with_context(|| format!("{}: could not create it", dir.display()))?;
+    start.save(&at(START))?;
+    tokenizer.save(&at(START).join("tokenizer.json"))?;
+    let held_out = at(HELD_OUT);
+    bam_lm::model::checkpoint::write_atomically(&held_out, materials.held_out.as_bytes())?;
+    if let Some(text) = materials.text {
+        let store = tokens(&at(TOKENS), text, tokenizer)?;
+        console::note(&format!("{} tokens to learn from", store.tokens()));
+    }
+    runs::write_json(&at(PLAN), plan)
+}
+
+fn tokens(dir: &Path, text: Text, tokenizer: &Tokenizer) -> anyhow::Result<TokenStore> {
+    let mut writer = ShardWriter::create(dir, tokenizer.identity(), &ShardOptions::default())?;
+    match text {
+        Text::Begin(document) => {
+            let documents = std::iter::once(Ok(document));
+            bam_lm::data::prepare(documents, tokenizer, &mut writer, |_| {})?;
+        }
+        Text::Corpus(corpus) => {
+            let documents = corpus.documents(|_| {})?;
+            bam_lm::data::prepare(documents, tokenizer, &mut writer, |_| {})?;
+        }
+    }
+    Ok(writer.finish()?)
+}

@@ -1,0 +1,163 @@
+//! Perplexity by position and passkeys, the same for every model of a run.
+
+use super::Plan;
+use crate::console::{self, Progress};
+use anyhow::{Context, ensure};
+use bam_attention::Skipping;
+use bam_lm::data::Tokenizer;
+use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan, fits};
+use bam_lm::eval::perplexity::{by_position, tokens_of};
+use bam_lm::model::Transformer;
+use bam_lm::record::Passkey;
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// Depths that keys stand at.
+const DEPTHS: usize = 5;
+
+pub struct Measuring<'a> {
+    plan: &'a Plan,
+    tokenizer: &'a Tokenizer,
+    /// Of the held-out text.
+    ids: Vec<i32>,
+    /// At the lengths that prompts fit into.
+    passkey: PasskeyPlan,
+}
+
+/// What was found of one model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Measured {
+    /// Nats per token by position.
+    pub nats: Vec<f64>,
+    pub passkey: Option<Passkey>,
+}
+
+impl Measured {
+    /// Passkeys found and asked for at a length.
+    pub fn found(&self, length: usize) -> Option<(usize, usize)> {
+        let cells = self.passkey.iter().flat_map(|passkey| &passkey.cells);
+        let of_length = cells.filter(|cell| cell.length == length);
+        let counts = of_length.map(|cell| (cell.correct, cell.samples));
+        counts.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
+    }
+}
+
+impl<'a> Measuring<'a> {
+    pub fn new(text: &Path, plan: &'a Plan, tokenizer: &'a Tokenizer) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(text)
+            .with_context(|| format!("{}: could not read it as UTF-8", text.display()))?;
+        Self::of_text(&text, plan, tokenizer)
+    }
+
+    pub fn of_text(text: &str, plan: &'a Plan, tokenizer: &'a Tokenizer) -> anyhow::Result<Self> {
+        let ids = tokens_of(tokenizer, text)?;
+        let longest = plan.lengths.last().copied().unwrap_or_default();
+        ensure!(
+            longest >= 2 && ids.len() >= longest,
+            "--lengths: expected at most the {} tokens of {}, and at least 2, got {longest}",
+            ids.len(),
+            plan.document
+        );
+        Ok(Self {
+            plan,
+            tokenizer,
+            ids,
+            passkey: passkey_plan(plan, tokenizer)?,
+        })
+    }
+
+    /// Pieces that perplexity is the mean of.
+    pub fn pieces(&self) -> usize {
+        self.plan.pieces.min(self.ids.len() / self.longest())
+    }
+
+    fn longest(&self) -> usize {
+        self.plan.lengths.last().copied().unwrap_or(2)
+    }
+
+    /// Everything of one model; `None` where it was interrupted.
+    pub fn all(&self, model: &Transformer, when: &str) -> anyhow::Result<Option<Measured>> {
+        let Some(nats) = self.cross_entropies(model, when)? else {
+            return Ok(None);
+        };
+        let asks = self.plan.samples > 0 && !self.passkey.lengths.is_empty();
+        let passkey = match asks {
+            false => None,
+            true => match self.passkeys(model, when)? {
+                None => return Ok(None),
+                found => found,
+            },
+        };
+        Ok(Some(Measured { nats, passkey }))
+    }
+
+    /// Nats per token by position; `None` where it was interrupted.
+    pub fn cross_entropies(
+        &self,
+        model: &Transformer,
+        when: &str,
+    ) -> anyhow::Result<Option<Vec<f64>>> {
+        let total = (self.pieces() * self.longest()) as u64;
+        let progress = Progress::new(total, &format!("read, {when}"));
+        let text = (self.plan.document.as_str(), self.ids.as_slice());
+        let length = self.longest();
+        let nats = by_position(
+            model,
+            self.tokenizer,
+            text,
+            length,
+            self.plan.pieces,
+            |read| {
+                progress.at(read as u64, "");
+                unless_interrupted()
+            },
+        )?;
+        progress.finish();
+        Ok(nats)
+    }
+
+    fn passkeys(&self, model: &Transformer, when: &str) -> anyhow::Result<Option<Passkey>> {
+        let plan = &self.passkey;
+        let total = self.plan.samples * plan.lengths.len();
+        let progress = Progress::new(total as u64, &format!("passkeys, {when}"));
+        let mut samples = 0;
+        let clock = console::seconds;
+        let found = bam_lm::eval::passkey::passkey(model, self.tokenizer, plan, clock, |done| {
+            samples += 1;
+            progress.at(samples, &format!("{} tokens", done.length));
+            unless_interrupted()
+        })?;
+        progress.finish();
+        Ok(found)
+    }
+}
+
+fn passkey_plan(plan: &Plan, tokenizer: &Tokenizer) -> anyhow::Result<PasskeyPlan> {
+    let mut passkey = PasskeyPlan {
+        lengths: Vec::new(),
+        given_digits: 1,
+        greedy: false,
+        patience: None,
+        seed: plan.seed,
+        skipping: Skipping::Exact,
+    };
+    for &length in &plan.lengths {
+        let at = LengthPlan {
+            length,
+            samples: plan.samples,
+            depths: Depths::Equidistant(DEPTHS),
+        };
+        if fits(tokenizer, &passkey, &at)? {
+            passkey.lengths.push(at);
+        }
+    }
+    Ok(passkey)
+}
+
+fn unless_interrupted() -> ControlFlow<()> {
+    match console::interrupted() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
+}

@@ -1,0 +1,161 @@
+//! Models in the layout of the Hugging Face hub: MPT, Bloom and LLaMA, as `transformers` writes them.
+//!
+//! A folder is data from somewhere: names are checked before files are opened, headers before anything
+//! is allocated, and a setting that is not known to change nothing is an error. What a file can make us
+//! allocate is bounded by its own size.
+
+mod bloom;
+mod keys;
+mod llama;
+mod mpt;
+mod tensors;
+
+use crate::Error;
+use crate::data::Tokenizer;
+use crate::encoding::Encoding;
+use crate::model::checkpoint::NamedTensors;
+use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
+use burn::tensor::Device;
+use keys::Keys;
+use std::path::Path;
+use tensors::TensorFiles;
+
+/// What `config.json` may leave open.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How position enters, where it is not as the configuration says: `nope`, `rotary` or `alibi`.
+    pub position: Option<Encoding>,
+    /// The context that the model was trained at.
+    pub train_length: Option<usize>,
+    /// Keys of the configuration that are said not to matter.
+    pub ignored: Vec<String>,
+}
+
+/// Reads a folder's model: `config.json` and safetensors, whole or in shards.
+///
+/// # Errors
+/// If a file is missing, broken or elsewhere, the configuration asks for what we do not compute, or
+/// tensors are missing, unknown, of another shape or type, or not finite.
+pub fn read_model(folder: &Path, options: &Options, device: &Device) -> Result<Transformer, Error> {
+    let mut keys = Keys::read(&folder.join("config.json"), &options.ignored)?;
+    let model_type: String = keys.need("model_type")?;
+    let architecture: Box<dyn Architecture> = match model_type.as_str() {
+        "mpt" => Box::new(mpt::Mpt::read(&mut keys)?),
+        "bloom" => Box::new(bloom::Bloom::read(&mut keys)?),
+        "llama" => Box::new(llama::Llama::read(&mut keys)?),
+        other => return Err(keys.wrong("model_type", "mpt, bloom or llama", other)),
+    };
+    let config = architecture.config(options, &keys)?.checked()?;
+    keys.finish()?;
+    let mut files = TensorFiles::open(folder, architecture.prefix())?;
+    let mut tensors = architecture.tensors(&config, &mut files)?;
+    head(&config, architecture.embeddings(), &mut files, &mut tensors)?;
+    files.finish(&model_type)?;
+    config.init(device).with_tensors(tensors, folder)
+}
+
+/// Reads the folder's `tokenizer.json`, if it has one.
+///
+/// # Errors
+/// If the file lies elsewhere or is no tokenizer that we use.
+pub fn read_tokenizer(folder: &Path) -> Result<Option<Tokenizer>, Error> {
+    const NAME: &str = "tokenizer.json";
+    match folder.join(NAME).symlink_metadata() {
+        Err(_) => Ok(None),
+        Ok(_) => Ok(Some(Tokenizer::from_file(&tensors::inside(folder, NAME)?)?)),
+    }
+}
+
+/// What the layouts differ in.
+trait Architecture {
+    /// What the names of most tensors begin with, in some files.
+    fn prefix(&self) -> &'static str;
+
+    /// The name of the embeddings, without the prefix.
+    fn embeddings(&self) -> &'static str;
+
+    /// The configuration of the model; `keys` is for messages.
+    fn config(&self, options: &Options, keys: &Keys) -> Result<ModelConfig, Error>;
+
+    /// Everything but the head, under the names of our checkpoints.
+    fn tensors(&self, config: &ModelConfig, files: &mut TensorFiles)
+    -> Result<NamedTensors, Error>;
+}
+
+/// Takes the head; one that is tied may be spelled out as well, and has to be the embeddings then.
+fn head(
+    config: &ModelConfig,
+    embeddings: &str,
+    files: &mut TensorFiles,
+    tensors: &mut NamedTensors,
+) -> Result<(), Error> {
+    const HEAD: &str = "lm_head.weight";
+    let shape = [config.vocabulary, config.dim];
+    if !config.design.tied_head {
+        insert(tensors, "output.weight", &shape, files.take(HEAD, &shape)?);
+    } else if files.has(HEAD) {
+        let values = files.take(HEAD, &shape)?;
+        if tensors[EMBEDDINGS].1 != values {
+            let expected = format!("the values of {embeddings} (tie_word_embeddings)");
+            return Err(files.wrong(HEAD, expected, "others"));
+        }
+    }
+    Ok(())
+}
+
+/// The name of the embeddings in our checkpoints.
+const EMBEDDINGS: &str = "tok_embeddings.weight";
+
+fn insert(tensors: &mut NamedTensors, name: &str, shape: &[usize], values: Vec<f32>) {
+    tensors.insert(name.to_owned(), (shape.to_vec(), values));
+}
+
+/// Takes `theirs` and keeps it as `ours`.
+fn keep(
+    files: &mut TensorFiles,
+    tensors: &mut NamedTensors,
+    (theirs, ours): (&str, &str),
+    shape: &[usize],
+) -> Result<(), Error> {
+    let values = files.take(theirs, shape)?;
+    insert(tensors, ours, shape, values);
+    Ok(())
+}
+
+/// A configuration with what none of the layouts has.
+fn plain_config() -> ModelConfig {
+    ModelConfig {
+        encoding: Encoding {
+            position: crate::encoding::Position::Prior(Vec::new()),
+            ssmax: None,
+        },
+        dim: 0,
+        layers: 0,
+        heads: 0,
+        key_heads: 0,
+        hidden: 0,
+        vocabulary: 0,
+        train_length: 0,
+        norm_epsilon: 0.0,
+        rotary_theta: 10_000.0,
+        prior_scope: PriorScope::Global,
+        prior_start: PriorStart::default(),
+        ssmax_from: 0,
+        design: Design::default(),
+    }
+}
+
+/// What was asked for instead of `usual`, if it is one of `possible`.
+fn position(options: &Options, usual: &str, possible: &[&str]) -> Result<Encoding, Error> {
+    let Some(given) = &options.position else {
+        return usual.parse();
+    };
+    match possible.contains(&given.to_string().as_str()) {
+        true => Ok(given.clone()),
+        false => Err(Error::Value {
+            what: "position",
+            expected: format!("one of {} for this layout", possible.join(", ")),
+            got: given.to_string(),
+        }),
+    }
+}
