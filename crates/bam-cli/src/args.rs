@@ -2,9 +2,11 @@
 
 mod data;
 mod eval;
+mod export;
 mod generate;
 mod inspect;
 mod length;
+mod prior;
 mod quickstart;
 mod reference;
 mod serve;
@@ -12,9 +14,11 @@ mod train;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use eval::{DepthChoice, EvalCommand, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs};
+pub use export::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 pub use generate::GenerateArgs;
 pub use inspect::{ColourArg, ContextArgs, DoctorArgs, HeadsArgs, InspectCommand, TextArgs};
 pub use length::Length;
+pub use prior::{PriorCommand, PriorDiffArgs, PriorEditArgs};
 pub use quickstart::{QuickstartArgs, ReportArgs};
 pub use reference::{AttentionArg, ImportCommand, ImportReferenceArgs, LogitsArgs, ParityArgs};
 pub use serve::ServeArgs;
@@ -53,11 +57,17 @@ pub enum Command {
     Inspect(InspectCommand),
     /// Whether the numbers hold on long rows, before anything runs; exit code 1 on an error
     Doctor(DoctorArgs),
+    /// Change the priors of a trained model, and see what changed
+    #[command(subcommand)]
+    Prior(PriorCommand),
     /// Turn the records of runs into one HTML page
     Report(ReportArgs),
     /// Bring models from elsewhere
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Take models elsewhere
+    #[command(subcommand)]
+    Export(ExportCommand),
     /// Write a model's logits for given tokens
     Logits(LogitsArgs),
     /// Compare with a case of the reference program; exit code 1 beyond its tolerances

@@ -40,8 +40,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&args),
         Command::Inspect(command) => command::inspect::run(&command),
         Command::Doctor(args) => command::doctor::run(&args),
+        Command::Prior(command) => command::prior::run(&command),
         Command::Report(args) => command::report::run(&args),
         Command::Import(ImportCommand::Reference(args)) => command::reference::import(&args),
+        Command::Export(command) => command::export::run(&command),
         Command::Logits(args) => command::reference::logits(&args),
         Command::Parity(args) => command::reference::parity(&args),
         Command::Completions { shell } => {

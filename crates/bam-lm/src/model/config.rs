@@ -204,6 +204,8 @@ struct RawConfig {
     tie_word_embeddings: bool,
     attn_prior: RawPrior,
     ssmax: RawSsmax,
+    /// Tools that write `dtype` instead leave it out; tensors say what they are.
+    #[serde(default)]
     torch_dtype: String,
 }
 
