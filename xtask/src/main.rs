@@ -28,7 +28,8 @@ Commands:
   bench training [--threads T] [--json FILE] [--python PATH] [--dtypes f32,bf16]
                 Training steps beside the reference program's operations in PyTorch
   clients [--model DIR] [--python PATH] [--only NAME,…] [--requests FILE] [--count N] [--seconds S]
-                Other people's clients against `bam serve`: openai, lm_eval, schemathesis, chromium, load
+                Other people's programs against `bam serve` (openai, lm_eval, schemathesis, chromium, load)
+                and exported models (transformers; llama_cpp wants an ALiBi or rotary model)
   help          This text";
 
 fn main() -> ExitCode {

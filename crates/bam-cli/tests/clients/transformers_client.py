@@ -101,7 +101,7 @@ def variant(source, work, position, ssmax, index):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             matrix = parameter.dim() == 2 and "prior" not in name
-            parameter += torch.randn_like(parameter) * (0.2 if matrix else 0.3)
+            parameter += torch.randn_like(parameter) * (0.14 if matrix else 0.3)
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
