@@ -1,6 +1,6 @@
-//! `cargo xtask clients`: other people's clients, unmodified, against `bam serve`.
+//! `cargo xtask clients`: other people's programs, unmodified, against `bam serve` and exported models.
 //!
-//! Each wants something that this project does not: Python packages, Chromium. Where it is missing the
+//! Each wants something that this project does not: Python packages, Chromium, llama.cpp for Node. Where it is missing the
 //! run says so and goes on; where it fails, so does the run.
 
 mod load;
@@ -28,7 +28,7 @@ pub struct Options {
     out: PathBuf,
 }
 
-const CLIENTS: [&str; 7] = [
+const CLIENTS: [&str; 9] = [
     "curl",
     "openai",
     "lm_eval",
@@ -36,6 +36,8 @@ const CLIENTS: [&str; 7] = [
     "schemathesis",
     "chromium",
     "load",
+    "transformers",
+    "llama_cpp",
 ];
 
 impl Options {
@@ -45,7 +47,11 @@ impl Options {
         let mut options = Self {
             model: PathBuf::from("runs/quickstart/bam+ssmax"),
             python: "python3".into(),
-            only: CLIENTS.map(String::from).into(),
+            // The last one takes few models.
+            only: CLIENTS[..CLIENTS.len() - 1]
+                .iter()
+                .map(|name| (*name).into())
+                .collect(),
             requests: None,
             count: 200,
             lengths: "4096,8192".into(),
@@ -100,6 +106,9 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
     let scripts = root.join("crates/bam-cli/tests/clients");
     for client in &options.only {
         println!("── {client}");
+        if exports(client, &bam, &scripts, options)? {
+            continue;
+        }
         // A fresh server each, so that none depends on what another one did.
         let words: &[&str] = match client.as_str() {
             // Rows that a random request can make are short, so that it ends soon.
@@ -152,6 +161,41 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Runs a client of exported models, if it is one of them.
+fn exports(client: &str, bam: &Path, scripts: &Path, options: &Options) -> Result<bool, String> {
+    let mut command = match client {
+        "transformers" if !options.has("torch, transformers, safetensors") => {
+            println!("skipped: {} has no torch and transformers", options.python);
+            return Ok(true);
+        }
+        "transformers" => {
+            let mut command = Command::new(&options.python);
+            command.arg(scripts.join("transformers_client.py"));
+            command.env("PYTHONDONTWRITEBYTECODE", "1");
+            command
+        }
+        "llama_cpp" if !has_llama_cpp() => {
+            println!("skipped: NODE_PATH names no folder with node-llama-cpp");
+            return Ok(true);
+        }
+        "llama_cpp" => {
+            let mut command = Command::new("node");
+            command.arg(scripts.join("llama_cpp_client.mjs"));
+            command
+        }
+        _ => return Ok(false),
+    };
+    succeed(command.arg(bam).arg(&options.model))?;
+    Ok(true)
+}
+
+fn has_llama_cpp() -> bool {
+    let asked = Command::new("node")
+        .args(["-e", "require.resolve('node-llama-cpp')"])
+        .output();
+    asked.is_ok_and(|output| output.status.success())
 }
 
 /// Requests as the server's own description allows them, and as it does not.

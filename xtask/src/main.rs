@@ -29,8 +29,8 @@ Commands:
                 Training steps beside the reference program's operations in PyTorch
   clients [--model DIR] [--python PATH] [--only NAME,…] [--requests FILE] [--count N] [--lengths N,…]
           [--examples N] [--seconds S] [--out DIR]
-                Other people's clients against `bam serve`: curl, openai, lm_eval, ruler (lm_eval's
-                niah_single_1), schemathesis, chromium, load
+                Other people's programs against `bam serve` (curl, openai, lm_eval, ruler, schemathesis,
+                chromium, load) and exported models (transformers; llama_cpp wants an ALiBi or rotary model)
   help          This text";
 
 fn main() -> ExitCode {

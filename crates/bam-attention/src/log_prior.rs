@@ -8,7 +8,7 @@
 
 use crate::fused::PriorRanges;
 use crate::{AttentionError, Lags};
-use bam_prior::Prior;
+use bam_prior::{Link, Prior};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -167,6 +167,8 @@ pub struct ParameterSpec {
     pub name: &'static str,
     /// What it does.
     pub role: Role,
+    /// The map from what is stored onto its value in the law.
+    pub link: Link,
     /// Numbers per head: 1, or the size of a table.
     pub width: usize,
     /// Starting values, `heads × width`, row after row.
@@ -224,10 +226,11 @@ fn from_slopes(heads: usize, map: impl Fn(f64) -> f64) -> Vec<f64> {
 }
 
 /// A parameter of one number per head.
-fn scalar(name: &'static str, role: Role, initial: Vec<f64>) -> ParameterSpec {
+fn scalar(name: &'static str, role: Role, link: Link, initial: Vec<f64>) -> ParameterSpec {
     ParameterSpec {
         name,
         role,
+        link,
         width: 1,
         initial,
     }

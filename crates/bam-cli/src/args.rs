@@ -2,10 +2,12 @@
 
 mod data;
 mod eval;
+mod export;
 mod generate;
 mod import;
 mod inspect;
 mod length;
+mod prior;
 mod quickstart;
 mod reference;
 mod serve;
@@ -14,10 +16,12 @@ mod upcycle;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use eval::{DepthChoice, EvalCommand, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs};
+pub use export::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 pub use generate::GenerateArgs;
 pub use import::{ImportAlilamaArgs, ImportCommand, ImportHfArgs, ImportLlama2cArgs};
 pub use inspect::{ColourArg, ContextArgs, DoctorArgs, HeadsArgs, InspectCommand, TextArgs};
 pub use length::Length;
+pub use prior::{PriorCommand, PriorDiffArgs, PriorEditArgs};
 pub use quickstart::{QuickstartArgs, ReportArgs};
 pub use reference::{AttentionArg, LogitsArgs, ParityArgs};
 pub use serve::ServeArgs;
@@ -57,6 +61,9 @@ pub enum Command {
     Inspect(InspectCommand),
     /// Whether the numbers hold on long rows, before anything runs; exit code 1 on an error
     Doctor(DoctorArgs),
+    /// Change the priors of a trained model, and see what changed
+    #[command(subcommand)]
+    Prior(PriorCommand),
     /// Turn the records of runs into one HTML page
     Report(ReportArgs),
     /// Bring models from elsewhere
@@ -64,6 +71,9 @@ pub enum Command {
     Import(ImportCommand),
     /// Go on with a trained model's priors alone, from where they are; measure before and after
     Upcycle(UpcycleArgs),
+    /// Take models elsewhere
+    #[command(subcommand)]
+    Export(ExportCommand),
     /// Write a model's logits for given tokens
     Logits(LogitsArgs),
     /// Compare with a case of the reference program; exit code 1 beyond its tolerances

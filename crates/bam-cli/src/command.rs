@@ -2,10 +2,12 @@
 
 pub mod doctor;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod import;
 pub mod inspect;
 pub mod prepare;
+pub mod prior;
 pub mod quickstart;
 pub mod reference;
 pub mod report;

@@ -40,9 +40,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&args),
         Command::Inspect(command) => command::inspect::run(&command),
         Command::Doctor(args) => command::doctor::run(&args),
+        Command::Prior(command) => command::prior::run(&command),
         Command::Report(args) => command::report::run(&args),
         Command::Import(command) => command::import::run(&command),
         Command::Upcycle(args) => command::upcycle::run(&args),
+        Command::Export(command) => command::export::run(&command),
         Command::Logits(args) => command::reference::logits(&args),
         Command::Parity(args) => command::reference::parity(&args),
         Command::Completions { shell } => {

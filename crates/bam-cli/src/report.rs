@@ -6,6 +6,7 @@ pub mod findings;
 pub mod inspection;
 pub mod page;
 pub mod plot;
+pub mod surgery;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,16 @@
 //! A model's folder: weights, tokenizer, records.
 
+use anyhow::Context;
 use bam_lm::data::Tokenizer;
 use bam_lm::model::Transformer;
-use bam_lm::model::checkpoint::{read_json, write_atomically};
+use bam_lm::model::checkpoint::{
+    CONFIG_FILE, WEIGHTS_FILE, read_json, write_atomically, write_tensors,
+};
 use bam_lm::record::{Record, RunRecords};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 pub const PASSKEY: &str = "passkey.json";
@@ -34,6 +38,95 @@ pub fn load_tokenizer(dir: &Path, model: &Transformer) -> anyhow::Result<Tokeniz
     Ok(tokenizer)
 }
 
+/// What belongs to a model's folder besides its configuration and weights: what others need to read
+/// text with it. Records of evaluations and of training are not: they are of one model only.
+const COMPANIONS: [&str; 12] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "configuration_bam.py",
+    "modeling_bam.py",
+];
+
+/// Copies what belongs to a model's folder, as far as it is there.
+pub fn copy_companions(from: &Path, to: &Path) -> anyhow::Result<()> {
+    for name in COMPANIONS {
+        let path = from.join(name);
+        if path.is_file() {
+            std::fs::copy(&path, to.join(name))
+                .with_context(|| format!("{}: could not copy it", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a model that comes of the one in `source`, whose `config.json` may have fields of others'
+/// making; they are kept.
+pub fn save_model(model: &Transformer, source: &Path, dir: &Path) -> anyhow::Result<()> {
+    let mut config = read_object(&source.join(CONFIG_FILE))?;
+    if let Value::Object(fields) = serde_json::to_value(model.config_file())? {
+        config.extend(fields);
+    }
+    write_tensors(&dir.join(WEIGHTS_FILE), model.to_tensors())?;
+    write_json(&dir.join(CONFIG_FILE), &config)
+}
+
+/// A JSON object with all of its fields.
+pub fn read_object(path: &Path) -> anyhow::Result<Map<String, Value>> {
+    Ok(read_json(path, "a JSON object")?)
+}
+
+/// Refuses a folder that holds something.
+pub fn ensure_new(dir: &Path) -> anyhow::Result<()> {
+    let occupied = std::fs::read_dir(dir).is_ok_and(|mut files| files.next().is_some());
+    anyhow::ensure!(
+        !occupied && !dir.is_file(),
+        "{}: expected a new folder, got {}",
+        dir.display(),
+        if occupied {
+            "one that is not empty"
+        } else {
+            "a file"
+        }
+    );
+    Ok(())
+}
+
+/// Makes a folder whole or not at all: it is filled under a temporary name and renamed.
+///
+/// # Errors
+/// If it exists and is not empty, or can't be filled; nothing is left behind then.
+pub fn new_folder(
+    dir: &Path,
+    fill: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    ensure_new(dir)?;
+    let could_not = |what: &str| format!("{}: could not {what}", dir.display());
+    let name = dir.file_name().with_context(|| could_not("name it"))?;
+    let name = format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id());
+    let temporary = dir.with_file_name(name);
+    std::fs::create_dir_all(&temporary).with_context(|| could_not("create it"))?;
+    fill(&temporary)
+        .and_then(|()| {
+            std::fs::rename(&temporary, dir).with_context(|| could_not("rename it into place"))
+        })
+        .inspect_err(|_| {
+            let _ = std::fs::remove_dir_all(&temporary);
+        })
+}
+
+/// The time, RFC 3339.
+pub fn now() -> String {
+    humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string()
+}
+
 /// Wraps an evaluation's numbers with what they are of.
 fn record<M>(
     model: &Transformer,
@@ -45,7 +138,7 @@ fn record<M>(
     let version = env!("CARGO_PKG_VERSION");
     Ok(Record {
         name: model.config().encoding.to_string(),
-        created: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
+        created: now(),
         commit: match commit {
             "" => version.to_owned(),
             commit => format!("{version} ({commit})"),

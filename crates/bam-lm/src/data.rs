@@ -40,5 +40,6 @@ pub use shard::{ShardOptions, ShardWriter};
 pub use store::{TokenStore, Verify};
 pub use stream_decoder::StreamDecoder;
 pub use synthetic::{CopyRows, PasskeyRows, PasskeyRowsConfig};
+pub(crate) use tokenizer::hexadecimal;
 pub use tokenizer::{Tokenizer, TokenizerIdentity};
 pub use train_tokenizer::{TokenizerConfig, TrainingProgress};

@@ -76,13 +76,30 @@ impl PriorKind {
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
         match name {
             "nope" | "uniform" => Some(Self::Nope),
             "alibi" => Some(Self::Alibi),
             "bam" => family(BAM).map(Self::Learned),
             _ => family(name).map(Self::Learned),
         }
+    }
+}
+
+impl FromStr for PriorKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::named(name).ok_or_else(|| {
+            let families: Vec<&str> = FAMILIES.iter().map(|family| family.name()).collect();
+            Error::Value {
+                what: "family",
+                expected: format!("nope, alibi, bam or one of {}", families.join(", ")),
+                got: name.to_owned(),
+            }
+        })
     }
 }
 
@@ -194,7 +211,7 @@ impl FromStr for Encoding {
                             None => (group, None),
                             Some((name, heads)) => (name, Some(heads.parse().ok()?)),
                         };
-                        let prior = PriorKind::parse(name)?;
+                        let prior = PriorKind::named(name)?;
                         (heads != Some(0)).then_some(HeadGroup { prior, heads })
                     })
                     .collect::<Option<Vec<_>>>()

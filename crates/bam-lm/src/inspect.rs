@@ -1,8 +1,9 @@
 //! Looking into a model: what its heads believe before they read ([`prior`]), what they make of a
 //! text ([`posterior`], [`mod@measured`], [`mod@reading`]), how far they can look at all
-//! ([`mod@context`]), and whether the numbers hold ([`doctor`]).
+//! ([`mod@context`]), whether the numbers hold ([`doctor`]), and where two models differ ([`mod@difference`]).
 
 pub mod context;
+pub mod difference;
 pub mod doctor;
 pub mod measured;
 pub mod posterior;

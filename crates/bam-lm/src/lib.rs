@@ -12,6 +12,7 @@ pub mod data;
 pub mod encoding;
 mod error;
 pub mod eval;
+pub mod export;
 pub mod import;
 pub mod inspect;
 pub mod model;

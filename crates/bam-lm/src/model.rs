@@ -18,9 +18,11 @@ mod horizon;
 mod parameters;
 mod prefixes;
 mod prior;
+pub mod provenance;
 mod read;
 mod rotary;
 pub mod scheduler;
+pub mod surgery;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transformer;

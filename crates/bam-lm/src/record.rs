@@ -193,6 +193,37 @@ pub struct Head {
     pub curve: Vec<(f64, f64)>,
 }
 
+/// Where two models differ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The encodings of both.
+    pub encodings: [String; 2],
+    /// Keys in the finite row over which mass lags and entropy were taken.
+    pub row_keys: usize,
+    /// Heads that are not the same in both.
+    pub heads: Vec<HeadDifference>,
+    /// Tensors besides those of the priors.
+    pub other_tensors: usize,
+    /// Those of them that are not the same in both.
+    pub tensors: Vec<TensorDifference>,
+}
+
+/// One head in two models, both without their curves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadDifference {
+    pub before: Head,
+    pub after: Head,
+}
+
+/// A tensor that is not the same in two models.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorDifference {
+    pub name: String,
+    /// The largest difference of two entries; `None` where one of the models has another shape or
+    /// no such tensor.
+    pub largest: Option<f64>,
+}
+
 /// The heads' priors and posteriors on a text, means over some of its rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {

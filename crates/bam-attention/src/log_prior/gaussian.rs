@@ -1,7 +1,7 @@
 //! The Gaussian prior.
 
 use super::{Family, LagGrid, ParameterSpec, Role, from_slopes, location, scalar};
-use bam_prior::{Error, Prior};
+use bam_prior::{Error, Link, Prior};
 use burn::tensor::Tensor;
 
 /// `ln w(d) = −a·(d − μ)²`, `a = exp(θ_scale)`, `μ = 2·sinh(θ_location)`: standard deviation `1/√(2a)`.
@@ -15,11 +15,12 @@ impl Family for Gaussian {
 
     fn parameters(&self, heads: usize) -> Vec<ParameterSpec> {
         vec![
-            scalar("location", Role::Location, vec![0.0; heads]),
+            scalar("location", Role::Location, Link::TwoSinh, vec![0.0; heads]),
             // As wide as ALiBi's Laplace prior: equal variance, 1/(2a) = 2/m².
             scalar(
                 "scale",
                 Role::Scale,
+                Link::Exponential,
                 from_slopes(heads, |m| (m * m / 4.0).ln()),
             ),
         ]

@@ -1,7 +1,7 @@
 //! The generalised Gaussian prior: BAM, as the reference trains it.
 
 use super::{Family, LagGrid, ParameterSpec, Role, from_slopes, location, scalar};
-use bam_prior::{Error, Prior};
+use bam_prior::{Error, Link, Prior};
 use burn::tensor::Tensor;
 
 /// Keeps the power's base, and with it the gradient, off zero.
@@ -23,9 +23,14 @@ impl Family for GeneralizedGaussian {
 
     fn parameters(&self, heads: usize) -> Vec<ParameterSpec> {
         vec![
-            scalar("loc", Role::Location, vec![0.0; heads]),
-            scalar("scale", Role::Scale, from_slopes(heads, f64::ln)),
-            scalar("shape", Role::Shape, vec![1.0; heads]),
+            scalar("loc", Role::Location, Link::TwoSinh, vec![0.0; heads]),
+            scalar(
+                "scale",
+                Role::Scale,
+                Link::Exponential,
+                from_slopes(heads, f64::ln),
+            ),
+            scalar("shape", Role::Shape, Link::Identity, vec![1.0; heads]),
         ]
     }
 

@@ -1,7 +1,7 @@
 //! KERPLE, logarithmic: a power-law tail.
 
 use super::{Family, LagGrid, ParameterSpec, Role, from_slopes, scalar};
-use bam_prior::{Error, Prior};
+use bam_prior::{Error, Link, Prior};
 use burn::tensor::Tensor;
 
 /// `ln w(d) = −r₁·ln(1 + r₂·|d|)`, `r = exp(θ)`. Source: KERPLE, arXiv 2205.09921.
@@ -15,8 +15,13 @@ impl Family for KerpleLog {
 
     fn parameters(&self, heads: usize) -> Vec<ParameterSpec> {
         vec![
-            scalar("scale", Role::Scale, vec![0.0; heads]),
-            scalar("rate", Role::Shape, from_slopes(heads, f64::ln)),
+            scalar("scale", Role::Scale, Link::Exponential, vec![0.0; heads]),
+            scalar(
+                "rate",
+                Role::Shape,
+                Link::Exponential,
+                from_slopes(heads, f64::ln),
+            ),
         ]
     }
 

@@ -1,7 +1,7 @@
 //! KERPLE, power: a stretched exponential tail.
 
 use super::{Family, LagGrid, ParameterSpec, Role, from_slopes, scalar};
-use bam_prior::{Error, Prior};
+use bam_prior::{Error, Link, Prior};
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 
@@ -16,8 +16,13 @@ impl Family for KerplePower {
 
     fn parameters(&self, heads: usize) -> Vec<ParameterSpec> {
         vec![
-            scalar("scale", Role::Scale, from_slopes(heads, f64::ln)),
-            scalar("exponent", Role::Shape, vec![0.0; heads]),
+            scalar(
+                "scale",
+                Role::Scale,
+                Link::Exponential,
+                from_slopes(heads, f64::ln),
+            ),
+            scalar("exponent", Role::Shape, Link::TwoLogistic, vec![0.0; heads]),
         ]
     }
 

@@ -1,7 +1,7 @@
 //! The Laplace prior: ALiBi, with the slopes as parameters.
 
 use super::{Family, LagGrid, ParameterSpec, Role, from_slopes, scalar};
-use bam_prior::{Error, Prior};
+use bam_prior::{Error, Link, Prior};
 use burn::tensor::Tensor;
 
 /// `ln w(d) = −m·|d|`, slope `m = exp(θ)`. Source: ALiBi, arXiv 2108.12409.
@@ -14,7 +14,12 @@ impl Family for Laplace {
     }
 
     fn parameters(&self, heads: usize) -> Vec<ParameterSpec> {
-        vec![scalar("scale", Role::Scale, from_slopes(heads, f64::ln))]
+        vec![scalar(
+            "scale",
+            Role::Scale,
+            Link::Exponential,
+            from_slopes(heads, f64::ln),
+        )]
     }
 
     fn ln_weight(&self, theta: &[Tensor<2>], grid: &LagGrid) -> Tensor<2> {

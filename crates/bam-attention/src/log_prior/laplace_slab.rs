@@ -1,7 +1,7 @@
 //! A mixture: Laplace with a uniform slab beneath, so that no distance is forgotten.
 
 use super::{Family, LagGrid, ParameterSpec, Role, from_slopes, scalar};
-use bam_prior::{Component, Error, Prior};
+use bam_prior::{Component, Error, Link, Prior};
 use burn::tensor::Tensor;
 use burn::tensor::activation::softplus;
 
@@ -19,8 +19,18 @@ impl Family for LaplaceSlab {
 
     fn parameters(&self, heads: usize) -> Vec<ParameterSpec> {
         vec![
-            scalar("scale", Role::Scale, from_slopes(heads, f64::ln)),
-            scalar("slab", Role::Shape, vec![INITIAL_SLAB_LOGIT; heads]),
+            scalar(
+                "scale",
+                Role::Scale,
+                Link::Exponential,
+                from_slopes(heads, f64::ln),
+            ),
+            scalar(
+                "slab",
+                Role::Shape,
+                Link::Logistic,
+                vec![INITIAL_SLAB_LOGIT; heads],
+            ),
         ]
     }
 

@@ -1,7 +1,7 @@
 //! Student's t prior: heavy tails around a location.
 
 use super::{Family, LagGrid, ParameterSpec, Role, from_slopes, location, scalar};
-use bam_prior::{Error, Prior};
+use bam_prior::{Error, Link, Prior};
 use burn::tensor::Tensor;
 
 /// `ln w(d) = −(ν+1)/2 · ln(1 + ((d − μ)/σ)²/ν)`: `μ = 2·sinh(θ_location)`, `σ = exp(θ_scale)`,
@@ -16,9 +16,14 @@ impl Family for StudentT {
 
     fn parameters(&self, heads: usize) -> Vec<ParameterSpec> {
         vec![
-            scalar("location", Role::Location, vec![0.0; heads]),
-            scalar("scale", Role::Scale, from_slopes(heads, |m| -m.ln())),
-            scalar("shape", Role::Shape, vec![0.0; heads]),
+            scalar("location", Role::Location, Link::TwoSinh, vec![0.0; heads]),
+            scalar(
+                "scale",
+                Role::Scale,
+                Link::Exponential,
+                from_slopes(heads, |m| -m.ln()),
+            ),
+            scalar("shape", Role::Shape, Link::Exponential, vec![0.0; heads]),
         ]
     }
 

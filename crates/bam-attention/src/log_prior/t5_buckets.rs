@@ -1,7 +1,7 @@
 //! T5's relative position bias: a log-weight per bucket of lags.
 
 use super::{Family, LagGrid, ParameterSpec, Role};
-use bam_prior::{Direction, Error, Prior};
+use bam_prior::{Direction, Error, Link, Prior};
 use burn::tensor::Tensor;
 
 const BUCKETS: usize = 32;
@@ -21,6 +21,7 @@ impl Family for T5Buckets {
         vec![ParameterSpec {
             name: "weights",
             role: Role::Scale,
+            link: Link::Identity,
             width: BUCKETS,
             initial: vec![0.0; heads * BUCKETS],
         }]

@@ -1,7 +1,7 @@
 //! A free table: a log-weight per distance, the last entry for all beyond.
 
 use super::{Family, LagGrid, ParameterSpec, Role};
-use bam_prior::{Error, Prior};
+use bam_prior::{Error, Link, Prior};
 use burn::tensor::Tensor;
 
 const ENTRIES: usize = 64;
@@ -19,6 +19,7 @@ impl Family for Table {
         vec![ParameterSpec {
             name: "weights",
             role: Role::Scale,
+            link: Link::Identity,
             width: ENTRIES,
             initial: vec![0.0; heads * ENTRIES],
         }]

@@ -97,7 +97,7 @@ fn lag(lag: f64) -> String {
     thousands(lag.max(0.0) as usize)
 }
 
-fn described(head: &Head) -> String {
+pub fn described(head: &Head) -> String {
     const MOST: usize = 6;
     let parameters = head.parameters.iter().take(MOST);
     let mut parts: Vec<String> = parameters

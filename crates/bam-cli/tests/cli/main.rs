@@ -4,8 +4,10 @@
 mod bad_input;
 mod bad_models;
 mod end_to_end;
+mod export;
 mod fuzz;
 mod inspect;
+mod prior;
 mod program;
 mod quickstart;
 mod reference;

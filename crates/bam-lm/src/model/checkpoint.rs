@@ -5,11 +5,13 @@
 use super::ModelConfig;
 use super::parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
 use super::prior::host_values;
+use super::provenance::History;
 use super::transformer::Transformer;
 use crate::Error;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -85,9 +87,19 @@ impl Transformer {
     /// # Errors
     /// If a file can't be written.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        let json = serde_json::to_string_pretty(&self.config).expect("a config is plain data");
+        let json = serde_json::to_string_pretty(&self.config_file());
+        let json = json.expect("a config is plain data");
         write_atomically(&dir.join(CONFIG_FILE), json.as_bytes())?;
         write_tensors(&dir.join(WEIGHTS_FILE), self.to_tensors())
+    }
+
+    /// What `config.json` says of it.
+    #[must_use]
+    pub fn config_file(&self) -> ConfigFile<'_> {
+        ConfigFile {
+            config: &self.config,
+            history: &self.history,
+        }
     }
 
     /// Reads a model from a folder.
@@ -95,11 +107,39 @@ impl Transformer {
     /// # Errors
     /// If a file is missing, broken, or does not fit the configuration.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+        let history = read_history(dir)?;
         let (config, tensors) = read_files(dir)?;
-        config
+        let model = config
             .init(device)
-            .with_tensors(tensors, &dir.join(WEIGHTS_FILE))
+            .with_tensors(tensors, &dir.join(WEIGHTS_FILE))?;
+        Ok(Self { history, ..model })
     }
+}
+
+/// `config.json`: a model's shape, and what was done to it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ConfigFile<'a> {
+    /// The shape.
+    #[serde(flatten)]
+    pub config: &'a ModelConfig,
+    /// What was done to the model.
+    #[serde(skip_serializing_if = "History::is_empty")]
+    pub history: &'a History,
+}
+
+/// Reads what was done to the model in a folder. A folder that says nothing of it has no history.
+///
+/// # Errors
+/// If its `config.json` can't be read, or says it in another form.
+pub fn read_history(dir: &Path) -> Result<History, Error> {
+    #[derive(Deserialize)]
+    struct Fields {
+        #[serde(default)]
+        history: History,
+    }
+    let expected = "a bam model configuration";
+    let fields: Fields = read_json(&dir.join(CONFIG_FILE), expected)?;
+    Ok(fields.history)
 }
 
 /// Reads a model's configuration and its tensors, whatever they hold.

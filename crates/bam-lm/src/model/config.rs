@@ -210,6 +210,8 @@ struct RawConfig {
     ssmax: RawSsmax,
     #[serde(default, skip_serializing_if = "is_default")]
     design: Design,
+    /// Tools that write `dtype` instead leave it out; tensors say what they are.
+    #[serde(default)]
     torch_dtype: String,
 }
 

@@ -31,12 +31,25 @@ pub(crate) struct Kind(pub PriorKind);
 
 impl PriorGroup {
     fn new(prior: PriorKind, heads: usize, start: PriorStart, device: &Device) -> Self {
+        let specs = Kind(prior).specs(heads, start);
+        let initial = specs.iter().map(|spec| spec.initial.iter());
+        let theta = initial.map(|values| values.map(|x| *x as f32).collect());
+        Self::with_theta(prior, heads, theta.collect(), start, device)
+    }
+
+    /// Heads with these unconstrained values, `heads × width` of each parameter.
+    pub(crate) fn with_theta(
+        prior: PriorKind,
+        heads: usize,
+        theta: Vec<Vec<f32>>,
+        start: PriorStart,
+        device: &Device,
+    ) -> Self {
         let kind = Kind(prior);
-        let theta = kind
-            .specs(heads, start)
-            .into_iter()
-            .map(|spec| {
-                let values: Vec<f32> = spec.initial.iter().map(|x| *x as f32).collect();
+        let specs = kind.specs(heads, start).into_iter();
+        let theta = specs
+            .zip(theta)
+            .map(|(spec, values)| {
                 let data = TensorData::new(values, [heads, spec.width]);
                 Param::from_data(data, device).set_require_grad(kind.learns(&spec, start))
             })
@@ -68,7 +81,7 @@ impl Kind {
         }
     }
 
-    fn specs(&self, heads: usize, start: PriorStart) -> Vec<ParameterSpec> {
+    pub(crate) fn specs(&self, heads: usize, start: PriorStart) -> Vec<ParameterSpec> {
         let mut specs = self.family().parameters(heads);
         if self.0.name() == "bam" {
             for spec in specs.iter_mut().filter(|spec| spec.role == Role::Shape) {

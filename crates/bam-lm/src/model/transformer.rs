@@ -6,6 +6,7 @@ use super::cache::{Cache, CachePriors, check_row};
 use super::config::{ModelConfig, PriorScope};
 use super::horizon::Horizons;
 use super::prior::PriorHeads;
+use super::provenance::{Event, History};
 use super::rotary::{angles, sinusoids};
 use crate::Error;
 use crate::encoding::Position;
@@ -101,6 +102,8 @@ pub struct Transformer {
     pub(crate) prior: Option<PriorHeads>,
     #[module(skip)]
     pub(crate) config: ModelConfig,
+    #[module(skip)]
+    pub(crate) history: History,
 }
 
 /// What a pass reads besides its own tokens.
@@ -205,6 +208,7 @@ impl ModelConfig {
             output: (!design.tied_head).then(|| projections.new(self.dim, self.vocabulary, false)),
             prior,
             config: self.clone(),
+            history: History::default(),
         }
     }
 }
@@ -214,6 +218,19 @@ impl Transformer {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// What was done to it since it was first made.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The same model, to which this was done last.
+    #[must_use]
+    pub fn with_event(mut self, event: Event) -> Self {
+        self.history.events.push(event);
+        self
     }
 
     /// The device of the weights.

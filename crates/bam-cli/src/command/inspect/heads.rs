@@ -48,5 +48,9 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
             "this encoding has no prior over distance: every head's is uniform"
         )?;
     }
+    if !model.history().is_empty() {
+        let history = report::surgery::history(model.history());
+        write!(out, "\nhistory\n{history}")?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,145 @@
+//! `bam export`: folders for transformers, files for llama.cpp.
+
+mod gguf;
+
+use crate::bad_input::refuses;
+use crate::program::{args, succeed};
+use crate::tensors::{self, Tensor};
+use crate::workshop::Workshop;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn logits(shop: &Workshop, model: &Path) -> Vec<f32> {
+    let (tokens, out) = (
+        shop.path("tokens.safetensors"),
+        shop.path("logits.safetensors"),
+    );
+    let ids = Tensor::of_ids(&[1, 70], (0..70).map(|id| id * 37 % 300));
+    tensors::write(&tokens, &BTreeMap::from([("tokens".into(), ids)]));
+    succeed(&args!["logits", model, "--tokens", tokens, "--out", out]);
+    tensors::read(&out)["logits"].floats()
+}
+
+#[test]
+fn a_folder_for_transformers_is_a_model_of_ours() {
+    let shop = Workshop::new();
+    let (model, out) = (shop.trained_model(), shop.path("exported"));
+    std::fs::write(model.join("chat_template.jinja"), "{{ messages }}").unwrap();
+    succeed(&args!["export", "hf", model, "--out", out]);
+    for name in [
+        "modeling_bam.py",
+        "configuration_bam.py",
+        "tokenizer.json",
+        "chat_template.jinja",
+    ] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+    assert!(!out.join("metrics.jsonl").exists());
+    let config = read_json(&out.join("config.json"));
+    assert_eq!(
+        config["auto_map"]["AutoModelForCausalLM"],
+        "modeling_bam.BamForCausalLM"
+    );
+    assert_eq!([&config["bos_token_id"], &config["eos_token_id"]], [0, 1]);
+    let specials = read_json(&out.join("special_tokens_map.json"));
+    assert_eq!(
+        [&specials["bos_token"], &specials["eos_token"]],
+        ["<s>", "</s>"]
+    );
+    assert_eq!(
+        read_json(&out.join("tokenizer_config.json"))["tokenizer_class"],
+        "PreTrainedTokenizerFast"
+    );
+    assert_eq!(
+        read_json(&out.join("generation_config.json"))["pad_token_id"],
+        1
+    );
+    assert_eq!(logits(&shop, &out), logits(&shop, &model));
+
+    // What is edited afterwards is still one, with our part changed only.
+    succeed(&args![
+        "prior",
+        "edit",
+        out,
+        "--head",
+        "0.0",
+        "--scale",
+        "x9",
+        "--in-place"
+    ]);
+    let edited = read_json(&out.join("config.json"));
+    assert_eq!(edited["auto_map"], config["auto_map"]);
+    assert_eq!(edited["history"][0]["what"], "prior edit");
+    assert_ne!(logits(&shop, &out), logits(&shop, &model));
+    let again = shop.path("again");
+    succeed(&args!["export", "hf", out, "--out", again]);
+    assert_eq!(read_json(&again.join("config.json")), edited);
+    refuses(
+        shop.dir(),
+        &args!["export", "hf", model, "--out", out],
+        &["expected a new folder"],
+    );
+    refuses(
+        shop.dir(),
+        &args!["export", "hf", shop.path("none"), "--out", shop.path("x")],
+        &["config.json"],
+    );
+}
+
+/// What Candle's loader and others go by: names, one type, no gaps, the metadata of PyTorch.
+#[test]
+fn weights_can_be_read_by_anyone() {
+    let shop = Workshop::new();
+    let (model, out) = (shop.trained_model(), shop.path("exported"));
+    succeed(&args!["export", "hf", model, "--out", out]);
+    let bytes = std::fs::read(out.join("model.safetensors")).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let metadata = header.metadata().as_ref().unwrap();
+    assert_eq!(metadata.get("format").map(String::as_str), Some("pt"));
+    let mut ends: Vec<(usize, usize)> = Vec::new();
+    for (name, info) in header.tensors() {
+        assert_eq!(info.dtype, safetensors::Dtype::F32, "{name}");
+        ends.push(info.data_offsets);
+    }
+    ends.sort_unstable();
+    assert_eq!(ends[0].0, 0);
+    assert!(ends.windows(2).all(|pair| pair[0].1 == pair[1].0));
+    let names: Vec<String> = header.tensors().into_keys().collect();
+    assert!(
+        names.contains(&"layers.0.attention.wq.weight".to_owned()),
+        "{names:?}"
+    );
+}
+
+/// Skipped unless `BAM_PYTHON` names a Python with torch and transformers; takes a minute.
+#[test]
+fn transformers_compute_the_same_logits() {
+    let Ok(python) = std::env::var("BAM_PYTHON") else {
+        println!("skipped: BAM_PYTHON names no Python with torch and transformers");
+        return;
+    };
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let script =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients/transformers_client.py");
+    let output = Command::new(&python)
+        .arg(script)
+        .arg(env!("CARGO_BIN_EXE_bam"))
+        .arg(&model)
+        .arg("quick")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("HF_HOME", shop.path("hub"))
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    println!("{said}");
+}

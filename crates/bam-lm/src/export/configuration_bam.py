@@ -1,0 +1,68 @@
+"""The shape of a BAM model, as its config.json says it."""
+
+from transformers import PretrainedConfig
+
+# Families of priors with parameters to learn; `bam` is the generalised Gaussian.
+FAMILIES = (
+    "bam", "laplace", "gaussian", "kerple_log", "kerple_power", "student_t", "t5_buckets", "table", "laplace_slab",
+)
+OTHER_POSITIONS = ("sinusoidal", "rotary", "rotary_local")
+
+
+class BamConfig(PretrainedConfig):
+    """`position_embedding_type` is the encoding: `bam`, `alibi:2,bam:6+ssmax`, `rotary`, …"""
+
+    model_type = "bam"
+
+    def __init__(
+        self,
+        position_embedding_type="bam",
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=None,
+        intermediate_size=128,
+        vocab_size=300,
+        train_length=128,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        attn_prior=None,
+        ssmax=None,
+        **kwargs,
+    ):
+        self.position_embedding_type = position_embedding_type
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.num_key_value_heads = num_key_value_heads or num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.vocab_size = vocab_size
+        self.train_length = train_length
+        self.rms_norm_eps = rms_norm_eps
+        self.rope_theta = rope_theta
+        self.attn_prior = attn_prior or {"scope": "layer"}
+        self.ssmax = ssmax or {"enabled": False, "scale_prior": False, "from_layer": 0}
+        self.head_dim = hidden_size // num_attention_heads
+        kwargs.setdefault("tie_word_embeddings", False)
+        super().__init__(**kwargs)
+        self.head_groups()  # An encoding that is none is refused here.
+
+    @property
+    def position(self):
+        """The encoding without scalable softmax."""
+        return self.position_embedding_type.split("+")[0]
+
+    def head_groups(self):
+        """The priors as (family, heads) of neighbouring heads; every head is uniform where position enters elsewhere."""
+        if self.position in OTHER_POSITIONS:
+            return [("nope", self.num_attention_heads)]
+        groups = []
+        for group in self.position.split(","):
+            family, _, heads = group.partition(":")
+            family = {"uniform": "nope", "generalized_gaussian": "bam"}.get(family, family)
+            if family not in (*FAMILIES, "nope", "alibi"):
+                raise ValueError(f"position_embedding_type: no such encoding: {self.position_embedding_type}")
+            groups.append((family, int(heads) if heads else self.num_attention_heads))
+        if sum(heads for _, heads in groups) != self.num_attention_heads:
+            raise ValueError(f"position_embedding_type: expected {self.num_attention_heads} heads, got {self.position}")
+        return groups
