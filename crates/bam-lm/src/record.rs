@@ -125,6 +125,94 @@ pub struct LoglikelihoodScore {
     pub bits_per_byte: f64,
 }
 
+/// RULER: thirteen tasks over lengths.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ruler {
+    pub train_length: usize,
+    /// What the tasks that hide needles in essays hide them in.
+    pub essays: String,
+    /// Files that the samples were read from, where they were not made.
+    pub samples_from: Vec<String>,
+    /// Whether prompts begin with the token that begins documents.
+    pub begin: bool,
+    /// Which keys were allowed to be left unread.
+    pub skipping: String,
+    /// One cell per (task, length).
+    pub cells: Vec<RulerCell>,
+}
+
+/// The samples of one (task, length).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RulerCell {
+    /// RULER's name.
+    pub task: String,
+    /// Tokens of a prompt and its answer, at most.
+    pub length: usize,
+    /// Mean score from 0 to 1, and its standard error; `None` without samples.
+    pub score: Option<(f64, f64)>,
+    /// Answers without a printable character.
+    pub nulls: usize,
+    /// Why there are no samples.
+    pub not_run: Option<String>,
+    pub seconds: f64,
+    pub answers: Vec<RulerAnswer>,
+}
+
+/// What was answered to one sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RulerAnswer {
+    pub index: usize,
+    /// Tokens of the prompt.
+    pub tokens: usize,
+    /// What was looked for.
+    pub outputs: Vec<String>,
+    pub answer: String,
+    /// From 0 to 1.
+    pub score: f64,
+}
+
+/// BABILong: questions about facts that are scattered in a long text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Babilong {
+    pub train_length: usize,
+    /// The text that the facts are scattered in.
+    pub haystack: String,
+    /// Whether prompts begin with the token that begins documents.
+    pub begin: bool,
+    /// Which keys were allowed to be left unread.
+    pub skipping: String,
+    /// One cell per (task, length).
+    pub cells: Vec<BabilongCell>,
+}
+
+/// The questions of one (task, length).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BabilongCell {
+    /// `qa1` to `qa20`.
+    pub task: String,
+    /// The length as it was asked for: `0k`, `1k`.
+    pub label: String,
+    /// Tokens of a prompt and its answer, at most; `None` where there is nothing but facts.
+    pub length: Option<usize>,
+    /// Answers that are right.
+    pub correct: usize,
+    /// Why there are no questions.
+    pub not_run: Option<String>,
+    pub seconds: f64,
+    pub answers: Vec<BabilongAnswer>,
+}
+
+/// What was answered to one question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BabilongAnswer {
+    pub question: String,
+    pub target: String,
+    pub answer: String,
+    pub correct: bool,
+    /// Tokens of the prompt.
+    pub tokens: usize,
+}
+
 /// What each head believes about distance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Heads {
