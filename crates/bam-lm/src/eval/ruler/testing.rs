@@ -1,22 +1,27 @@
 //! A tokenizer and texts for tests.
 
+use super::lexicon::Lexicon;
 use super::needle::NOISE;
 use super::sources::Question;
 use super::{Essays, Paragraphs, Sources};
 use crate::data::{Document, Tokenizer, TokenizerConfig};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use std::sync::OnceLock;
 
 /// A tokenizer with a few merges, made once.
 pub(crate) fn tokenizer() -> &'static Tokenizer {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
     TOKENIZER.get_or_init(|| {
-        let text = sources().essays.sentences(400).join(" ") + NOISE;
+        let words = Lexicon::get().different(2000, &mut ChaCha8Rng::seed_from_u64(1));
+        let essays = sources().essays.sentences(400).join(" ");
+        let text = format!("{essays} {NOISE} {}", words.join(" "));
         let document = Document {
-            text: text.repeat(3),
+            text,
             origin: "a test".into(),
         };
         let config = TokenizerConfig {
-            vocabulary: 500,
+            vocabulary: 800,
             ..TokenizerConfig::default()
         };
         Tokenizer::train(std::iter::once(Ok(document)), &config, |_| ()).unwrap()

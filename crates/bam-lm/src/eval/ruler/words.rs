@@ -24,29 +24,42 @@ struct Repeats {
 }
 
 impl Repeats {
-    /// RULER's, for lengths below 4096 and from there on.
-    fn of(length: usize) -> Self {
-        let [common, other, example, example_common, example_other] = match length < 4096 {
-            true => [6, 1, 20, 3, 1],
-            false => [30, 3, 40, 10, 3],
-        };
-        Self {
-            common,
-            other,
-            example,
-            example_common,
-            example_other,
-        }
-    }
+    /// RULER's below 4096 tokens.
+    const FEW: Self = Self {
+        common: 6,
+        other: 1,
+        example: 20,
+        example_common: 3,
+        example_other: 1,
+    };
+    /// From there on.
+    const MANY: Self = Self {
+        common: 30,
+        other: 3,
+        example: 40,
+        example_common: 10,
+        example_other: 3,
+    };
 }
 
 /// Samples of `cwe`, each after a worked example.
+///
+/// With a tokenizer that spells words in many tokens, RULER's repeats do not fit into a few thousand; then
+/// those of shorter lengths are taken.
 pub(super) fn common(frame: &Frame, count: usize) -> Result<Made, Error> {
-    let repeats = Repeats::of(frame.length);
     // As many others as common ones at least, or there is nothing to tell apart.
-    frame.filled(count, 2 * COMMON, |words, random| {
-        common_draft(repeats, words, random)
-    })
+    let filled = |repeats: Repeats| {
+        frame.filled(count, 2 * COMMON, |words, random| {
+            common_draft(repeats, words, random)
+        })
+    };
+    match frame.length < 4096 {
+        true => filled(Repeats::FEW),
+        false => match filled(Repeats::MANY)? {
+            Ok(samples) => Ok(Ok(samples)),
+            Err(_) => filled(Repeats::FEW),
+        },
+    }
 }
 
 fn common_draft(repeats: Repeats, words: usize, random: &mut ChaCha8Rng) -> Draft {
@@ -174,9 +187,14 @@ mod tests {
 
     #[test]
     fn common_words_are_more_common() {
-        for (length, words, seed) in [(512, 20, 1), (2048, 77, 2), (4096, 101, 3)] {
+        let cases = [
+            (Repeats::FEW, 20, 1),
+            (Repeats::FEW, 77, 2),
+            (Repeats::MANY, 101, 3),
+        ];
+        for (repeats, words, seed) in cases {
             let mut random = ChaCha8Rng::seed_from_u64(seed);
-            let draft = common_draft(Repeats::of(length), words, &mut random);
+            let draft = common_draft(repeats, words, &mut random);
             assert_eq!(draft.outputs.len(), COMMON);
             let lists: Vec<&str> = draft
                 .input
