@@ -11,7 +11,10 @@ mod serve;
 mod train;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
-pub use eval::{DepthChoice, EvalCommand, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs};
+pub use eval::{
+    BabilongArgs, DepthChoice, EvalCommand, Format, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs,
+    RulerArgs, TaskChoice,
+};
 pub use generate::GenerateArgs;
 pub use inspect::{ColourArg, ContextArgs, DoctorArgs, HeadsArgs, InspectCommand, TextArgs};
 pub use length::Length;
