@@ -15,7 +15,10 @@ mod train;
 mod upcycle;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
-pub use eval::{DepthChoice, EvalCommand, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs};
+pub use eval::{
+    BabilongArgs, DepthChoice, EvalCommand, Format, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs,
+    RulerArgs, TaskChoice,
+};
 pub use export::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 pub use generate::GenerateArgs;
 pub use import::{ImportAlilamaArgs, ImportCommand, ImportHfArgs, ImportLlama2cArgs};

@@ -7,6 +7,9 @@ use serde::Deserialize;
 const TRAIN: &[u8] = include_bytes!("../assets/books-train.jsonl.zst");
 const HELD_OUT: &[u8] = include_bytes!("../assets/books-heldout.jsonl.zst");
 
+/// What records call the training books.
+pub const NAME: &str = "twelve books in the public domain, carried by bam";
+
 /// A whole book in the public domain.
 #[derive(Debug, Deserialize)]
 pub struct Book {

@@ -24,7 +24,10 @@ fn main() -> ExitCode {
         Err(error) if console::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             console::print_error(&error);
-            ExitCode::FAILURE
+            match error.is::<console::Misuse>() {
+                true => ExitCode::from(console::MISUSED),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

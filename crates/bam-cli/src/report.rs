@@ -1,11 +1,14 @@
-//! Records in, something to read out: a table for the terminal, Markdown, and one self-contained HTML page.
+//! Records in, something to read out: a table for the terminal, Markdown, one self-contained HTML page, and
+//! the files of other programs.
 //!
 //! Everything here is a pure function of records: no clock, no file, no model. The same records give the same bytes.
 
+pub mod exchange;
 pub mod findings;
 pub mod inspection;
 pub mod page;
 pub mod plot;
+pub mod scores;
 pub mod surgery;
 pub mod table;
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub const PERPLEXITY: &str = "perplexity.json";
 pub const HEADS: &str = "heads.json";
 pub const LOGLIKELIHOOD: &str = "loglikelihood.json";
 pub const UPCYCLE: &str = "upcycle.json";
+pub const RULER: &str = "ruler.json";
+pub const BABILONG: &str = "babilong.json";
 
 /// Reads a folder's model for inference.
 pub fn load_model(dir: &Path) -> anyhow::Result<Transformer> {
@@ -162,6 +164,18 @@ pub fn write_record<M: Serialize>(
     let record = record(model, seed, seconds, metrics)?;
     write_json(path, &record)?;
     Ok(record)
+}
+
+/// Names of models side by side: those of one encoding are told apart by their folders.
+pub fn told_apart<'a>(named: impl Iterator<Item = (&'a str, &'a Path)>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (name, dir) in named {
+        names.push(match names.iter().any(|other| other == name) {
+            true => format!("{name} ({})", dir.display()),
+            false => name.to_owned(),
+        });
+    }
+    names
 }
 
 /// Writes a value as JSON, whole or not at all.

@@ -1,5 +1,9 @@
 //! What a trained model can do beyond its training length.
 
+pub mod babilong;
+pub mod continuation;
 pub mod loglikelihood;
 pub mod passkey;
 pub mod perplexity;
+pub mod ruler;
+mod sentences;

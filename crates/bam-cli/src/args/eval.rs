@@ -1,5 +1,14 @@
 //! `bam eval`.
 
+mod babilong;
+mod export;
+mod ruler;
+
+pub use babilong::BabilongArgs;
+use export::Export;
+pub use export::Format;
+pub use ruler::{RulerArgs, TaskChoice};
+
 use super::Length;
 use bam_attention::Skipping;
 use clap::{Args, Subcommand, ValueEnum};
@@ -13,12 +22,17 @@ pub enum EvalCommand {
     Perplexity(PerplexityArgs),
     /// How probable given continuations are: LAMBADA, HellaSwag, ARC, PIQA as files of requests
     Loglikelihood(LoglikelihoodArgs),
+    /// RULER: thirteen tasks of retrieval, tracing and counting, at any length
+    Ruler(RulerArgs),
+    /// BABILong: bAbI's questions, with their facts scattered in a long text
+    Babilong(BabilongArgs),
 }
 
 #[derive(Args, Debug)]
 pub struct PasskeyArgs {
-    /// Folder of a model
-    pub model: PathBuf,
+    /// Folders of models
+    #[arg(required = true)]
+    pub models: Vec<PathBuf>,
     /// Context lengths in tokens (4096, 64k, 1M), or multiples of the training length (16x)
     #[arg(long, value_delimiter = ',', default_value = "1x,2x,4x,8x,16x")]
     pub lengths: Vec<Length>,
@@ -47,10 +61,10 @@ pub struct PasskeyArgs {
     /// Seed of keys and random depths
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Where to write the record; passkey.json in the model's folder if not given
+    /// Where to write the record, for one model; passkey.json in each model's folder if not given
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Print the record as JSON
+    /// Print the record as JSON; of several models a list
     #[arg(long)]
     pub json: bool,
 }
@@ -65,8 +79,9 @@ pub enum DepthChoice {
 
 #[derive(Args, Debug)]
 pub struct PerplexityArgs {
-    /// Folder of a model
-    pub model: PathBuf,
+    /// Folders of models
+    #[arg(required = true)]
+    pub models: Vec<PathBuf>,
     /// The document: a text file
     pub document: PathBuf,
     /// Tokens to read; the whole document if not given
@@ -75,10 +90,10 @@ pub struct PerplexityArgs {
     /// Positions per window
     #[arg(long, default_value_t = 1024)]
     pub window: usize,
-    /// Where to write the record; perplexity.json in the model's folder if not given
+    /// Where to write the record, for one model; perplexity.json in each model's folder if not given
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Print the record as JSON
+    /// Print the record as JSON; of several models a list
     #[arg(long)]
     pub json: bool,
 }
@@ -97,6 +112,9 @@ pub struct LoglikelihoodArgs {
     /// Begin every row with the token that begins documents; lm-eval does not
     #[arg(long)]
     pub begin: bool,
+    /// Also write the results as another program does: lm-eval:DIR
+    #[arg(long, value_name = "FORMAT:DIR", value_parser = Export::to_lm_eval)]
+    pub export: Vec<Export>,
     /// Where to write the record, for one model; loglikelihood.json in each model's folder if not given
     #[arg(long)]
     pub out: Option<PathBuf>,

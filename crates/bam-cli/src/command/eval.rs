@@ -1,18 +1,31 @@
 //! `bam eval`: a file for each evaluation.
 
+pub mod babilong;
 pub mod loglikelihood;
+mod outbox;
 pub mod passkey;
 pub mod perplexity;
+pub mod ruler;
 
 use crate::args::{EvalCommand, Length};
+use crate::report::exchange::Moment;
+use crate::report::scores::{self, Score};
+use crate::runs;
 use bam_lm::model::Transformer;
+use bam_lm::record::Record;
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
     match command {
         EvalCommand::Passkey(args) => passkey::run(args),
         EvalCommand::Perplexity(args) => perplexity::run(args),
         EvalCommand::Loglikelihood(args) => loglikelihood::run(args),
+        EvalCommand::Ruler(args) => ruler::run(args),
+        EvalCommand::Babilong(args) => babilong::run(args),
     }
 }
 
@@ -24,4 +37,81 @@ fn tokens_of(lengths: &[Length], model: &Transformer) -> Vec<usize> {
     lengths.sort_unstable();
     lengths.dedup();
     lengths
+}
+
+/// One file can't hold the records of several models.
+fn one_out(out: Option<&Path>, models: &[PathBuf]) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        out.is_none() || models.len() == 1,
+        "--out: expected one model, got {}",
+        models.len()
+    );
+    Ok(())
+}
+
+/// Of several models a missing one is known before the first has been at work for hours.
+fn check_models(models: &[PathBuf]) -> anyhow::Result<()> {
+    for dir in models.iter().skip(1) {
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            let there = dir.join(file).is_file();
+            anyhow::ensure!(
+                there,
+                "{}: expected a model's {file}, got none",
+                dir.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn moment() -> Moment {
+    let now = SystemTime::now();
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let stamp = humantime::format_rfc3339_micros(now).to_string();
+    Moment {
+        seconds: since.as_secs_f64(),
+        stamp: stamp.trim_end_matches('Z').replace(':', "-"),
+    }
+}
+
+/// Names of models beside their records.
+fn names<M>(models: &[PathBuf], records: &[Record<M>]) -> Vec<String> {
+    let dirs = models.iter().map(PathBuf::as_path);
+    runs::told_apart(records.iter().map(|record| record.name.as_str()).zip(dirs))
+}
+
+/// Prints the records, as JSON or as one table.
+fn show<M: Serialize>(
+    models: &[PathBuf],
+    records: &[Record<M>],
+    json: bool,
+    scores: impl Fn(&str, &Record<M>) -> Vec<Score>,
+) -> anyhow::Result<ExitCode> {
+    let mut stdout = std::io::stdout().lock();
+    if json {
+        writeln!(stdout, "{}", serde_json::to_string_pretty(records)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let names = names(models, records);
+    let of = names.iter().zip(records);
+    let scores: Vec<Score> = of.flat_map(|(name, record)| scores(name, record)).collect();
+    write!(stdout, "{}", scores::table(&scores))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The same, but the record of one model as it is and not in a list.
+fn show_one_or_several<M: Serialize>(
+    models: &[PathBuf],
+    records: &[Record<M>],
+    json: bool,
+    scores: impl Fn(&str, &Record<M>) -> Vec<Score>,
+) -> anyhow::Result<ExitCode> {
+    match records {
+        [only] if json => {
+            let text = serde_json::to_string_pretty(only)?;
+            writeln!(std::io::stdout().lock(), "{text}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        records => show(models, records, json, scores),
+    }
 }

@@ -6,6 +6,7 @@ use crate::{console, runs};
 use anyhow::ensure;
 use bam_lm::model::checkpoint::write_atomically;
 use bam_lm::record::RunRecords;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
@@ -23,17 +24,12 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
             .to_string_lossy()
             .into_owned();
         let name = name(&records).unwrap_or(folder);
-        // Runs of one encoding are told apart by their folders.
-        let taken = all
-            .iter()
-            .any(|(other, _): &(String, RunRecords)| *other == name);
-        let name = if taken {
-            format!("{name} ({})", dir.display())
-        } else {
-            name
-        };
         all.push((name, records));
     }
+    let named = all.iter().map(|(name, _)| name.as_str());
+    let names = runs::told_apart(named.zip(args.runs.iter().map(PathBuf::as_path)));
+    let records = all.into_iter().map(|(_, records)| records);
+    let all: Vec<(String, RunRecords)> = names.into_iter().zip(records).collect();
     let html = page(&args.title, &all, &PageNotes::default());
     write_atomically(&args.out, html.as_bytes())?;
     console::note(&format!("{}", args.out.display()));

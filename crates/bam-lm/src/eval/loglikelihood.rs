@@ -358,7 +358,7 @@ fn score(name: &str, answered: &[(&Question, Vec<Likelihood>)]) -> Loglikelihood
 }
 
 /// The mean and its standard error, `√(Σ(x − mean)² / (n − 1) / n)`.
-fn mean_and_error(values: &[f64]) -> (f64, f64) {
+pub(super) fn mean_and_error(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();

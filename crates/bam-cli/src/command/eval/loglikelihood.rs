@@ -1,21 +1,19 @@
 //! `bam eval loglikelihood`.
 
+use super::outbox::Outbox;
+use super::{check_models, moment, one_out, show};
 use crate::args::LoglikelihoodArgs;
 use crate::console::{self, Progress};
+use crate::report::exchange::{self, Run, lm_eval};
+use crate::report::scores;
 use crate::runs;
 use bam_lm::eval::loglikelihood::{Questions, loglikelihood};
-use bam_lm::record::{Loglikelihood, Record};
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(
-        args.out.is_none() || args.models.len() == 1,
-        "--out: expected one model, got {}",
-        args.models.len()
-    );
+    one_out(args.out.as_deref(), &args.models)?;
     let mut questions = Questions::default();
     for path in &args.requests {
         let read = Questions::read(path)?;
@@ -25,9 +23,12 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let questions = questions.first(args.limit.unwrap_or(usize::MAX));
+    check_models(&args.models)?;
+    let mut outbox = Outbox::open(args.export.iter().map(|export| export.dir.as_path()))?;
     console::catch_interrupts();
     let mut records = Vec::new();
     for dir in &args.models {
+        let began = moment();
         let model = runs::load_model(dir)?;
         let tokenizer = runs::load_tokenizer(dir, &model)?;
         let progress = Progress::new(questions.count() as u64, "loglikelihood");
@@ -47,35 +48,20 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
         let seconds = console::seconds() - start;
         let out = args.out.clone();
         let out = out.unwrap_or_else(|| dir.join(runs::LOGLIKELIHOOD));
-        records.push(runs::write_record(&out, &model, 0, seconds, metrics)?);
-    }
-    let mut stdout = std::io::stdout().lock();
-    match args.json {
-        true => writeln!(stdout, "{}", serde_json::to_string_pretty(&records)?)?,
-        false => write!(stdout, "{}", table(&records))?,
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn table(records: &[Record<Loglikelihood>]) -> String {
-    let mut text = format!(
-        "{:<16} {:<20} {:>9} {:>15} {:>15} {:>11} {:>9}\n",
-        "model", "task", "questions", "right", "per character", "perplexity", "bits/byte"
-    );
-    let share = |(mean, error): (f64, f64)| format!("{:.1} ± {:.1} %", 100.0 * mean, 100.0 * error);
-    for record in records {
-        for score in &record.metrics.tasks {
-            text += &format!(
-                "{:<16} {:<20} {:>9} {:>15} {:>15} {:>11} {:>9.3}\n",
-                record.name,
-                score.task,
-                score.questions,
-                share(score.accuracy),
-                score.accuracy_per_character.map_or("–".into(), share),
-                score.perplexity.map_or("–".into(), |of| format!("{of:.1}")),
-                score.bits_per_byte,
-            );
+        let record = runs::write_record(&out, &model, 0, seconds, metrics)?;
+        let folder = dir.to_string_lossy();
+        let run = Run {
+            folder: &folder,
+            began: &began,
+        };
+        for export in &args.export {
+            let results = lm_eval::loglikelihood(&record, &run);
+            let path = export.dir.join(exchange::folder_name(&folder));
+            let path = path.join(format!("results_{}.json", began.stamp));
+            outbox.add(path, &[serde_json::to_string_pretty(&results)?])?;
         }
+        records.push(record);
     }
-    text
+    outbox.deliver()?;
+    show(&args.models, &records, args.json, scores::loglikelihood)
 }

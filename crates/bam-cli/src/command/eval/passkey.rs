@@ -1,19 +1,60 @@
 //! `bam eval passkey`.
 
-use super::tokens_of;
+use super::{check_models, names, one_out, show_one_or_several, tokens_of};
 use crate::args::{DepthChoice, PasskeyArgs};
 use crate::console::{self, Progress};
+use crate::report::scores;
 use crate::{report, runs};
 use anyhow::Context;
 use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
-use bam_lm::record::RunRecords;
+use bam_lm::record::{Passkey, Record, RunRecords};
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
-    let model = runs::load_model(&args.model)?;
-    let tokenizer = runs::load_tokenizer(&args.model, &model)?;
+    one_out(args.out.as_deref(), &args.models)?;
+    check_models(&args.models)?;
+    let records = args.models.iter().map(|dir| evaluate(args, dir));
+    let records: Vec<Record<Passkey>> = records.collect::<anyhow::Result<_>>()?;
+    if !args.json {
+        headline(&args.models, &records)?;
+    }
+    show_one_or_several(&args.models, &records, args.json, scores::passkey)?;
+    if !args.json {
+        let mut stdout = std::io::stdout().lock();
+        for (name, record) in names(&args.models, &records).iter().zip(&records) {
+            if records.len() > 1 {
+                write!(stdout, "\n{name}")?;
+            }
+            write!(stdout, "{}", report::table::skipped(&record.metrics))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What all the records say together, in a sentence.
+fn headline(models: &[PathBuf], records: &[Record<Passkey>]) -> anyhow::Result<()> {
+    let records_of = |record: &Record<Passkey>| RunRecords {
+        passkey: Some(record.clone()),
+        ..RunRecords::default()
+    };
+    let runs = names(models, records).into_iter();
+    let runs: Vec<(String, RunRecords)> = runs.zip(records.iter().map(records_of)).collect();
+    let headline = report::findings::headline(&runs);
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", headline.sentence)?;
+    for detail in headline.comparison.iter().chain(&headline.details) {
+        writeln!(stdout, "{detail}")?;
+    }
+    writeln!(stdout)?;
+    Ok(())
+}
+
+fn evaluate(args: &PasskeyArgs, dir: &Path) -> anyhow::Result<Record<Passkey>> {
+    let model = runs::load_model(dir)?;
+    let tokenizer = runs::load_tokenizer(dir, &model)?;
     let depths = match args.depths {
         DepthChoice::Equidistant => Depths::Equidistant(args.depth_count as usize),
         DepthChoice::Beginning => Depths::Beginning,
@@ -48,24 +89,8 @@ pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
         })?
         .context("nothing stops this evaluation")?;
     progress.finish();
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| args.model.join(runs::PASSKEY));
+    let out = args.out.clone();
+    let out = out.unwrap_or_else(|| dir.join(runs::PASSKEY));
     let seconds = console::seconds() - start;
-    let record = runs::write_record(&out, &model, args.seed, seconds, metrics)?;
-    let mut stdout = std::io::stdout().lock();
-    if args.json {
-        writeln!(stdout, "{}", serde_json::to_string_pretty(&record)?)?;
-    } else {
-        let skipped = report::table::skipped(&record.metrics);
-        let name = record.name.clone();
-        let records = RunRecords {
-            passkey: Some(record),
-            ..RunRecords::default()
-        };
-        write!(stdout, "{}", report::table::summary(&[(name, records)]))?;
-        write!(stdout, "{skipped}")?;
-    }
-    Ok(ExitCode::SUCCESS)
+    runs::write_record(&out, &model, args.seed, seconds, metrics)
 }

@@ -1,16 +1,27 @@
 //! `bam eval perplexity`.
 
+use super::{check_models, one_out, show_one_or_several};
 use crate::args::PerplexityArgs;
 use crate::console::{self, Progress};
+use crate::report::scores;
 use crate::runs;
 use anyhow::Context;
-use bam_lm::record::Perplexity;
-use std::io::Write;
+use bam_lm::eval::perplexity::perplexity;
+use bam_lm::record::{Perplexity, Record};
+use std::path::Path;
 use std::process::ExitCode;
 
 pub fn run(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
-    let model = runs::load_model(&args.model)?;
-    let tokenizer = runs::load_tokenizer(&args.model, &model)?;
+    one_out(args.out.as_deref(), &args.models)?;
+    check_models(&args.models)?;
+    let records = args.models.iter().map(|dir| evaluate(args, dir));
+    let records: Vec<Record<Perplexity>> = records.collect::<anyhow::Result<_>>()?;
+    show_one_or_several(&args.models, &records, args.json, scores::perplexities)
+}
+
+fn evaluate(args: &PerplexityArgs, dir: &Path) -> anyhow::Result<Record<Perplexity>> {
+    let model = runs::load_model(dir)?;
+    let tokenizer = runs::load_tokenizer(dir, &model)?;
     let text = std::fs::read_to_string(&args.document)
         .with_context(|| format!("{}: could not read it as UTF-8", args.document.display()))?;
     let title = args
@@ -25,7 +36,7 @@ pub fn run(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
     };
     let progress = Progress::new(length as u64, "perplexity");
     let start = console::seconds();
-    let metrics: Perplexity = bam_lm::eval::perplexity::perplexity(
+    let metrics = perplexity(
         &model,
         &tokenizer,
         &title,
@@ -35,26 +46,8 @@ pub fn run(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
         |read| progress.at(read as u64, ""),
     )?;
     progress.finish();
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| args.model.join(runs::PERPLEXITY));
+    let out = args.out.clone();
+    let out = out.unwrap_or_else(|| dir.join(runs::PERPLEXITY));
     let seconds = console::seconds() - start;
-    let record = runs::write_record(&out, &model, 0, seconds, metrics)?;
-    let mut stdout = std::io::stdout().lock();
-    if args.json {
-        writeln!(stdout, "{}", serde_json::to_string_pretty(&record)?)?;
-    } else {
-        writeln!(stdout, "{:>10} {:>10} {:>12}", "from", "to", "perplexity")?;
-        for window in &record.metrics.windows {
-            writeln!(
-                stdout,
-                "{:>10} {:>10} {:>12.3}",
-                window.start,
-                window.end,
-                window.cross_entropy.exp()
-            )?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    runs::write_record(&out, &model, 0, seconds, metrics)
 }

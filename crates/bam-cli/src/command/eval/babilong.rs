@@ -1,0 +1,214 @@
+//! `bam eval babilong`.
+
+use super::outbox::Outbox;
+use super::{check_models, moment, one_out, show};
+use crate::args::{BabilongArgs, Format};
+use crate::console::{self, Progress};
+use crate::report::exchange::lm_eval::{self, SampleLines, TaskHashes};
+use crate::report::exchange::{self, Run};
+use crate::report::scores;
+use crate::{corpus, runs};
+use anyhow::Context;
+use bam_lm::data::Tokenizer;
+use bam_lm::eval::babilong::{
+    BabiTask, Background, PromptSet, Story, answer_prompts, make_prompts, read_stories,
+};
+use bam_lm::eval::continuation::{Answerer, Watch};
+use bam_lm::model::Transformer;
+use bam_lm::record::{Babilong, BabilongCell, Record};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub fn run(args: &BabilongArgs) -> anyhow::Result<ExitCode> {
+    one_out(args.out.as_deref(), &args.models)?;
+    let read = |task: &BabiTask| Ok((*task, read_stories(&args.facts, *task)?));
+    let tasks: Vec<(BabiTask, Vec<Story>)> =
+        args.tasks.iter().map(read).collect::<anyhow::Result<_>>()?;
+    let background = background(args.haystack.as_deref())?;
+    check_models(&args.models)?;
+    let folders = args.export.iter().map(|export| export.dir.as_path());
+    let mut outbox = Outbox::open(folders)?;
+    console::catch_interrupts();
+    let mut records = Vec::new();
+    for dir in &args.models {
+        let model = runs::load_model(dir)?;
+        let tokenizer = runs::load_tokenizer(dir, &model)?;
+        let of = (dir.as_path(), &model, &tokenizer);
+        match evaluate(args, &tasks, &background, of, &mut outbox)? {
+            Some(record) => records.push(record),
+            None => return Ok(ExitCode::from(console::INTERRUPTED)),
+        }
+    }
+    outbox.deliver()?;
+    show(&args.models, &records, args.json, scores::babilong)
+}
+
+fn background(path: Option<&Path>) -> anyhow::Result<Background> {
+    match path {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("{}: could not read it as UTF-8", path.display()))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            Ok(Background::new(&name, std::iter::once(text.as_str()))?)
+        }
+        None => {
+            let books = corpus::training_books()?;
+            Ok(Background::new(
+                corpus::NAME,
+                books.iter().map(|book| book.text.as_str()),
+            )?)
+        }
+    }
+}
+
+/// One model on all tasks and lengths. `None` after Ctrl-C.
+fn evaluate(
+    args: &BabilongArgs,
+    tasks: &[(BabiTask, Vec<Story>)],
+    background: &Background,
+    (dir, model, tokenizer): (&Path, &Transformer, &Tokenizer),
+    outbox: &mut Outbox,
+) -> anyhow::Result<Option<Record<Babilong>>> {
+    let folder = dir.to_string_lossy();
+    let (began, start) = (moment(), console::seconds());
+    let total = (tasks.len() * args.lengths.len()) as u64 * u64::from(args.samples);
+    let progress = Progress::new(total, "babilong");
+    let done = AtomicU64::new(0);
+    let answerer = Answerer {
+        model,
+        tokenizer,
+        begin: args.begin,
+        budget: 0,
+        skipping: args.skip,
+    };
+    let mut exports = Exports {
+        args,
+        folder: exchange::folder_name(&folder),
+        stamp: &began.stamp,
+        lines: BTreeMap::new(),
+    };
+    let mut cells = Vec::new();
+    let mut expected = 0;
+    for length in &args.lengths {
+        let tokens = length
+            .length
+            .map(|of| of.tokens(model.config().train_length));
+        for (task, stories) in tasks {
+            let count = args.samples as usize;
+            let at = (length.label.as_str(), tokens);
+            let set = make_prompts(
+                (*task, stories),
+                at,
+                count,
+                args.seed,
+                tokenizer,
+                background,
+            )?;
+            let message = format!("{task} at {}", length.label);
+            let watch = Watch {
+                stop: &console::interrupted,
+                done: &|| progress.at(done.fetch_add(1, Ordering::Relaxed) + 1, &message),
+            };
+            let Some(cell) = answer_prompts(answerer, &set, console::seconds, watch)? else {
+                return Ok(None);
+            };
+            exports.answers(&cell, &set, outbox)?;
+            expected += u64::from(args.samples);
+            done.store(expected, Ordering::Relaxed);
+            progress.at(expected, &message);
+            cells.push(cell);
+        }
+    }
+    progress.finish();
+    let metrics = Babilong {
+        train_length: model.config().train_length,
+        haystack: background.name().to_owned(),
+        begin: args.begin,
+        skipping: args.skip.to_string(),
+        cells,
+    };
+    let out = args.out.clone().unwrap_or_else(|| dir.join(runs::BABILONG));
+    let seconds = console::seconds() - start;
+    let record = runs::write_record(&out, model, args.seed, seconds, metrics)?;
+    let run = Run {
+        folder: &folder,
+        began: &began,
+    };
+    exports.results(&record, &run, outbox)?;
+    Ok(Some(record))
+}
+
+/// Where the files of other programs go.
+struct Exports<'a> {
+    args: &'a BabilongArgs,
+    folder: String,
+    stamp: &'a str,
+    /// By length and task.
+    lines: BTreeMap<(String, String), SampleLines>,
+}
+
+impl Exports<'_> {
+    /// lm-eval takes one length at a time, so each has a folder.
+    fn dirs(&self, format: Format, label: &str) -> Vec<PathBuf> {
+        let exports = self.args.export.iter();
+        let exports = exports.filter(|export| export.format == format);
+        let dir = |dir: &PathBuf| match format {
+            Format::LmEval => dir.join(exchange::folder_name(label)).join(&self.folder),
+            _ => dir.join(&self.folder),
+        };
+        exports.map(|export| dir(&export.dir)).collect()
+    }
+
+    fn answers(
+        &mut self,
+        cell: &BabilongCell,
+        set: &PromptSet,
+        outbox: &mut Outbox,
+    ) -> anyhow::Result<()> {
+        if cell.answers.is_empty() {
+            return Ok(());
+        }
+        for dir in self.dirs(Format::Babilong, &cell.label) {
+            let path = dir.join(exchange::babilong::table_name(cell));
+            outbox.add(path, &[exchange::babilong::table(cell)])?;
+        }
+        let dirs = self.dirs(Format::LmEval, &cell.label);
+        if !dirs.is_empty() {
+            let name = format!("babilong_{}", cell.task);
+            let lines = self
+                .lines
+                .entry((cell.label.clone(), name.clone()))
+                .or_default();
+            let lines = lines.babilong(&cell.answers, &set.prompts);
+            for dir in dirs {
+                let path = dir.join(format!("samples_{name}_{}.jsonl", self.stamp));
+                outbox.add(path, &lines)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn results(
+        &self,
+        record: &Record<Babilong>,
+        run: &Run,
+        outbox: &mut Outbox,
+    ) -> anyhow::Result<()> {
+        for length in &self.args.lengths {
+            let of_length = self
+                .lines
+                .iter()
+                .filter(|((label, _), _)| *label == length.label);
+            let hashes = of_length.map(|((_, name), lines)| (name.clone(), lines.digest()));
+            let hashes: TaskHashes = hashes.collect();
+            for dir in self.dirs(Format::LmEval, &length.label) {
+                let results = lm_eval::babilong(record, &length.label, run, &hashes);
+                let path = dir.join(format!("results_{}.json", self.stamp));
+                outbox.add(path, &[serde_json::to_string_pretty(&results)?])?;
+            }
+        }
+        Ok(())
+    }
+}
