@@ -171,7 +171,8 @@ impl Call {
     }
 
     /// The rounding of the largest logit moves a weight by its share, and a weight moves an output by
-    /// the spread of the values; skipping by twice what it may drop.
+    /// the spread of the values; skipping by twice what it may drop. AMX rounds weights to the eight
+    /// digits of `bf16`, each by up to `2⁻⁸` of itself.
     fn allowed(&self) -> f64 {
         let case = &self.case;
         let largest = |values: &[f32]| values.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
@@ -188,7 +189,11 @@ impl Call {
             Skipping::Certified { epsilon } => 2.0 * epsilon,
             _ => 0.0,
         };
-        largest(&case.v) * (2.0 * of_logit + 64.0 * unit + dropped)
+        let rounded = match self.narrow && self.instructions == Instructions::Amx {
+            true => 1.0 / 256.0,
+            false => 0.0,
+        };
+        largest(&case.v) * (2.0 * of_logit + 64.0 * unit + dropped + rounded)
     }
 
     /// `Exact` and `Off` are the same bits, and they are the reference's gradients in `f64`.

@@ -47,5 +47,17 @@ with tempfile.TemporaryDirectory() as scratch:
     )
     if ran.returncode != 0:
         sys.exit(f"bam eval ruler ended with {ran.returncode}:\n{ran.stderr[-3000:]}")
-    ours = json.loads(ran.stdout)
-print(json.dumps(theirs), json.dumps(ours)[:3000])
+    cells = json.loads(ran.stdout)[0]["metrics"]["cells"]
+    ours = {cell["length"]: cell["score"][0] for cell in cells}
+    answers = {(cell["length"], answer["index"]): answer["answer"] for cell in cells for answer in cell["answers"]}
+    lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+    said = {(line["doc"]["max_length"], line["doc"]["index"]): line["resps"][0][0] for line in lines}
+
+for length in lengths:
+    their = theirs[f"{length},none"]
+    print(f"niah_single_1 at {length} tokens, {length / train_length:.0f} x the training length, {count} samples: "
+          f"lm_eval {their:.4f}, ours {ours[length]:.4f}")
+    assert abs(their - ours[length]) < 1e-9
+alike = sum(answers[key] == said[key] for key in said)
+print(f"{alike} of {len(said)} answers are the same, letter by letter")
+assert len(said) == len(answers) == int(count) * len(lengths)

@@ -25,6 +25,19 @@ POSITIONS = [
     "nope", "sinusoidal", "rotary", "rotary_local", "alibi", "bam", "laplace", "gaussian", "kerple_log", "kerple_power",
     "student_t", "t5_buckets", "table", "laplace_slab", "alibi:1,bam:2,nope:1,table:2",
 ]
+# MPT's, Bloom's, Alilama's, and a LLaMA with biases and a tied head: encodings with designs that are not the usual one.
+DESIGNS = {
+    "alibi": {"norm": "layer_without_bias", "activation": "gelu", "gated": False, "tied_head": True, "clip_qkv": 1.5},
+    "bam": {
+        "norm": "layer", "activation": "gelu_tanh", "gated": False, "attention_bias": True, "feed_forward_bias": True,
+        "embedding_norm": True, "attention_residual": "normed", "feed_forward_residual": "normed", "tied_head": True,
+    },
+    "laplace": {
+        "norm": "layer", "gated": False, "output_projection": False, "attention_residual": "normed",
+        "final_norm": False, "tied_head": True,
+    },
+    "rotary": {"attention_bias": True, "feed_forward_bias": True, "tied_head": True},
+}
 
 
 def bam(*words):
@@ -79,7 +92,7 @@ def exported_model(work):
     return out
 
 
-def variant(source, work, position, ssmax, index):
+def variant(source, work, position, ssmax, index, design=None):
     """A random model of another encoding, made by transformers and read by bam."""
     folder = work / f"variant{index}"
     shutil.copytree(source, folder)
@@ -95,6 +108,8 @@ def variant(source, work, position, ssmax, index):
     config["ssmax"] = {"enabled": ssmax != "", "scale_prior": ssmax == "+ssmax", "from_layer": index % 3 if ssmax else 0}
     for name in ("bos_token_id", "eos_token_id"):
         config.pop(name, None)
+    if design is not None:
+        config.update(design=design, tie_word_embeddings=design.get("tied_head", False))
     path.write_text(json.dumps(config))
     torch.manual_seed(index)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=True), trust_remote_code=True)
@@ -171,7 +186,10 @@ def main():
             variants = [(position, kinds[index % 3]) for index, position in enumerate(POSITIONS)]
         for index, (position, ssmax) in enumerate(variants):
             check_variant(variant(source, work, position, ssmax, index))
-    print(f"transformers {transformers.__version__}, torch {torch.__version__}: {len(variants)} encodings agree")
+        for index, (position, design) in enumerate(DESIGNS.items()):
+            check_variant(variant(source, work, position, kinds[index % 3], 100 + index, design))
+    print(f"transformers {transformers.__version__}, torch {torch.__version__}: {len(variants)} encodings and "
+          f"{len(DESIGNS)} designs agree")
 
 
 main()

@@ -7,6 +7,21 @@ FAMILIES = (
     "bam", "laplace", "gaussian", "kerple_log", "kerple_power", "student_t", "t5_buckets", "table", "laplace_slab",
 )
 OTHER_POSITIONS = ("sinusoidal", "rotary", "rotary_local")
+# How a model is built besides its sizes, where nothing else is said.
+DESIGN = {
+    "norm": "rms",
+    "activation": "silu",
+    "gated": True,
+    "attention_bias": False,
+    "feed_forward_bias": False,
+    "output_projection": True,
+    "clip_qkv": None,
+    "attention_residual": "stream",
+    "feed_forward_residual": "stream",
+    "embedding_norm": False,
+    "final_norm": True,
+    "tied_head": False,
+}
 
 
 class BamConfig(PretrainedConfig):
@@ -28,6 +43,7 @@ class BamConfig(PretrainedConfig):
         rope_theta=10000.0,
         attn_prior=None,
         ssmax=None,
+        design=None,
         **kwargs,
     ):
         self.position_embedding_type = position_embedding_type
@@ -42,8 +58,12 @@ class BamConfig(PretrainedConfig):
         self.rope_theta = rope_theta
         self.attn_prior = attn_prior or {"scope": "layer"}
         self.ssmax = ssmax or {"enabled": False, "scale_prior": False, "from_layer": 0}
+        self.design = {**DESIGN, **(design or {})}
+        unknown = self.design.keys() - DESIGN.keys()
+        if unknown:
+            raise ValueError(f"design: expected some of {', '.join(DESIGN)}, got {', '.join(unknown)}")
         self.head_dim = hidden_size // num_attention_heads
-        kwargs.setdefault("tie_word_embeddings", False)
+        kwargs.setdefault("tie_word_embeddings", self.design["tied_head"])
         super().__init__(**kwargs)
         self.head_groups()  # An encoding that is none is refused here.
 

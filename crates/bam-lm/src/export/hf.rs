@@ -14,7 +14,7 @@ pub const CODE: [(&str, &str); 2] = [
 
 /// What `modeling_bam.py` reads of a configuration, or may leave unread. A field that is not here is
 /// a design that it does not know.
-const KNOWN_FIELDS: [&str; 19] = [
+const KNOWN_FIELDS: [&str; 20] = [
     "model_type",
     "architectures",
     "position_embedding_type",
@@ -34,6 +34,7 @@ const KNOWN_FIELDS: [&str; 19] = [
     "torch_dtype",
     "dtype",
     "history",
+    "design",
 ];
 
 /// Fields for `config.json` besides the model's own.

@@ -15,7 +15,7 @@ use crate::Error;
 use crate::data::Tokenizer;
 use crate::encoding::Position;
 use crate::inspect::prior::distributions;
-use crate::model::{ModelConfig, Transformer};
+use crate::model::{Design, ModelConfig, Transformer};
 use bam_prior::{PositionalPrior, Prior};
 
 /// The architecture that says what the model does.
@@ -40,6 +40,9 @@ const MAX_ALIBI_BIAS: f32 = 8.0;
 /// Slopes nearer than this are the same; what they differ by is below what `f32` keeps of them.
 const SLOPE_TOLERANCE: f64 = 1e-6;
 
+const EMBEDDINGS: &str = "tok_embeddings.weight";
+const OUTPUT: &str = "output.weight";
+
 /// A model as a GGUF file, under a name that programs show.
 ///
 /// # Errors
@@ -54,7 +57,11 @@ pub fn gguf(model: &Transformer, tokenizer: &Tokenizer, name: &str) -> Result<Gg
     text("general.name", name);
     describe(&mut file, config, architecture);
     vocabulary::describe(&mut file, tokenizer, config.vocabulary)?;
-    let mut tensors: Vec<_> = model.to_tensors().into_iter().collect();
+    let mut tensors = model.to_tensors();
+    if config.design.tied_head {
+        tensors.insert(OUTPUT.into(), tensors[EMBEDDINGS].clone());
+    }
+    let mut tensors: Vec<_> = tensors.into_iter().collect();
     tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
     for (name, (shape, values)) in tensors {
         if name.contains("prior.") {
@@ -104,6 +111,7 @@ fn describe(file: &mut Gguf, config: &ModelConfig, architecture: Architecture) {
 }
 
 fn architecture(model: &Transformer) -> Result<Architecture, Error> {
+    check_design(model.config().design)?;
     let encoding = &model.config().encoding;
     if encoding.ssmax.is_some() {
         let expected = "a model without scalable softmax, for which GGUF has no key";
@@ -121,6 +129,22 @@ fn architecture(model: &Transformer) -> Result<Architecture, Error> {
         Position::Sinusoidal | Position::RotaryLocal => Err(refused(
             "ALiBi with its own slopes, or rotary",
             encoding.to_string(),
+        )),
+    }
+}
+
+/// Both architectures are built as our usual models are. A head that is the embeddings is written
+/// twice.
+fn check_design(design: Design) -> Result<(), Error> {
+    let usual = Design {
+        tied_head: design.tied_head,
+        ..Design::default()
+    };
+    match design == usual {
+        true => Ok(()),
+        false => Err(refused(
+            "RMS norm, SwiGLU, no biases, residuals before the norms",
+            format!("{design:?}"),
         )),
     }
 }
@@ -178,9 +202,9 @@ fn their_slopes(heads: usize) -> Vec<f64> {
 
 fn tensor_name(ours: &str) -> Option<String> {
     let whole = match ours {
-        "tok_embeddings.weight" => "token_embd.weight",
+        EMBEDDINGS => "token_embd.weight",
         "norm.weight" => "output_norm.weight",
-        "output.weight" => "output.weight",
+        OUTPUT => "output.weight",
         _ => {
             let (layer, part) = ours.strip_prefix("layers.")?.split_once('.')?;
             let part = match part {
@@ -213,6 +237,9 @@ pub(super) fn refused(expected: &str, got: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::testing::small;
+    use crate::model::{Activation, NormKind, Residual};
+    use burn::tensor::Device;
 
     /// Two roads to the same slopes, for numbers of heads that are powers of two and that are not.
     #[test]
@@ -235,5 +262,59 @@ mod tests {
         assert_eq!(bam(0.0, 1.01), None);
         assert_eq!(bam(-1.0, 1.0), None);
         assert_eq!(slope(&Prior::from(bam_prior::Uniform)), None);
+    }
+
+    #[test]
+    fn other_designs_are_refused() {
+        let of = |design: Design| {
+            let config = ModelConfig {
+                design,
+                ..small("alibi")
+            };
+            architecture(&config.init(&Device::flex()))
+        };
+        let usual = Design::default();
+        for design in [
+            Design {
+                norm: NormKind::Layer,
+                ..usual
+            },
+            Design {
+                norm: NormKind::LayerWithoutBias,
+                ..usual
+            },
+            Design {
+                activation: Activation::Gelu,
+                ..usual
+            },
+            Design {
+                gated: false,
+                ..usual
+            },
+            Design {
+                attention_bias: true,
+                ..usual
+            },
+            Design {
+                clip_qkv: Some(3.0),
+                ..usual
+            },
+            Design {
+                attention_residual: Residual::Normed,
+                ..usual
+            },
+            Design {
+                final_norm: false,
+                ..usual
+            },
+        ] {
+            let message = of(design).unwrap_err().to_string();
+            assert!(message.contains("RMS norm, SwiGLU"), "{message}");
+        }
+        // Null control: a tied head can be said.
+        for tied_head in [false, true] {
+            let design = Design { tied_head, ..usual };
+            assert_eq!(of(design).unwrap(), Architecture::Refact);
+        }
     }
 }

@@ -118,16 +118,23 @@ def make_prior(config):
     return groups[0] if len(groups) == 1 else Prior(groups)
 
 
-class RMSNorm(nn.Module):
+class Norm(nn.Module):
+    """RMS norm; layer norm, with a bias or without."""
+
     def __init__(self, config):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(config.hidden_size))
+        self.centred = config.design["norm"] != "rms"
         self.epsilon = config.rms_norm_eps
+        self.weight = nn.Parameter(torch.ones(config.hidden_size))
+        self.bias = nn.Parameter(torch.zeros(config.hidden_size)) if config.design["norm"] == "layer" else None
 
     def forward(self, x):
         wide = x.float()
+        if self.centred:
+            wide = wide - wide.mean(-1, keepdim=True)
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
-        return self.weight * normed.to(x.dtype)
+        normed = self.weight * normed.to(x.dtype)
+        return normed if self.bias is None else normed + self.bias
 
 
 def rotate(x, positions, theta):
@@ -153,10 +160,9 @@ class Attention(nn.Module):
         super().__init__()
         self.config, self.layer = config, layer
         key_width = config.num_key_value_heads * config.head_dim
-        self.wq = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.wk = nn.Linear(config.hidden_size, key_width, bias=False)
-        self.wv = nn.Linear(config.hidden_size, key_width, bias=False)
-        self.wo = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        linear = lambda width: nn.Linear(config.hidden_size, width, bias=config.design["attention_bias"])
+        self.wq, self.wk, self.wv = linear(config.hidden_size), linear(key_width), linear(key_width)
+        self.wo = linear(config.hidden_size) if config.design["output_projection"] else nn.Identity()
         self.prior = make_prior(config) if config.attn_prior["scope"] == "layer" else None
         ssmax = config.ssmax
         sharpens = ssmax["enabled"] and layer >= ssmax.get("from_layer", 0)
@@ -165,7 +171,9 @@ class Attention(nn.Module):
     def forward(self, x, positions, prior, key_mask, cache):
         config = self.config
         split = lambda x: x.unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
-        q, k, v = split(self.wq(x)), split(self.wk(x)), split(self.wv(x))
+        limit = config.design["clip_qkv"]
+        clip = (lambda x: x.clamp(-limit, limit)) if limit else (lambda x: x)
+        q, k, v = (split(clip(linear(x))) for linear in (self.wq, self.wk, self.wv))
         if config.position in ("rotary", "rotary_local"):
             q, k = (rotate(x, positions, config.rope_theta) for x in (q, k))
         if cache is not None:
@@ -206,15 +214,21 @@ class Attention(nn.Module):
         return logits.softmax(-1) @ v
 
 
+ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
+
+
 class FeedForward(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.w1 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.w2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self.w3 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        linear = lambda *widths: nn.Linear(*widths, bias=config.design["feed_forward_bias"])
+        self.activation = ACTIVATIONS[config.design["activation"]]
+        self.w1 = linear(config.hidden_size, config.intermediate_size)
+        self.w2 = linear(config.intermediate_size, config.hidden_size)
+        self.w3 = linear(config.hidden_size, config.intermediate_size) if config.design["gated"] else None
 
     def forward(self, x):
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        inner = self.activation(self.w1(x))
+        return self.w2(inner if self.w3 is None else inner * self.w3(x))
 
 
 class Block(nn.Module):
@@ -222,12 +236,17 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(config, layer)
         self.feed_forward = FeedForward(config)
-        self.attention_norm = RMSNorm(config)
-        self.ffn_norm = RMSNorm(config)
+        self.attention_norm = Norm(config)
+        self.ffn_norm = Norm(config)
+        # Whether a residual starts behind the norm.
+        starts = ("attention_residual", "feed_forward_residual")
+        self.from_norm = [config.design[start] == "normed" for start in starts]
 
     def forward(self, x, *context):
-        x = x + self.attention(self.attention_norm(x), *context)
-        return x + self.feed_forward(self.ffn_norm(x))
+        normed = self.attention_norm(x)
+        x = (normed if self.from_norm[0] else x) + self.attention(normed, *context)
+        normed = self.ffn_norm(x)
+        return (normed if self.from_norm[1] else x) + self.feed_forward(normed)
 
 
 class BamForCausalLM(PreTrainedModel, GenerationMixin):
@@ -242,8 +261,10 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config)
-        self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.embedding_norm = Norm(config) if config.design["embedding_norm"] else nn.Identity()
+        self.norm = Norm(config) if config.design["final_norm"] else nn.Identity()
+        own_head = not config.design["tied_head"]
+        self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if own_head else None
         self.prior = make_prior(config) if config.attn_prior["scope"] == "global" else None
         self.post_init()
 
@@ -280,13 +301,14 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
         if attention_mask is not None and not attention_mask.bool().all():
             key_mask = attention_mask.bool()
             positions = (key_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
-        x = self.tok_embeddings(input_ids)
+        x = self.embedding_norm(self.tok_embeddings(input_ids))
         if self.config.position == "sinusoidal":
             x = x + sinusoids(positions, self.config.hidden_size, self.config.rope_theta).to(x.dtype)
         for layer in self.layers:
             x = layer(x, positions, self.prior, key_mask, cache)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.output(self.norm(x[:, keep]))
+        head = self.output if self.output is not None else self.tok_embeddings
+        logits = F.linear(self.norm(x[:, keep]), head.weight)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
@@ -296,9 +318,12 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
     def _init_weights(self, module):
         """As a new model starts: ALiBi's slopes in every family that has a place for them."""
         fresh = lambda tensor: not getattr(tensor, "_is_hf_initialized", False)
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter) and fresh(bias):
+            bias.zero_()
         if isinstance(module, (nn.Linear, nn.Embedding)) and fresh(module.weight):
             module.weight.normal_(std=0.02)
-        elif isinstance(module, RMSNorm) and fresh(module.weight):
+        elif isinstance(module, Norm) and fresh(module.weight):
             module.weight.fill_(1)
         elif isinstance(module, Attention) and module.seq_scale is not None and fresh(module.seq_scale):
             module.seq_scale.fill_(1)
