@@ -3,6 +3,7 @@
 use crate::bad_input::refuses;
 use crate::program::{args, succeed};
 use crate::tensors::{self, Tensor, Tensors};
+use crate::workshop::Workshop;
 use safetensors::Dtype;
 use std::ffi::OsString;
 use std::fs;
@@ -206,4 +207,35 @@ fn trained_models_of_other_programs() {
         folder.path().join("third")
     ];
     refuses(folder.path(), &words, &["alilama_minbpe.model"]);
+}
+
+/// A recipe asks for a design as an import does.
+#[test]
+fn recipes_ask_for_designs() {
+    let shop = Workshop::new();
+    let design = "model.design={ norm = \"layer\", activation = \"gelu\", gated = false, attention_bias = true, \
+                  feed_forward_bias = true, embedding_norm = true, tied_head = true, clip_qkv = 3.0, \
+                  attention_residual = \"normed\" }";
+    succeed(&shop.train("model", &["train.steps=3", design]));
+    let model = shop.path("model");
+    succeed(&args![
+        "generate",
+        model,
+        "--prompt",
+        "the river",
+        "--tokens",
+        "2"
+    ]);
+    let weights = tensors::read(&model.join("model.safetensors"));
+    assert!(!weights.contains_key("output.weight"));
+    for name in [
+        "layers.1.attention.wo.bias",
+        "embedding_norm.bias",
+        "layers.0.feed_forward.w2.bias",
+    ] {
+        assert!(
+            weights[name].floats().iter().any(|x| *x != 0.0),
+            "{name} did not learn"
+        );
+    }
 }
