@@ -231,7 +231,7 @@ fn what_can_not_go_on_is_refused() {
             &["--lengths", "tokens of the last tenth"][..],
         ),
         (&["--rows", "3"], &["equal parts"]),
-        (&["--rate", "-1"], &["learning rate"]),
+        (&["--rate=-1"], &["learning rate"]),
         (&["--length", "9000000"], &["tokens"]),
         (&["--passkey-rows", "2"], &["--passkey-rows", "from 0 to 1"]),
         (&["--ssmax", "--ssmax-from", "2"], &["below 2"]),
