@@ -19,6 +19,7 @@ mod json_lines;
 mod mixture;
 mod pack;
 mod parquet_rows;
+mod patterns;
 mod permutation;
 mod prepare;
 mod shard;

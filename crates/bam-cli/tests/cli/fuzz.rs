@@ -3,6 +3,7 @@
 //! A case is a file of the corpus, or of a model, with a few random changes; its number decides which.
 //! `BAM_FUZZ_CASES` runs more of them than CI does.
 
+use crate::import::Shop;
 use crate::program::{args, assert_no_panic};
 use crate::serve::Server;
 use crate::workshop::Workshop;
@@ -127,8 +128,47 @@ fn damaged_models_are_answered_for() {
     ]));
 }
 
+/// A folder of the hub that is damaged is refused and leaves nothing, or is imported where the damage
+/// does not show.
+#[test]
+fn damaged_folders_of_the_hub_are_answered_for() {
+    let mut refused = 0;
+    let cases = cases(30);
+    for (case, file) in [
+        ("llama_grouped", "config.json"),
+        ("llama_grouped", "model.safetensors.index.json"),
+        ("mpt_six_heads", "config.json"),
+        ("bloom_five_heads", "model.safetensors"),
+    ] {
+        let shop = Shop::new(case);
+        let path = shop.hf().join(file);
+        let whole = std::fs::read(&path).unwrap();
+        let head = whole.len().min(2000);
+        for number in 0..cases {
+            let mut bytes = damaged(&whole[..head], number);
+            bytes.extend(&whole[head..]);
+            std::fs::write(&path, bytes).unwrap();
+            let imported = limited(&shop.import());
+            assert_eq!(imported, shop.out().exists(), "{case}, {file}, {number}");
+            if imported {
+                assert!(limited(&args!["inspect", "heads", shop.out()]));
+                std::fs::remove_dir_all(shop.out()).unwrap();
+            }
+            refused += u64::from(!imported);
+        }
+        // Null control.
+        std::fs::write(&path, whole).unwrap();
+        assert!(limited(&shop.import()), "{case}");
+    }
+    assert!(
+        refused > 2 * cases,
+        "{refused} of {} were refused",
+        4 * cases
+    );
+}
+
 /// Runs the program with little memory; whether it succeeded.
-fn limited(words: &[OsString]) -> bool {
+pub fn limited(words: &[OsString]) -> bool {
     let begun = Instant::now();
     let output = Command::new("sh")
         .args([

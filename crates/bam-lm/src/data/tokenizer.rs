@@ -2,7 +2,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{Read, Write},
-    panic::catch_unwind,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokenizers::ModelWrapper;
 
-use super::{DataError, StreamDecoder};
+use super::{DataError, StreamDecoder, patterns};
 
 /// Text to token ids and back.
 ///
@@ -90,7 +90,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// Where the file cannot be read, is larger than 128 MiB, is no tokenizer, or asks for what we do not do.
+    /// Where the file cannot be read, is larger than 128 MiB, is no tokenizer, asks for what we do not do, or
+    /// has expressions that can take forever.
     pub fn from_file(path: &Path) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io("open", path))?;
         let mut bytes = Vec::new();
@@ -123,6 +124,12 @@ impl Tokenizer {
         };
         let json = std::str::from_utf8(bytes).map_err(|error| unreadable(error.to_string()))?;
         let contents = serde_json::from_str(json).map_err(|error| unreadable(error.to_string()))?;
+        if let Some(reason) = patterns::hazard(&contents) {
+            return Err(DataError::TokenizerUnsupported {
+                origin: origin.to_owned(),
+                reason,
+            });
+        }
         // The library asserts some of what a damaged file can violate.
         let inner = catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes))
             .map_err(|_| unreadable("its parts do not fit together".to_owned()))?
@@ -182,11 +189,16 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// Where this tokenizer cannot spell the text.
+    /// Where this tokenizer cannot spell the text, or its regular expressions take too long on it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
+        // A regular expression that takes too long panics in the library, and it is no lock that
+        // could be left behind broken.
+        let encoded = catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, false)));
+        let encoding = encoded
+            .map_err(|_| DataError::Tokenize {
+                action: "encode",
+                reason: "the tokenizer's expressions take too long on this text".to_owned(),
+            })?
             .map_err(|error| tokenize_error("encode", &*error))?;
         Ok(encoding.get_ids().to_vec())
     }

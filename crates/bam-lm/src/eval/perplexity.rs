@@ -25,9 +25,9 @@ pub fn perplexity(
 ) -> Result<Perplexity, Error> {
     if window == 0 {
         return Err(Error::Value {
-            what: "perplexity window",
-            expected: "at least 1".into(),
-            got: "0".into(),
+            what: "perplexity length",
+            expected: "windows of at least 1".into(),
+            got: format!("{length} in windows of 0"),
         });
     }
     let ids = tokens_of(tokenizer, text)?;

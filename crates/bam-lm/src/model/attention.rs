@@ -93,7 +93,7 @@ pub(crate) struct Attended {
 impl Attention {
     pub(crate) fn new(config: &ModelConfig, layer: usize, projections: &Projections<'_>) -> Self {
         let (design, device) = (config.design, projections.device);
-        let linear = |input, output| projections.new(input, output, design.attention_bias);
+        let linear = |input, output| projections.make(input, output, design.attention_bias);
         let key_width = config.key_heads * config.head_dim();
         let prior = match &config.encoding.position {
             Position::Prior(groups) if config.prior_scope == PriorScope::Layer => {

@@ -88,7 +88,7 @@ pub(crate) struct Projections<'a> {
 }
 
 impl Projections<'_> {
-    pub(crate) fn new(&self, input: usize, output: usize, bias: bool) -> Linear {
+    pub(crate) fn make(&self, input: usize, output: usize, bias: bool) -> Linear {
         let mut linear = LinearConfig::new(input, output)
             .with_bias(false)
             .with_initializer(self.initializer.clone())
@@ -101,7 +101,7 @@ impl Projections<'_> {
 impl Block {
     pub(crate) fn new(config: &ModelConfig, layer: usize, projections: &Projections<'_>) -> Self {
         let design = config.design;
-        let linear = |input, output| projections.new(input, output, design.feed_forward_bias);
+        let linear = |input, output| projections.make(input, output, design.feed_forward_bias);
         Self {
             attention: Attention::new(config, layer, projections),
             feed_forward: FeedForward {

@@ -147,9 +147,29 @@ pub fn read_history(dir: &Path) -> Result<History, Error> {
 /// # Errors
 /// If a file is missing or is not what its name says.
 pub fn read_files(dir: &Path) -> Result<(ModelConfig, NamedTensors), Error> {
-    let config = read_json(&dir.join(CONFIG_FILE), "a bam model configuration")?;
-    Ok((config, read_tensors(&dir.join(WEIGHTS_FILE))?))
+    let config: ModelConfig = read_json(&dir.join(CONFIG_FILE), "a bam model configuration")?;
+    let path = dir.join(WEIGHTS_FILE);
+    let tensors = read_tensors(&path)?;
+    let held: u128 = tensors
+        .values()
+        .map(|(_, values)| values.len() as u128)
+        .sum();
+    if config.least_numbers() > MOST_CLAIMED * held {
+        return Err(Error::File {
+            path,
+            expected: format!(
+                "tensors of the {} numbers that config.json needs",
+                config.least_numbers()
+            ),
+            got: format!("tensors of {held}"),
+        });
+    }
+    Ok((config, tensors))
 }
+
+/// A configuration that claims so many times what its tensors hold is refused before a model is made of
+/// it; those that claim less find out which tensor is wrong.
+const MOST_CLAIMED: u128 = 16;
 
 /// Reads a JSON file.
 ///

@@ -99,6 +99,14 @@ impl ModelConfig {
         self.dim / self.heads
     }
 
+    /// Numbers in the matrices that every design has.
+    pub(crate) fn least_numbers(&self) -> u128 {
+        let [dim, layers, hidden, vocabulary] =
+            [self.dim, self.layers, self.hidden, self.vocabulary].map(|size| size as u128);
+        // Each is at most 2²⁴, so this does not overflow.
+        vocabulary * dim + layers * (dim * dim + 2 * dim * hidden)
+    }
+
     /// Checks that the numbers fit each other.
     ///
     /// # Errors

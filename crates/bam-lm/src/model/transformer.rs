@@ -205,7 +205,7 @@ impl ModelConfig {
                 .map(|layer| Block::new(self, layer, &projections))
                 .collect(),
             norm: design.final_norm.then(|| Norm::new(self, device)),
-            output: (!design.tied_head).then(|| projections.new(self.dim, self.vocabulary, false)),
+            output: (!design.tied_head).then(|| projections.make(self.dim, self.vocabulary, false)),
             prior,
             config: self.clone(),
             history: History::default(),

@@ -1,0 +1,241 @@
+//! `import`: models of other programs.
+
+use crate::bad_input::refuses;
+use crate::program::{args, succeed};
+use crate::tensors::{self, Tensor, Tensors};
+use crate::workshop::Workshop;
+use safetensors::Dtype;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+pub fn library_tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../bam-lm/tests")
+}
+
+/// A folder with a copy of a case's model, to be spoiled, and beside it what is imported.
+pub struct Shop {
+    pub folder: TempDir,
+}
+
+impl Shop {
+    pub fn new(case: &str) -> Self {
+        let shop = Self {
+            folder: TempDir::new().unwrap(),
+        };
+        fs::create_dir(shop.hf()).unwrap();
+        for entry in fs::read_dir(library_tests().join("hf").join(case)).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, shop.hf().join(path.file_name().unwrap())).unwrap();
+        }
+        shop
+    }
+
+    pub fn hf(&self) -> PathBuf {
+        self.folder.path().join("hf")
+    }
+
+    pub fn out(&self) -> PathBuf {
+        self.folder.path().join("model")
+    }
+
+    pub fn import(&self) -> Vec<OsString> {
+        args!["import", "hf", self.hf(), "--out", self.out()]
+    }
+
+    /// Refused, and nothing is left behind.
+    pub fn refused(&self, named: &[&str]) {
+        refuses(self.folder.path(), &self.import(), named);
+        assert!(!self.out().exists());
+    }
+
+    pub fn weights(&self) -> PathBuf {
+        self.hf().join("model.safetensors")
+    }
+
+    pub fn with_weights(&self, spoil: impl Fn(&mut Tensors), named: &[&str]) {
+        let whole = fs::read(self.weights()).unwrap();
+        let mut spoiled = tensors::read(&self.weights());
+        spoil(&mut spoiled);
+        tensors::write(&self.weights(), &spoiled);
+        self.refused(named);
+        fs::write(self.weights(), whole).unwrap();
+    }
+
+    pub fn with_json(&self, file: &str, change: impl Fn(&mut serde_json::Value), named: &[&str]) {
+        let path = self.hf().join(file);
+        let whole = fs::read(&path).unwrap();
+        let mut value = serde_json::from_slice(&whole).unwrap();
+        change(&mut value);
+        fs::write(&path, value.to_string()).unwrap();
+        self.refused(named);
+        fs::write(path, whole).unwrap();
+    }
+}
+
+/// How far the program's logits of an imported model are from those of `transformers`.
+fn error(shop: &Shop) -> f32 {
+    let io = tensors::read(&shop.hf().join("io.safetensors"));
+    let path = |name| shop.folder.path().join(name);
+    let (tokens, out) = (path("tokens.safetensors"), path("logits.safetensors"));
+    tensors::write(
+        &tokens,
+        &Tensors::from([("tokens".into(), io["tokens"].clone())]),
+    );
+    succeed(&args![
+        "logits",
+        shop.out(),
+        "--tokens",
+        tokens,
+        "--out",
+        out
+    ]);
+    let (ours, theirs) = (
+        tensors::read(&out)["logits"].floats(),
+        io["logits"].floats(),
+    );
+    let differences = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f32::max)
+}
+
+#[test]
+fn models_of_the_hub_are_imported() {
+    let mut cases = 0;
+    for entry in fs::read_dir(library_tests().join("hf")).unwrap() {
+        let case = entry.unwrap().path();
+        if !case.is_dir() {
+            continue;
+        }
+        cases += 1;
+        let case = case.file_name().unwrap().to_str().unwrap().to_owned();
+        let shop = Shop::new(&case);
+        succeed(&shop.import());
+        let error = error(&shop);
+        assert!(error < 1e-4, "{case}: {error:e}");
+        for command in [["inspect", "heads"], ["inspect", "context"]] {
+            succeed(&args![command[0], command[1], shop.out()]);
+        }
+        succeed(&args!["doctor", shop.out()]);
+    }
+    assert_eq!(cases, 9);
+}
+
+/// Numbers of 16 bits become the same numbers of 32.
+#[test]
+fn half_precision_is_read_as_it_is() {
+    let shop = Shop::new("llama_nope");
+    let honest = tensors::read(&shop.weights());
+    succeed(&shop.import());
+    let whole = tensors::read(&shop.out().join("model.safetensors"));
+    fs::remove_dir_all(shop.out()).unwrap();
+    let halved = honest.iter().map(|(name, tensor)| {
+        let bytes = tensor.floats().into_iter().flat_map(|x| {
+            let bits = (x.to_bits() >> 16) as u16;
+            bits.to_le_bytes()
+        });
+        let half = Tensor {
+            dtype: Dtype::BF16,
+            shape: tensor.shape.clone(),
+            bytes: bytes.collect(),
+        };
+        (name.clone(), half)
+    });
+    tensors::write(&shop.weights(), &halved.collect());
+    succeed(&shop.import());
+    let half = tensors::read(&shop.out().join("model.safetensors"));
+    for (name, tensor) in whole {
+        let expected = tensor.floats().into_iter();
+        let expected: Vec<f32> = expected
+            .map(|x| f32::from_bits(x.to_bits() >> 16 << 16))
+            .collect();
+        assert_eq!(half[&name].floats(), expected, "{name}");
+    }
+}
+
+/// What is not computed is refused by name.
+/// What a configuration claims does not decide how much memory is taken.
+/// Tokenizers made to hang or to fill all memory: refused in no time, by every command that reads one.
+#[test]
+fn trained_models_of_other_programs() {
+    let folder = TempDir::new().unwrap();
+    let weights = library_tests().join("weights");
+    let (model, minbpe) = (
+        folder.path().join("alilama"),
+        weights.join("alilama_minbpe.model"),
+    );
+    let file = weights.join("alilama_alibi_batches512.safetensors");
+    succeed(&args![
+        "import",
+        "alilama",
+        file,
+        "--tokenizer",
+        minbpe,
+        "--out",
+        model
+    ]);
+    let story = succeed(&args![
+        "generate",
+        model,
+        "--prompt",
+        " STARTSTORY Once upon a time, there was a little",
+        "--tokens",
+        "5",
+        "--temperature",
+        "0"
+    ]);
+    assert!(story.contains("a little girl named Lily."), "{story}");
+    let other = folder.path().join("other");
+    let words = args![
+        "import",
+        "alilama",
+        file,
+        "--tokenizer",
+        file,
+        "--out",
+        other
+    ];
+    refuses(folder.path(), &words, &["alilama"]);
+    let stories = weights.join("stories260K.bin");
+    succeed(&args!["import", "llama2c", stories, "--out", other]);
+    succeed(&args!["inspect", "heads", other]);
+    let words = args![
+        "import",
+        "llama2c",
+        minbpe,
+        "--out",
+        folder.path().join("third")
+    ];
+    refuses(folder.path(), &words, &["alilama_minbpe.model"]);
+}
+
+/// A recipe asks for a design as an import does.
+#[test]
+fn recipes_ask_for_designs() {
+    let shop = Workshop::new();
+    let design = "model.design={ norm = \"layer\", activation = \"gelu\", gated = false, attention_bias = true, \
+                  feed_forward_bias = true, embedding_norm = true, tied_head = true, clip_qkv = 3.0, \
+                  attention_residual = \"normed\" }";
+    succeed(&shop.train("model", &["train.steps=3", design]));
+    let model = shop.path("model");
+    succeed(&args![
+        "generate",
+        model,
+        "--prompt",
+        "the river",
+        "--tokens",
+        "2"
+    ]);
+    let weights = tensors::read(&model.join("model.safetensors"));
+    assert!(!weights.contains_key("output.weight"));
+    for name in [
+        "layers.1.attention.wo.bias",
+        "embedding_norm.bias",
+        "layers.0.feed_forward.w2.bias",
+    ] {
+        assert!(
+            weights[name].floats().iter().any(|x| *x != 0.0),
+            "{name} did not learn"
+        );
+    }
+}

@@ -1,0 +1,384 @@
+//! What a tokenizer from somewhere may make us compute: regular expressions that can take forever, and
+//! replacements that let a text grow without end, are refused when the file is read.
+//!
+//! The library backtracks. A repeated group that can match the same text in several ways takes time
+//! exponential in the text (`(a+)+`, `(a|ab)*`), and so do many choices in a row (`a?a?a?…`). One repeat after
+//! another is a power of the text's length, and published tokenizers have up to two. Expressions are
+//! parsed just far enough to tell these apart; what is not understood is refused as well.
+
+use serde_json::Value;
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// Longer expressions are refused. Published ones have some hundred characters.
+const LONGEST: usize = 8192;
+/// Deeper groups are refused.
+const DEEPEST: usize = 32;
+/// A repeat of more than this counts as one of any number.
+const FEW: u32 = 16;
+/// Repeats of any number, one after the other.
+const MOST_REPEATS: u32 = 2;
+/// Choices one after the other, in powers of two.
+const MOST_CHOICES: f64 = 16.0;
+/// How many times as long replacements may make a text, all together.
+const MOST_GROWTH: f64 = 4096.0;
+
+/// Why the contents of a `tokenizer.json` are refused; `None` where nothing is wrong.
+pub(super) fn hazard(contents: &Value) -> Option<String> {
+    let mut found = Found {
+        growth: 1.0,
+        hazard: None,
+    };
+    found.look(contents);
+    if found.hazard.is_none() && found.growth > MOST_GROWTH {
+        let growth = found.growth;
+        found.hazard = Some(format!(
+            "expected replacements that make a text at most {MOST_GROWTH} times as long, got {growth:.0}"
+        ));
+    }
+    found.hazard
+}
+
+struct Found {
+    growth: f64,
+    hazard: Option<String>,
+}
+
+impl Found {
+    fn look(&mut self, value: &Value) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.look(item)),
+            Value::Object(fields) => {
+                if let Some(Value::String(pattern)) = fields.get("Regex")
+                    && let Err(reason) = check(pattern)
+                {
+                    let shown: String = pattern.chars().take(80).collect();
+                    let got = format!(
+                        "expected a regular expression that ends in time, got {reason}: {shown:?}"
+                    );
+                    self.hazard.get_or_insert(got);
+                }
+                if fields.get("type") == Some(&Value::from("Replace"))
+                    && let Some(Value::String(content)) = fields.get("content")
+                {
+                    let replaced = fields.get("pattern").and_then(|of| of.get("String"));
+                    let replaced = replaced.and_then(Value::as_str).map_or(0, str::len);
+                    // Nothing at all can be found between any two bytes, and it leaves them there.
+                    let growth = match replaced {
+                        0 => 1.0 + content.len() as f64,
+                        bytes => content.len() as f64 / bytes as f64,
+                    };
+                    self.growth *= growth.max(1.0);
+                }
+                // A vocabulary is large, and there are no expressions in it.
+                let others = fields
+                    .iter()
+                    .filter(|(key, _)| *key != "vocab" && *key != "merges");
+                others.for_each(|(_, value)| self.look(value));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether an expression ends in time; if not, why.
+fn check(pattern: &str) -> Result<(), String> {
+    if pattern.len() > LONGEST {
+        return Err(format!("one of {} bytes", pattern.len()));
+    }
+    let mut parser = Parser {
+        rest: pattern.chars().peekable(),
+        depth: 0,
+    };
+    parser.alternatives()?;
+    match parser.rest.next() {
+        None => Ok(()),
+        Some(_) => Err("a group that ends before it begins".into()),
+    }
+}
+
+/// How many ways there are to match one text.
+#[derive(Clone, Copy, Default)]
+struct Ways {
+    /// Repeats of any number, one after the other.
+    repeats: u32,
+    /// Choices, as a power of two.
+    choices: f64,
+}
+
+impl Ways {
+    fn several(self) -> bool {
+        self.repeats > 0 || self.choices > 0.0
+    }
+
+    fn then(self, next: Self) -> Result<Self, String> {
+        let both = Self {
+            repeats: self.repeats + next.repeats,
+            choices: self.choices + next.choices,
+        };
+        if both.repeats > MOST_REPEATS {
+            return Err(format!(
+                "more than {MOST_REPEATS} repeats one after the other"
+            ));
+        }
+        if both.choices > MOST_CHOICES {
+            return Err("too many choices one after the other".into());
+        }
+        Ok(both)
+    }
+}
+
+struct Parser<'a> {
+    rest: Peekable<Chars<'a>>,
+    depth: usize,
+}
+
+impl Parser<'_> {
+    /// `a|b|c`, up to the end or a closing bracket.
+    fn alternatives(&mut self) -> Result<Ways, String> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(format!("groups more than {DEEPEST} deep"));
+        }
+        let (mut ways, mut count) = (self.sequence()?, 1_u32);
+        while self.rest.next_if_eq(&'|').is_some() {
+            let next = self.sequence()?;
+            ways.repeats = ways.repeats.max(next.repeats);
+            ways.choices = ways.choices.max(next.choices);
+            count += 1;
+        }
+        ways.choices += f64::from(count).log2();
+        self.depth -= 1;
+        Ok(ways)
+    }
+
+    fn sequence(&mut self) -> Result<Ways, String> {
+        let mut ways = Ways::default();
+        while let Some(&next) = self.rest.peek() {
+            if next == '|' || next == ')' {
+                break;
+            }
+            let item = self.item()?;
+            ways = ways.then(self.repeated(item)?)?;
+        }
+        Ok(ways)
+    }
+
+    /// One character, class or group.
+    fn item(&mut self) -> Result<Ways, String> {
+        match self.rest.next() {
+            Some('(') => self.group(),
+            Some('[') => self.class(1),
+            Some('\\') => self.escaped(),
+            Some('*' | '+' | '?') => Err("a repeat of nothing".into()),
+            _ => Ok(Ways::default()),
+        }
+    }
+
+    fn group(&mut self) -> Result<Ways, String> {
+        let mut outside = true;
+        if self.rest.next_if_eq(&'?').is_some() {
+            let unknown = || Err("a kind of group that is not supported".to_owned());
+            match self.rest.next() {
+                // What they match is settled when they end.
+                Some('=' | '!' | '>') => outside = false,
+                Some('<') => match self.rest.peek() {
+                    Some('=' | '!') => {
+                        self.rest.next();
+                        outside = false;
+                    }
+                    _ => while self.rest.next().ok_or("a name without an end")? != '>' {},
+                },
+                Some(':') => {}
+                Some('i' | 'm' | 's' | 'x' | '-') => loop {
+                    match self.rest.next() {
+                        Some('i' | 'm' | 's' | 'x' | '-') => {}
+                        Some(':') => break,
+                        // For the rest of the group that it stands in.
+                        Some(')') => return Ok(Ways::default()),
+                        _ => return unknown(),
+                    }
+                },
+                _ => return unknown(),
+            }
+        }
+        let inside = self.alternatives()?;
+        match self.rest.next() {
+            Some(')') if outside => Ok(inside),
+            Some(')') => Ok(Ways::default()),
+            _ => Err("a group without an end".into()),
+        }
+    }
+
+    /// A class, after its bracket; classes can stand in classes.
+    fn class(&mut self, depth: usize) -> Result<Ways, String> {
+        const ENDLESS: &str = "a class without an end";
+        if depth > DEEPEST {
+            return Err(format!("classes more than {DEEPEST} deep"));
+        }
+        self.rest.next_if_eq(&'^');
+        // Here it is no end.
+        self.rest.next_if_eq(&']');
+        loop {
+            match self.rest.next().ok_or(ENDLESS)? {
+                ']' => return Ok(Ways::default()),
+                '[' => drop(self.class(depth + 1)?),
+                '\\' => drop(self.rest.next().ok_or(ENDLESS)?),
+                _ => {}
+            }
+        }
+    }
+
+    fn escaped(&mut self) -> Result<Ways, String> {
+        match self.rest.next().ok_or("an escape of nothing")? {
+            '1'..='9' | 'k' | 'g' => Err("a reference to a group".into()),
+            'p' | 'P' | 'x' if self.rest.next_if_eq(&'{').is_some() => {
+                while self.rest.next().ok_or("a bracket without an end")? != '}' {}
+                Ok(Ways::default())
+            }
+            _ => Ok(Ways::default()),
+        }
+    }
+
+    /// An item with the repeat that follows it, if one does.
+    fn repeated(&mut self, item: Ways) -> Result<Ways, String> {
+        let Some((least, most, interval)) = self.repeat()? else {
+            return Ok(item);
+        };
+        let possessive = !interval && self.rest.next_if_eq(&'+').is_some();
+        if !possessive {
+            self.rest.next_if_eq(&'?');
+        }
+        if matches!(self.rest.peek(), Some('*' | '+' | '?')) {
+            return Err("a repeat of a repeat".into());
+        }
+        if possessive {
+            return Ok(Ways::default());
+        }
+        if item.several() && most.is_none_or(|most| most > 1) {
+            return Err("a repeated group that can match in several ways".into());
+        }
+        let repeats = match most {
+            Some(most) if most <= FEW => 0,
+            Some(most) if most == least => 0,
+            _ => 1,
+        };
+        let choices = match most {
+            Some(most) if repeats == 0 => f64::from(most.saturating_sub(least) + 1).log2(),
+            _ => 0.0,
+        };
+        item.then(Ways { repeats, choices })
+    }
+
+    /// `*`, `+`, `?` or an interval: the least and the most, and whether it was an interval.
+    fn repeat(&mut self) -> Result<Option<(u32, Option<u32>, bool)>, String> {
+        let simple = match self.rest.peek() {
+            Some('*') => (0, None),
+            Some('+') => (1, None),
+            Some('?') => (0, Some(1)),
+            Some('{') => return self.interval(),
+            _ => return Ok(None),
+        };
+        self.rest.next();
+        Ok(Some((simple.0, simple.1, false)))
+    }
+
+    /// `{n}`, `{n,}`, `{,m}` or `{n,m}`; a bracket that begins none of them stands for itself.
+    fn interval(&mut self) -> Result<Option<(u32, Option<u32>, bool)>, String> {
+        let mut ahead = self.rest.clone();
+        ahead.next();
+        let mut text = String::new();
+        for next in ahead.by_ref() {
+            match next {
+                '}' => break,
+                '0'..='9' | ',' if text.len() < 24 => text.push(next),
+                _ => return Ok(None),
+            }
+        }
+        let number = |text: &str| text.parse::<u32>().map_err(|_| "a repeat that is too long");
+        let (least, most) = match text.split_once(',') {
+            None if text.is_empty() => return Ok(None),
+            None => (number(&text)?, Some(number(&text)?)),
+            Some(("", "")) => return Ok(None),
+            Some((least, "")) => (number(least)?, None),
+            Some(("", most)) => (0, Some(number(most)?)),
+            Some((least, most)) => (number(least)?, Some(number(most)?)),
+        };
+        self.rest = ahead;
+        Ok(Some((least, most, true)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// The expressions of published tokenizers, and what else is harmless.
+    #[test]
+    fn what_is_in_use_is_used() {
+        for pattern in [
+            r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            " ?[^(\\s|[.,!?…。，、।۔،])]+",
+            r#"[!"\#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+"#,
+            r"[0-9][0-9][0-9]",
+            r"(?<=\d)(?=(?:\d{3})+(?!\d))",
+            r"(ab)+c{2,5}?",
+            r"(?<word>a+)b*",
+            r"a{,3}|{|x{y}",
+            "",
+        ] {
+            assert_eq!(check(pattern), Ok(()), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_takes_forever_is_refused() {
+        for pattern in [
+            r"(a+)+$",
+            r"(a|a)*$",
+            r"(a|ab|b)*c",
+            r"(?:\w+\s*)+:",
+            r"((a{1,9}){1,9}){1,9}b",
+            r"(?i:(x?)*)y",
+            r"(?=(a+)+b)",
+            r"([a-z]+|\d)*",
+            r".*.*.*x",
+            r"\s*\w*\s*;",
+            r"(a*)(b*)(c*)",
+            &"a?".repeat(30),
+            &"(a|a)".repeat(30),
+            r"(a)\1",
+            r"(?<n>a)\k<n>",
+            r"(?<n>a\g<n>?)",
+            r"(?(1)a|b)",
+            r"a**",
+            r"(a",
+            r"a)",
+            r"[a",
+            r"\",
+            &"(".repeat(1000),
+            &"[".repeat(1000),
+            &"x".repeat(LONGEST + 1),
+            r"a{99999999999}",
+        ] {
+            assert!(check(pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn they_are_found_wherever_they_stand() {
+        let split = |pattern: &str| json!({ "type": "Split", "pattern": { "Regex": pattern } });
+        let file = |pattern: &str| json!({ "pre_tokenizer": { "pretokenizers": [split("a"), split(pattern)] } });
+        assert_eq!(hazard(&file("b+")), None);
+        assert!(hazard(&file("(b+)+")).unwrap().contains("several ways"));
+        let double = json!({ "type": "Replace", "pattern": { "String": "a" }, "content": "aa" });
+        let grow =
+            |times: usize| json!({ "normalizer": { "normalizers": vec![double.clone(); times] } });
+        assert_eq!(hazard(&grow(10)), None);
+        assert!(hazard(&grow(40)).unwrap().contains("times as long"));
+    }
+}
