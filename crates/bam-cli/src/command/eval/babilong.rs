@@ -28,9 +28,9 @@ pub fn run(args: &BabilongArgs) -> anyhow::Result<ExitCode> {
         args.tasks.iter().map(read).collect::<anyhow::Result<_>>()?;
     let background = background(args.haystack.as_deref())?;
     check_models(&args.models)?;
+    console::catch_interrupts();
     let folders = args.export.iter().map(|export| export.dir.as_path());
     let mut outbox = Outbox::open(folders)?;
-    console::catch_interrupts();
     let mut records = Vec::new();
     for dir in &args.models {
         let model = runs::load_model(dir)?;
@@ -98,14 +98,11 @@ fn evaluate(
         for (task, stories) in tasks {
             let count = args.samples as usize;
             let at = (length.label.as_str(), tokens);
-            let set = make_prompts(
-                (*task, stories),
-                at,
-                count,
-                args.seed,
-                tokenizer,
-                background,
-            )?;
+            let (of, stop) = ((*task, &stories[..]), &console::interrupted);
+            let made = make_prompts(of, at, count, args.seed, tokenizer, background, stop)?;
+            let Some(set) = made else {
+                return Ok(None);
+            };
             let message = format!("{task} at {}", length.label);
             let watch = Watch {
                 stop: &console::interrupted,
@@ -116,8 +113,9 @@ fn evaluate(
             };
             exports.answers(&cell, &set, outbox)?;
             expected += u64::from(args.samples);
-            done.store(expected, Ordering::Relaxed);
-            progress.at(expected, &message);
+            if done.swap(expected, Ordering::Relaxed) < expected {
+                progress.at(expected, &message);
+            }
             cells.push(cell);
         }
     }

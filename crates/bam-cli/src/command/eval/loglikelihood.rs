@@ -24,8 +24,8 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
     }
     let questions = questions.first(args.limit.unwrap_or(usize::MAX));
     check_models(&args.models)?;
-    let mut outbox = Outbox::open(args.export.iter().map(|export| export.dir.as_path()))?;
     console::catch_interrupts();
+    let mut outbox = Outbox::open(args.export.iter().map(|export| export.dir.as_path()))?;
     let mut records = Vec::new();
     for dir in &args.models {
         let began = moment();
