@@ -4,6 +4,7 @@
 mod bad_input;
 mod bad_models;
 mod end_to_end;
+mod evaluations;
 mod fuzz;
 mod inspect;
 mod program;
