@@ -12,8 +12,8 @@ mod train;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use eval::{
-    BabilongArgs, DepthChoice, EvalCommand, Format, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs,
-    RulerArgs, TaskChoice,
+    BabilongArgs, DepthChoice, EvalCommand, Export, Format, LoglikelihoodArgs, PasskeyArgs,
+    PerplexityArgs, RulerArgs, TaskChoice,
 };
 pub use generate::GenerateArgs;
 pub use inspect::{ColourArg, ContextArgs, DoctorArgs, HeadsArgs, InspectCommand, TextArgs};

@@ -298,6 +298,21 @@ fn several_models_are_one_table() {
         text.contains(&format!("bam+ssmax ({})", a.display())),
         "{text}"
     );
+    let twice = args![
+        "eval",
+        "loglikelihood",
+        a,
+        a,
+        "--requests",
+        requests,
+        "--export",
+        export
+    ];
+    let message = fail(FAILED, &twice);
+    assert!(
+        message.contains("--export: expected each model once"),
+        "{message}"
+    );
     let nowhere = shop.path("nowhere");
     let message = fail(FAILED, &args!["eval", "perplexity", a, nowhere, document]);
     assert!(

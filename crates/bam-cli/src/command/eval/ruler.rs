@@ -1,7 +1,7 @@
 //! `bam eval ruler`.
 
 use super::outbox::Outbox;
-use super::{check_models, moment, one_out, show, tokens_of};
+use super::{check_exports, check_models, moment, one_out, show, tokens_of};
 use crate::args::{Format, RulerArgs, TaskChoice};
 use crate::console::{self, Misuse, Progress};
 use crate::report::exchange::lm_eval::{self, SampleLines};
@@ -25,6 +25,7 @@ const USUAL_SAMPLES: u32 = 100;
 
 pub fn run(args: &RulerArgs) -> anyhow::Result<ExitCode> {
     one_out(args.out.as_deref(), &args.models)?;
+    check_exports(&args.export, &args.models)?;
     let tasks = tasks(args)?;
     let material = Material::read(args, &tasks)?;
     check_models(&args.models)?;
