@@ -16,8 +16,8 @@ mod upcycle;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use eval::{
-    BabilongArgs, DepthChoice, EvalCommand, Format, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs,
-    RulerArgs, TaskChoice,
+    BabilongArgs, DepthChoice, EvalCommand, Export, Format, LoglikelihoodArgs, PasskeyArgs,
+    PerplexityArgs, RulerArgs, TaskChoice,
 };
 pub use export::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 pub use generate::GenerateArgs;

@@ -5,8 +5,7 @@ mod export;
 mod ruler;
 
 pub use babilong::BabilongArgs;
-use export::Export;
-pub use export::Format;
+pub use export::{Export, Format};
 pub use ruler::{RulerArgs, TaskChoice};
 
 use super::Length;

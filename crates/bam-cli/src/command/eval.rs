@@ -7,8 +7,8 @@ pub mod passkey;
 pub mod perplexity;
 pub mod ruler;
 
-use crate::args::{EvalCommand, Length};
-use crate::report::exchange::Moment;
+use crate::args::{EvalCommand, Export, Length};
+use crate::report::exchange::{Moment, folder_name};
 use crate::report::scores::{self, Score};
 use crate::runs;
 use bam_lm::model::Transformer;
@@ -62,6 +62,20 @@ fn check_models(models: &[PathBuf]) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Two models of one name would write into the same files of other programs.
+fn check_exports(exports: &[Export], models: &[PathBuf]) -> anyhow::Result<()> {
+    let mut names: Vec<String> = models
+        .iter()
+        .map(|dir| folder_name(&dir.to_string_lossy()))
+        .collect();
+    names.sort_unstable();
+    let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
+    match twice.filter(|_| !exports.is_empty()) {
+        Some(pair) => anyhow::bail!("--export: expected each model once, got {} twice", pair[0]),
+        None => Ok(()),
+    }
 }
 
 fn moment() -> Moment {

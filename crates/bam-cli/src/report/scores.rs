@@ -198,7 +198,7 @@ fn score_interval(cell: &RulerCell) -> String {
     format!("{} %", interval(within))
 }
 
-/// BABILong's accuracies, by task and length.
+/// BABILong's accuracies by length and task, and after each length their mean.
 pub fn babilong(name: &str, record: &Record<Babilong>) -> Vec<Score> {
     let babilong = &record.metrics;
     let of = |cell: &BabilongCell| {
@@ -222,7 +222,27 @@ pub fn babilong(name: &str, record: &Record<Babilong>) -> Vec<Score> {
             note: not_run(&cell.not_run),
         }
     };
-    babilong.cells.iter().map(of).collect()
+    let mut scores = Vec::new();
+    for cells in babilong.cells.chunk_by(|a, b| a.label == b.label) {
+        let of_length: Vec<Score> = cells.iter().map(of).collect();
+        let asked = cells.iter().filter(|cell| !cell.answers.is_empty());
+        let means: Vec<f64> = asked
+            .map(|cell| cell.correct as f64 / cell.answers.len() as f64)
+            .collect();
+        let last = of_length.last().cloned();
+        scores.extend(of_length);
+        if let Some(last) = last.filter(|_| means.len() > 1) {
+            scores.push(Score {
+                task: format!("mean of {}", means.len()),
+                value: share(means.iter().sum::<f64>() / means.len() as f64),
+                interval: String::new(),
+                samples: String::new(),
+                note: String::new(),
+                ..last
+            });
+        }
+    }
+    scores
 }
 
 fn share(proportion: f64) -> String {

@@ -5,6 +5,7 @@ mod bad_input;
 mod bad_models;
 mod end_to_end;
 mod export;
+mod evaluations;
 mod fuzz;
 mod hostile;
 mod import;

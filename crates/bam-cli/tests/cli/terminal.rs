@@ -6,7 +6,7 @@ use crate::workshop::Workshop;
 use std::ffi::OsString;
 use std::process::{Output, Stdio};
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 24] = [
     "",
     "quickstart",
     "tokenizer",
@@ -16,6 +16,9 @@ const COMMANDS: [&str; 21] = [
     "eval",
     "eval passkey",
     "eval perplexity",
+    "eval loglikelihood",
+    "eval ruler",
+    "eval babilong",
     "generate",
     "inspect",
     "inspect heads",

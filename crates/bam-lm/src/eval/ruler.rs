@@ -35,7 +35,7 @@ use crate::record::{RulerAnswer, RulerCell};
 use fit::Frame;
 
 /// Makes `count` samples of a task. The same seed gives the same samples, sample by sample: fewer are the
-/// first of more.
+/// first of more. `None` where `stop` says so.
 ///
 /// # Errors
 /// If the length is no row's, the tokenizer can't spell a prompt, or the file of the task is missing.
@@ -46,9 +46,11 @@ pub fn make_samples(
     seed: u64,
     tokenizer: &Tokenizer,
     sources: &Sources,
-) -> Result<SampleSet, Error> {
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<Option<SampleSet>, Error> {
     check_row(length)?;
     let frame = Frame {
+        stop,
         tokenizer,
         task,
         length,
@@ -63,16 +65,19 @@ pub fn make_samples(
         (Task::FrequentWords, None) => words::frequent(&frame, count),
         (task, None) => questions::samples(&frame, sources.paragraphs(task)?, count),
     }?;
+    if stop() {
+        return Ok(None);
+    }
     let (samples, not_made) = match made {
         Ok(samples) => (samples, None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
-    Ok(SampleSet {
+    Ok(Some(SampleSet {
         task,
         length,
         samples,
         not_made,
-    })
+    }))
 }
 
 /// Answers the samples of a set; `answerer` is told the task's budget. `clock` tells seconds. `None` where

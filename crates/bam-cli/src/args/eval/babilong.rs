@@ -48,6 +48,19 @@ pub struct BabilongArgs {
     pub json: bool,
 }
 
+impl BabilongArgs {
+    /// The lengths, each once.
+    pub fn distinct_lengths(&self) -> Vec<&BabilongLength> {
+        let mut lengths: Vec<&BabilongLength> = Vec::new();
+        for length in &self.lengths {
+            if !lengths.iter().any(|other| other.label == length.label) {
+                lengths.push(length);
+            }
+        }
+        lengths
+    }
+}
+
 /// A length as it was typed, which names files; `None` for facts only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BabilongLength {

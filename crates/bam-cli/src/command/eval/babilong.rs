@@ -1,7 +1,7 @@
 //! `bam eval babilong`.
 
 use super::outbox::Outbox;
-use super::{check_models, moment, one_out, show};
+use super::{check_exports, check_models, moment, one_out, show};
 use crate::args::{BabilongArgs, Format};
 use crate::console::{self, Progress};
 use crate::report::exchange::lm_eval::{self, SampleLines, TaskHashes};
@@ -16,21 +16,23 @@ use bam_lm::eval::babilong::{
 use bam_lm::eval::continuation::{Answerer, Watch};
 use bam_lm::model::Transformer;
 use bam_lm::record::{Babilong, BabilongCell, Record};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub fn run(args: &BabilongArgs) -> anyhow::Result<ExitCode> {
     one_out(args.out.as_deref(), &args.models)?;
-    let read = |task: &BabiTask| Ok((*task, read_stories(&args.facts, *task)?));
+    check_exports(&args.export, &args.models)?;
+    let read = |task: BabiTask| Ok((task, read_stories(&args.facts, task)?));
+    let asked: BTreeSet<BabiTask> = args.tasks.iter().copied().collect();
     let tasks: Vec<(BabiTask, Vec<Story>)> =
-        args.tasks.iter().map(read).collect::<anyhow::Result<_>>()?;
+        asked.into_iter().map(read).collect::<anyhow::Result<_>>()?;
     let background = background(args.haystack.as_deref())?;
     check_models(&args.models)?;
+    console::catch_interrupts();
     let folders = args.export.iter().map(|export| export.dir.as_path());
     let mut outbox = Outbox::open(folders)?;
-    console::catch_interrupts();
     let mut records = Vec::new();
     for dir in &args.models {
         let model = runs::load_model(dir)?;
@@ -73,7 +75,7 @@ fn evaluate(
 ) -> anyhow::Result<Option<Record<Babilong>>> {
     let folder = dir.to_string_lossy();
     let (began, start) = (moment(), console::seconds());
-    let total = (tasks.len() * args.lengths.len()) as u64 * u64::from(args.samples);
+    let total = (tasks.len() * args.distinct_lengths().len()) as u64 * u64::from(args.samples);
     let progress = Progress::new(total, "babilong");
     let done = AtomicU64::new(0);
     let answerer = Answerer {
@@ -91,21 +93,18 @@ fn evaluate(
     };
     let mut cells = Vec::new();
     let mut expected = 0;
-    for length in &args.lengths {
+    for length in args.distinct_lengths() {
         let tokens = length
             .length
             .map(|of| of.tokens(model.config().train_length));
         for (task, stories) in tasks {
             let count = args.samples as usize;
             let at = (length.label.as_str(), tokens);
-            let set = make_prompts(
-                (*task, stories),
-                at,
-                count,
-                args.seed,
-                tokenizer,
-                background,
-            )?;
+            let (of, stop) = ((*task, &stories[..]), &console::interrupted);
+            let made = make_prompts(of, at, count, args.seed, tokenizer, background, stop)?;
+            let Some(set) = made else {
+                return Ok(None);
+            };
             let message = format!("{task} at {}", length.label);
             let watch = Watch {
                 stop: &console::interrupted,
@@ -116,8 +115,9 @@ fn evaluate(
             };
             exports.answers(&cell, &set, outbox)?;
             expected += u64::from(args.samples);
-            done.store(expected, Ordering::Relaxed);
-            progress.at(expected, &message);
+            if done.swap(expected, Ordering::Relaxed) < expected {
+                progress.at(expected, &message);
+            }
             cells.push(cell);
         }
     }
@@ -196,7 +196,7 @@ impl Exports<'_> {
         run: &Run,
         outbox: &mut Outbox,
     ) -> anyhow::Result<()> {
-        for length in &self.args.lengths {
+        for length in self.args.distinct_lengths() {
             let of_length = self
                 .lines
                 .iter()

@@ -1,7 +1,7 @@
 //! `bam eval loglikelihood`.
 
 use super::outbox::Outbox;
-use super::{check_models, moment, one_out, show};
+use super::{check_exports, check_models, moment, one_out, show};
 use crate::args::LoglikelihoodArgs;
 use crate::console::{self, Progress};
 use crate::report::exchange::{self, Run, lm_eval};
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
     one_out(args.out.as_deref(), &args.models)?;
+    check_exports(&args.export, &args.models)?;
     let mut questions = Questions::default();
     for path in &args.requests {
         let read = Questions::read(path)?;
@@ -24,8 +25,8 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
     }
     let questions = questions.first(args.limit.unwrap_or(usize::MAX));
     check_models(&args.models)?;
-    let mut outbox = Outbox::open(args.export.iter().map(|export| export.dir.as_path()))?;
     console::catch_interrupts();
+    let mut outbox = Outbox::open(args.export.iter().map(|export| export.dir.as_path()))?;
     let mut records = Vec::new();
     for dir in &args.models {
         let began = moment();

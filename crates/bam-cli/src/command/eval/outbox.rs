@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default)]
 pub struct Outbox {
     files: BTreeMap<PathBuf, Partial>,
+    /// Folders that were not there before, the innermost first.
+    made: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -21,11 +23,14 @@ struct Partial {
 impl Outbox {
     /// Makes the folders that files will go to, so that what is wrong with them is known before any work.
     pub fn open<'a>(folders: impl Iterator<Item = &'a Path>) -> anyhow::Result<Self> {
+        let mut outbox = Self::default();
         for folder in folders {
+            let new = folder.ancestors().take_while(|above| !above.exists());
+            outbox.made.extend(new.map(Path::to_owned));
             fs::create_dir_all(folder)
                 .with_context(|| format!("{}: could not make the folder", folder.display()))?;
         }
-        Ok(Self::default())
+        Ok(outbox)
     }
 
     /// Whether something was written for this file.
@@ -84,6 +89,10 @@ impl Drop for Outbox {
                 // The first that is not empty stays, and so do those above it.
                 let _ = above.into_iter().try_for_each(fs::remove_dir);
             }
+        }
+        for folder in &self.made {
+            // Refused where something is in it.
+            let _ = fs::remove_dir(folder);
         }
     }
 }

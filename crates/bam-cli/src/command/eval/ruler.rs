@@ -1,7 +1,7 @@
 //! `bam eval ruler`.
 
 use super::outbox::Outbox;
-use super::{check_models, moment, one_out, show, tokens_of};
+use super::{check_exports, check_models, moment, one_out, show, tokens_of};
 use crate::args::{Format, RulerArgs, TaskChoice};
 use crate::console::{self, Misuse, Progress};
 use crate::report::exchange::lm_eval::{self, SampleLines};
@@ -25,13 +25,14 @@ const USUAL_SAMPLES: u32 = 100;
 
 pub fn run(args: &RulerArgs) -> anyhow::Result<ExitCode> {
     one_out(args.out.as_deref(), &args.models)?;
+    check_exports(&args.export, &args.models)?;
     let tasks = tasks(args)?;
     let material = Material::read(args, &tasks)?;
     check_models(&args.models)?;
+    console::catch_interrupts();
     let folders = args.export.iter().map(|export| &export.dir);
     let folders = folders.chain(&args.save_samples).map(PathBuf::as_path);
     let mut outbox = Outbox::open(folders)?;
-    console::catch_interrupts();
     let mut records = Vec::new();
     let mut first: Option<String> = None;
     for dir in &args.models {
@@ -81,17 +82,17 @@ fn tasks(args: &RulerArgs) -> anyhow::Result<Vec<Task>> {
         let (option, file, address) = match task {
             Task::Qa1 => (
                 "--squad",
-                "dev-v2.0.json",
+                "SQuAD's dev-v2.0.json",
                 "https://rajpurkar.github.io/SQuAD-explorer",
             ),
             _ => (
                 "--hotpotqa",
-                "hotpot_dev_distractor_v1.json",
+                "HotpotQA's hotpot_dev_distractor_v1.json",
                 "https://hotpotqa.github.io",
             ),
         };
         return Err(Misuse(format!(
-            "{task}: expected {option} with SQuAD's or HotpotQA's questions ({file}, from {address}), got none"
+            "{task}: expected {option} with {file}, which is at {address}, got none"
         ))
         .into());
     }
@@ -171,23 +172,19 @@ impl Material {
         args: &RulerArgs,
         (task, length): (Task, usize),
         tokenizer: &Tokenizer,
-    ) -> anyhow::Result<SampleSet> {
+    ) -> anyhow::Result<Option<SampleSet>> {
         match self {
             Self::Read(sets) => {
                 let of = sets
                     .iter()
                     .find(|set| (set.task, set.length) == (task, length));
-                Ok(of.cloned().unwrap_or(SampleSet {
-                    task,
-                    length,
-                    samples: Vec::new(),
-                    not_made: None,
-                }))
+                Ok(of.cloned())
             }
             Self::Sources(sources) => {
                 let count = args.samples.unwrap_or(USUAL_SAMPLES) as usize;
+                let stop = &console::interrupted;
                 Ok(make_samples(
-                    task, length, count, args.seed, tokenizer, sources,
+                    task, length, count, args.seed, tokenizer, sources, stop,
                 )?)
             }
         }
@@ -227,7 +224,9 @@ fn evaluate(
     let mut cells = Vec::new();
     let mut expected = 0;
     for at in grid {
-        let set = material.set(args, at, tokenizer)?;
+        let Some(set) = material.set(args, at, tokenizer)? else {
+            return Ok(None);
+        };
         exports.samples(&set, outbox)?;
         let message = format!("{} at {}", set.task, set.length);
         let watch = Watch {
@@ -239,12 +238,13 @@ fn evaluate(
         };
         exports.answers(&cell, &set, outbox)?;
         // Samples that could not be made are done too.
-        expected += args.samples.unwrap_or(match material {
-            Material::Read(_) => set.samples.len() as u32,
-            Material::Sources(_) => USUAL_SAMPLES,
-        });
-        done.store(u64::from(expected), Ordering::Relaxed);
-        progress.at(u64::from(expected), &message);
+        expected += match (args.samples, material) {
+            (_, Material::Read(_)) => set.samples.len() as u64,
+            (samples, Material::Sources(_)) => u64::from(samples.unwrap_or(USUAL_SAMPLES)),
+        };
+        if done.swap(expected, Ordering::Relaxed) < expected {
+            progress.at(expected, &message);
+        }
         cells.push(cell);
     }
     progress.finish();

@@ -5,8 +5,10 @@
 
 use super::{Run, folder_name};
 use bam_lm::eval::babilong::{BUDGET, Prompt};
-use bam_lm::eval::ruler::{SampleSet, Task};
-use bam_lm::record::{Babilong, BabilongAnswer, Loglikelihood, Record, Ruler, RulerCell};
+use bam_lm::eval::ruler::{Sample, SampleSet, Task};
+use bam_lm::record::{
+    Babilong, BabilongAnswer, Loglikelihood, Record, Ruler, RulerAnswer, RulerCell,
+};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -260,8 +262,7 @@ impl SampleLines {
     pub fn ruler(&mut self, cell: &RulerCell, set: &SampleSet) -> Vec<String> {
         let metric = set.length.to_string();
         let answered = cell.answers.iter().zip(&set.samples);
-        let line = |(answer, sample): (&_, &bam_lm::eval::ruler::Sample)| {
-            let answer: &bam_lm::record::RulerAnswer = answer;
+        let line = |(answer, sample): (&RulerAnswer, &Sample)| {
             let doc = json!({
                 "index": sample.index,
                 "input": sample.input,

@@ -1,1 +1,413 @@
+//! The files of other programs, to the letter, on small fixed records.
 
+use super::lm_eval::{self, SampleLines, TaskHashes};
+use super::{Moment, Run, babilong, folder_name, ruler};
+use crate::report::scores;
+use bam_lm::eval::ruler::{Sample, SampleSet, Task};
+use bam_lm::record::{
+    Babilong, BabilongAnswer, BabilongCell, Loglikelihood, LoglikelihoodScore, NotRun, Passkey,
+    PasskeyCell, Perplexity, PerplexityWindow, Record, Ruler, RulerAnswer, RulerCell,
+};
+use serde_json::json;
+
+fn record<M>(metrics: M) -> Record<M> {
+    Record {
+        name: "bam+ssmax".into(),
+        created: "2026-01-02T03:04:05Z".into(),
+        commit: "0.1.0 (0123abc)".into(),
+        seed: 42,
+        model: json!({}),
+        threads: 2,
+        seconds: 12.5,
+        metrics,
+    }
+}
+
+fn moment() -> Moment {
+    Moment {
+        seconds: 1_767_323_045.25,
+        stamp: "2026-01-02T03-04-05.250000".into(),
+    }
+}
+
+fn cell(task: Task, length: usize, scores: &[f64]) -> RulerCell {
+    let answers = scores.iter().enumerate().map(|(index, score)| RulerAnswer {
+        index,
+        tokens: 300,
+        outputs: vec!["7654321".into()],
+        answer: if *score > 0.0 { " 7654321." } else { "\n" }.into(),
+        score: *score,
+    });
+    let n = scores.len() as f64;
+    RulerCell {
+        task: task.name().into(),
+        length,
+        score: (!scores.is_empty()).then(|| (scores.iter().sum::<f64>() / n, 0.125)),
+        nulls: scores.iter().filter(|score| **score == 0.0).count(),
+        not_run: scores
+            .is_empty()
+            .then(|| "it needs at least 600 tokens".into()),
+        seconds: 1.0,
+        answers: answers.collect(),
+    }
+}
+
+fn ruler_record() -> Record<Ruler> {
+    record(Ruler {
+        train_length: 128,
+        essays: "books".into(),
+        samples_from: Vec::new(),
+        begin: false,
+        skipping: "exact".into(),
+        cells: vec![
+            cell(Task::NiahSingle1, 512, &[1.0, 0.0, 1.0]),
+            cell(Task::VariableTracking, 512, &[]),
+            cell(Task::NiahSingle1, 4096, &[1.0, 1.0]),
+            cell(Task::VariableTracking, 4096, &[0.4, 0.2]),
+        ],
+    })
+}
+
+fn sample_set() -> SampleSet {
+    let sample = |index| Sample {
+        index,
+        input: "It is 7654321. What is it?".into(),
+        answer_prefix: " It is".into(),
+        outputs: vec!["7654321".into()],
+        length: 310,
+        answer_position: Some(3),
+    };
+    SampleSet {
+        task: Task::NiahSingle1,
+        length: 512,
+        samples: (0..3).map(sample).collect(),
+        not_made: None,
+    }
+}
+
+#[test]
+fn rulers_summary_is_what_its_program_writes() {
+    let record = ruler_record();
+    let lengths = ruler::by_length(&record.metrics.cells);
+    let run: Vec<&RulerCell> = lengths[1].clone();
+    assert_eq!(
+        ruler::summary(&run),
+        "0,1,2\nTasks,niah_single_1,vt\nScore,100.0,30.0\nNulls,0/2,0/2\n"
+    );
+    assert_eq!(ruler::summary_name(&run), "summary.csv");
+    assert_eq!(
+        ruler::summary(&run[..1]),
+        "0,1\nTasks,niah_single_1\nScore,100.0\nNulls,0/2\n"
+    );
+    assert_eq!(ruler::summary_name(&run[..1]), "summary-niah_single_1.csv");
+    let lines = ruler::predictions(&record.metrics.cells[0], &sample_set());
+    let first = json!({
+        "index": 0, "pred": " 7654321.", "input": "It is 7654321. What is it? It is",
+        "outputs": ["7654321"], "others": {}, "truncation": -1, "length": 310,
+    });
+    let read: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!((lines.len(), read), (3, first));
+}
+
+#[test]
+fn lm_evals_results_have_its_keys() {
+    let (record, began) = (ruler_record(), moment());
+    let run = Run {
+        folder: "runs/a:b",
+        began: &began,
+    };
+    let mut lines = SampleLines::default();
+    lines.ruler(&record.metrics.cells[0], &sample_set());
+    let hashes = TaskHashes::from([("niah_single_1".into(), lines.digest())]);
+    let results = lm_eval::ruler(&record, &run, &hashes);
+    assert_eq!(
+        results["results"],
+        json!({
+            "niah_single_1": {
+                "name": "niah_single_1", "alias": "niah_single_1", "sample_len": 5,
+                "512,none": 2.0 / 3.0, "512_stderr,none": 0.125,
+                "4096,none": 1.0, "4096_stderr,none": 0.125,
+            },
+            "ruler_vt": {
+                "name": "ruler_vt", "alias": "ruler_vt", "sample_len": 2,
+                "512,none": -1.0, "512_stderr,none": "N/A",
+                "4096,none": 0.30000000000000004, "4096_stderr,none": 0.125,
+            },
+            // No mean over fewer tasks than the others'.
+            "ruler": {
+                "name": "ruler", "alias": "ruler",
+                "512,none": -1.0, "512_stderr,none": "N/A",
+                "4096,none": 0.65, "4096_stderr,none": "N/A",
+            },
+        })
+    );
+    assert_eq!(results["groups"]["ruler"], results["results"]["ruler"]);
+    assert_eq!(
+        results["group_subtasks"],
+        json!({"niah_single_1": [], "ruler_vt": [], "ruler": ["niah_single_1", "ruler_vt"]})
+    );
+    assert_eq!(
+        results["configs"]["ruler_vt"]["generation_kwargs"],
+        json!({"do_sample": false, "temperature": 0.0, "max_gen_toks": 30, "until": []})
+    );
+    assert_eq!(
+        results["higher_is_better"]["ruler_vt"],
+        json!({"512": true, "4096": true})
+    );
+    assert_eq!(
+        results["n-samples"]["ruler_vt"],
+        json!({"original": 2, "effective": 2})
+    );
+    assert_eq!(
+        results["n-shot"],
+        json!({"niah_single_1": 0, "ruler_vt": 0})
+    );
+    assert_eq!(
+        results["versions"],
+        json!({"niah_single_1": null, "ruler_vt": null})
+    );
+    for (key, value) in [
+        ("git_hash", json!("0123abc")),
+        ("date", json!(1_767_323_045.25)),
+        ("lm_eval_version", json!(null)),
+        ("model_source", json!("bam")),
+        ("model_name", json!("runs/a:b")),
+        ("model_name_sanitized", json!("runs__a__b")),
+        ("total_evaluation_time_seconds", json!("12.5")),
+    ] {
+        assert_eq!(results[key], value, "{key}");
+    }
+    assert_eq!(results["config"]["random_seed"], 42);
+    assert_eq!(
+        results["task_hashes"]["niah_single_1"]
+            .as_str()
+            .unwrap()
+            .len(),
+        64
+    );
+}
+
+#[test]
+fn lm_evals_sample_lines_hold_prompt_and_answer() {
+    let mut lines = SampleLines::default();
+    let cell = cell(Task::NiahSingle1, 512, &[1.0, 0.0, 1.0]);
+    let first = lines.ruler(&cell, &sample_set());
+    let more = lines.ruler(&cell, &sample_set());
+    let read = |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    let line = read(&first[0]);
+    assert_eq!(line["doc"]["gen_prefix"], " It is");
+    assert_eq!(line["doc"]["max_length"], 512);
+    assert_eq!(line["target"], "['7654321']");
+    let asked = &line["arguments"]["gen_args_0"];
+    assert_eq!(asked["arg_0"], "It is 7654321. What is it? It is");
+    assert_eq!(asked["arg_1"]["max_gen_toks"], 128);
+    assert_eq!(line["filtered_resps"], json!([" 7654321."]));
+    assert_eq!(
+        (&line["512"], &line["metrics"]),
+        (&json!(1.0), &json!(["512"]))
+    );
+    // SHA-256 of what Python's json.dumps(doc, indent=2) writes.
+    let doc = "{\n  \"gen_prefix\": \" It is\",\n  \"index\": 0,\n  \"input\": \"It is 7654321. What is \
+               it?\",\n  \"length\": 310,\n  \"max_length\": 512,\n  \"outputs\": [\n    \"7654321\"\n  ]\n}";
+    assert_eq!(serde_json::to_string_pretty(&line["doc"]).unwrap(), doc);
+    assert_eq!(line["prompt_hash"].as_str().unwrap().len(), 64);
+    // Another length goes on counting.
+    assert_eq!(read(&more[2])["doc_id"], 5);
+}
+
+fn loglikelihood_record() -> Record<Loglikelihood> {
+    let score = |task: &str, choice: bool| LoglikelihoodScore {
+        task: task.into(),
+        questions: 200,
+        accuracy: (0.25, 0.03),
+        accuracy_per_character: choice.then_some((0.3, 0.04)),
+        perplexity: (!choice).then_some(12.5),
+        bits_per_byte: 1.5,
+    };
+    record(Loglikelihood {
+        train_length: 128,
+        unconditional: 0,
+        tasks: vec![score("arc_easy", true), score("lambada", false)],
+    })
+}
+
+#[test]
+fn likelihoods_have_lm_evals_metrics() {
+    let began = moment();
+    let run = Run {
+        folder: "m",
+        began: &began,
+    };
+    let results = lm_eval::loglikelihood(&loglikelihood_record(), &run);
+    assert_eq!(
+        results["results"],
+        json!({
+            "arc_easy": {
+                "name": "arc_easy", "alias": "arc_easy", "sample_len": 200,
+                "acc,none": 0.25, "acc_stderr,none": 0.03, "acc_norm,none": 0.3, "acc_norm_stderr,none": 0.04,
+                "bits_per_byte,none": 1.5, "bits_per_byte_stderr,none": "N/A",
+            },
+            "lambada": {
+                "name": "lambada", "alias": "lambada", "sample_len": 200,
+                "acc,none": 0.25, "acc_stderr,none": 0.03,
+                "perplexity,none": 12.5, "perplexity_stderr,none": "N/A",
+                "bits_per_byte,none": 1.5, "bits_per_byte_stderr,none": "N/A",
+            },
+        })
+    );
+    assert_eq!(results["higher_is_better"]["lambada"]["perplexity"], false);
+    assert_eq!(
+        results["configs"]["arc_easy"]["output_type"],
+        "multiple_choice"
+    );
+    assert_eq!(results["groups"], json!({}));
+}
+
+fn babilong_record() -> Record<Babilong> {
+    let answer = |answer: &str, correct: bool| BabilongAnswer {
+        question: "Where is Mary?".into(),
+        target: "garden".into(),
+        answer: answer.into(),
+        correct,
+        tokens: 400,
+    };
+    let cell = |task: &str, label: &str, length, answers: Vec<BabilongAnswer>| BabilongCell {
+        task: task.into(),
+        label: label.into(),
+        length,
+        correct: answers.iter().filter(|answer| answer.correct).count(),
+        not_run: answers.is_empty().then(|| "too short".into()),
+        seconds: 1.0,
+        answers,
+    };
+    let answers = || {
+        vec![
+            answer("garden", true),
+            answer("the \"hall\",\nI think", false),
+            answer("garden", true),
+            answer("", false),
+        ]
+    };
+    record(Babilong {
+        train_length: 128,
+        haystack: "books".into(),
+        begin: false,
+        skipping: "exact".into(),
+        cells: vec![
+            cell("qa1", "0k", None, answers()),
+            cell("qa2", "0k", None, answers()[..1].to_vec()),
+            cell("qa1", "1k", Some(1024), Vec::new()),
+        ],
+    })
+}
+
+#[test]
+fn babilongs_tables_are_what_pandas_reads() {
+    let record = babilong_record();
+    let cell = &record.metrics.cells[0];
+    assert_eq!(
+        babilong::table(cell),
+        ",target,output,question\n0,garden,garden,Where is Mary?\n\
+         1,garden,\"the \"\"hall\"\",\nI think\",Where is Mary?\n2,garden,garden,Where is Mary?\n\
+         3,garden,,Where is Mary?\n"
+    );
+    assert_eq!(
+        babilong::table_name(cell),
+        "qa1_0k_instruction_yes_examples_yes_post_prompt_yes_chat_template_no_system_prompt_no.csv"
+    );
+    let began = moment();
+    let run = Run {
+        folder: "m",
+        began: &began,
+    };
+    let of = |label: &str| lm_eval::babilong(&record, label, &run, &TaskHashes::new());
+    let facts = of("0k");
+    assert_eq!(facts["results"]["babilong_qa1"]["acc,none"], 0.5);
+    let error = facts["results"]["babilong_qa1"]["acc_stderr,none"]
+        .as_f64()
+        .unwrap();
+    assert!((error - (0.25_f64 / 3.0).sqrt()).abs() < 1e-12);
+    // Weighted by questions: (2 + 1) of (4 + 1).
+    assert_eq!(facts["groups"]["babilong"]["acc,none"], 0.6);
+    let absent = of("1k");
+    assert_eq!(absent["results"]["babilong_qa1"]["acc,none"], -1.0);
+    assert_eq!(absent["groups"]["babilong"]["acc,none"], -1.0);
+}
+
+#[test]
+fn names_lead_nowhere_else() {
+    for (name, folder) in [
+        ("runs/a", "runs__a"),
+        ("/x//y", "__x__y"),
+        ("a:b\\c?d", "a__b__c__d"),
+        ("bam+ssmax", "bam+ssmax"),
+        ("..", "model"),
+        (".", "model"),
+        ("", "model"),
+        ("../x", "..__x"),
+    ] {
+        assert_eq!(folder_name(name), folder, "{name}");
+    }
+}
+
+/// One table, whatever was evaluated: the same columns, and what was not run says so.
+#[test]
+fn every_evaluation_has_the_same_columns() {
+    let passkey = record(Passkey {
+        train_length: 128,
+        scored_digits: 5,
+        given_digits: 1,
+        cells: vec![PasskeyCell {
+            length: 2048,
+            depth: 0.5,
+            samples: 10,
+            correct: 9,
+            correct_digits: 48,
+            seconds: 1.0,
+        }],
+        not_run: vec![NotRun {
+            length: 4096,
+            reason: "no time".into(),
+        }],
+        skipping: String::new(),
+        heads: Vec::new(),
+    });
+    let perplexity = record(Perplexity {
+        train_length: 128,
+        document: "book".into(),
+        bytes_per_token: 3.0,
+        windows: vec![PerplexityWindow {
+            start: 0,
+            end: 1024,
+            cross_entropy: 3.0,
+        }],
+    });
+    let mut all = scores::passkey("bam", &passkey);
+    all.extend(scores::perplexities("bam", &perplexity));
+    all.extend(scores::loglikelihood("bam", &loglikelihood_record()));
+    all.extend(scores::ruler("alibi", &ruler_record()));
+    all.extend(scores::babilong("alibi", &babilong_record()));
+    let expected = "\
+model           task      tokens  × training      metric   value      95 %  samples  note
+─────  ─────────────  ──────────  ──────────  ──────────  ──────  ────────  ───────  ─────────────────────────────────────
+bam          passkey       2,048          16       right    90 %   60–98 %       10
+             passkey       4,096          32       right       –         –        –  not run: no time
+                book     0–1,024           8  perplexity    20.1         –    1,024
+            arc_easy           –           –         acc    25 %   20–31 %      200
+            arc_easy           –           –    acc_norm    30 %   24–37 %      200
+            arc_easy           –           –   bits/byte   1.500         –      200
+             lambada           –           –         acc    25 %   20–31 %      200
+             lambada           –           –  perplexity    12.5         –      200
+             lambada           –           –   bits/byte   1.500         –      200
+alibi  niah_single_1         512           4       score  66.7 %   21–94 %        3
+                  vt         512           4       score       –         –        0  not run: it needs at least 600 tokens
+       niah_single_1       4,096          32       score   100 %  34–100 %        2
+                  vt       4,096          32       score    30 %    6–55 %        2
+           mean of 2       4,096          32       score    65 %         –        –
+                 qa1  facts only           –       right    50 %   15–85 %        4
+                 qa2  facts only           –       right   100 %  21–100 %        1
+           mean of 2  facts only           –       right    75 %         –        –
+                 qa1       1,024           8       right       –         –        0  not run: too short
+";
+    assert_eq!(scores::table(&all), expected, "\n{}", scores::table(&all));
+}

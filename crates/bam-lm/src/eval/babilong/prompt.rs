@@ -63,7 +63,7 @@ impl Form {
 }
 
 /// The first `count` questions whose facts fit, each in its own text. The same seed gives the same
-/// prompts.
+/// prompts. `None` where `stop` says so.
 ///
 /// # Errors
 /// If the length is no row's, or the tokenizer can't spell a prompt.
@@ -74,7 +74,8 @@ pub fn make_prompts(
     seed: u64,
     tokenizer: &Tokenizer,
     background: &Background,
-) -> Result<PromptSet, Error> {
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<Option<PromptSet>, Error> {
     if let Some(length) = length {
         check_row(length)?;
     }
@@ -85,7 +86,7 @@ pub fn make_prompts(
     let mut fitting = Vec::new();
     let mut needed = usize::MAX;
     for story in stories {
-        if fitting.len() == count {
+        if fitting.len() == count || stop() {
             break;
         }
         let text = form.fill(&story.facts.join(" "), &story.question);
@@ -102,6 +103,7 @@ pub fn make_prompts(
         random.set_stream((number << 58) ^ ((length.unwrap_or(0) as u64) << 24) ^ index as u64);
         let (text, length) = match length {
             None => (text, least),
+            Some(_) if stop() => (text, least),
             Some(length) => {
                 let mut around = background.draw(length - least, tokenizer, &mut random)?;
                 let places = places(story.facts.len(), around.len(), &mut random);
@@ -125,15 +127,18 @@ pub fn make_prompts(
         })
     });
     let prompts: Vec<Prompt> = prompts.collect::<Result<_, Error>>()?;
+    if stop() {
+        return Ok(None);
+    }
     let reason =
         || format!("{task} needs at least {needed} tokens, {BUDGET} of them for the answer");
-    Ok(PromptSet {
+    Ok(Some(PromptSet {
         task,
         label: label.to_owned(),
         length,
         not_made: prompts.is_empty().then(reason),
         prompts,
-    })
+    }))
 }
 
 /// Before which sentence each fact stands, in the facts' order.
@@ -201,15 +206,11 @@ mod tests {
 
     fn made(length: Option<usize>, seed: u64) -> PromptSet {
         let task = "qa1".parse().unwrap();
-        make_prompts(
-            (task, &stories()),
-            ("x", length),
-            6,
-            seed,
-            tokenizer(),
-            &background(),
-        )
-        .unwrap()
+        let (stories, at) = (stories(), ("x", length));
+        let of = (task, &stories[..]);
+        make_prompts(of, at, 6, seed, tokenizer(), &background(), &|| false)
+            .unwrap()
+            .unwrap()
     }
 
     proptest! {

@@ -22,6 +22,8 @@ pub(super) struct Frame<'a> {
     /// Tokens of a prompt and its answer, at most.
     pub length: usize,
     pub seed: u64,
+    /// Whether to stop. What is made then is not used.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// Samples, or why there are none.
@@ -65,6 +67,10 @@ impl Frame<'_> {
         limit: usize,
         tokens: impl Fn(usize) -> Result<usize, Error>,
     ) -> Result<Result<usize, usize>, Error> {
+        let tokens = |size| match (self.stop)() {
+            true => Ok(usize::MAX),
+            false => tokens(size),
+        };
         let needed = tokens(smallest)?;
         if needed > limit {
             return Ok(Err(needed));
@@ -103,6 +109,9 @@ impl Frame<'_> {
             Err(needed) => return Ok(Err(self.too_short(needed))),
         };
         let samples = (0..count).into_par_iter().map(|index| {
+            if (self.stop)() {
+                return Ok(None);
+            }
             let of_size = |size| draft(size, &mut self.random(index));
             self.shrunk(index, size, smallest, of_size)
         });
@@ -129,7 +138,7 @@ impl Frame<'_> {
             if length <= self.length {
                 return self.sample(index, draft, length).map(Some);
             }
-            if size <= smallest {
+            if size <= smallest || (self.stop)() {
                 return Ok(None);
             }
             size = size.saturating_sub(step).max(smallest);
@@ -168,6 +177,7 @@ mod tests {
             task: Task::NiahSingle1,
             length: 0,
             seed: 0,
+            stop: &|| false,
         };
         for (smallest, limit, per, expected) in [
             (1, 100, 1, Ok(100)),
@@ -190,6 +200,7 @@ mod tests {
                 task,
                 length,
                 seed,
+                stop: &|| false,
             };
             frame.random(index).random::<u64>()
         };

@@ -5,31 +5,36 @@ use super::sources::{Paragraphs, Question};
 use crate::Error;
 use rand::seq::{SliceRandom, index};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use std::collections::HashSet;
 
 /// The first questions of the file whose own paragraphs fit, each among as many others as fit.
 pub(super) fn samples(frame: &Frame, paragraphs: &Paragraphs, count: usize) -> Result<Made, Error> {
-    let mut size = None;
     let mut needed = usize::MAX;
     let mut samples = Vec::new();
-    for (number, question) in paragraphs.questions.iter().enumerate() {
-        if samples.len() == count {
-            break;
-        }
-        let draft = |size: usize| paragraphs.draft(question, size, &mut frame.random(number));
-        let smallest = question.own.len();
-        // As RULER has it, the first question says how many paragraphs the others get.
-        if size.is_none() {
-            match frame.largest(smallest, frame.length, |size| frame.tokens(&draft(size)))? {
-                Ok(found) => size = Some(found),
-                Err(tokens) => {
-                    needed = needed.min(tokens);
-                    continue;
-                }
+    let mut from = 0;
+    while samples.len() < count && from < paragraphs.questions.len() {
+        // As many as are wanted still; where some don't fit, another round.
+        let to = (from + count - samples.len()).min(paragraphs.questions.len());
+        let made = (from..to).into_par_iter().map(|number| {
+            let question = &paragraphs.questions[number];
+            let draft = |size| paragraphs.draft(question, size, &mut frame.random(number));
+            let (smallest, tokens) = (question.own.len(), |size| frame.tokens(&draft(size)));
+            match frame.largest(smallest, frame.length, tokens)? {
+                Ok(size) => Ok(Ok(frame.shrunk(number, size, smallest, draft)?)),
+                Err(needed) => Ok(Err(needed)),
+            }
+        });
+        for made in made.collect::<Result<Vec<_>, Error>>()? {
+            match made {
+                Ok(sample) => samples.extend(sample),
+                Err(tokens) => needed = needed.min(tokens),
             }
         }
-        let from = size.unwrap_or(smallest).max(smallest);
-        samples.extend(frame.shrunk(samples.len(), from, smallest, draft)?);
+        from = to;
+    }
+    for (index, sample) in samples.iter_mut().enumerate() {
+        sample.index = index;
     }
     Ok(match samples.is_empty() {
         true => Err(frame.too_short(needed)),

@@ -12,7 +12,9 @@ use proptest::prelude::*;
 use std::collections::HashSet;
 
 fn made(task: Task, length: usize, count: usize, seed: u64) -> SampleSet {
-    make_samples(task, length, count, seed, tokenizer(), sources()).unwrap()
+    make_samples(task, length, count, seed, tokenizer(), sources(), &|| false)
+        .unwrap()
+        .unwrap()
 }
 
 /// The same seed gives the same samples, byte for byte; fewer are the first of more; another seed gives
@@ -114,7 +116,9 @@ fn lengths_too_short_have_a_reason() {
         );
     }
     let endless = crate::model::LONGEST_ROW + 1;
-    assert!(make_samples(Task::Qa1, endless, 1, 1, tokenizer(), sources()).is_err());
+    assert!(make_samples(Task::Qa1, endless, 1, 1, tokenizer(), sources(), &|| false).is_err());
+    let stopped = make_samples(Task::Qa1, 900, 1, 1, tokenizer(), sources(), &|| true);
+    assert_eq!(stopped.unwrap(), None);
 }
 
 #[test]
@@ -125,7 +129,7 @@ fn tasks_want_their_files() {
         ..sources().clone()
     };
     for task in Task::ALL {
-        let made = make_samples(task, 2400, 1, 1, tokenizer(), &without);
+        let made = make_samples(task, 2400, 1, 1, tokenizer(), &without, &|| false);
         assert_eq!(made.is_err(), task.wants_file(), "{task}");
     }
 }
