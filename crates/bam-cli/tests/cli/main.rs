@@ -4,8 +4,8 @@
 mod bad_input;
 mod bad_models;
 mod end_to_end;
-mod export;
 mod evaluations;
+mod export;
 mod fuzz;
 mod hostile;
 mod import;

@@ -116,3 +116,31 @@ fn token_ids(tokenizer: &Tokenizer) -> impl Iterator<Item = (String, Value)> {
     ids.into_iter()
         .filter_map(|(name, id)| Some((name.to_owned(), id?.into())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bam_attention::log_prior::FAMILIES;
+
+    /// A family that is new here is new there.
+    #[test]
+    fn the_python_code_knows_every_family_and_its_parameters() {
+        let [(_, configuration), (_, modeling)] = CODE;
+        for family in FAMILIES {
+            let parameters = family.parameters(1);
+            let name = match family.name() {
+                "generalized_gaussian" => "bam",
+                "uniform" => "nope",
+                name => name,
+            };
+            let known = |code: &str, what: &str| {
+                assert!(code.contains(what), "{name}: {what} is missing");
+            };
+            known(configuration, &format!("\"{name}\""));
+            known(modeling, &format!("\"{name}\": ("));
+            for spec in parameters {
+                known(modeling, &format!("\"{}\": {}", spec.name, spec.width));
+            }
+        }
+    }
+}

@@ -253,9 +253,6 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = BamConfig
     _supports_cache_class = True
     _no_split_modules = ["Block"]
-    # Lags need more digits than bfloat16 has.
-    _keep_in_fp32_modules = ["prior", "seq_scale"]
-    _keep_in_fp32_modules_strict = ["prior", "seq_scale"]
 
     def __init__(self, config):
         super().__init__(config)
@@ -266,6 +263,10 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
         own_head = not config.design["tied_head"]
         self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if own_head else None
         self.prior = make_prior(config) if config.attn_prior["scope"] == "global" else None
+        # Lags need more digits than bfloat16 has. Names that do not occur are an error in some versions.
+        names = {part for name, _ in self.named_parameters() for part in name.split(".")}
+        wide = sorted(names & {"prior", "seq_scale"})
+        self._keep_in_fp32_modules = self._keep_in_fp32_modules_strict = wide
         self.post_init()
 
     def get_input_embeddings(self):

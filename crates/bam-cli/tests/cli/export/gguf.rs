@@ -264,3 +264,86 @@ fn what_gguf_can_not_say_is_refused() {
         &["tokenizer.json"],
     );
 }
+
+/// A tokenizer as SentencePiece's are written, of a few words.
+fn sentence_pieces(merges: &[[&str; 2]]) -> String {
+    let specials = ["<unk>", "<s>", "</s>"];
+    let bytes = (0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>"));
+    let words = ["▁", "t", "h", "e", "th", "he", "the", "▁the"];
+    let tokens = specials.map(String::from).into_iter().chain(bytes);
+    let tokens = tokens.chain(words.map(String::from)).enumerate();
+    let vocabulary: BTreeMap<String, usize> = tokens.map(|(id, token)| (token, id)).collect();
+    let added = specials.iter().enumerate().map(|(id, token)| {
+        serde_json::json!({
+            "id": id, "content": token, "special": true, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false
+        })
+    });
+    serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": added.collect::<Vec<_>>(),
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+        ]},
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {
+            "type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+            "vocab": vocabulary, "merges": merges
+        }
+    })
+    .to_string()
+}
+
+#[test]
+fn sentence_pieces_are_said_by_scores() {
+    let shop = Workshop::new();
+    let model = model(&shop, "alibi");
+    let write = |merges: &[[&str; 2]]| {
+        std::fs::write(model.join("tokenizer.json"), sentence_pieces(merges)).unwrap();
+    };
+    let [t_h, h_e, th_e, t_he, the] = [
+        ["t", "h"],
+        ["h", "e"],
+        ["th", "e"],
+        ["t", "he"],
+        ["▁", "the"],
+    ];
+    write(&[t_h, h_e, th_e, t_he, the]);
+    let file = export(&shop, &model);
+    assert_eq!(file.metadata["tokenizer.ggml.model"], text("llama"));
+    assert_eq!(
+        file.metadata["tokenizer.ggml.add_space_prefix"],
+        Value::Bool(true)
+    );
+    let list = |key: &str| match &file.metadata[key] {
+        Value::List(values) => values.clone(),
+        other => panic!("{key}: {other:?}"),
+    };
+    let kinds = list("tokenizer.ggml.token_type");
+    let first = [2, 3, 3, 6].map(Value::Whole);
+    assert_eq!((kinds.len(), &kinds[..4]), (VOCABULARY, &first[..]));
+    assert_eq!(kinds[VOCABULARY - 1], Value::Whole(5));
+    // The larger one first: th, he, the, ▁the.
+    let scores: Vec<f32> = list("tokenizer.ggml.scores")[263..267]
+        .iter()
+        .map(|score| match score {
+            Value::Float(score) => *score,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(
+        scores.is_sorted_by(|a, b| a > b) && scores[0] < 0.0,
+        "{scores:?}"
+    );
+    // What scores can't say.
+    let words = args!["export", "gguf", model, "--out", shop.path("x.gguf")];
+    write(&[t_h, h_e, th_e, the]);
+    refuses(
+        shop.dir(),
+        &words,
+        &["a merge of every two tokens", "\"t\" and \"he\""],
+    );
+    write(&[t_h, th_e, h_e, t_he, the]);
+    refuses(shop.dir(), &words, &["next to each other", "the"]);
+}
