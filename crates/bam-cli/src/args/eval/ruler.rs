@@ -38,7 +38,7 @@ pub struct RulerArgs {
     /// Answer the samples of these files instead: RULER's validation.jsonl, or what lm-eval logs
     #[arg(long, conflicts_with_all = ["lengths", "seed", "essays", "squad", "hotpotqa"])]
     pub samples_from: Vec<PathBuf>,
-    /// Write the samples to this folder, as RULER's <length>/<task>/validation.jsonl
+    /// Write the samples to this folder, as RULER lays them out: LENGTH/TASK/validation.jsonl
     #[arg(long)]
     pub save_samples: Option<PathBuf>,
     /// Begin every prompt with the token that begins documents; lm-eval does not

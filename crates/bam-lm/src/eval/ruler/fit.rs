@@ -95,8 +95,8 @@ impl Frame<'_> {
         Ok(Ok(fits))
     }
 
-    /// Some samples of the largest size that fits. One that has more tokens than the probe is made
-    /// again, the same but smaller; one that does not fit at all is left out.
+    /// Some samples of about the largest size that fits. One whose words have other numbers of tokens than
+    /// the probe's is made again, the same but larger or smaller; one that does not fit at all is left out.
     pub fn filled(
         &self,
         count: usize,
@@ -113,7 +113,10 @@ impl Frame<'_> {
                 return Ok(None);
             }
             let of_size = |size| draft(size, &mut self.random(index));
-            self.shrunk(index, size, smallest, of_size)
+            let tokens = self.tokens(&of_size(size))?;
+            // What its own units take of the length.
+            let (left, used) = (self.length.saturating_sub(tokens), tokens.max(1));
+            self.shrunk(index, size + left * size / used, smallest, of_size)
         });
         let samples: Vec<Option<Sample>> = samples.collect::<Result<_, _>>()?;
         let samples: Vec<Sample> = samples.into_iter().flatten().collect();
