@@ -323,6 +323,10 @@ mod tests {
                 r#""stream_options": [null, null]"#,
                 "stream_options: expected an object",
             ),
+            (
+                r#""seed": 9223372036854775808"#,
+                "seed: expected a whole number of 64 bits",
+            ),
             (r#""pormpt": "x""#, "unrecognized request argument: pormpt"),
         ] {
             let message = completion(&format!(r#"{{"prompt": "a", {field}}}"#)).unwrap_err();

@@ -229,7 +229,8 @@ impl<'de> Deserialize<'de> for Item {
             }
 
             fn visit_u64<E: de::Error>(self, token: u64) -> Result<Item, E> {
-                Ok(Item::Token(i64::try_from(token).unwrap_or(i64::MAX)))
+                let wrong = |_| E::custom(format!("{token} is larger than {}", i64::MAX));
+                i64::try_from(token).map(Item::Token).map_err(wrong)
             }
 
             fn visit_f64<E: de::Error>(self, token: f64) -> Result<Item, E> {
