@@ -41,7 +41,7 @@ pub struct UpcycleArgs {
     /// Rows of a step
     #[arg(long, default_value_t = 8)]
     pub rows: usize,
-    /// Equal parts that a step's rows are read in, at most this many at once
+    /// Equal parts that a step's rows are read in
     #[arg(long, default_value_t = 2)]
     pub parts: usize,
     /// The largest learning rate

@@ -138,6 +138,26 @@ impl Server {
         answer.json()
     }
 
+    /// A request for some rows whose prompt takes seconds to read, so that they are there whatever the
+    /// model would say.
+    fn keep_busy(&self, rows: u32) -> TcpStream {
+        let prompt = vec![5; LONG_PROMPT];
+        let body = json!({"prompt": prompt, "n": rows, "max_tokens": 1, "stream": true});
+        let body = body.to_string();
+        let stream = self.send(&format!(
+            "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let start = Instant::now();
+        let there = || self.metric("bam_rows_active") + self.metric("bam_rows_waiting");
+        while there() < f64::from(rows) {
+            assert!(start.elapsed() < Duration::from_secs(60), "no row begins");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        stream
+    }
+
     /// A number of `/metrics`.
     fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").body;
@@ -189,6 +209,9 @@ fn unchunked(mut body: &str) -> String {
     }
     whole
 }
+
+/// Tokens that take the little model seconds.
+const LONG_PROMPT: usize = 200_000;
 
 #[test]
 fn completions_are_what_generate_says() {
@@ -445,15 +468,7 @@ fn more_than_may_wait_are_sent_away() {
     let shop = Workshop::new();
     let words = ["--queue", "2", "--parallel", "2"];
     let server = Server::start(&shop.trained_model(), &words);
-    let body = json!({"prompt": "the river", "n": 4, "max_tokens": 20_000, "stream": true});
-    let body = body.to_string();
-    let mut stream = server.send(&format!(
-        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    let mut some = [0; 512];
-    stream.read_exact(&mut some).unwrap();
+    let stream = server.keep_busy(4);
     let answer = server.post("/v1/completions", &json!({"prompt": "a"}));
     assert_eq!(answer.status, 429, "{answer:?}");
     assert!(answer.head.contains("retry-after"), "{answer:?}");
@@ -514,22 +529,15 @@ fn other_origins_are_let_in_only_if_asked() {
 fn who_leaves_is_not_generated_for() {
     let shop = Workshop::new();
     let server = Server::start(&shop.trained_model(), &[]);
-    let body = json!({"prompt": "the river", "max_tokens": 1_000_000, "stream": true});
-    let body = body.to_string();
-    let mut stream = server.send(&format!(
-        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    let mut some = [0; 512];
-    stream.read_exact(&mut some).unwrap();
-    assert_eq!(server.metric("bam_rows_active"), 1.0);
+    let stream = server.keep_busy(1);
     drop(stream);
     let start = Instant::now();
     while server.metric("bam_rows_active") > 0.0 {
         assert!(start.elapsed() < Duration::from_secs(60), "the row goes on");
         std::thread::sleep(Duration::from_millis(20));
     }
+    let read = server.metric("bam_prompt_tokens_total");
+    assert!(read < LONG_PROMPT as f64, "all {read} tokens were read");
 }
 
 #[test]

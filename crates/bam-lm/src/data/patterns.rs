@@ -2,9 +2,10 @@
 //! replacements that let a text grow without end, are refused when the file is read.
 //!
 //! The library backtracks. A repeated group that can match the same text in several ways takes time
-//! exponential in the text (`(a+)+`, `(a|ab)*`), and so do many choices in a row (`a?a?a?…`). One repeat after
-//! another is a power of the text's length, and published tokenizers have up to two. Expressions are
-//! parsed just far enough to tell these apart; what is not understood is refused as well.
+//! exponential in the text (`(a+)+`, `(a|ab)*`), and so do many choices in a row (`a?a?a?…`). What can fail
+//! after some repeats is tried with every way to share the text out among them: at each place a power of
+//! the text's length. Published tokenizers have one such repeat (`\s*[\r\n]+`). Expressions are parsed
+//! just far enough to tell these apart; what is not understood is refused as well.
 
 use serde_json::Value;
 use std::iter::Peekable;
@@ -16,8 +17,8 @@ const LONGEST: usize = 8192;
 const DEEPEST: usize = 32;
 /// A repeat of more than this counts as one of any number.
 const FEW: u32 = 16;
-/// Repeats of any number, one after the other.
-const MOST_REPEATS: u32 = 2;
+/// Repeats of any number before something that can fail.
+const MOST_REPEATS: u32 = 1;
 /// Choices one after the other, in powers of two.
 const MOST_CHOICES: f64 = 16.0;
 /// How many times as long replacements may make a text, all together.
@@ -97,28 +98,47 @@ fn check(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// How many ways there are to match one text.
+/// What trying to match costs.
 #[derive(Clone, Copy, Default)]
 struct Ways {
-    /// Repeats of any number, one after the other.
+    /// Repeats of any number, one after the other, that can give back some of what they took.
     repeats: u32,
+    /// The most of them before something that can fail.
+    tried: u32,
     /// Choices, as a power of two.
     choices: f64,
+    /// Whether there may be no match.
+    fails: bool,
 }
 
 impl Ways {
+    /// A character, a class, or what is settled once it has matched.
+    const ONE: Self = Self {
+        repeats: 0,
+        tried: 0,
+        choices: 0.0,
+        fails: true,
+    };
+
     fn several(self) -> bool {
         self.repeats > 0 || self.choices > 0.0
     }
 
     fn then(self, next: Self) -> Result<Self, String> {
+        // Whatever fails, the repeats before it give back and all that follows them is tried again.
+        let again = match next.fails || next.tried > 0 {
+            true => self.repeats + next.tried,
+            false => 0,
+        };
         let both = Self {
             repeats: self.repeats + next.repeats,
+            tried: self.tried.max(next.tried).max(again),
             choices: self.choices + next.choices,
+            fails: self.fails || next.fails,
         };
-        if both.repeats > MOST_REPEATS {
+        if both.tried > MOST_REPEATS {
             return Err(format!(
-                "more than {MOST_REPEATS} repeats one after the other"
+                "more than {MOST_REPEATS} repeat before what can fail"
             ));
         }
         if both.choices > MOST_CHOICES {
@@ -143,8 +163,12 @@ impl Parser<'_> {
         let (mut ways, mut count) = (self.sequence()?, 1_u32);
         while self.rest.next_if_eq(&'|').is_some() {
             let next = self.sequence()?;
-            ways.repeats = ways.repeats.max(next.repeats);
-            ways.choices = ways.choices.max(next.choices);
+            ways = Ways {
+                repeats: ways.repeats.max(next.repeats),
+                tried: ways.tried.max(next.tried),
+                choices: ways.choices.max(next.choices),
+                fails: ways.fails && next.fails,
+            };
             count += 1;
         }
         ways.choices += f64::from(count).log2();
@@ -171,7 +195,7 @@ impl Parser<'_> {
             Some('[') => self.class(1),
             Some('\\') => self.escaped(),
             Some('*' | '+' | '?') => Err("a repeat of nothing".into()),
-            _ => Ok(Ways::default()),
+            _ => Ok(Ways::ONE),
         }
     }
 
@@ -205,7 +229,10 @@ impl Parser<'_> {
         let inside = self.alternatives()?;
         match self.rest.next() {
             Some(')') if outside => Ok(inside),
-            Some(')') => Ok(Ways::default()),
+            Some(')') => Ok(Ways {
+                tried: inside.tried,
+                ..Ways::ONE
+            }),
             _ => Err("a group without an end".into()),
         }
     }
@@ -221,7 +248,7 @@ impl Parser<'_> {
         self.rest.next_if_eq(&']');
         loop {
             match self.rest.next().ok_or(ENDLESS)? {
-                ']' => return Ok(Ways::default()),
+                ']' => return Ok(Ways::ONE),
                 '[' => drop(self.class(depth + 1)?),
                 '\\' => drop(self.rest.next().ok_or(ENDLESS)?),
                 _ => {}
@@ -234,9 +261,9 @@ impl Parser<'_> {
             '1'..='9' | 'k' | 'g' => Err("a reference to a group".into()),
             'p' | 'P' | 'x' if self.rest.next_if_eq(&'{').is_some() => {
                 while self.rest.next().ok_or("a bracket without an end")? != '}' {}
-                Ok(Ways::default())
+                Ok(Ways::ONE)
             }
-            _ => Ok(Ways::default()),
+            _ => Ok(Ways::ONE),
         }
     }
 
@@ -252,8 +279,14 @@ impl Parser<'_> {
         if matches!(self.rest.peek(), Some('*' | '+' | '?')) {
             return Err("a repeat of a repeat".into());
         }
+        let fails = item.fails && least > 0;
         if possessive {
-            return Ok(Ways::default());
+            let tried = item.tried;
+            return Ok(Ways {
+                tried,
+                fails,
+                ..Ways::ONE
+            });
         }
         if item.several() && most.is_none_or(|most| most > 1) {
             return Err("a repeated group that can match in several ways".into());
@@ -267,7 +300,12 @@ impl Parser<'_> {
             Some(most) if repeats == 0 => f64::from(most.saturating_sub(least) + 1).log2(),
             _ => 0.0,
         };
-        item.then(Ways { repeats, choices })
+        Ok(Ways {
+            repeats: item.repeats + repeats,
+            tried: item.tried,
+            choices: item.choices + choices,
+            fails,
+        })
     }
 
     /// `*`, `+`, `?` or an interval: the least and the most, and whether it was an interval.
@@ -329,6 +367,10 @@ mod tests {
             r"(ab)+c{2,5}?",
             r"(?<word>a+)b*",
             r"a{,3}|{|x{y}",
+            r"(a*)(b*)(c*)",
+            r"a*b*(cd*)?e*+",
+            r"[ab]*c",
+            r"(?>a*b*)c",
             "",
         ] {
             assert_eq!(check(pattern), Ok(()), "{pattern}");
@@ -348,7 +390,11 @@ mod tests {
             r"([a-z]+|\d)*",
             r".*.*.*x",
             r"\s*\w*\s*;",
-            r"(a*)(b*)(c*)",
+            r"(a*)(b*)c",
+            r"[ab]*[ab]*c",
+            r"a*b*(?!c)",
+            r"a*(?:b*c)",
+            r"a*(?:b*|c*d)*+e",
             &"a?".repeat(30),
             &"(a|a)".repeat(30),
             r"(a)\1",

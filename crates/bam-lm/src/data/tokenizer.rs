@@ -191,15 +191,7 @@ impl Tokenizer {
     ///
     /// Where this tokenizer cannot spell the text, or its regular expressions take too long on it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        // A regular expression that takes too long panics in the library, and it is no lock that
-        // could be left behind broken.
-        let encoded = catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, false)));
-        let encoding = encoded
-            .map_err(|_| DataError::Tokenize {
-                action: "encode",
-                reason: "the tokenizer's expressions take too long on this text".to_owned(),
-            })?
-            .map_err(|error| tokenize_error("encode", &*error))?;
+        let encoding = in_time("encode", || self.inner.encode_fast(text, false))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -236,9 +228,7 @@ impl Tokenizer {
         for &token in tokens {
             self.check(token)?;
         }
-        self.inner
-            .decode(tokens, true)
-            .map_err(|error| tokenize_error("decode", &*error))
+        in_time("decode", || self.inner.decode(tokens, true))
     }
 
     /// Decodes tokens as they come, in pieces of whole characters.
@@ -334,6 +324,20 @@ fn special(tokenizer: &tokenizers::Tokenizer, names: &[&str]) -> Option<u32> {
         .iter()
         .filter(|name| vocabulary.is_special_token(name))
         .find_map(|name| tokenizer.token_to_id(name))
+}
+
+/// A regular expression that takes too long panics in the library. It holds no lock while it does.
+fn in_time<T>(
+    action: &'static str,
+    work: impl FnOnce() -> tokenizers::Result<T>,
+) -> Result<T, DataError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| tokenize_error(action, &*error)),
+        Err(_) => Err(DataError::Tokenize {
+            action,
+            reason: "the tokenizer's expressions take too long on this text".to_owned(),
+        }),
+    }
 }
 
 pub(super) fn tokenize_error(action: &'static str, error: &dyn std::error::Error) -> DataError {
