@@ -106,7 +106,8 @@ pub fn upcycled(model: &Transformer, to: &Upcycling) -> Result<Transformer, Erro
         }
     }
     let upcycled = config.checked()?.init(&model.device());
-    upcycled.with_tensors(tensors, Path::new("upcycled model"))
+    let upcycled = upcycled.with_tensors(tensors, Path::new("upcycled model"))?;
+    Ok(upcycled.with_history(model.history().clone()))
 }
 
 /// The priors of every layer as parameters of the target's family.

@@ -1,13 +1,16 @@
 //! `bam import`: models from elsewhere, as folders of ours.
 
 use crate::args::{ImportAlilamaArgs, ImportCommand, ImportHfArgs, ImportLlama2cArgs};
-use crate::console;
-use anyhow::{Context, ensure};
+use crate::{console, runs};
+use anyhow::ensure;
 use bam_lm::data::Tokenizer;
 use bam_lm::import::{alilama, hf, llama2c};
 use bam_lm::model::Transformer;
+use bam_lm::model::checkpoint::WEIGHTS_FILE;
+use bam_lm::model::provenance::{Event, sha256_of};
 use bam_lm::reference::Case;
 use burn::tensor::Device;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,13 +21,13 @@ pub fn run(command: &ImportCommand) -> anyhow::Result<ExitCode> {
         ImportCommand::Llama2c(args) => import_llama2c(args),
         ImportCommand::Reference(args) => {
             let model = Case::open(&args.case)?.model(&Device::flex())?;
-            write(&args.out, &model, None)
+            write(&args.out, ("reference", &args.case), model, None)
         }
     }
 }
 
 fn import_hf(args: &ImportHfArgs) -> anyhow::Result<ExitCode> {
-    check_new(&args.out)?;
+    runs::ensure_new(&args.out)?;
     let options = hf::Options {
         position: args.position.clone(),
         train_length: args.train_length,
@@ -38,40 +41,34 @@ fn import_hf(args: &ImportHfArgs) -> anyhow::Result<ExitCode> {
             "{folder}: no tokenizer.json, so the model has none"
         ));
     }
-    write(&args.out, &model, tokenizer.as_ref())
+    write(&args.out, ("hf", &args.folder), model, tokenizer.as_ref())
 }
 
 fn import_alilama(args: &ImportAlilamaArgs) -> anyhow::Result<ExitCode> {
-    check_new(&args.out)?;
+    runs::ensure_new(&args.out)?;
     let tokenizer = alilama::read_tokenizer(&args.tokenizer)?;
     let model = alilama::read_model(&args.weights, &Device::flex())?;
-    write(&args.out, &model, Some(&tokenizer))
+    write(
+        &args.out,
+        ("alilama", &args.weights),
+        model,
+        Some(&tokenizer),
+    )
 }
 
 fn import_llama2c(args: &ImportLlama2cArgs) -> anyhow::Result<ExitCode> {
-    check_new(&args.out)?;
+    runs::ensure_new(&args.out)?;
     let model = llama2c::read_model(&args.weights, &Device::flex())?;
-    write(&args.out, &model, None)
+    write(&args.out, ("llama2c", &args.weights), model, None)
 }
 
-/// A folder that does not exist or holds nothing.
-pub fn check_new(out: &Path) -> anyhow::Result<()> {
-    let occupied = std::fs::read_dir(out).is_ok_and(|mut files| files.next().is_some());
-    ensure!(
-        !occupied,
-        "{}: expected a new folder, got one that is not empty",
-        out.display()
-    );
-    Ok(())
-}
-
-/// Writes a model's folder, whole or not at all.
+/// Writes a model's folder, whole or not at all. Its history begins with where it came from.
 fn write(
     out: &Path,
-    model: &Transformer,
+    (what, from): (&str, &Path),
+    model: Transformer,
     tokenizer: Option<&Tokenizer>,
 ) -> anyhow::Result<ExitCode> {
-    check_new(out)?;
     if let Some(tokenizer) = tokenizer {
         let (tokens, rows) = (tokenizer.vocabulary_size(), model.config().vocabulary);
         ensure!(
@@ -79,15 +76,21 @@ fn write(
             "tokenizer: expected at most the model's {rows} tokens, got {tokens}"
         );
     }
-    std::fs::create_dir_all(out)
-        .with_context(|| format!("{}: could not create it", out.display()))?;
-    let written = tokenizer
-        .map_or(Ok(()), |of| of.save(&out.join("tokenizer.json")))
-        .map_err(anyhow::Error::from)
-        .and_then(|()| Ok(model.save(out)?));
-    written.inspect_err(|_| {
-        // It was new or empty.
-        let _ = std::fs::remove_dir_all(out);
+    let name = from.file_name().unwrap_or_default().to_string_lossy();
+    let weights = [from.to_owned(), from.join(WEIGHTS_FILE)];
+    let weights = weights.iter().find(|path| path.is_file());
+    let model = model.with_event(Event {
+        what: format!("import {what}"),
+        date: runs::now(),
+        arguments: BTreeMap::from([("name".to_owned(), name.into_owned())]),
+        from: weights.map(|path| sha256_of(path)).transpose()?,
+        heads: Vec::new(),
+    });
+    runs::new_folder(out, |dir| {
+        if let Some(tokenizer) = tokenizer {
+            tokenizer.save(&dir.join("tokenizer.json"))?;
+        }
+        Ok(model.save(dir)?)
     })?;
     let config = model.config();
     console::note(&format!(

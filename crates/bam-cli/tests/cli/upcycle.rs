@@ -109,6 +109,13 @@ fn only_priors_and_temperatures_change() {
     succeed(&args!["report", out, "--out", shop.path("report.html")]);
     let config = fs::read_to_string(out.join("config.json")).unwrap();
     assert!(config.contains("\"train_length\": 40"), "{config}");
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let [event] = config["history"].as_array().unwrap().as_slice() else {
+        panic!("{config}");
+    };
+    assert_eq!(event["what"], "upcycle");
+    assert_eq!(event["arguments"]["ssmax"], "both");
+    assert_eq!(event["from"].as_str().unwrap().len(), 64);
 }
 
 /// Without scalable softmax it starts as the model that it was; what learns makes the text more probable.

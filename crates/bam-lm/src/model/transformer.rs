@@ -226,6 +226,13 @@ impl Transformer {
         &self.history
     }
 
+    /// The same model, to which all of this was done.
+    #[must_use]
+    pub fn with_history(mut self, history: History) -> Self {
+        self.history = history;
+        self
+    }
+
     /// The same model, to which this was done last.
     #[must_use]
     pub fn with_event(mut self, event: Event) -> Self {

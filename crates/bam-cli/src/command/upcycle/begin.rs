@@ -2,24 +2,33 @@
 
 use super::{HELD_OUT, PLAN, Plan, START, TOKENS};
 use crate::args::UpcycleArgs;
-use crate::command::import::check_new;
 use crate::{console, runs};
 use anyhow::{Context, bail, ensure};
 use bam_lm::data::{Corpus, Document, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer};
+use bam_lm::model::checkpoint::WEIGHTS_FILE;
+use bam_lm::model::provenance::{Event, sha256_of};
 use bam_lm::model::{ModelConfig, Transformer};
 use bam_lm::train::recipe::{DataRecipe, Mix, ModelRecipe, TrainRecipe};
 use bam_lm::train::{Part, RAdamConfig, Recipe, RunFolder};
 use bam_lm::upcycle::{SsmaxStart, Upcycling, upcycled};
+use clap::ValueEnum;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
     let (Some(dir), Some(data)) = (&args.model, &args.data) else {
         bail!("expected a model and --data");
     };
-    check_new(&args.out)?;
+    runs::ensure_new(&args.out)?;
     let model = runs::load_model(dir)?;
     let tokenizer = runs::load_tokenizer(dir, &model)?;
-    let start = upcycled(&model, &upcycling(args, model.config()))?;
+    let start = upcycled(&model, &upcycling(args, model.config()))?.with_event(Event {
+        what: "upcycle".into(),
+        date: runs::now(),
+        arguments: arguments(args, data),
+        from: Some(sha256_of(&dir.join(WEIGHTS_FILE))?),
+        heads: Vec::new(),
+    });
     let materials = Materials::read(data, args.held_out.as_deref())?;
     let recipe = recipe(args, &start, data, &materials)?;
     let train_length = model.config().train_length;
@@ -37,19 +46,19 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
         seed: args.seed,
     };
     super::Measuring::of_text(&materials.held_out, &plan, &tokenizer)?;
-    // Written beside its place and renamed.
-    let name = args.out.file_name().unwrap_or_default().to_string_lossy();
-    let partial = args
-        .out
-        .with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written = write(&partial, &plan, &recipe, &start, &tokenizer, materials);
-    let placed = written.and_then(|()| {
-        std::fs::rename(&partial, &args.out)
-            .with_context(|| format!("{}: could not rename it into place", args.out.display()))
-    });
-    placed.inspect_err(|_| {
-        let _ = std::fs::remove_dir_all(&partial);
+    runs::new_folder(&args.out, |dir| {
+        write(dir, &plan, &recipe, &start, &tokenizer, materials)
     })
+}
+
+/// What the history says of the run; its recipe says the rest.
+fn arguments(args: &UpcycleArgs, data: &Path) -> BTreeMap<String, String> {
+    let ssmax = args.ssmax.map(|scope| ("ssmax", scope.to_possible_value()));
+    let named = std::iter::once(("family", args.family.to_possible_value())).chain(ssmax);
+    let named = named.filter_map(|(name, value)| Some((name, value?.get_name().to_owned())));
+    let data = [("data", file_name(data)), ("steps", args.steps.to_string())];
+    let all = named.chain(data);
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn upcycling(args: &UpcycleArgs, config: &ModelConfig) -> Upcycling {
