@@ -3,7 +3,7 @@
 use super::fit::{Draft, Frame, Made};
 use super::sources::{Paragraphs, Question};
 use crate::Error;
-use rand::seq::{SliceRandom, index};
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use std::collections::HashSet;
@@ -49,19 +49,19 @@ impl Paragraphs {
         let mut chosen = question.own.clone();
         if size >= self.texts.len() {
             chosen = (0..size).map(|place| place % self.texts.len()).collect();
-        } else if size.saturating_sub(chosen.len()) > question.near.len() {
-            chosen.extend(&question.near);
-            let taken: HashSet<usize> = chosen.iter().copied().collect();
-            let left: Vec<usize> = (0..self.texts.len())
-                .filter(|place| !taken.contains(place))
-                .collect();
-            let wanted = size.saturating_sub(chosen.len()).min(left.len());
-            let drawn = index::sample(random, left.len(), wanted);
-            chosen.extend(drawn.into_iter().map(|place| left[place]));
         } else {
-            let wanted = size.saturating_sub(chosen.len());
-            let drawn = index::sample(random, question.near.len(), wanted);
-            chosen.extend(drawn.into_iter().map(|place| question.near[place]));
+            // In an order that does not depend on the size: more paragraphs are these and others.
+            let mut near = question.near.clone();
+            near.shuffle(random);
+            chosen.extend(near);
+            if chosen.len() < size {
+                let taken: HashSet<usize> = chosen.iter().copied().collect();
+                let all = 0..self.texts.len();
+                let mut left: Vec<usize> = all.filter(|place| !taken.contains(place)).collect();
+                left.shuffle(random);
+                chosen.extend(left);
+            }
+            chosen.truncate(size.max(question.own.len()));
         }
         chosen.shuffle(random);
         let documents = chosen
