@@ -25,8 +25,8 @@ pub(crate) const TILE: usize = 96;
 const LAGS: usize = 64;
 
 /// Below this distance from a row's largest logit a weight is exactly 0: the exponential ends at
-/// `−125.9·ln 2 = −87.3`, and the rest is more than the rounding of a difference.
-const EXACT_ZERO: f64 = -88.0;
+/// `−100·ln 2 = −69.3`, and the rest is more than the rounding of a difference.
+const EXACT_ZERO: f64 = -70.0;
 
 /// The smallest and largest log-weight of every head in every block of lags.
 #[derive(Debug)]
