@@ -3,7 +3,7 @@
 use super::super::bound::{Bounds, Schedule, TILE};
 use super::decode::{FEW, FewRows};
 use super::exponential::exp2;
-use super::narrow::Narrow;
+use super::narrow::{Narrow, PairedValues};
 use super::panel::{BLOCK, QueryPanels, Sight, read_row, splat};
 use super::product::{Aligned, Line, aligned, columns_by_panel, lines_mut, panel_rows};
 use super::split::{Parts, splits};
@@ -25,6 +25,7 @@ pub(in super::super) fn forward(inputs: &Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
     let norms = inputs.key_norms();
     let bounds = inputs.bounds(norms.as_deref());
     let by_distance = (!few).then(|| ByDistance::new(inputs));
+    let paired = if few { None } else { PairedValues::new(inputs) };
     let arch = inputs.arch();
 
     let mut parts = Parts::new(splits, heads * queries, dim);
@@ -57,6 +58,7 @@ pub(in super::super) fn forward(inputs: &Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
                 Some(by_distance) => arch.dispatch(ManyRows {
                     task: &mut task,
                     by_distance,
+                    paired: paired.as_ref(),
                 }),
             }
         })
@@ -161,6 +163,8 @@ pub(super) fn may_stop(
 struct ManyRows<'t, 'a> {
     task: &'t mut Task<'a>,
     by_distance: &'t ByDistance,
+    /// Where numbers are multiplied as `bf16`.
+    paired: Option<&'t PairedValues>,
 }
 
 impl WithSimd for ManyRows<'_, '_> {
@@ -182,7 +186,8 @@ impl<'a> ManyRows<'_, 'a> {
         let (inputs, rows) = (self.task.inputs, self.task.rows.clone());
         let at = (self.task.batch, self.task.head);
         let queries = QueryPanels::new::<S, VECTORS>(inputs, self.by_distance, at, rows);
-        match Narrow::new(inputs, &queries) {
+        let narrow = self.paired;
+        match narrow.and_then(|paired| Narrow::new(inputs, &queries, paired)) {
             Some(narrow) => self.visit::<S, VECTORS>(simd, &queries, narrow),
             None => {
                 let queries = queries.with_scaled_q(inputs);

@@ -14,13 +14,63 @@ use crate::Instructions;
 use crate::instructions::amx::{SIDE, Tiles};
 use half::bf16;
 use pulp::Simd;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Keys whose weights one row of a tile holds.
 const STEP: usize = 2 * SIDE;
 
+/// The values of every tile, element by element as pairs of keys: made once, read by every block of rows.
+pub(super) struct PairedValues {
+    /// `[batch, key heads, tiles, padded dim, TILE / 2]`; zeros where there is none and at padding.
+    pairs: Aligned<u32>,
+    of_tile: usize,
+}
+
+impl PairedValues {
+    /// `None` if AMX is not to be used, or the numbers don't fit it.
+    pub fn new(inputs: &Inputs<'_>) -> Option<Self> {
+        let narrow = matches!(inputs.v.values, Values::Bf16(_));
+        if inputs.call.instructions != Instructions::Amx || !narrow {
+            return None;
+        }
+        let of_tile = inputs.padded_dim() * TILE / 2;
+        let tiles = inputs.keys().div_ceil(TILE);
+        let heads = inputs.key_heads();
+        let mut pairs = aligned(0, inputs.batch * heads * tiles * of_tile);
+        let absent = vec![bf16::ZERO; inputs.dim];
+        let of_tiles = pairs.par_chunks_mut(of_tile.max(1)).enumerate();
+        of_tiles.for_each(|(index, pairs)| {
+            let (head, first_key) = (index / tiles, index % tiles * TILE);
+            let (batch, head) = (head / heads, head % heads);
+            let value = |key: usize| match is_there(inputs, batch, key) {
+                true => inputs.v.narrow(batch, head, key),
+                false => &absent,
+            };
+            for pair in 0..TILE / 2 {
+                let key = first_key + 2 * pair;
+                let column = pairs[pair..].iter_mut().step_by(TILE / 2);
+                for ((to, first), second) in column.zip(value(key)).zip(value(key + 1)) {
+                    *to = paired(*first, *second);
+                }
+            }
+        });
+        Some(Self { pairs, of_tile })
+    }
+
+    fn tile(&self, inputs: &Inputs<'_>, (batch, head): (usize, usize), first_key: usize) -> &[u32] {
+        let tiles = inputs.keys().div_ceil(TILE);
+        let index = (batch * inputs.key_heads() + head) * tiles + first_key / TILE;
+        &self.pairs[index * self.of_tile..][..self.of_tile]
+    }
+}
+
+fn is_there(inputs: &Inputs<'_>, batch: usize, key: usize) -> bool {
+    key < inputs.keys() && !inputs.call.is_padding_key(batch, key)
+}
+
 /// A block of queries and a tile of keys and values, as pairs of `bf16`.
-pub(super) struct Narrow {
+pub(super) struct Narrow<'p> {
     tiles: Tiles,
     /// `[panels, depth, rows of a panel]`.
     q: Aligned<u32>,
@@ -29,20 +79,24 @@ pub(super) struct Narrow {
     first_key: usize,
     /// `[TILE, depth]`.
     keys: Aligned<u32>,
-    /// `[padded dim, TILE / 2]`.
-    values: Aligned<u32>,
+    paired: &'p PairedValues,
+    /// `[padded dim, TILE / 2]`, of the tile.
+    values: &'p [u32],
     /// `[TILE / 2, rows of a panel]`.
     weights: Aligned<u32>,
     /// `[padded dim, rows of a panel]`.
     products: Aligned<f32>,
 }
 
-impl Narrow {
-    /// `None` if AMX is not to be used, or the numbers or the panel don't fit it.
-    pub fn new(inputs: &Inputs<'_>, queries: &QueryPanels<'_>) -> Option<Self> {
+impl<'p> Narrow<'p> {
+    /// `None` if the queries or the panel don't fit AMX.
+    pub fn new(
+        inputs: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        paired: &'p PairedValues,
+    ) -> Option<Self> {
         let width = queries.width;
-        let fits = matches!(inputs.q.values, Values::Bf16(_)) && width.is_multiple_of(SIDE);
-        if inputs.call.instructions != Instructions::Amx || !fits {
+        if !matches!(inputs.q.values, Values::Bf16(_)) || !width.is_multiple_of(SIDE) {
             return None;
         }
         let depth = inputs.dim.next_multiple_of(2 * SIDE) / 2;
@@ -63,34 +117,23 @@ impl Narrow {
             depth,
             first_key: 0,
             keys: aligned(0, TILE * depth),
-            values: aligned(0, inputs.padded_dim() * TILE / 2),
+            paired,
+            values: &[],
             weights: aligned(0, TILE / 2 * width),
             products: aligned(0.0, inputs.padded_dim() * width),
         })
     }
 }
 
-impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow {
+impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow<'_> {
     #[inline(always)]
     fn load(&mut self, inputs: &Inputs<'a>, (batch, head): (usize, usize), first_key: usize) {
         self.first_key = first_key;
-        let there = |key: usize| key < inputs.keys() && !inputs.call.is_padding_key(batch, key);
+        self.values = self.paired.tile(inputs, (batch, head), first_key);
         for (index, to) in self.keys.chunks_exact_mut(self.depth).enumerate() {
-            match there(first_key + index) {
+            match is_there(inputs, batch, first_key + index) {
                 true => pair_up(inputs.k.narrow(batch, head, first_key + index), to),
                 false => to.fill(0),
-            }
-        }
-        let absent = vec![bf16::ZERO; inputs.dim];
-        let value = |key: usize| match there(key) {
-            true => inputs.v.narrow(batch, head, key),
-            false => &absent,
-        };
-        for pair in 0..TILE / 2 {
-            let key = first_key + 2 * pair;
-            let column = self.values[pair..].iter_mut().step_by(TILE / 2);
-            for ((to, first), second) in column.zip(value(key)).zip(value(key + 1)) {
-                *to = paired(*first, *second);
             }
         }
     }
