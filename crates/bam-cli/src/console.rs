@@ -2,6 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -27,6 +28,14 @@ pub fn catch_interrupts() {
 /// Whether the person asked to stop.
 pub fn interrupted() -> bool {
     ASKED_TO_STOP.load(Ordering::SeqCst)
+}
+
+/// The same for work that is told whether to go on.
+pub fn unless_interrupted() -> ControlFlow<()> {
+    match interrupted() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
 }
 
 /// Seconds since the program first asked.

@@ -30,14 +30,18 @@ pub fn load_model(dir: &Path) -> anyhow::Result<Transformer> {
 pub fn load_tokenizer(dir: &Path, model: &Transformer) -> anyhow::Result<Tokenizer> {
     let path = dir.join("tokenizer.json");
     let tokenizer = Tokenizer::from_file(&path)?;
-    anyhow::ensure!(
-        tokenizer.vocabulary_size() <= model.config().vocabulary,
-        "{}: expected at most the model's {} tokens, got {}",
-        path.display(),
-        model.config().vocabulary,
-        tokenizer.vocabulary_size()
-    );
+    ensure_fits(&path.display().to_string(), &tokenizer, model)?;
     Ok(tokenizer)
+}
+
+/// Refuses a tokenizer with tokens that the model does not have.
+pub fn ensure_fits(what: &str, tokenizer: &Tokenizer, model: &Transformer) -> anyhow::Result<()> {
+    let (tokens, rows) = (tokenizer.vocabulary_size(), model.config().vocabulary);
+    anyhow::ensure!(
+        tokens <= rows,
+        "{what}: expected at most the model's {rows} tokens, got {tokens}"
+    );
+    Ok(())
 }
 
 /// What belongs to a model's folder besides its configuration and weights: what others need to read

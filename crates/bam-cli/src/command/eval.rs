@@ -7,7 +7,8 @@ pub mod passkey;
 pub mod perplexity;
 pub mod ruler;
 
-use crate::args::{EvalCommand, Export, Length};
+use crate::args::{EvalCommand, Export, Format, Length};
+use crate::console::Progress;
 use crate::report::exchange::{Moment, folder_name};
 use crate::report::scores::{self, Score};
 use crate::runs;
@@ -17,6 +18,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
@@ -76,6 +78,42 @@ fn check_exports(exports: &[Export], models: &[PathBuf]) -> anyhow::Result<()> {
         Some(pair) => anyhow::bail!("--export: expected each model once, got {} twice", pair[0]),
         None => Ok(()),
     }
+}
+
+/// Progress over answers that come from several threads, cell by cell.
+struct Tally {
+    progress: Progress,
+    done: AtomicU64,
+    expected: u64,
+}
+
+impl Tally {
+    fn new(total: u64, name: &str) -> Self {
+        Self {
+            progress: Progress::new(total, name),
+            done: AtomicU64::new(0),
+            expected: 0,
+        }
+    }
+
+    fn answered(&self, message: &str) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        self.progress.at(done, message);
+    }
+
+    /// A cell of so many is over; what could not be made is done too.
+    fn over(&mut self, cell: u64, message: &str) {
+        self.expected += cell;
+        if self.done.swap(self.expected, Ordering::Relaxed) < self.expected {
+            self.progress.at(self.expected, message);
+        }
+    }
+}
+
+/// The folders that results go to in a format.
+fn folders(exports: &[Export], format: Format) -> impl Iterator<Item = &Path> {
+    let of = exports.iter().filter(move |export| export.format == format);
+    of.map(|export| export.dir.as_path())
 }
 
 fn moment() -> Moment {

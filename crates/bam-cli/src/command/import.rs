@@ -2,7 +2,6 @@
 
 use crate::args::{ImportAlilamaArgs, ImportCommand, ImportHfArgs, ImportLlama2cArgs};
 use crate::{console, runs};
-use anyhow::ensure;
 use bam_lm::data::Tokenizer;
 use bam_lm::import::{alilama, hf, llama2c};
 use bam_lm::model::Transformer;
@@ -70,11 +69,7 @@ fn write(
     tokenizer: Option<&Tokenizer>,
 ) -> anyhow::Result<ExitCode> {
     if let Some(tokenizer) = tokenizer {
-        let (tokens, rows) = (tokenizer.vocabulary_size(), model.config().vocabulary);
-        ensure!(
-            tokens <= rows,
-            "tokenizer: expected at most the model's {rows} tokens, got {tokens}"
-        );
+        runs::ensure_fits("tokenizer", tokenizer, &model)?;
     }
     let name = from.file_name().unwrap_or_default().to_string_lossy();
     let weights = [from.to_owned(), from.join(WEIGHTS_FILE)];

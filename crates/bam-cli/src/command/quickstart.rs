@@ -21,7 +21,6 @@ use bam_lm::record::RunRecords;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
 use burn::tensor::Device;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -314,10 +313,7 @@ fn evaluated(
                     samples,
                     &format!("{right} right, now {} tokens", done.length),
                 );
-                match console::interrupted() {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
-                }
+                console::unless_interrupted()
             },
         )?;
         let Some(metrics) = metrics else {

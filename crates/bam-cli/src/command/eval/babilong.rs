@@ -1,9 +1,9 @@
 //! `bam eval babilong`.
 
 use super::outbox::Outbox;
-use super::{check_exports, check_models, moment, one_out, show};
+use super::{Tally, check_exports, check_models, folders, moment, one_out, show};
 use crate::args::{BabilongArgs, Format};
-use crate::console::{self, Progress};
+use crate::console;
 use crate::report::exchange::lm_eval::{self, SampleLines, TaskHashes};
 use crate::report::exchange::{self, Run};
 use crate::report::scores;
@@ -19,7 +19,6 @@ use bam_lm::record::{Babilong, BabilongCell, Record};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub fn run(args: &BabilongArgs) -> anyhow::Result<ExitCode> {
     one_out(args.out.as_deref(), &args.models)?;
@@ -76,8 +75,7 @@ fn evaluate(
     let folder = dir.to_string_lossy();
     let (began, start) = (moment(), console::seconds());
     let total = (tasks.len() * args.distinct_lengths().len()) as u64 * u64::from(args.samples);
-    let progress = Progress::new(total, "babilong");
-    let done = AtomicU64::new(0);
+    let mut tally = Tally::new(total, "babilong");
     let answerer = Answerer {
         model,
         tokenizer,
@@ -92,7 +90,6 @@ fn evaluate(
         lines: BTreeMap::new(),
     };
     let mut cells = Vec::new();
-    let mut expected = 0;
     for length in args.distinct_lengths() {
         let tokens = length
             .length
@@ -108,20 +105,17 @@ fn evaluate(
             let message = format!("{task} at {}", length.label);
             let watch = Watch {
                 stop: &console::interrupted,
-                done: &|| progress.at(done.fetch_add(1, Ordering::Relaxed) + 1, &message),
+                done: &|| tally.answered(&message),
             };
             let Some(cell) = answer_prompts(answerer, &set, console::seconds, watch)? else {
                 return Ok(None);
             };
             exports.answers(&cell, &set, outbox)?;
-            expected += u64::from(args.samples);
-            if done.swap(expected, Ordering::Relaxed) < expected {
-                progress.at(expected, &message);
-            }
+            tally.over(u64::from(args.samples), &message);
             cells.push(cell);
         }
     }
-    progress.finish();
+    tally.progress.finish();
     let metrics = Babilong {
         train_length: model.config().train_length,
         haystack: background.name().to_owned(),
@@ -152,13 +146,11 @@ struct Exports<'a> {
 impl Exports<'_> {
     /// lm-eval takes one length at a time, so each has a folder.
     fn dirs(&self, format: Format, label: &str) -> Vec<PathBuf> {
-        let exports = self.args.export.iter();
-        let exports = exports.filter(|export| export.format == format);
-        let dir = |dir: &PathBuf| match format {
+        let dir = |dir: &Path| match format {
             Format::LmEval => dir.join(exchange::folder_name(label)).join(&self.folder),
             _ => dir.join(&self.folder),
         };
-        exports.map(|export| dir(&export.dir)).collect()
+        folders(&self.args.export, format).map(dir).collect()
     }
 
     fn answers(

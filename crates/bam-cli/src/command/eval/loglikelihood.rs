@@ -8,7 +8,6 @@ use crate::report::exchange::{self, Run, lm_eval};
 use crate::report::scores;
 use crate::runs;
 use bam_lm::eval::loglikelihood::{Questions, loglikelihood};
-use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,10 +36,7 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
         let done = AtomicU64::new(0);
         let metrics = loglikelihood(&model, &tokenizer, &questions, args.begin, || {
             progress.at(done.fetch_add(1, Ordering::Relaxed) + 1, "");
-            match console::interrupted() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
+            console::unless_interrupted()
         })?;
         progress.finish();
         let Some(metrics) = metrics else {

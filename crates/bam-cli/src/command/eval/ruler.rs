@@ -1,9 +1,9 @@
 //! `bam eval ruler`.
 
 use super::outbox::Outbox;
-use super::{check_exports, check_models, moment, one_out, show, tokens_of};
+use super::{Tally, check_exports, check_models, folders, moment, one_out, show, tokens_of};
 use crate::args::{Format, RulerArgs, TaskChoice};
-use crate::console::{self, Misuse, Progress};
+use crate::console::{self, Misuse};
 use crate::report::exchange::lm_eval::{self, SampleLines};
 use crate::report::exchange::{self, Run};
 use crate::report::scores;
@@ -18,7 +18,6 @@ use bam_lm::record::{Record, Ruler, RulerCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Samples of each task and length, where nothing is said.
 const USUAL_SAMPLES: u32 = 100;
@@ -211,8 +210,7 @@ fn evaluate(
     let folder = dir.to_string_lossy();
     let (began, start) = (moment(), console::seconds());
     let grid = material.grid(tasks, &tokens_of(&args.lengths, model));
-    let progress = Progress::new(material.count(args, &grid), "ruler");
-    let done = AtomicU64::new(0);
+    let mut tally = Tally::new(material.count(args, &grid), "ruler");
     let answerer = Answerer {
         model,
         tokenizer,
@@ -222,7 +220,6 @@ fn evaluate(
     };
     let mut exports = Exports::new(args, &folder, &began.stamp);
     let mut cells = Vec::new();
-    let mut expected = 0;
     for at in grid {
         let Some(set) = material.set(args, at, tokenizer)? else {
             return Ok(None);
@@ -231,23 +228,20 @@ fn evaluate(
         let message = format!("{} at {}", set.task, set.length);
         let watch = Watch {
             stop: &console::interrupted,
-            done: &|| progress.at(done.fetch_add(1, Ordering::Relaxed) + 1, &message),
+            done: &|| tally.answered(&message),
         };
         let Some(cell) = answer_samples(answerer, &set, console::seconds, watch)? else {
             return Ok(None);
         };
         exports.answers(&cell, &set, outbox)?;
-        // Samples that could not be made are done too.
-        expected += match (args.samples, material) {
+        let cell_size = match (args.samples, material) {
             (_, Material::Read(_)) => set.samples.len() as u64,
             (samples, Material::Sources(_)) => u64::from(samples.unwrap_or(USUAL_SAMPLES)),
         };
-        if done.swap(expected, Ordering::Relaxed) < expected {
-            progress.at(expected, &message);
-        }
+        tally.over(cell_size, &message);
         cells.push(cell);
     }
-    progress.finish();
+    tally.progress.finish();
     let name = |path: &PathBuf| path.display().to_string();
     let metrics = Ruler {
         train_length: model.config().train_length,
@@ -290,10 +284,8 @@ impl<'a> Exports<'a> {
     }
 
     fn dirs(&self, format: Format) -> Vec<PathBuf> {
-        let exports = self.args.export.iter();
-        let exports = exports.filter(|export| export.format == format);
-        exports
-            .map(|export| export.dir.join(&self.folder))
+        folders(&self.args.export, format)
+            .map(|dir| dir.join(&self.folder))
             .collect()
     }
 

@@ -10,7 +10,6 @@ use bam_lm::eval::perplexity::{by_position, tokens_of};
 use bam_lm::model::Transformer;
 use bam_lm::record::Passkey;
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Depths that keys stand at.
@@ -110,7 +109,7 @@ impl<'a> Measuring<'a> {
             self.plan.pieces,
             |read| {
                 progress.at(read as u64, "");
-                unless_interrupted()
+                console::unless_interrupted()
             },
         )?;
         progress.finish();
@@ -126,7 +125,7 @@ impl<'a> Measuring<'a> {
         let found = bam_lm::eval::passkey::passkey(model, self.tokenizer, plan, clock, |done| {
             samples += 1;
             progress.at(samples, &format!("{} tokens", done.length));
-            unless_interrupted()
+            console::unless_interrupted()
         })?;
         progress.finish();
         Ok(found)
@@ -153,11 +152,4 @@ fn passkey_plan(plan: &Plan, tokenizer: &Tokenizer) -> anyhow::Result<PasskeyPla
         }
     }
     Ok(passkey)
-}
-
-fn unless_interrupted() -> ControlFlow<()> {
-    match console::interrupted() {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    }
 }
