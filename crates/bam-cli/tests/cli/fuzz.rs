@@ -5,7 +5,7 @@
 
 use crate::import::Shop;
 use crate::program::{args, assert_no_panic};
-use crate::serve::Server;
+use crate::server::Server;
 use crate::workshop::Workshop;
 use std::ffi::OsString;
 use std::process::{Command, Stdio};

@@ -16,6 +16,7 @@ mod quickstart;
 mod reference;
 mod resume;
 mod serve;
+mod server;
 mod tensors;
 mod terminal;
 mod upcycle;
