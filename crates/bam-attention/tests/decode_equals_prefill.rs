@@ -173,7 +173,7 @@ fn a_wrong_offset_is_told_apart() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 48,
+        cases: ProptestConfig::default().cases / 5,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

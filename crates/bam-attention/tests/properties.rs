@@ -94,7 +94,7 @@ fn relative_error(a: &[f32], b: &[f32], case: &Case) -> f64 {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 96,
+        cases: ProptestConfig::default().cases / 3,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -451,7 +451,7 @@ fn one_document_cannot_fill_the_memory() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_survives(texts in prop::collection::vec(any::<String>(), 1..20), group in 1_usize..9) {

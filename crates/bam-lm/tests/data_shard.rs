@@ -421,7 +421,7 @@ fn text_becomes_a_store_in_order() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_documents_are_held(lengths in prop::collection::vec(0_usize..20, 0..12), shard_tokens in 1_u64..30, wide: bool) {

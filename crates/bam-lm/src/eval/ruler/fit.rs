@@ -95,8 +95,7 @@ impl Frame<'_> {
         Ok(Ok(fits))
     }
 
-    /// Some samples of about the largest size that fits. One whose words have other numbers of tokens than
-    /// the probe's is made again, the same but larger or smaller; one that does not fit at all is left out.
+    /// Some samples, each of about the largest size that fits. One that does not fit at all is left out.
     pub fn filled(
         &self,
         count: usize,
@@ -109,14 +108,8 @@ impl Frame<'_> {
             Err(needed) => return Ok(Err(self.too_short(needed))),
         };
         let samples = (0..count).into_par_iter().map(|index| {
-            if (self.stop)() {
-                return Ok(None);
-            }
             let of_size = |size| draft(size, &mut self.random(index));
-            let tokens = self.tokens(&of_size(size))?;
-            // What its own units take of the length.
-            let (left, used) = (self.length.saturating_sub(tokens), tokens.max(1));
-            self.shrunk(index, size + left * size / used, smallest, of_size)
+            self.fitted(index, size, smallest, of_size)
         });
         let samples: Vec<Option<Sample>> = samples.collect::<Result<_, _>>()?;
         let samples: Vec<Sample> = samples.into_iter().flatten().collect();
@@ -126,30 +119,46 @@ impl Frame<'_> {
         })
     }
 
-    /// The sample of `size`, or the next smaller one that fits: 1, 2, 4, … units smaller.
-    pub fn shrunk(
+    /// The sample of about the largest size that fits: a few tries from `size` on, each told by the tokens
+    /// of the one before. Its words have other numbers of tokens than the probe's, so `size` may be far off.
+    fn fitted(
         &self,
         index: usize,
         mut size: usize,
         smallest: usize,
         draft: impl Fn(usize) -> Draft,
     ) -> Result<Option<Sample>, Error> {
-        let mut step = 1;
-        loop {
-            let draft = draft(size);
-            let length = self.tokens(&draft)?;
-            if length <= self.length {
-                return self.sample(index, draft, length).map(Some);
-            }
-            if size <= smallest || (self.stop)() {
+        const TRIES: usize = 8;
+        let mut best = None;
+        let mut too_large = usize::MAX;
+        for attempt in 1..=TRIES {
+            if (self.stop)() {
                 return Ok(None);
             }
-            size = size.saturating_sub(step).max(smallest);
-            step *= 2;
+            let draft = draft(size);
+            let length = self.tokens(&draft)?;
+            // What as many tokens a unit come to.
+            let wanted = size * self.length / length.max(1);
+            match length <= self.length {
+                true => best = Some((size, draft, length)),
+                false => too_large = size,
+            }
+            let fits = best.as_ref().map(|(size, ..)| *size);
+            let least = fits.map_or(smallest, |fits| fits + 1);
+            if least >= too_large || fits.is_some_and(|fits| wanted <= fits) {
+                break;
+            }
+            size = match (fits, TRIES - attempt) {
+                (None, 1) => smallest,
+                _ => wanted.clamp(least, too_large - 1),
+            };
         }
+        best.map(|(_, draft, length)| self.sample(index, draft, length))
+            .transpose()
     }
 
-    fn sample(&self, index: usize, draft: Draft, length: usize) -> Result<Sample, Error> {
+    /// A draft that has `length` tokens as a sample.
+    pub fn sample(&self, index: usize, draft: Draft, length: usize) -> Result<Sample, Error> {
         let of_needle = self.task.needles().is_some();
         let first = draft.outputs.first().filter(|_| of_needle);
         let place = first.and_then(|output| draft.input.find(output));

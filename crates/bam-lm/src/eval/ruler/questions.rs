@@ -21,13 +21,17 @@ pub(super) fn samples(frame: &Frame, paragraphs: &Paragraphs, count: usize) -> R
             let draft = |size| paragraphs.draft(question, size, &mut frame.random(number));
             let (smallest, tokens) = (question.own.len(), |size| frame.tokens(&draft(size)));
             match frame.largest(smallest, frame.length, tokens)? {
-                Ok(size) => Ok(Ok(frame.shrunk(number, size, smallest, draft)?)),
+                Ok(size) => {
+                    let draft = draft(size);
+                    let length = frame.tokens(&draft)?;
+                    Ok(Ok(frame.sample(number, draft, length)?))
+                }
                 Err(needed) => Ok(Err(needed)),
             }
         });
         for made in made.collect::<Result<Vec<_>, Error>>()? {
             match made {
-                Ok(sample) => samples.extend(sample),
+                Ok(sample) => samples.push(sample),
                 Err(tokens) => needed = needed.min(tokens),
             }
         }

@@ -57,7 +57,7 @@ fn unit(task: Task) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 10, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn samples_fill_their_length(
@@ -79,8 +79,9 @@ proptest! {
             };
             for output in outputs {
                 prop_assert!(sample.input.contains(output), "{}: {output}", task);
-                // And the answer is not given away.
-                prop_assert!(!sample.answer_prefix.contains(output), "{}: {output}", task);
+                // And the answer is not given away, unless by chance: "most" may be one of the common words.
+                let told = sample.answer_prefix.contains(output);
+                prop_assert!(!told || task == Task::CommonWords, "{}: {output}", task);
             }
             let needle = task.needles().is_some();
             prop_assert_eq!(sample.answer_position.is_some(), needle);

@@ -56,8 +56,8 @@ pub(super) fn common(frame: &Frame, count: usize) -> Result<Made, Error> {
     match frame.length < 4096 {
         true => filled(Repeats::FEW),
         false => match filled(Repeats::MANY)? {
-            Ok(samples) => Ok(Ok(samples)),
-            Err(_) => filled(Repeats::FEW),
+            Ok(samples) if samples.len() == count => Ok(Ok(samples)),
+            _ => filled(Repeats::FEW),
         },
     }
 }
