@@ -59,7 +59,7 @@ pub fn pieces(
         let mut first = true;
         while let Some(event) = events.recv().await {
             match event {
-                Event::Prompt { reused, scores } => {
+                Event::Prompt { reused, scores, .. } => {
                     app.metrics.prompt(question.prompt.len(), reused);
                     if let Some(echo) = &question.echo {
                         yield Ok(said_again(&question.prompt, echo, scores));

@@ -54,6 +54,7 @@ pub async fn chat(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, 
             sampling,
             end: app.tokenizer.eos().map(|id| id as i32),
             score_prompt: false,
+            beliefs: false,
             top: chat.logprobs,
         };
         app.check_request(&request)?;

@@ -37,6 +37,7 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
             sampling,
             end: app.tokenizer.eos().map(|id| id as i32),
             score_prompt: completion.echo && completion.logprobs.is_some(),
+            beliefs: false,
             top: completion.logprobs,
         };
         app.check_request(&request)?;

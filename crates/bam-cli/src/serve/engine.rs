@@ -7,9 +7,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// A piece of work on the model between two turns.
-type Call = Box<dyn FnOnce(&Transformer) + Send>;
-
 /// The way to the thread.
 #[derive(Clone)]
 pub struct Engine {
@@ -26,7 +23,6 @@ struct Inbox {
 #[derive(Default)]
 struct State {
     rows: Vec<(Request, Box<dyn Listener>)>,
-    calls: Vec<Call>,
     load: Load,
     closed: bool,
     /// The thread has ended.
@@ -93,20 +89,6 @@ impl Engine {
         self.most_rows
     }
 
-    /// Runs something on the model between two turns.
-    pub fn call(&self, call: impl FnOnce(&Transformer) + Send + 'static) -> Result<(), Refused> {
-        let mut state = self.inbox.lock();
-        if state.closed || state.ended {
-            return Err(Refused::Closed);
-        }
-        if state.calls.len() >= self.most_rows {
-            return Err(Refused::Full);
-        }
-        state.calls.push(Box::new(call));
-        self.inbox.wake.notify_one();
-        Ok(())
-    }
-
     /// Where the work stands, rows that were just handed in among those that wait.
     pub fn load(&self) -> Load {
         let state = self.inbox.lock();
@@ -142,7 +124,7 @@ fn work(model: &Transformer, limits: &Limits, inbox: &Inbox) {
     loop {
         let mut state = inbox.lock();
         state.load = scheduler.load();
-        while state.rows.is_empty() && state.calls.is_empty() && scheduler.is_idle() {
+        while state.rows.is_empty() && scheduler.is_idle() {
             if state.closed {
                 state.ended = true;
                 return;
@@ -153,17 +135,13 @@ fn work(model: &Transformer, limits: &Limits, inbox: &Inbox) {
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         let rows = std::mem::take(&mut state.rows);
-        let calls = std::mem::take(&mut state.calls);
         // Until they are in the scheduler, they count as waiting.
         state.load.waiting += rows.len();
         drop(state);
         for (request, listener) in rows {
             scheduler.add(request, listener);
         }
-        let turn = catch_unwind(AssertUnwindSafe(|| {
-            calls.into_iter().for_each(|call| call(model));
-            scheduler.turn();
-        }));
+        let turn = catch_unwind(AssertUnwindSafe(|| scheduler.turn()));
         if turn.is_err() {
             // What it held may be broken. Whoever waited hears that nobody answers any more.
             scheduler = Scheduler::new(model, limits.clone());

@@ -8,8 +8,11 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use bam_lm::model::Transformer;
+use bam_lm::inspect::posterior::entropy_and_divergence;
+use bam_lm::model::generate::Sampling;
+use bam_lm::model::scheduler::{Event, Finish, Request};
 use bam_lm::record::Belief;
+use bam_prior::RowSummary;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -68,44 +71,51 @@ pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Va
         let expected = format!("from 1 to {most} of them");
         return Err(ApiError::expected("tokens", &expected, tokens.len()));
     }
-    let (send, receive) = tokio::sync::oneshot::channel();
-    app.engine.call(move |model| {
-        // A client that left has dropped its end.
-        let _ = send.send(beliefs(model, &tokens));
-    })?;
-    match receive.await {
-        Ok(Ok(value)) => Ok(Json(value)),
-        Ok(Err(error)) => Err(ApiError::internal(error.to_string())),
-        Err(_) => Err(ApiError::internal("the model failed; the server goes on")),
+    let request = Request {
+        prompt: tokens,
+        tokens: 0,
+        sampling: Sampling::default(),
+        end: None,
+        score_prompt: false,
+        beliefs: true,
+        top: None,
+    };
+    app.check_request(&request)?;
+    let keys = request.prompt.len();
+    let rows = app.engine.submit(vec![request])?;
+    for mut events in rows {
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Prompt {
+                    reused, beliefs, ..
+                } => {
+                    app.metrics.prompt(keys, reused);
+                    return Ok(Json(json!({"keys": keys, "layers": layers(&beliefs)})));
+                }
+                Event::End(Finish::Failed(message)) => return Err(ApiError::internal(message)),
+                Event::Token { .. } | Event::End(_) => {}
+            }
+        }
     }
+    Err(ApiError::internal("the model failed; the server goes on"))
 }
 
-fn beliefs(model: &Transformer, tokens: &[i32]) -> Result<Value, bam_lm::Error> {
-    let heads = bam_lm::inspect::heads(model, tokens.len())?.heads;
-    let mut layers: Vec<Vec<Value>> = vec![Vec::new(); model.config().layers];
-    let mut beliefs = bam_lm::inspect::posterior::beliefs(model, tokens, &[tokens.len() - 1])?;
-    beliefs.sort_by_key(|belief| (belief.layer, belief.head));
-    for belief in &beliefs {
-        let of_head = heads
-            .iter()
-            .find(|head| (head.layer, head.head) == (belief.layer, belief.head));
-        let class = of_head.map_or("", |head| head.class.as_str());
-        layers[belief.layer].push(head(belief, class));
-    }
-    let layers: Vec<Value> = layers
-        .into_iter()
-        .map(|heads| json!({"heads": heads}))
-        .collect();
-    Ok(json!({"keys": tokens.len(), "layers": layers}))
+/// The heads of every layer, of beliefs by layer and head.
+fn layers(beliefs: &[Belief]) -> Vec<Value> {
+    let layers = beliefs.chunk_by(|a, b| a.layer == b.layer);
+    layers
+        .map(|heads| json!({"heads": heads.iter().map(head).collect::<Vec<_>>()}))
+        .collect()
 }
 
 /// One head: masses in bins of distance, evenly wide on a logarithmic axis, and the heaviest keys.
-fn head(belief: &Belief, class: &str) -> Value {
+fn head(belief: &Belief) -> Value {
     let prior: Vec<f64> = belief
         .ln_prior
         .iter()
         .map(|x| f64::from(*x).exp())
         .collect();
+    let by_distance: Vec<f64> = prior.iter().rev().copied().collect();
     let likelihood = softmax(
         belief
             .content
@@ -140,17 +150,10 @@ fn head(belief: &Belief, class: &str) -> Value {
             "posterior": posterior[key],
         })
     });
-    let kl = posterior
-        .iter()
-        .zip(&belief.ln_prior)
-        .filter(|(p, _)| **p > 0.0);
-    let kl: f64 = kl
-        .map(|(p, ln_prior)| p * (p.ln() - f64::from(*ln_prior)))
-        .sum();
     json!({
-        "class": class,
+        "class": RowSummary::of_masses(&by_distance).ok().map(|row| row.class()),
         "ln_evidence": belief.ln_evidence,
-        "kl": kl,
+        "kl": entropy_and_divergence(belief).1,
         "bins": bins,
         "top": top.collect::<Vec<_>>(),
     })
@@ -184,12 +187,13 @@ mod tests {
                     .collect(),
                 ln_evidence: 0.0,
             };
-            let head = head(&belief, "flat");
+            let head = head(&belief);
             let bins = head["bins"].as_array().unwrap();
             for of in ["prior", "likelihood", "posterior"] {
                 let mass: f64 = bins.iter().map(|bin| bin[of].as_f64().unwrap()).sum();
                 assert!((mass - 1.0).abs() < 1e-5, "{keys} keys, {of}: {mass}");
             }
+            assert_eq!(head["class"], "flat");
             // The posterior is the likelihood under a flat prior, and the last key is its heaviest.
             assert_eq!(head["top"][0]["lag"], 0);
             let near = |of: &str| bins[0][of].as_f64().unwrap();

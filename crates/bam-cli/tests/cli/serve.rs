@@ -400,6 +400,40 @@ fn the_page_and_the_description_are_there() {
     }
 }
 
+/// What the page asks: the heads by layer, masses that sum to one, nothing read twice.
+#[test]
+fn heads_are_asked_about_a_token() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let server = Server::start(&model, &[]);
+    let config = std::fs::read_to_string(model.join("config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    let prompt = json!({"prompt": "the river bends where the lanterns are lit"});
+    let tokens = server.post("/tokenize", &prompt).json()["tokens"].clone();
+    let count = tokens.as_array().unwrap().len();
+    let ask = || server.post("/inspect", &json!({"tokens": tokens})).json();
+    let beliefs = ask();
+    assert_eq!(beliefs["keys"], count);
+    let layers = beliefs["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), config["num_hidden_layers"]);
+    for head in layers
+        .iter()
+        .flat_map(|layer| layer["heads"].as_array().unwrap())
+    {
+        let bins = head["bins"].as_array().unwrap();
+        for of in ["prior", "likelihood", "posterior"] {
+            let mass: f64 = bins.iter().map(|bin| bin[of].as_f64().unwrap()).sum();
+            assert!((mass - 1.0).abs() < 1e-4, "{of}: {mass}");
+        }
+        assert!(["local", "flat", "anti_local"].contains(&head["class"].as_str().unwrap()));
+    }
+    // Only the last token is read again, and a rounding apart at most.
+    let again = ask();
+    let evidence = |of: &Value| of["layers"][0]["heads"][0]["ln_evidence"].as_f64().unwrap();
+    assert!((evidence(&again) - evidence(&beliefs)).abs() < 1e-4);
+    assert_eq!(server.metric("bam_reused_tokens_total"), count as f64 - 1.0);
+}
+
 #[test]
 fn addresses_that_are_taken_and_sizes_that_are_none_are_refused() {
     let shop = Workshop::new();

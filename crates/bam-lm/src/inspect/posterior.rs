@@ -5,11 +5,12 @@
 //! in proportion to its keys, and no row more than those asked for is held.
 
 use crate::Error;
-use crate::model::{Attended, CHUNK, TokenRows, Transformer, host_values};
+use crate::model::{Attended, CHUNK, Cache, TokenRows, Transformer, host_values};
 use crate::record::{Belief, Glance};
 use bam_attention::TemperatureScope;
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Keys at this distance or nearer are near, for [`Glance::near_mass`].
 pub const NEAR: usize = 16;
@@ -77,24 +78,51 @@ pub fn each_belief(
     // Checked as a whole, so that nothing is read of a row that has a wrong token.
     TokenRows::new(1, tokens.to_vec(), vocabulary)?;
     let mut cache = model.cache(1, tokens.len())?;
-    let sink = RefCell::new(&mut sink);
     for (number, chunk) in tokens.chunks(CHUNK).enumerate() {
         let start = number * CHUNK;
         let piece = TokenRows::new(1, chunk.to_vec(), vocabulary)?;
         let before = |end: usize| rows.partition_point(|row| *row < end);
         match &rows[before(start)..before(start + chunk.len())] {
             [] => drop(model.extend(&piece, &mut cache, 0..0)?),
-            wanted @ [first, ..] => {
-                let read = first - start..wanted[wanted.len() - 1] + 1 - start;
-                let hidden_from = model.config().hidden_from();
-                let observer = |attended: &Attended| {
-                    Layer::new(attended, hidden_from).tell(wanted, &mut **sink.borrow_mut());
-                };
-                model.observe(&piece, &mut cache, read, &observer)?;
-            }
+            wanted => observe(model, &piece, &mut cache, wanted, &mut sink)?,
         }
     }
     Ok(())
+}
+
+/// What every head of every layer makes of the next token after those in the cache, which keeps all keys.
+pub(crate) fn of_next(
+    model: &Transformer,
+    token: i32,
+    cache: &mut Cache,
+) -> Result<Vec<Belief>, Error> {
+    let row = cache.length();
+    let piece = TokenRows::new(1, vec![token], model.config().vocabulary)?;
+    let mut beliefs = Vec::new();
+    observe(model, &piece, cache, &[row], |belief| beliefs.push(belief))?;
+    beliefs.sort_by_key(|belief| (belief.layer, belief.head));
+    Ok(beliefs)
+}
+
+/// Reads on, and tells of the wanted rows, which are some of the piece's.
+fn observe(
+    model: &Transformer,
+    piece: &TokenRows,
+    cache: &mut Cache,
+    wanted: &[usize],
+    sink: impl FnMut(Belief),
+) -> Result<(), Error> {
+    let start = cache.length();
+    let read = Range {
+        start: wanted[0] - start,
+        end: wanted[wanted.len() - 1] + 1 - start,
+    };
+    let hidden_from = model.config().hidden_from();
+    let sink = RefCell::new(sink);
+    let observer = |attended: &Attended| {
+        Layer::new(attended, hidden_from).tell(wanted, &mut *sink.borrow_mut());
+    };
+    model.observe(piece, cache, read, &observer)
 }
 
 /// What a layer attended to, as numbers. It has kept all keys.

@@ -137,8 +137,13 @@ impl Cache {
     /// Whether the first `length` tokens can be taken over: windows hold the last ones only.
     #[must_use]
     pub fn can_give(&self, length: usize) -> bool {
+        length == self.length || length < self.length && self.keeps_all()
+    }
+
+    /// Whether every head has all keys.
+    pub(crate) fn keeps_all(&self) -> bool {
         let mut parts = self.layers.iter().flat_map(|layer| &layer.parts);
-        length == self.length || length < self.length && parts.all(Part::keeps_all)
+        parts.all(Part::keeps_all)
     }
 
     /// Takes over the first `length` tokens of another cache of the same model and the same horizons.

@@ -40,7 +40,9 @@ impl Prefixes {
     /// Keeps a row, unless another one says as much; forgets those that say no more than it.
     pub fn keep(&mut self, new: Kept) {
         let says_as_much = |a: &Kept, b: &Kept| {
-            a.tokens.starts_with(&b.tokens) && a.scores.len() >= b.scores.len()
+            a.tokens.starts_with(&b.tokens)
+                && a.scores.len() >= b.scores.len()
+                && a.cache.keeps_all() >= b.cache.keeps_all()
         };
         if let Some(index) = self.kept.iter().position(|old| says_as_much(old, &new)) {
             self.take_note(index);

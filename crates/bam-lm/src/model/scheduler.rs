@@ -13,6 +13,8 @@ use super::{
     Transformer, score_of,
 };
 use crate::Error;
+use crate::inspect::posterior;
+use crate::record::Belief;
 use bam_attention::Skipping;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -32,6 +34,9 @@ pub struct Request {
     pub end: Option<i32>,
     /// Whether the prompt's own tokens are scored.
     pub score_prompt: bool,
+    /// Whether the heads are asked what they believed at the prompt's last token. Such a row keeps all keys;
+    /// it is neither continued nor scored.
+    pub beliefs: bool,
     /// Whether generated tokens are scored, and how many of the most probable tokens a score names.
     pub top: Option<usize>,
 }
@@ -53,13 +58,14 @@ pub enum Finish {
 /// What happens to a row, in this order: the prompt once, tokens, the end.
 #[derive(Debug)]
 pub enum Event {
-    /// The prompt was read: tokens that did not have to be read again, and, if asked for, the scores of
-    /// its tokens but the first.
+    /// The prompt was read: tokens that did not have to be read again, and what was asked for.
     Prompt {
         /// Tokens taken over from another row.
         reused: usize,
         /// One per token of the prompt but the first; empty if not asked for.
         scores: Vec<TokenScore>,
+        /// One per layer and head, in this order; empty if not asked for.
+        beliefs: Vec<Belief>,
     },
     /// A token was generated; the end token too.
     Token {
@@ -95,11 +101,28 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Bytes of the keys and values of a row of so many tokens.
-    fn bytes_of(&self, config: &ModelConfig, tokens: usize) -> usize {
-        let keys = config.cached_keys(tokens, self.horizons.as_deref());
-        2 * keys * config.head_dim() * size_of::<f32>()
+    /// What a row's cache can do without.
+    fn horizons_of(&self, request: &Request) -> Option<&Horizons> {
+        self.horizons.as_deref().filter(|_| !request.beliefs)
     }
+
+    /// The longest row that there is memory for.
+    fn longest(&self, config: &ModelConfig, horizons: Option<&Horizons>) -> usize {
+        let (mut fits, mut too_many) = (0, horizons.map_or(LONGEST_ROW, Horizons::keys) + 1);
+        while too_many - fits > 1 {
+            let tokens = fits + (too_many - fits) / 2;
+            match bytes_of(config, tokens, horizons) <= self.cache_bytes {
+                true => fits = tokens,
+                false => too_many = tokens,
+            }
+        }
+        fits
+    }
+}
+
+/// Bytes of the keys and values of a row of so many tokens.
+fn bytes_of(config: &ModelConfig, tokens: usize, horizons: Option<&Horizons>) -> usize {
+    2 * config.cached_keys(tokens, horizons) * config.head_dim() * size_of::<f32>()
 }
 
 /// Where the work stands.
@@ -136,6 +159,8 @@ struct Row {
     request: Request,
     listener: Box<dyn Listener>,
     cache: Cache,
+    /// Of the cache, when it is full.
+    bytes: usize,
     /// The prompt and what was generated; the cache holds all but, at times, the last.
     tokens: Vec<i32>,
     /// Of the tokens of the prompt but the first, as far as it was read.
@@ -165,16 +190,7 @@ impl<'m> Scheduler<'m> {
     /// The longest row, prompt and generated tokens together, that there is memory for.
     #[must_use]
     pub fn longest_row(config: &ModelConfig, limits: &Limits) -> usize {
-        let horizons = limits.horizons.as_deref();
-        let (mut fits, mut too_many) = (0, horizons.map_or(LONGEST_ROW, Horizons::keys) + 1);
-        while too_many - fits > 1 {
-            let tokens = fits + (too_many - fits) / 2;
-            match limits.bytes_of(config, tokens) <= limits.cache_bytes {
-                true => fits = tokens,
-                false => too_many = tokens,
-            }
-        }
-        fits
+        limits.longest(config, limits.horizons.as_deref())
     }
 
     /// Checks a request before it is added.
@@ -185,7 +201,14 @@ impl<'m> Scheduler<'m> {
     pub fn check(config: &ModelConfig, limits: &Limits, request: &Request) -> Result<(), Error> {
         request.sampling.checked()?;
         TokenRows::new(1, request.prompt.clone(), config.vocabulary)?;
-        let longest = Self::longest_row(config, limits);
+        if request.beliefs && (request.tokens > 0 || request.score_prompt) {
+            return Err(Error::Value {
+                what: "a row whose heads are asked",
+                expected: "no tokens to generate and no scores".into(),
+                got: format!("{} tokens", request.tokens),
+            });
+        }
+        let longest = limits.longest(config, limits.horizons_of(request));
         let length = request.prompt.len().saturating_add(request.tokens);
         if length > longest {
             return Err(Error::Value {
@@ -234,12 +257,7 @@ impl<'m> Scheduler<'m> {
     }
 
     fn active_bytes(&self) -> usize {
-        let rows = self.active.iter();
-        rows.map(|row| {
-            self.limits
-                .bytes_of(self.model.config(), row.cache.capacity())
-        })
-        .sum()
+        self.active.iter().map(|row| row.bytes).sum()
     }
 
     /// Takes in rows that wait, in order, as long as there is room.
@@ -249,7 +267,8 @@ impl<'m> Scheduler<'m> {
                 return;
             };
             let capacity = request.prompt.len() + request.tokens;
-            let bytes = self.limits.bytes_of(self.model.config(), capacity);
+            let horizons = self.limits.horizons_of(request);
+            let bytes = bytes_of(self.model.config(), capacity, horizons);
             if self.active_bytes() + bytes > self.limits.cache_bytes {
                 return;
             }
@@ -267,6 +286,7 @@ impl<'m> Scheduler<'m> {
                         request,
                         listener,
                         cache,
+                        bytes,
                         scores,
                         reused,
                         logits: Vec::new(),
@@ -290,7 +310,7 @@ impl<'m> Scheduler<'m> {
             self.priors = Some(self.model.priors(reach)?);
         }
         let priors = self.priors.as_ref().expect("they were just made");
-        let horizons = self.limits.horizons.as_deref();
+        let horizons = self.limits.horizons_of(request);
         let cache = self.model.cache_with(1, capacity, priors, horizons)?;
         let mut cache = cache.with_skipping(self.limits.skipping);
         // The last token is read in any case: its logits are wanted.
@@ -306,7 +326,8 @@ impl<'m> Scheduler<'m> {
                 true => alike.min(scores.len()),
                 false => alike,
             };
-            if cache.can_give(most) { most } else { 0 }
+            let can = cache.can_give(most) && (cache.keeps_all() || !request.beliefs);
+            if can { most } else { 0 }
         };
         let active = self.active.iter().enumerate().map(|(index, row)| {
             let read = &row.tokens[..row.cache.length()];
@@ -421,11 +442,8 @@ impl<'m> Scheduler<'m> {
             return;
         }
         row.tokens.truncate(row.cache.length());
-        let bytes = self
-            .limits
-            .bytes_of(self.model.config(), row.cache.capacity());
         self.kept.keep(Kept {
-            bytes: bytes + row.scores.len() * BYTES_OF_SCORE,
+            bytes: row.bytes + row.scores.len() * BYTES_OF_SCORE,
             tokens: row.tokens,
             cache: row.cache,
             scores: row.scores,
@@ -447,7 +465,17 @@ impl Row {
         let end = (start + most).min(self.request.prompt.len());
         let last = end == self.request.prompt.len();
         let piece = &self.tokens[start..end];
-        if self.request.score_prompt {
+        let mut beliefs = Vec::new();
+        if self.request.beliefs {
+            let own = usize::from(last);
+            let (before, own) = piece.split_at(piece.len() - own);
+            if !before.is_empty() {
+                model.read(before, &mut self.cache, 0, |_, _| ())?;
+            }
+            if let [token] = own {
+                beliefs = posterior::of_next(model, *token, &mut self.cache)?;
+            }
+        } else if self.request.score_prompt {
             // The first token of a piece was predicted by the end of the piece before.
             if start > self.scores.len() {
                 self.scores
@@ -463,7 +491,11 @@ impl Row {
         }
         if last {
             let (reused, scores) = (self.reused, self.scores.clone());
-            self.listener.hear(Event::Prompt { reused, scores });
+            self.listener.hear(Event::Prompt {
+                reused,
+                scores,
+                beliefs,
+            });
         }
         Ok(end - start)
     }

@@ -210,12 +210,12 @@ function element(name, attributes, text) {
 }
 
 function plot(bins) {
-  const [width, height, left, bottom] = [260, 110, 4, 14];
+  const [width, height, left, top, bottom] = [260, 122, 4, 16, 14];
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "img",
     "aria-label": "Mass by distance: prior, likelihood, posterior" });
   const most = Math.max(...bins.flatMap((bin) => [bin.prior, bin.likelihood, bin.posterior]), 1e-9);
   const x = (at) => left + (at + 0.5) * (width - 2 * left) / bins.length;
-  const y = (mass) => (height - bottom) - mass / most * (height - bottom - 4);
+  const y = (mass) => (height - bottom) - mass / most * (height - bottom - top);
   svg.append(element("line", { x1: left, x2: width - left, y1: y(0), y2: y(0) }));
   for (const name of ["prior", "likelihood", "posterior"]) {
     const points = bins.map((bin, at) => `${x(at).toFixed(1)},${y(bin[name]).toFixed(1)}`).join(" ");

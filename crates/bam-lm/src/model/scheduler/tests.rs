@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 struct Heard {
     tokens: Vec<i32>,
     scores: Vec<TokenScore>,
+    beliefs: Vec<Belief>,
     reused: usize,
     finish: Option<String>,
     gone: bool,
@@ -21,7 +22,11 @@ impl Listener for Ear {
     fn hear(&mut self, event: Event) {
         let mut heard = self.0.lock().unwrap();
         match event {
-            Event::Prompt { reused, scores } => (heard.reused, heard.scores) = (reused, scores),
+            Event::Prompt {
+                reused,
+                scores,
+                beliefs,
+            } => (heard.reused, heard.scores, heard.beliefs) = (reused, scores, beliefs),
             Event::Token { id, .. } => heard.tokens.push(id),
             Event::End(finish) => {
                 assert!(heard.finish.is_none(), "two ends");
@@ -63,6 +68,7 @@ fn request(seed: u64, length: usize, tokens: usize) -> Request {
         sampling,
         end: None,
         score_prompt: false,
+        beliefs: false,
         top: None,
     }
 }
@@ -272,4 +278,52 @@ fn caches_can_do_without_what_is_beyond_the_horizon() {
         first.prompt.extend(&heard.tokens);
     }
     assert_eq!(reused, [0, 99]);
+}
+
+/// The beliefs of a row are those of its text alone, also where caches keep windows; the row before is not
+/// read again. Null control: another text's beliefs are others.
+#[test]
+fn heads_are_asked_between_other_rows() {
+    let model = model("alibi");
+    let mut bounded = limits(20);
+    bounded.horizons = Some(Arc::new(model.horizons(2000, 0.01).unwrap()));
+    for (limits, expected) in [(limits(20), [59, 0, 39]), (bounded, [0, 0, 39])] {
+        let mut scheduler = Scheduler::new(&model, limits);
+        scheduler.add(request(1, 60, 5), Box::new(Ear::default()));
+        run(&mut scheduler);
+        scheduler.add(request(3, 80, 20), Box::new(Ear::default()));
+        let mut asked = [request(1, 60, 0), request(2, 60, 0), request(2, 40, 0)];
+        let mut reused = Vec::new();
+        for asked in &mut asked {
+            asked.beliefs = true;
+            let ear = Ear::default();
+            scheduler.add(asked.clone(), Box::new(ear.clone()));
+            run(&mut scheduler);
+            let heard = ear.0.lock().unwrap();
+            assert_eq!(heard.finish.as_deref(), Some("Length"));
+            let last = asked.prompt.len() - 1;
+            let alone = posterior::beliefs(&model, &asked.prompt, &[last]).unwrap();
+            let apart = |others: &[Belief]| {
+                let both = heard.beliefs.iter().zip(others);
+                both.map(|(heard, other)| {
+                    assert_eq!((heard.layer, heard.head), (other.layer, other.head));
+                    assert_eq!((heard.row, heard.first_key), (last, other.first_key));
+                    (heard.ln_evidence - other.ln_evidence).abs()
+                })
+                .fold(0.0, f64::max)
+            };
+            assert_eq!(heard.beliefs.len(), alone.len());
+            assert!(apart(&alone) < 1e-4, "{}", apart(&alone));
+            let mut other = asked.prompt.clone();
+            other[last] += 1;
+            let other = posterior::beliefs(&model, &other, &[last]).unwrap();
+            assert!(apart(&other) > 1e-3);
+            reused.push(heard.reused);
+        }
+        assert_eq!(reused, expected);
+    }
+    let mut both = request(1, 9, 4);
+    both.beliefs = true;
+    let refused = Scheduler::check(model.config(), &limits(2), &both).unwrap_err();
+    assert!(refused.to_string().contains("no tokens to generate"));
 }
