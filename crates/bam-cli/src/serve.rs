@@ -11,8 +11,10 @@
 //! is given up.
 
 mod answer;
+mod body;
 mod chat;
 mod completion;
+mod encode;
 mod engine;
 mod error;
 mod metrics;
@@ -30,7 +32,9 @@ use axum::http::StatusCode;
 use bam_lm::data::Tokenizer;
 use bam_lm::model::ModelConfig;
 use bam_lm::model::scheduler::{Limits, Request, Scheduler};
+use body::Bodies;
 use chat::ChatTemplate;
+use encode::Encoder;
 use engine::Engine;
 use error::ApiError;
 use metrics::Metrics;
@@ -54,7 +58,8 @@ struct App {
     metrics: Metrics,
     api_key: Option<String>,
     cors: Vec<HeaderValue>,
-    max_body: usize,
+    bodies: Bodies,
+    encoder: Encoder,
     /// Whether only this machine can reach the server.
     loopback: bool,
 }
@@ -92,32 +97,12 @@ impl App {
 
     /// Text as the model's tokens, after the token that begins a document if wanted.
     async fn encode(&self, text: String, begin: bool) -> Result<Vec<i32>, ApiError> {
-        encode(&self.tokenizer, text, begin).await
+        self.encoder.encode(&self.tokenizer, text, begin).await
     }
 
     fn spelling(&self, token: i32) -> &str {
         let at = usize::try_from(token).unwrap_or(usize::MAX);
         self.spellings.get(at).map_or("", String::as_str)
-    }
-}
-
-/// Text as tokens, on a thread where that may take its time.
-async fn encode(
-    tokenizer: &Arc<Tokenizer>,
-    text: String,
-    begin: bool,
-) -> Result<Vec<i32>, ApiError> {
-    let tokenizer = Arc::clone(tokenizer);
-    let encoded = tokio::task::spawn_blocking(move || {
-        let bos = tokenizer.bos().filter(|_| begin);
-        let tokens = tokenizer.encode(&text)?;
-        let all = bos.into_iter().chain(tokens);
-        Ok::<_, bam_lm::data::DataError>(all.map(|id| id as i32).collect())
-    });
-    match encoded.await {
-        Ok(Ok(tokens)) => Ok(tokens),
-        Ok(Err(error)) => Err(ApiError::new(StatusCode::BAD_REQUEST, error.to_string())),
-        Err(_) => Err(ApiError::internal("the tokenizer failed")),
     }
 }
 
@@ -141,7 +126,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     };
     let spell = tokenizer.stream_decoder();
     let spellings = (0..config.vocabulary as u32).map(|id| spell.spell(id).unwrap_or_default());
-    let spellings = spellings.collect();
+    let spellings: Vec<String> = spellings.collect();
+    let longest_token = spellings.iter().map(String::len).max().unwrap_or(0);
+    let longest_row = Scheduler::longest_row(&config, &limits);
     drop(spell);
     let (engine, thread) = Engine::start(model, limits.clone(), args.queue as usize);
     let app = App {
@@ -163,7 +150,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             .iter()
             .map(|origin| origin.parse().with_context(|| format!("--cors {origin}")))
             .collect::<anyhow::Result<_>>()?,
-        max_body: args.max_body,
+        bodies: Bodies::new(args.max_body),
+        encoder: Encoder::new(longest_row, longest_token),
         loopback: args.listen.ip().is_loopback(),
     };
     if app.longest_row() == 0 {

@@ -164,23 +164,13 @@ async fn limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
             .into_response();
         }
     }
-    match axum::body::to_bytes(body, app.max_body).await {
-        Ok(bytes) => next.run(Request::from_parts(head, Body::from(bytes))).await,
-        Err(error) => {
-            let too_long = std::error::Error::source(&error)
-                .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
-            match too_long {
-                true => ApiError::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    format!(
-                        "the body: expected at most {} bytes, got more",
-                        app.max_body
-                    ),
-                ),
-                false => ApiError::new(StatusCode::BAD_REQUEST, format!("the body: {error}")),
-            }
-            .into_response()
+    match app.bodies.read(body).await {
+        // It has its share of the memory until the answer begins.
+        Ok(held) => {
+            let body = Body::from(held.bytes.clone());
+            next.run(Request::from_parts(head, body)).await
         }
+        Err(error) => error.into_response(),
     }
 }
 
