@@ -293,18 +293,16 @@ impl<'m> Scheduler<'m> {
         let horizons = self.limits.horizons.as_deref();
         let cache = self.model.cache_with(1, capacity, priors, horizons)?;
         let mut cache = cache.with_skipping(self.limits.skipping);
-        // The last token is read in any case: its logits are wanted.
-        let wanted = &request.prompt[..request.prompt.len() - 1];
         let alike = |tokens: &[i32], cache: &Cache, scores: &[TokenScore]| {
-            let alike = tokens
-                .iter()
-                .zip(wanted)
-                .take_while(|(a, b)| a == b)
-                .count();
-            // A prompt that is to be scored can take over only what was scored.
+            let pairs = tokens.iter().zip(&request.prompt);
+            let alike = pairs.take_while(|(a, b)| a == b).count();
+            // The last token is read in any case: its logits are wanted.
+            let wanted = alike.min(request.prompt.len() - 1);
             let most = match request.score_prompt {
-                true => alike.min(scores.len()),
-                false => alike,
+                // A prompt that is to be scored can take over only what was scored. The score after the
+                // last token taken over is of the token behind it, so that has to be alike as well.
+                true => wanted.min(alike.saturating_sub(1)).min(scores.len()),
+                false => wanted,
             };
             if cache.can_give(most) { most } else { 0 }
         };
