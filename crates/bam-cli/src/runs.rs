@@ -133,6 +133,15 @@ pub fn now() -> String {
     humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string()
 }
 
+/// The version of the program, with the commit where it is known.
+pub fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    match env!("BAM_COMMIT") {
+        "" => version.to_owned(),
+        commit => format!("{version} ({commit})"),
+    }
+}
+
 /// Wraps an evaluation's numbers with what they are of.
 fn record<M>(
     model: &Transformer,
@@ -140,15 +149,10 @@ fn record<M>(
     seconds: f64,
     metrics: M,
 ) -> anyhow::Result<Record<M>> {
-    let commit = env!("BAM_COMMIT");
-    let version = env!("CARGO_PKG_VERSION");
     Ok(Record {
         name: model.config().encoding.to_string(),
         created: now(),
-        commit: match commit {
-            "" => version.to_owned(),
-            commit => format!("{version} ({commit})"),
-        },
+        commit: version(),
         seed,
         model: serde_json::to_value(model.config())?,
         threads: std::thread::available_parallelism().map_or(1, usize::from),

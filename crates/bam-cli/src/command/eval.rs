@@ -6,6 +6,7 @@ mod outbox;
 pub mod passkey;
 pub mod perplexity;
 pub mod ruler;
+pub mod unfinished;
 
 use crate::args::{EvalCommand, Export, Format, Length};
 use crate::console::Progress;

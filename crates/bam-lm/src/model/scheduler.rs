@@ -334,15 +334,16 @@ impl<'m> Scheduler<'m> {
 
     /// Who has read the longest common beginning, and how long it is.
     fn donor(&self, row: &Row) -> Option<(usize, Donor)> {
-        // The last token is read in any case: its logits are wanted.
-        let wanted = &row.tokens[..row.tokens.len() - 1];
         let alike = |tokens: &[i32], cache: &Cache, scores: &[TokenScore]| {
-            let both = tokens.iter().zip(wanted);
-            let alike = both.take_while(|(a, b)| a == b).count();
-            // A prompt that is to be scored can take over only what was scored.
+            let pairs = tokens.iter().zip(&row.tokens);
+            let alike = pairs.take_while(|(a, b)| a == b).count();
+            // The last token is read in any case: its logits are wanted.
+            let wanted = alike.min(row.tokens.len() - 1);
             let most = match row.scores_prompt() {
-                true => alike.min(scores.len()),
-                false => alike,
+                // A prompt that is to be scored can take over only what was scored. The score after the
+                // last token taken over is of the token behind it, so that has to be alike as well.
+                true => wanted.min(alike.saturating_sub(1)).min(scores.len()),
+                false => wanted,
             };
             let can = cache.can_give(most) && (cache.holds_all() || !row.request.beliefs);
             if can { most } else { 0 }

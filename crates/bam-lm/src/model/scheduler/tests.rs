@@ -178,6 +178,38 @@ fn scores_are_those_of_the_whole_prompt_however_it_was_read() {
     }
 }
 
+/// Continuations of one context, as multiple choice has them: what follows the common beginning is scored
+/// for each, also its first token, which is predicted by the last common one.
+#[test]
+fn scores_after_a_common_beginning_are_the_rows_own() {
+    let model = model("bam+ssmax");
+    let mut scheduler = Scheduler::new(&model, limits(20));
+    let rows = [3, 5, 7].map(|other| {
+        let mut request = request(1, 60, 1);
+        request.score_prompt = true;
+        request.prompt[40..].fill(other);
+        request
+    });
+    let mut first_own = Vec::new();
+    for (request, reused) in rows.iter().zip([0, 39, 39]) {
+        let mut cache = model.cache(1, 60).unwrap();
+        let expected = model.score(&request.prompt, &mut cache, 0, PROMPT_TOP);
+        let (expected, _) = expected.unwrap();
+        let ear = Ear::default();
+        scheduler.add(request.clone(), Box::new(ear.clone()));
+        run(&mut scheduler);
+        let heard = ear.0.lock().unwrap();
+        assert_eq!((heard.reused, heard.scores.len()), (reused, 59));
+        for (got, expected) in heard.scores.iter().zip(&expected) {
+            assert!((got.ln_probability - expected.ln_probability).abs() < 1e-4);
+        }
+        first_own.push(heard.scores[39].ln_probability);
+    }
+    // Null control: the other rows' would not do.
+    assert!((first_own[0] - first_own[1]).abs() > 1e-3, "{first_own:?}");
+    assert!((first_own[0] - first_own[2]).abs() > 1e-3, "{first_own:?}");
+}
+
 #[test]
 fn memory_is_bounded_and_rows_wait_for_it() {
     let model = model("bam+ssmax");
