@@ -3,10 +3,9 @@
 use anyhow::Context;
 use bam_lm::data::Tokenizer;
 use bam_lm::model::Transformer;
-use bam_lm::model::checkpoint::{
-    CONFIG_FILE, WEIGHTS_FILE, read_json, write_atomically, write_tensors,
-};
+use bam_lm::model::checkpoint::{CONFIG_FILE, WEIGHTS_FILE, read_json, write_tensors};
 use bam_lm::record::{Record, RunRecords};
+use bam_lm::whole::{NewFolder, write_atomically};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -115,17 +114,10 @@ pub fn new_folder(
 ) -> anyhow::Result<()> {
     ensure_new(dir)?;
     let could_not = |what: &str| format!("{}: could not {what}", dir.display());
-    let name = dir.file_name().with_context(|| could_not("name it"))?;
-    let name = format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id());
-    let temporary = dir.with_file_name(name);
-    std::fs::create_dir_all(&temporary).with_context(|| could_not("create it"))?;
-    fill(&temporary)
-        .and_then(|()| {
-            std::fs::rename(&temporary, dir).with_context(|| could_not("rename it into place"))
-        })
-        .inspect_err(|_| {
-            let _ = std::fs::remove_dir_all(&temporary);
-        })
+    let new = NewFolder::create(dir).with_context(|| could_not("create it"))?;
+    fill(new.path())?;
+    new.finish()
+        .with_context(|| could_not("rename it into place"))
 }
 
 /// The time, RFC 3339.

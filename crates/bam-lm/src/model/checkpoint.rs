@@ -1,6 +1,6 @@
 //! Models on disk, in the Hugging Face layout: `config.json`, `model.safetensors`.
 //!
-//! Files are written under a temporary name and renamed, so a name that exists is whole.
+//! Files are [whole](crate::whole) or absent.
 
 use super::ModelConfig;
 use super::parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
@@ -8,6 +8,7 @@ use super::prior::host_values;
 use super::provenance::History;
 use super::transformer::Transformer;
 use crate::Error;
+use crate::whole::write_atomically;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -264,26 +265,6 @@ pub fn write_tensors(path: &Path, tensors: NamedTensors) -> Result<(), Error> {
         got: error.to_string(),
     })?;
     write_atomically(path, &file)
-}
-
-/// Writes a file under a temporary name beside its place, flushes it to disk and renames it.
-///
-/// # Errors
-/// If the file can't be written; nothing is left behind then.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    use std::io::Write;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written = fs::File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|error| {
-            let _ = fs::remove_file(&temporary);
-            Error::io(path, "write it")(error)
-        })
 }
 
 /// `[rows, columns]` → `[columns, rows]`.

@@ -219,7 +219,7 @@ fn write(
     start.save(&at(START))?;
     tokenizer.save(&at(START).join("tokenizer.json"))?;
     let held_out = at(HELD_OUT);
-    bam_lm::model::checkpoint::write_atomically(&held_out, materials.held_out.as_bytes())?;
+    bam_lm::whole::write_atomically(&held_out, materials.held_out.as_bytes())?;
     if let Some(text) = materials.text {
         let store = tokens(&at(TOKENS), text, tokenizer)?;
         console::note(&format!("{} tokens to learn from", store.tokens()));
