@@ -18,9 +18,10 @@ use bam_lm::encoding::Encoding;
 use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
 use bam_lm::eval::perplexity::PerplexityPlan;
 use bam_lm::model::Transformer;
-use bam_lm::model::checkpoint::write_atomically;
+use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
 use bam_lm::record::RunRecords;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
+use bam_lm::whole::write_atomically;
 use burn::tensor::Device;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -241,7 +242,7 @@ fn trained(
         }
         false => RunFolder::create(dir, &recipe, &materials.tokenizer)?,
     };
-    if !dir.join("model.safetensors").exists() {
+    if !place(dir, WEIGHTS_FILE).exists() {
         let mut trainer = Trainer::new(
             recipe,
             Arc::clone(&materials.tokenizer),
