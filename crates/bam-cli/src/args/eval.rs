@@ -9,7 +9,10 @@ pub use export::{Export, Format};
 pub use ruler::{RulerArgs, TaskChoice};
 
 use super::Length;
+use super::number::at_least_one;
+use crate::console::Misuse;
 use bam_attention::Skipping;
+use bam_lm::eval::passkey::Depths;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -41,9 +44,9 @@ pub struct PasskeyArgs {
     /// Where keys stand
     #[arg(long, value_enum, default_value_t = DepthChoice::Equidistant)]
     pub depths: DepthChoice,
-    /// Number of equidistant depths
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    pub depth_count: u32,
+    /// Number of equidistant depths; 5 if not given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub depth_count: Option<u32>,
     /// Digits of the key that the prompt gives away
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1))]
     pub given: u32,
@@ -68,6 +71,29 @@ pub struct PasskeyArgs {
     pub json: bool,
 }
 
+impl PasskeyArgs {
+    /// Where keys stand; a number of depths is one of equidistant depths only.
+    pub fn depths(&self) -> Result<Depths, Misuse> {
+        const USUAL_DEPTHS: u32 = 5;
+        let depths = match self.depths {
+            DepthChoice::Equidistant => {
+                return Ok(Depths::Equidistant(
+                    self.depth_count.unwrap_or(USUAL_DEPTHS) as usize,
+                ));
+            }
+            DepthChoice::Beginning => Depths::Beginning,
+            DepthChoice::End => Depths::End,
+            DepthChoice::Random => Depths::Random,
+        };
+        match self.depth_count {
+            None => Ok(depths),
+            Some(count) => Err(Misuse(format!(
+                "--depth-count: expected --depths equidistant with it, got --depth-count {count} with others"
+            ))),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum DepthChoice {
     Equidistant,
@@ -83,11 +109,11 @@ pub struct PerplexityArgs {
     pub models: Vec<PathBuf>,
     /// The document: a text file
     pub document: PathBuf,
-    /// Tokens to read; the whole document if not given
+    /// Tokens to read (4096, 64k), or a multiple of the training length (16x); the whole document if not given
     #[arg(long)]
-    pub length: Option<usize>,
+    pub length: Option<Length>,
     /// Positions per window
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 1024, value_parser = at_least_one)]
     pub window: usize,
     /// Where to write the record, for one model; perplexity.json in each model's folder if not given
     #[arg(long)]
@@ -106,7 +132,7 @@ pub struct LoglikelihoodArgs {
     #[arg(long, required = true)]
     pub requests: Vec<PathBuf>,
     /// Questions of each task, the first ones; all if not given
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub limit: Option<usize>,
     /// Begin every row with the token that begins documents; lm-eval does not
     #[arg(long)]
@@ -117,7 +143,7 @@ pub struct LoglikelihoodArgs {
     /// Where to write the record, for one model; loglikelihood.json in each model's folder if not given
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Print the records as JSON
+    /// Print the record as JSON; of several models a list
     #[arg(long)]
     pub json: bool,
 }

@@ -77,6 +77,13 @@ pub fn by_position(
     pieces: usize,
     mut progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Option<Vec<f64>>, Error> {
+    if ids.len() < 2 {
+        return Err(Error::Value {
+            what: "perplexity",
+            expected: format!("at least 2 tokens in {title}"),
+            got: ids.len().to_string(),
+        });
+    }
     if length < 2 || ids.len() < length || pieces == 0 {
         return Err(Error::Value {
             what: "perplexity length",

@@ -194,7 +194,7 @@ impl HeadState {
             *theta = stored.ok_or_else(|| Error::Value {
                 what,
                 expected: domain(specs[index].link).into(),
-                got: format!("{value} for head {at}"),
+                got: format!("{} for head {at}", written(value)),
             })?;
         }
         Ok(())
@@ -486,18 +486,26 @@ fn domain(link: Link) -> &'static str {
     match link {
         Link::Identity | Link::TwoSinh => "a finite number",
         Link::Exponential | Link::Softplus => {
-            "a number above 0, not out of range (no decay at all is the family uniform)"
+            "a number above 0 that f32 can hold (no decay at all is the family uniform)"
         }
         Link::Logistic => "a number between 0 and 1",
         Link::TwoLogistic => "a number between 0 and 2",
     }
 }
 
+/// A number in all its digits, and in scientific form where those before or after the point are many.
+fn written(value: f64) -> String {
+    match value == 0.0 || (1e-7..1e15).contains(&value.abs()) {
+        true => value.to_string(),
+        false => format!("{value:e}"),
+    }
+}
+
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Times(factor) => write!(f, "x{factor}"),
-            Self::Set(value) => write!(f, "={value}"),
+            Self::Times(factor) => write!(f, "x{}", written(*factor)),
+            Self::Set(value) => write!(f, "={}", written(*value)),
         }
     }
 }

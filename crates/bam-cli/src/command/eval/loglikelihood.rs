@@ -1,7 +1,7 @@
 //! `bam eval loglikelihood`.
 
 use super::outbox::Outbox;
-use super::{check_exports, check_models, moment, one_out, show};
+use super::{check_exports, check_models, check_out, moment, show};
 use crate::args::LoglikelihoodArgs;
 use crate::console::{self, Progress};
 use crate::report::exchange::{self, Run, lm_eval};
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
-    one_out(args.out.as_deref(), &args.models)?;
+    check_out(args.out.as_deref(), &args.models, runs::LOGLIKELIHOOD)?;
     check_exports(&args.export, &args.models)?;
     let mut questions = Questions::default();
     for path in &args.requests {
@@ -23,6 +23,10 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let questions = questions.first(args.limit.unwrap_or(usize::MAX));
+    anyhow::ensure!(
+        questions.count() > 0,
+        "--requests: expected at least one question, got none"
+    );
     check_models(&args.models)?;
     console::catch_interrupts();
     let mut outbox = Outbox::open(args.export.iter().map(|export| export.dir.as_path()))?;

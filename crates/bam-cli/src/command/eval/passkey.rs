@@ -1,12 +1,12 @@
 //! `bam eval passkey`.
 
-use super::{check_models, names, one_out, show_one_or_several, tokens_of};
-use crate::args::{DepthChoice, PasskeyArgs};
+use super::{check_models, check_out, names, show, tokens_of};
+use crate::args::PasskeyArgs;
 use crate::console::{self, Progress};
 use crate::report::scores;
 use crate::{report, runs};
 use anyhow::Context;
-use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
+use bam_lm::eval::passkey::{LengthPlan, PasskeyPlan};
 use bam_lm::record::{Passkey, Record, RunRecords};
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
-    one_out(args.out.as_deref(), &args.models)?;
+    check_out(args.out.as_deref(), &args.models, runs::PASSKEY)?;
     check_models(&args.models)?;
     let records = args.models.iter().map(|dir| evaluate(args, dir));
     let records: Vec<Record<Passkey>> = records.collect::<anyhow::Result<_>>()?;
     if !args.json {
         headline(&args.models, &records)?;
     }
-    show_one_or_several(&args.models, &records, args.json, scores::passkey)?;
+    show(&args.models, &records, args.json, scores::passkey)?;
     if !args.json {
         let mut stdout = std::io::stdout().lock();
         for (name, record) in names(&args.models, &records).iter().zip(&records) {
@@ -53,14 +53,9 @@ fn headline(models: &[PathBuf], records: &[Record<Passkey>]) -> anyhow::Result<(
 }
 
 fn evaluate(args: &PasskeyArgs, dir: &Path) -> anyhow::Result<Record<Passkey>> {
+    let depths = args.depths()?;
     let model = runs::load_model(dir)?;
     let tokenizer = runs::load_tokenizer(dir, &model)?;
-    let depths = match args.depths {
-        DepthChoice::Equidistant => Depths::Equidistant(args.depth_count as usize),
-        DepthChoice::Beginning => Depths::Beginning,
-        DepthChoice::End => Depths::End,
-        DepthChoice::Random => Depths::Random,
-    };
     let lengths = tokens_of(&args.lengths, &model);
     let plan = PasskeyPlan {
         lengths: lengths

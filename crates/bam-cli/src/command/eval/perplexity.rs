@@ -1,29 +1,27 @@
 //! `bam eval perplexity`.
 
-use super::{check_models, one_out, show_one_or_several};
+use super::{check_models, check_out, show};
 use crate::args::PerplexityArgs;
 use crate::console::{self, Progress};
 use crate::report::scores;
 use crate::runs;
-use anyhow::Context;
 use bam_lm::eval::perplexity::perplexity;
 use bam_lm::record::{Perplexity, Record};
 use std::path::Path;
 use std::process::ExitCode;
 
 pub fn run(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
-    one_out(args.out.as_deref(), &args.models)?;
+    check_out(args.out.as_deref(), &args.models, runs::PERPLEXITY)?;
     check_models(&args.models)?;
     let records = args.models.iter().map(|dir| evaluate(args, dir));
     let records: Vec<Record<Perplexity>> = records.collect::<anyhow::Result<_>>()?;
-    show_one_or_several(&args.models, &records, args.json, scores::perplexities)
+    show(&args.models, &records, args.json, scores::perplexities)
 }
 
 fn evaluate(args: &PerplexityArgs, dir: &Path) -> anyhow::Result<Record<Perplexity>> {
     let model = runs::load_model(dir)?;
     let tokenizer = runs::load_tokenizer(dir, &model)?;
-    let text = std::fs::read_to_string(&args.document)
-        .with_context(|| format!("{}: could not read it as UTF-8", args.document.display()))?;
+    let text = runs::read_text(&args.document)?;
     let title = args
         .document
         .file_stem()
@@ -31,7 +29,7 @@ fn evaluate(args: &PerplexityArgs, dir: &Path) -> anyhow::Result<Record<Perplexi
         .to_string_lossy()
         .into_owned();
     let length = match args.length {
-        Some(length) => length,
+        Some(length) => length.tokens(model.config().train_length),
         None => tokenizer.encode(&text)?.len(),
     };
     let progress = Progress::new(length as u64, "perplexity");
