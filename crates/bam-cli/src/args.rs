@@ -17,8 +17,8 @@ mod upcycle;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use eval::{
-    BabilongArgs, EvalCommand, Export, Format, LoglikelihoodArgs, PasskeyArgs,
-    PerplexityArgs, RulerArgs, TaskChoice,
+    BabilongArgs, EvalCommand, Export, Format, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs,
+    RulerArgs, TaskChoice,
 };
 pub use export::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 pub use generate::GenerateArgs;

@@ -154,7 +154,7 @@ fn ruler_from_samples_to_other_programs_files() {
                 "--out",
                 out
             ]);
-            let again = again[0]["metrics"]["cells"].as_array().unwrap();
+            let again = again["metrics"]["cells"].as_array().unwrap();
             assert_eq!(again.len(), 1);
             assert_eq!(again[0]["length"], 900);
             assert_eq!(answers(&again[0]), answers(&cells[cell]));

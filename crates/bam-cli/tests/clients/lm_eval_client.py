@@ -49,7 +49,7 @@ with tempfile.TemporaryDirectory() as scratch:
         [bam, "eval", "loglikelihood", folder, "--requests", str(plain), "--json", "--out", str(scratch / "ours")],
         capture_output=True, text=True, check=True,
     )
-    ours = json.loads(ran.stdout)[0]["metrics"]["tasks"][0]
+    ours = json.loads(ran.stdout)["metrics"]["tasks"][0]
 
 print(f"lm_eval: {len(pairs)} requests; perplexity {theirs['perplexity,none']:.6f}, ours {ours['perplexity']:.6f}; "
       f"greedy {theirs['acc,none']:.6f}, ours {ours['accuracy'][0]:.6f}")

@@ -146,7 +146,9 @@ fn check_design(design: Design) -> Result<(), Error> {
         return Ok(());
     }
     let named = |which: fn(&Difference) -> &Value| {
-        let parts = differences.iter().map(|of| format!("{} {}", of.0, which(of)));
+        let parts = differences
+            .iter()
+            .map(|of| format!("{} {}", of.0, which(of)));
         parts.collect::<Vec<_>>().join(", ")
     };
     let expected = format!(
@@ -339,7 +341,10 @@ mod tests {
             let [(name, expected, got)] = &named[..] else {
                 panic!("one choice differs, not {named:?}");
             };
-            for said in [format!("with {name} {expected};"), format!("got {name} {got}")] {
+            for said in [
+                format!("with {name} {expected};"),
+                format!("got {name} {got}"),
+            ] {
                 assert!(message.contains(&said), "{message}");
             }
         }

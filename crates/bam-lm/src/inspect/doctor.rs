@@ -222,7 +222,7 @@ fn findings(
         find(
             Verdict::Warning,
             format!(
-                "log-weights that matter would be {} apart in bf16",
+                "log-weights that matter would be {:.2e} apart in bf16",
                 of.bf16_step
             ),
         );

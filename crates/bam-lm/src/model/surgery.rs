@@ -86,6 +86,7 @@ pub fn edit_priors(
     }
     agree_on_families(&mut after, config)?;
     let edited = with_states(model, &after)?;
+    check_laws(&after, config)?;
     check_weights(&edited)?;
     Ok((edited, changes(config, &before, &after)?))
 }
@@ -200,12 +201,16 @@ impl HeadState {
         Ok(())
     }
 
-    fn distribution(&self) -> Result<HeadPrior, Error> {
+    fn law(&self) -> Result<Prior, Error> {
         let theta = self.theta.iter();
         let theta: Vec<Vec<f64>> = theta
             .map(|values| values.iter().map(|x| f64::from(*x)).collect())
             .collect();
-        let prior: Prior = Kind(self.kind).family().prior(&theta)?;
+        Ok(Kind(self.kind).family().prior(&theta)?)
+    }
+
+    fn distribution(&self) -> Result<HeadPrior, Error> {
+        let prior = self.law()?;
         // As many digits as the stored number has: they come back from a file as they are.
         let values = prior.parameters().into_iter().map(|of| short(of.value));
         let shortened = prior.with_parameters(&values.collect::<Vec<f64>>());
@@ -391,16 +396,37 @@ fn with_states(model: &Transformer, places: &Places) -> Result<Transformer, Erro
 /// Rows that are looked at for overflow; `doctor` looks further.
 const MOST_KEYS: usize = 1 << 16;
 
+/// The laws themselves: what saturates in the model is finite there.
+fn check_laws(places: &Places, config: &ModelConfig) -> Result<(), Error> {
+    let keys = config.train_length.min(MOST_KEYS);
+    for (place, heads) in places.iter().enumerate() {
+        for (head, state) in heads.iter().enumerate() {
+            let law = state.law()?;
+            let mut ln_weights = (0..keys).map(|distance| law.ln_weight(-(distance as f64)));
+            let overflows = |x: &f64| !(x.abs() <= f64::from(f32::MAX));
+            if let Some(ln_weight) = ln_weights.find(overflows) {
+                return Err(overflow(keys, ln_weight, &name_of(config, place, head)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn overflow(keys: usize, got: f64, at: &str) -> Error {
+    Error::Value {
+        what: "prior",
+        expected: format!("finite log-weights in f32 within {keys} tokens"),
+        got: format!("{} in head {at}", written(got)),
+    }
+}
+
 fn check_weights(model: &Transformer) -> Result<(), Error> {
     let keys = model.config().train_length.min(MOST_KEYS);
     for (layer, prior) in model.log_priors(Lags::causal(keys))?.iter().enumerate() {
         let ln_weights = host_values(prior.ln_weights().clone());
         if let Some(index) = ln_weights.iter().position(|x| !x.is_finite()) {
-            return Err(Error::Value {
-                what: "prior",
-                expected: format!("finite log-weights within {keys} tokens"),
-                got: format!("{} in head {layer}.{}", ln_weights[index], index / keys),
-            });
+            let at = format!("{layer}.{}", index / keys);
+            return Err(overflow(keys, ln_weights[index].into(), &at));
         }
     }
     Ok(())

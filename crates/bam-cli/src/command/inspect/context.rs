@@ -94,7 +94,10 @@ fn other_model(record: &Record<Passkey>, model: &Transformer) -> Option<String> 
     let differs = ours.as_object()?.iter();
     let differs = differs.filter(|(key, value)| record.model.get(key) != Some(value));
     let parts = differs.map(|(key, value)| {
-        let got = record.model.get(key).map_or("none".into(), |got| got.to_string());
+        let got = record
+            .model
+            .get(key)
+            .map_or("none".into(), |got| got.to_string());
         (format!("{key} {value}"), got)
     });
     let (expected, got): (Vec<String>, Vec<String>) = parts.unzip();

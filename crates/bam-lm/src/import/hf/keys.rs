@@ -155,7 +155,9 @@ impl Keys {
 /// What a value should have been, in words; the error of a type says it at its end.
 fn kind(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let kind = text.rsplit_once("expected ").map_or(&*text, |(_, kind)| kind);
+    let kind = text
+        .rsplit_once("expected ")
+        .map_or(&*text, |(_, kind)| kind);
     match kind {
         "usize" | "u64" | "u32" => "a whole number".into(),
         "f64" | "f32" => "a number".into(),

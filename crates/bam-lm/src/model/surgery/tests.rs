@@ -174,6 +174,12 @@ fn what_a_family_lacks_or_refuses_is_an_error() {
         ),
         ("kerple_log", location("0.0"), "location"),
         ("gaussian", scaled("0.0", "=1e38"), "finite log-weights"),
+        (
+            "bam",
+            shape("0.0", 100.0),
+            "finite log-weights in f32 within",
+        ),
+        ("bam", scaled("0.0", "=1e300"), "got 1e300 for head 0.0"),
         ("bam", scaled("2.0", "x2"), "a layer from 0 to 1"),
         ("bam", scaled("0.6", "x2"), "a head from 0 to 5"),
         ("bam", scaled("3", "x2"), "layer.head"),
