@@ -253,7 +253,7 @@ fn several_models_are_one_table() {
         assert!(table[2 + rows].starts_with("alibi "), "{text}");
         let out = shop.path("record.json");
         let several = [line.clone(), args!["--out", out]].concat();
-        let message = fail(FAILED, &several);
+        let message = fail(MISUSED, &several);
         assert!(
             message.contains("--out: expected one model, got 2"),
             "{message}"

@@ -25,7 +25,7 @@ fn options_outside_their_range_are_named() {
         ("eval babilong a b --facts f --out x.json", "--out"),
         ("eval loglikelihood a b --requests r.jsonl --out x", "--out"),
         (
-            "eval loglikelihood a x/a --requests r --export lm-eval:x",
+            "eval loglikelihood a a --requests r --export lm-eval:x",
             "--export",
         ),
         (

@@ -5,15 +5,17 @@
 //! is the uniform prior at shape 0 and the Laplace prior at shape 1. What nothing here contains is
 //! refused.
 
+mod overflow;
+
 use super::config::{ModelConfig, PriorScope};
 use super::prior::{Kind, PriorGroup, PriorHeads, host_values};
 use super::provenance::{HeadChange, HeadPrior};
 use super::transformer::Transformer;
 use crate::Error;
 use crate::encoding::{HeadGroup, Position, PriorKind};
-use bam_attention::Lags;
 use bam_attention::log_prior::{ParameterSpec, Role};
 use bam_prior::{Link, PositionalPrior, Prior};
+use overflow::{check_laws, check_weights};
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
@@ -393,45 +395,6 @@ fn with_states(model: &Transformer, places: &Places) -> Result<Transformer, Erro
     Ok(edited)
 }
 
-/// Rows that are looked at for overflow; `doctor` looks further.
-const MOST_KEYS: usize = 1 << 16;
-
-/// The laws themselves: what saturates in the model is finite there.
-fn check_laws(places: &Places, config: &ModelConfig) -> Result<(), Error> {
-    let keys = config.train_length.min(MOST_KEYS);
-    for (place, heads) in places.iter().enumerate() {
-        for (head, state) in heads.iter().enumerate() {
-            let law = state.law()?;
-            let mut ln_weights = (0..keys).map(|distance| law.ln_weight(-(distance as f64)));
-            let overflows = |x: &f64| !(x.abs() <= f64::from(f32::MAX));
-            if let Some(ln_weight) = ln_weights.find(overflows) {
-                return Err(overflow(keys, ln_weight, &name_of(config, place, head)));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn overflow(keys: usize, got: f64, at: &str) -> Error {
-    Error::Value {
-        what: "prior",
-        expected: format!("finite log-weights in f32 within {keys} tokens"),
-        got: format!("{} in head {at}", written(got)),
-    }
-}
-
-fn check_weights(model: &Transformer) -> Result<(), Error> {
-    let keys = model.config().train_length.min(MOST_KEYS);
-    for (layer, prior) in model.log_priors(Lags::causal(keys))?.iter().enumerate() {
-        let ln_weights = host_values(prior.ln_weights().clone());
-        if let Some(index) = ln_weights.iter().position(|x| !x.is_finite()) {
-            let at = format!("{layer}.{}", index / keys);
-            return Err(overflow(keys, ln_weights[index].into(), &at));
-        }
-    }
-    Ok(())
-}
-
 fn changes(
     config: &ModelConfig,
     before: &Places,
@@ -541,6 +504,8 @@ impl FromStr for Change {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let finite = |text: &str| text.parse().ok().filter(|x: &f64| x.is_finite());
+        // As tables write it.
+        let text = &text.replace('−', "-");
         let change = match text.strip_prefix('x') {
             Some(factor) => finite(factor).map(Self::Times),
             None => finite(text.strip_prefix('=').unwrap_or(text)).map(Self::Set),

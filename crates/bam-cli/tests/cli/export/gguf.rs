@@ -113,7 +113,7 @@ fn model(shop: &Workshop, encoding: &str) -> PathBuf {
 
 fn export(shop: &Workshop, model: &Path) -> File {
     let out = shop.path("model.gguf");
-    succeed(&args!["export", "gguf", model, "--out", out]);
+    succeed(&args!["export", "gguf", model, "--replace", "--out", out]);
     read(&out)
 }
 

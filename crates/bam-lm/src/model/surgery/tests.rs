@@ -2,6 +2,7 @@ use super::*;
 use crate::model::TokenRows;
 use crate::model::config::tests::small;
 use bam_attention::Implementation;
+use bam_attention::Lags;
 use bam_attention::log_prior::FAMILIES;
 use bam_prior::PositionalPrior;
 use burn::tensor::Device;
@@ -67,6 +68,7 @@ fn changes_of_values() {
     let change = |text: &str| text.parse::<Change>().unwrap();
     assert_eq!(change("x0.5"), Change::Times(0.5));
     assert_eq!(change("=-2"), Change::Set(-2.0));
+    assert_eq!(change("−2"), Change::Set(-2.0));
     assert_eq!(change("1e-3"), Change::Set(1e-3));
     for text in ["", "x", "xx2", "NaN", "=inf", "2x", "x-inf"] {
         assert!(text.parse::<Change>().is_err(), "{text}");
