@@ -87,9 +87,13 @@ impl PasskeyArgs {
         };
         match self.depth_count {
             None => Ok(depths),
-            Some(count) => Err(Misuse(format!(
-                "--depth-count: expected --depths equidistant with it, got --depth-count {count} with others"
-            ))),
+            Some(count) => {
+                let depths = self.depths.to_possible_value();
+                let depths = depths.map_or_else(String::new, |value| value.get_name().to_owned());
+                Err(Misuse(format!(
+                    "--depth-count: expected --depths equidistant, got --depths {depths} and {count}"
+                )))
+            }
         }
     }
 }

@@ -308,7 +308,7 @@ fn several_models_are_one_table() {
         "--export",
         export
     ];
-    let message = fail(FAILED, &twice);
+    let message = fail(MISUSED, &twice);
     assert!(
         message.contains("--export: expected each model once"),
         "{message}"

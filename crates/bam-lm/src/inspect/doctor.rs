@@ -253,7 +253,7 @@ fn law_findings(law: &Prior, length: usize, find: &mut impl FnMut(Verdict, Strin
             ),
             "location" if value.abs() > (length - 1) as f64 => find(
                 Verdict::Warning,
-                format!("location {value:.1}: beyond the row of {length} keys"),
+                format!("location {value:.3}: beyond the row, which is {length} long"),
             ),
             _ => {}
         }

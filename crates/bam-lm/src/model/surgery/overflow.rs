@@ -1,6 +1,6 @@
 //! Priors whose log-weights `f32` can't hold are refused, before anything is computed with them.
 
-use super::{Places, name_of, written};
+use super::{Places, name_of};
 use crate::Error;
 use crate::model::config::ModelConfig;
 use crate::model::prior::host_values;
@@ -35,7 +35,7 @@ fn overflow(keys: usize, got: f64, at: &str) -> Error {
     Error::Value {
         what: "prior",
         expected: format!("finite log-weights in f32 within {keys} tokens"),
-        got: format!("{} in head {at}", written(got)),
+        got: format!("{got:.2e} in head {at}"),
     }
 }
 
