@@ -53,7 +53,7 @@ pub struct ContextArgs {
     /// The share of a row's posterior that may lie beyond a horizon
     #[arg(long, default_value = "1e-6", value_parser = share)]
     pub epsilon: f64,
-    /// The passkey record to compare with; passkey.json in the model's folder if not given
+    /// The passkey record of this model to compare with; passkey.json in its folder if not given
     #[arg(long)]
     pub passkey: Option<PathBuf>,
     /// Print as JSON
