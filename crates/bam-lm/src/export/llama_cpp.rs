@@ -167,9 +167,10 @@ fn differences(expected: Design, got: Design) -> Vec<Difference> {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
     };
-    let mut got = fields(got);
-    let pairs = fields(expected).into_iter().map(|(name, expected)| {
-        let got = got.remove(&name).unwrap_or_default();
+    let mut expected = fields(expected);
+    // What the usual design has not at all, it does not write.
+    let pairs = fields(got).into_iter().map(|(name, got)| {
+        let expected = expected.remove(&name).unwrap_or_default();
         (name, expected, got)
     });
     pairs.filter(|(_, expected, got)| expected != got).collect()

@@ -301,7 +301,7 @@ mod tests {
             (shape, 30.0, "warning", "saturate"),
             (scale, 1000.0, "error", "scale"),
             (scale, f32::INFINITY, "error", "prior.scale is inf"),
-            (location, -9.0, "warning", "location -8103.1"),
+            (location, -9.0, "warning", "location -8103.08"),
             (ssmax, -0.5, "warning", "least likely"),
             (ssmax, 1e6, "warning", "apart in f32"),
             (ssmax, f32::NEG_INFINITY, "error", "seq_scale is -inf"),
