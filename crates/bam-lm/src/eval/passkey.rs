@@ -64,7 +64,8 @@ pub struct PasskeyPlan {
 pub struct SampleResult {
     /// Its length.
     pub length: usize,
-    /// Its depth.
+    /// Its depth; samples of one depth are one cell.
+    #[serde(with = "exact")]
     pub depth: f64,
     /// How many tokens of the answer are right.
     pub digits: usize,
