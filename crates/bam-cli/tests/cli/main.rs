@@ -12,6 +12,7 @@ mod import;
 mod inspect;
 mod prior;
 mod program;
+mod protocol;
 mod quickstart;
 mod reference;
 mod resume;
