@@ -3,10 +3,9 @@
 use anyhow::Context;
 use bam_lm::data::Tokenizer;
 use bam_lm::model::Transformer;
-use bam_lm::model::checkpoint::{
-    CONFIG_FILE, WEIGHTS_FILE, read_json, write_atomically, write_tensors,
-};
+use bam_lm::model::checkpoint::{CONFIG_FILE, place, read_json, replace};
 use bam_lm::record::{Record, RunRecords};
+use bam_lm::whole::{NewFolder, write_atomically};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,12 +75,12 @@ pub fn copy_companions(from: &Path, to: &Path) -> anyhow::Result<()> {
 /// Writes a model that comes of the one in `source`, whose `config.json` may have fields of others'
 /// making; they are kept.
 pub fn save_model(model: &Transformer, source: &Path, dir: &Path) -> anyhow::Result<()> {
-    let mut config = read_object(&source.join(CONFIG_FILE))?;
+    let mut config = read_object(&place(source, CONFIG_FILE))?;
     if let Value::Object(fields) = serde_json::to_value(model.config_file())? {
         config.extend(fields);
     }
-    write_tensors(&dir.join(WEIGHTS_FILE), model.to_tensors())?;
-    write_json(&dir.join(CONFIG_FILE), &config)
+    let config = serde_json::to_vec_pretty(&config)?;
+    Ok(replace(dir, &config, model.to_tensors())?)
 }
 
 /// A JSON object with all of its fields.
@@ -115,22 +114,24 @@ pub fn new_folder(
 ) -> anyhow::Result<()> {
     ensure_new(dir)?;
     let could_not = |what: &str| format!("{}: could not {what}", dir.display());
-    let name = dir.file_name().with_context(|| could_not("name it"))?;
-    let name = format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id());
-    let temporary = dir.with_file_name(name);
-    std::fs::create_dir_all(&temporary).with_context(|| could_not("create it"))?;
-    fill(&temporary)
-        .and_then(|()| {
-            std::fs::rename(&temporary, dir).with_context(|| could_not("rename it into place"))
-        })
-        .inspect_err(|_| {
-            let _ = std::fs::remove_dir_all(&temporary);
-        })
+    let new = NewFolder::create(dir).with_context(|| could_not("create it"))?;
+    fill(new.path())?;
+    new.finish()
+        .with_context(|| could_not("rename it into place"))
 }
 
 /// The time, RFC 3339.
 pub fn now() -> String {
     humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string()
+}
+
+/// The version of the program, with the commit where it is known.
+pub fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    match env!("BAM_COMMIT") {
+        "" => version.to_owned(),
+        commit => format!("{version} ({commit})"),
+    }
 }
 
 /// Wraps an evaluation's numbers with what they are of.
@@ -140,15 +141,10 @@ fn record<M>(
     seconds: f64,
     metrics: M,
 ) -> anyhow::Result<Record<M>> {
-    let commit = env!("BAM_COMMIT");
-    let version = env!("CARGO_PKG_VERSION");
     Ok(Record {
         name: model.config().encoding.to_string(),
         created: now(),
-        commit: match commit {
-            "" => version.to_owned(),
-            commit => format!("{version} ({commit})"),
-        },
+        commit: version(),
         seed,
         model: serde_json::to_value(model.config())?,
         threads: std::thread::available_parallelism().map_or(1, usize::from),

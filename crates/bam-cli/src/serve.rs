@@ -11,8 +11,10 @@
 //! is given up.
 
 mod answer;
+mod body;
 mod chat;
 mod completion;
+mod encode;
 mod engine;
 mod error;
 mod metrics;
@@ -29,7 +31,9 @@ use axum::http::StatusCode;
 use bam_lm::data::Tokenizer;
 use bam_lm::model::ModelConfig;
 use bam_lm::model::scheduler::{Event, Limits, Request, Scheduler};
+use body::Bodies;
 use chat::ChatTemplate;
+use encode::Encoder;
 use engine::Engine;
 use error::ApiError;
 use metrics::Metrics;
@@ -56,7 +60,8 @@ struct App {
     api_key: Option<String>,
     /// Origins that are let in; `*` is any.
     cors: Vec<String>,
-    max_body: usize,
+    bodies: Bodies,
+    encoder: Encoder,
     /// Whether only this machine can reach the server.
     loopback: bool,
     /// Turns true when requests had their time after the server was asked to stop.
@@ -99,7 +104,7 @@ impl App {
 
     /// Text as the model's tokens, after the token that begins a document if wanted.
     async fn encode(&self, text: String, begin: bool) -> Result<Vec<i32>, ApiError> {
-        encode(&self.tokenizer, text, begin).await
+        self.encoder.encode(&self.tokenizer, text, begin).await
     }
 
     /// What happens next to a row.
@@ -121,26 +126,6 @@ impl App {
         let at = usize::try_from(token).unwrap_or(usize::MAX);
         let there = self.spellings.get(at);
         there.map_or(("", &[]), |(name, bytes)| (name, bytes))
-    }
-}
-
-/// Text as tokens, on a thread where that may take its time.
-async fn encode(
-    tokenizer: &Arc<Tokenizer>,
-    text: String,
-    begin: bool,
-) -> Result<Vec<i32>, ApiError> {
-    let tokenizer = Arc::clone(tokenizer);
-    let encoded = tokio::task::spawn_blocking(move || {
-        let bos = tokenizer.bos().filter(|_| begin);
-        let tokens = tokenizer.encode(&text)?;
-        let all = bos.into_iter().chain(tokens);
-        Ok::<_, bam_lm::data::DataError>(all.map(|id| id as i32).collect())
-    });
-    match encoded.await {
-        Ok(Ok(tokens)) => Ok(tokens),
-        Ok(Err(error)) => Err(ApiError::new(StatusCode::BAD_REQUEST, error.to_string())),
-        Err(_) => Err(ApiError::internal("the tokenizer failed")),
     }
 }
 
@@ -168,7 +153,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     };
     let spell = tokenizer.stream_decoder();
     let spellings = (0..config.vocabulary as u32).map(|id| spell.spell(id).unwrap_or_default());
-    let spellings = spellings.collect();
+    let spellings: Vec<(String, Vec<u8>)> = spellings.collect();
+    let longest_token = spellings.iter().map(|(_, bytes)| bytes.len()).max();
+    let longest_token = longest_token.unwrap_or(0);
+    let longest_row = Scheduler::longest_row(&config, &limits);
     drop(spell);
     let (engine, thread) = Engine::start(model, limits.clone(), args.queue as usize);
     let (over, told) = watch::channel(false);
@@ -187,7 +175,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         metrics: Metrics::default(),
         api_key,
         cors: args.cors.clone(),
-        max_body: args.max_body,
+        bodies: Bodies::new(args.max_body),
+        encoder: Encoder::new(longest_row, longest_token),
         loopback: args.listen.ip().to_canonical().is_loopback(),
         over: told,
     };

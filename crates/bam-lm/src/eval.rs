@@ -7,3 +7,6 @@ pub mod passkey;
 pub mod perplexity;
 pub mod ruler;
 mod sentences;
+#[cfg(test)]
+mod tests;
+pub mod watch;

@@ -22,5 +22,6 @@ pub mod record;
 pub mod reference;
 pub mod train;
 pub mod upcycle;
+pub mod whole;
 
 pub use error::Error;

@@ -16,7 +16,6 @@ mod design;
 pub mod generate;
 mod horizon;
 mod parameters;
-mod prefixes;
 mod prior;
 pub mod provenance;
 mod read;

@@ -190,8 +190,13 @@ fn an_unfinished_store_cannot_be_opened() {
     writer.push(&[7], 1).unwrap();
     assert!(holds(&writer.finish().unwrap(), &[vec![7]]));
     assert!(!folder.path().join("tokens-00001.bin").exists());
-    // A replacement that is killed takes the old index with it.
+    // A replacement that is killed takes the old index with it, and what it leaves can be replaced.
+    std::mem::forget(again(true).unwrap());
+    let names = std::fs::read_dir(folder.path()).unwrap();
+    let left = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(left.eq([format!(".documents.bin.{}.tmp", std::process::id())]));
     drop(again(true).unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert!(matches!(
         TokenStore::open(folder.path(), Verify::Sizes),
         Err(DataError::NoIndex { .. })

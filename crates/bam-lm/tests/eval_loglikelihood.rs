@@ -1,10 +1,12 @@
 //! Log-likelihood of continuations: reading requests, cutting tokens, counting what is right.
 
 use bam_lm::data::{Document, Tokenizer, TokenizerConfig};
-use bam_lm::eval::loglikelihood::{Question, Questions, likelihoods, loglikelihood, token_pair};
+use bam_lm::eval::loglikelihood::{
+    Question, Questions, answer_questions, likelihoods, score, token_pair,
+};
+use bam_lm::eval::watch::Watch;
 use bam_lm::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
 use burn::tensor::Device;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 fn tokenizer() -> Tokenizer {
@@ -47,6 +49,7 @@ fn question(context: &str, continuations: &[&str], right: usize) -> Question {
         context: context.into(),
         continuations: continuations.iter().map(|text| (*text).into()).collect(),
         right,
+        ..Question::default()
     }
 }
 
@@ -125,28 +128,30 @@ fn what_the_model_would_say_is_right() {
         .collect();
     let best = texts.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
     let worst = texts.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-    let mut questions = Questions::default();
-    questions.tasks.insert(
-        "choice".into(),
-        vec![
-            question(context, &[&worst.0, &best.0], 1),
-            question(context, &[&worst.0, &best.0], 0),
-        ],
+    let questions = [
+        question(context, &[&worst.0, &best.0], 1),
+        question(context, &[&worst.0, &best.0], 0),
+    ];
+    let answer = |watch| answer_questions(&model, &tokenizer, &questions, true, watch).unwrap();
+    let answers = answer(Watch::nobody()).unwrap();
+    let score = score("choice", &questions, &answers);
+    assert_eq!(score.accuracy.0, 0.5);
+    assert!((score.accuracy.1 - 0.5).abs() < 1e-12, "√(0.5 / 1 / 2)");
+    assert_eq!(score.perplexity, None);
+    let stop = Watch {
+        stop: &|| true,
+        ..Watch::nobody()
+    };
+    assert!(answer(stop).is_none());
+    // What is known is not asked of the model again.
+    let known = Watch {
+        known: &|_| Some(answers[0].clone()),
+        ..stop
+    };
+    assert_eq!(
+        answer(known).unwrap(),
+        [answers[0].clone(), answers[0].clone()]
     );
-    let scores = loglikelihood(&model, &tokenizer, &questions, true, || {
-        ControlFlow::Continue(())
-    });
-    let scores = scores.unwrap().unwrap();
-    assert_eq!(scores.tasks[0].accuracy.0, 0.5);
-    assert!(
-        (scores.tasks[0].accuracy.1 - 0.5).abs() < 1e-12,
-        "√(0.5 / 1 / 2)"
-    );
-    assert_eq!(scores.tasks[0].perplexity, None);
-    let stopped = loglikelihood(&model, &tokenizer, &questions, true, || {
-        ControlFlow::Break(())
-    });
-    assert!(stopped.unwrap().is_none());
 }
 
 fn read(lines: &str) -> Result<Questions, String> {
@@ -165,7 +170,7 @@ fn requests_are_read_by_document() {
         "\n",
         r#"{"task_name": "arc", "doc_id": 0, "idx": 0, "request": {"context": "Answer:", "continuation": " a"}, "label": 1}"#,
         "\n\n",
-        r#"{"task_name": "lambada", "doc_id": 0, "idx": 0, "request": {"context": "x", "continuation": " y"}, "label": ["y"]}"#,
+        r#"{"task_name": "lambada", "doc_id": 0, "doc": {"id": 7}, "idx": 0, "request": {"context": "x", "continuation": " y"}, "label": ["y"]}"#,
         "\n",
         r#"{"context": "z", "continuations": ["1", "2", "3"], "label": 2, "task": "own"}"#,
         "\n",
@@ -173,8 +178,16 @@ fn requests_are_read_by_document() {
     .unwrap();
     assert_eq!(questions.unconditional, 1);
     assert_eq!(questions.count(), 3);
-    assert_eq!(questions.tasks["arc"], [question("Q", &[" a", " b"], 1)]);
-    assert_eq!(questions.tasks["lambada"], [question("x", &[" y"], 0)]);
+    let of_document = |question: Question, contents| Question {
+        document: Some(0),
+        contents,
+        ..question
+    };
+    let arc = of_document(question("Q", &[" a", " b"], 1), None);
+    assert_eq!(questions.tasks["arc"], [arc]);
+    let contents = serde_json::json!({"id": 7});
+    let lambada = of_document(question("x", &[" y"], 0), Some(contents));
+    assert_eq!(questions.tasks["lambada"], [lambada]);
     assert_eq!(questions.tasks["own"], [question("z", &["1", "2", "3"], 2)]);
 }
 

@@ -9,6 +9,7 @@ pub use export::{Export, Format};
 pub use ruler::{RulerArgs, TaskChoice};
 
 use super::Length;
+use super::inspect::share;
 use bam_attention::Skipping;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -54,6 +55,10 @@ pub struct PasskeyArgs {
     /// that may be dropped, for example 1e-6
     #[arg(long, default_value = "exact")]
     pub skip: Skipping,
+    /// Keep of every head only the keys within its certified horizon: what is forgotten holds at most
+    /// this share of any row's posterior, for example 1e-6
+    #[arg(long, value_name = "EPSILON", value_parser = share)]
+    pub certified_cache: Option<f64>,
     /// Stop after this many lengths in a row without a right sample
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub patience: Option<u32>,
@@ -89,6 +94,10 @@ pub struct PerplexityArgs {
     /// Positions per window
     #[arg(long, default_value_t = 1024)]
     pub window: usize,
+    /// Keep of every head only the keys within its certified horizon: what is forgotten holds at most
+    /// this share of any row's posterior, for example 1e-6
+    #[arg(long, value_name = "EPSILON", value_parser = share)]
+    pub certified_cache: Option<f64>,
     /// Where to write the record, for one model; perplexity.json in each model's folder if not given
     #[arg(long)]
     pub out: Option<PathBuf>,

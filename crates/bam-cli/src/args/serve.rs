@@ -34,7 +34,7 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub queue: u32,
     /// Largest request body
-    #[arg(long, default_value = "64M", value_parser = bytes)]
+    #[arg(long, default_value = "16M", value_parser = bytes)]
     pub max_body: usize,
     /// Seconds that requests have to finish when the server is asked to stop
     #[arg(long, default_value_t = 30)]

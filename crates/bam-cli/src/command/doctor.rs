@@ -3,7 +3,7 @@
 use crate::args::DoctorArgs;
 use crate::report;
 use bam_lm::inspect::doctor::examine;
-use bam_lm::model::checkpoint::{WEIGHTS_FILE, read_files};
+use bam_lm::model::checkpoint::{WEIGHTS_FILE, place, read_files};
 use burn::tensor::Device;
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let (config, tensors) = read_files(&args.model)?;
     let length = args.length.tokens(config.train_length);
-    let path = args.model.join(WEIGHTS_FILE);
+    let path = place(&args.model, WEIGHTS_FILE);
     let checkup = examine(&config, tensors, &path, length, &Device::flex())?;
     let mut out = std::io::stdout().lock();
     if args.json {

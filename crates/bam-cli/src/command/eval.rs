@@ -6,6 +6,7 @@ mod outbox;
 pub mod passkey;
 pub mod perplexity;
 pub mod ruler;
+pub mod unfinished;
 
 use crate::args::{EvalCommand, Export, Format, Length};
 use crate::console::Progress;
@@ -13,6 +14,7 @@ use crate::report::exchange::{Moment, folder_name};
 use crate::report::scores::{self, Score};
 use crate::runs;
 use bam_lm::model::Transformer;
+use bam_lm::model::checkpoint::place;
 use bam_lm::record::Record;
 use serde::Serialize;
 use std::io::Write;
@@ -55,7 +57,7 @@ fn one_out(out: Option<&Path>, models: &[PathBuf]) -> anyhow::Result<()> {
 fn check_models(models: &[PathBuf]) -> anyhow::Result<()> {
     for dir in models.iter().skip(1) {
         for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-            let there = dir.join(file).is_file();
+            let there = place(dir, file).is_file();
             anyhow::ensure!(
                 there,
                 "{}: expected a model's {file}, got none",

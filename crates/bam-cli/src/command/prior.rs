@@ -3,7 +3,7 @@
 use crate::args::{PriorCommand, PriorDiffArgs, PriorEditArgs};
 use crate::{console, report, runs};
 use bam_lm::inspect::difference::difference;
-use bam_lm::model::checkpoint::WEIGHTS_FILE;
+use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
 use bam_lm::model::provenance::{Event, sha256_of};
 use bam_lm::model::surgery::{PriorEdit, edit_priors};
 use std::collections::BTreeMap;
@@ -35,11 +35,11 @@ fn edit(args: &PriorEditArgs) -> anyhow::Result<ExitCode> {
         what: "prior edit".into(),
         date: runs::now(),
         arguments: arguments(args),
-        from: Some(sha256_of(&args.model.join(WEIGHTS_FILE))?),
+        from: Some(sha256_of(&place(&args.model, WEIGHTS_FILE))?),
         heads,
     };
     let edited = edited.with_event(event.clone());
-    let place = match &args.out {
+    let result = match &args.out {
         Some(out) => {
             runs::new_folder(out, |dir| {
                 runs::copy_companions(&args.model, dir)?;
@@ -63,8 +63,8 @@ fn edit(args: &PriorEditArgs) -> anyhow::Result<ExitCode> {
     let encoding = edited.config().encoding.to_string();
     write!(out, "{}", report::surgery::edit(&encoding, &event.heads))?;
     let models = match args.in_place {
-        true => vec![quoted(place)],
-        false => vec![quoted(&args.model), quoted(place)],
+        true => vec![quoted(result)],
+        false => vec![quoted(&args.model), quoted(result)],
     };
     writeln!(out, "evaluate: bam eval passkey {}", models.join(" "))?;
     Ok(ExitCode::SUCCESS)

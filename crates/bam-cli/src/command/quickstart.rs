@@ -4,6 +4,8 @@
 //! an interrupted quickstart goes on with `--resume`.
 
 use crate::args::QuickstartArgs;
+use crate::command::eval;
+use crate::command::eval::unfinished::Unfinished;
 use crate::command::train::{available_threads, train};
 use crate::console::{self, Progress};
 use crate::corpus::{Book, held_out_book, training_books};
@@ -14,11 +16,12 @@ use bam_attention::Skipping;
 use bam_lm::data::{TokenStore, Tokenizer, TokenizerConfig};
 use bam_lm::encoding::Encoding;
 use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
-use bam_lm::eval::perplexity::perplexity;
+use bam_lm::eval::perplexity::PerplexityPlan;
 use bam_lm::model::Transformer;
-use bam_lm::model::checkpoint::write_atomically;
+use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
 use bam_lm::record::RunRecords;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
+use bam_lm::whole::write_atomically;
 use burn::tensor::Device;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -239,7 +242,7 @@ fn trained(
         }
         false => RunFolder::create(dir, &recipe, &materials.tokenizer)?,
     };
-    if !dir.join("model.safetensors").exists() {
+    if !place(dir, WEIGHTS_FILE).exists() {
         let mut trainer = Trainer::new(
             recipe,
             Arc::clone(&materials.tokenizer),
@@ -272,56 +275,32 @@ fn evaluated(
         let heads = bam_lm::inspect::heads(model, longest)?;
         runs::write_record(&path, model, args.seed, console::seconds() - start, heads)?;
     }
+    let tokenizer = &materials.tokenizer;
+    let of = (dir, model, &**tokenizer);
+    let mut unfinished = Unfinished::default();
     if let Some(path) = missing(runs::PERPLEXITY) {
-        let start = console::seconds();
-        let (book, tokenizer) = (&materials.held_out, &materials.tokenizer);
-        let title = format!("{} ({})", book.title, book.author);
-        let length = BOOK_TOKENS.min(longest.max(2));
-        let progress = Progress::new(length as u64, &format!("read {name}"));
-        let metrics = perplexity(
-            model,
-            tokenizer,
-            &title,
-            &book.text,
-            length,
-            BOOK_WINDOW,
-            |read| {
-                progress.at(read as u64, "");
-            },
-        )?;
-        progress.finish();
-        runs::write_record(&path, model, args.seed, console::seconds() - start, metrics)?;
-    }
-    if console::interrupted() {
-        return Ok(None);
+        let book = &materials.held_out;
+        let plan = PerplexityPlan {
+            title: &format!("{} ({})", book.title, book.author),
+            text: &book.text,
+            length: Some(BOOK_TOKENS.min(longest.max(2))),
+            window: BOOK_WINDOW,
+            certified_cache: None,
+        };
+        let title = format!("read {name}");
+        let left = &mut unfinished;
+        if eval::perplexity::measure(&title, args.seed, of, &plan, &path, left)?.is_none() {
+            return Ok(None);
+        }
     }
     if let Some(path) = missing(runs::PASSKEY) {
         let plan = plan(args, model.config().train_length);
-        let total: usize = plan.lengths.iter().map(|at| at.samples).sum();
-        let progress = Progress::new(total as u64, &format!("passkey {name}"));
-        let start = console::seconds();
-        let (mut right, mut samples) = (0, 0);
-        let metrics = bam_lm::eval::passkey::passkey(
-            model,
-            &materials.tokenizer,
-            &plan,
-            console::seconds,
-            |done| {
-                right += usize::from(done.correct);
-                samples += 1;
-                progress.at(
-                    samples,
-                    &format!("{right} right, now {} tokens", done.length),
-                );
-                console::unless_interrupted()
-            },
-        )?;
-        let Some(metrics) = metrics else {
+        let title = format!("passkey {name}");
+        if eval::passkey::measure(&title, of, &plan, &path, &mut unfinished)?.is_none() {
             return Ok(None);
-        };
-        progress.finish();
-        runs::write_record(&path, model, args.seed, console::seconds() - start, metrics)?;
+        }
     }
+    unfinished.finished()?;
     if console::interrupted() {
         return Ok(None);
     }
@@ -343,6 +322,7 @@ fn plan(args: &QuickstartArgs, train_length: usize) -> PasskeyPlan {
         patience: Some(PATIENCE),
         seed: args.seed,
         skipping: Skipping::Exact,
+        certified_cache: None,
     }
 }
 

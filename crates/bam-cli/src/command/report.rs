@@ -4,8 +4,8 @@ use crate::args::ReportArgs;
 use crate::report::page::{PageNotes, page};
 use crate::{console, runs};
 use anyhow::ensure;
-use bam_lm::model::checkpoint::write_atomically;
 use bam_lm::record::RunRecords;
+use bam_lm::whole::write_atomically;
 use std::path::PathBuf;
 use std::process::ExitCode;
 

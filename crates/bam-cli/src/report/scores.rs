@@ -5,8 +5,8 @@ use super::findings::outcomes;
 use super::table::Table;
 use super::text::{interval, multiple, number, percent, perplexity, plain, thousands};
 use bam_lm::record::{
-    Babilong, BabilongCell, Loglikelihood, Passkey, Perplexity, Record, Ruler, RulerCell,
-    wilson_interval,
+    Babilong, BabilongCell, CertifiedCache, Loglikelihood, Passkey, Perplexity, Record, Ruler,
+    RulerCell, wilson_interval,
 };
 use std::collections::BTreeMap;
 
@@ -86,6 +86,7 @@ pub fn passkey(name: &str, record: &Record<Passkey>) -> Vec<Score> {
             value: outcome.accuracy().map_or(String::new(), share),
             interval: format!("{} %", outcome.interval_text()),
             samples: thousands(outcome.samples),
+            note: kept(passkey.certified_cache.as_ref(), outcome.length),
             ..at(outcome.length)
         };
         lines.insert(outcome.length, score);
@@ -93,8 +94,19 @@ pub fn passkey(name: &str, record: &Record<Passkey>) -> Vec<Score> {
     lines.into_values().collect()
 }
 
+/// How much a cache kept that was allowed to forget.
+fn kept(cache: Option<&CertifiedCache>, length: usize) -> String {
+    let of_length =
+        |cache: &CertifiedCache| cache.kept.iter().find(|of| of.length == length).copied();
+    cache.and_then(of_length).map_or(String::new(), |of| {
+        let share = percent(of.kept as f64 / of.all.max(1) as f64);
+        format!("cache: {share} % of the keys")
+    })
+}
+
 /// Perplexity, by window.
 pub fn perplexities(name: &str, record: &Record<Perplexity>) -> Vec<Score> {
+    let cache = record.metrics.certified_cache.as_ref();
     let windows = record.metrics.windows.iter();
     let of = windows.map(|window| Score {
         model: name.to_owned(),
@@ -104,6 +116,8 @@ pub fn perplexities(name: &str, record: &Record<Perplexity>) -> Vec<Score> {
         metric: "perplexity",
         value: perplexity(window.cross_entropy),
         samples: thousands(window.end - window.start),
+        // Of the whole document, so beside its last window.
+        note: kept(cache, window.end),
         ..Score::default()
     });
     of.collect()

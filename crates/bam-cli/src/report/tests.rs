@@ -46,11 +46,13 @@ fn passkey(cells: &[(usize, f64, usize, usize)], not_run: &[(usize, &str)]) -> P
             .collect(),
         skipping: "exact".into(),
         heads: Vec::new(),
+        certified_cache: None,
     }
 }
 
 fn perplexity(windows: &[(usize, usize, f64)]) -> Perplexity {
     Perplexity {
+        certified_cache: None,
         train_length: 128,
         document: "A Held-out Book".to_string(),
         bytes_per_token: 4.0,

@@ -30,7 +30,7 @@ pub async fn chat(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, 
         check_message(&app.tokenizer, message)?;
     }
     let text = template.render(&chat.messages)?;
-    let prompt = super::encode(&template.tokenizer, text, false).await?;
+    let prompt = app.encoder.encode(&template.tokenizer, text, false).await?;
     let longest = Scheduler::longest_row(&app.config, &app.limits);
     let tokens = chat
         .tokens

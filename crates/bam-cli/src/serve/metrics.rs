@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Requests by path and status.
@@ -22,13 +23,31 @@ pub struct Metrics {
     answered: Family<Answered, Counter>,
     prompt_tokens: Counter,
     reused_tokens: Counter,
-    generated: Counter,
-    generated_before: std::sync::Mutex<u64>,
+    generated: Followed,
+    set_back: Followed,
     active: Gauge,
     waiting: Gauge,
     cache_bytes: Gauge,
     first_token: Histogram,
     whole: Histogram,
+}
+
+/// A counter of what is counted elsewhere.
+#[derive(Default)]
+struct Followed {
+    counter: Counter,
+    before: Mutex<u64>,
+}
+
+impl Followed {
+    fn follow(&self, count: u64) {
+        let before = self.before.lock();
+        let mut before = before.unwrap_or_else(|poisoned| poisoned.into_inner());
+        // After a failure the count begins anew.
+        self.counter
+            .inc_by(count.checked_sub(*before).unwrap_or(count));
+        *before = count;
+    }
 }
 
 /// Seconds, from a cached short answer to a very long prompt.
@@ -43,8 +62,8 @@ impl Default for Metrics {
             answered: Family::default(),
             prompt_tokens: Counter::default(),
             reused_tokens: Counter::default(),
-            generated: Counter::default(),
-            generated_before: std::sync::Mutex::new(0),
+            generated: Followed::default(),
+            set_back: Followed::default(),
             active: Gauge::default(),
             waiting: Gauge::default(),
             cache_bytes: Gauge::default(),
@@ -64,7 +83,16 @@ impl Default for Metrics {
                 "Tokens of prompts that another row had read",
                 &metrics.reused_tokens,
             ),
-            ("generated_tokens", "Tokens generated", &metrics.generated),
+            (
+                "generated_tokens",
+                "Tokens generated",
+                &metrics.generated.counter,
+            ),
+            (
+                "rows_set_back",
+                "Rows that wait again for want of memory",
+                &metrics.set_back.counter,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -122,14 +150,8 @@ impl Metrics {
         self.active.set(load.active as i64);
         self.waiting.set(load.waiting as i64);
         self.cache_bytes.set(load.cache_bytes as i64);
-        {
-            let before = self.generated_before.lock();
-            let mut before = before.unwrap_or_else(|poisoned| poisoned.into_inner());
-            // After a failure the count begins anew.
-            let since = load.generated.checked_sub(*before);
-            self.generated.inc_by(since.unwrap_or(load.generated));
-            *before = load.generated;
-        }
+        self.generated.follow(load.generated);
+        self.set_back.follow(load.set_back);
         let mut text = String::new();
         // Writing to a string can't fail.
         let _ = text::encode(&mut text, &self.registry);

@@ -1,5 +1,6 @@
 //! The server's paths, and what is done for every request.
 
+use super::body::Bodies;
 use super::chat::ChatTemplate;
 use super::error::ApiError;
 use super::request::Fields;
@@ -187,7 +188,7 @@ async fn authorize(State(app): State<Arc<App>>, request: Request, next: Next) ->
 }
 
 /// Why a body need not be read.
-fn refused(headers: &HeaderMap, most: usize) -> Option<ApiError> {
+fn refused(headers: &HeaderMap, bodies: &Bodies) -> Option<ApiError> {
     let text = |name| {
         let value = headers.get(name).map(HeaderValue::to_str);
         value.and_then(Result::ok).unwrap_or_default().trim()
@@ -212,36 +213,25 @@ fn refused(headers: &HeaderMap, most: usize) -> Option<ApiError> {
     }
     let length = text(header::CONTENT_LENGTH).parse::<u64>();
     length
-        .is_ok_and(|length| length > most as u64)
-        .then(|| too_large(most))
-}
-
-fn too_large(most: usize) -> ApiError {
-    ApiError::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        format!("the body: expected at most {most} bytes, got more"),
-    )
+        .is_ok_and(|length| !bodies.allow(length))
+        .then(|| bodies.too_long())
 }
 
 /// Reads the body up to the limit, and asks for JSON.
 async fn limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     if head.method == Method::POST
-        && let Some(error) = refused(&head.headers, app.max_body)
+        && let Some(error) = refused(&head.headers, &app.bodies)
     {
         return error.into_response();
     }
-    match axum::body::to_bytes(body, app.max_body).await {
-        Ok(bytes) => next.run(Request::from_parts(head, Body::from(bytes))).await,
-        Err(error) => {
-            let too_long = std::error::Error::source(&error)
-                .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
-            match too_long {
-                true => too_large(app.max_body),
-                false => ApiError::new(StatusCode::BAD_REQUEST, format!("the body: {error}")),
-            }
-            .into_response()
+    match app.bodies.read(body).await {
+        // It has its share of the memory until the answer begins.
+        Ok(held) => {
+            let body = Body::from(held.bytes.clone());
+            next.run(Request::from_parts(head, body)).await
         }
+        Err(error) => error.into_response(),
     }
 }
 

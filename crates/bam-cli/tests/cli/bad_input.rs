@@ -269,7 +269,7 @@ fn places_that_cannot_be_written() {
         "--out",
         corpus
     ];
-    refuses(shop.dir(), &words, &["corpus", "rename"]);
+    refuses(shop.dir(), &words, &["corpus", "cannot write"]);
 }
 
 #[test]

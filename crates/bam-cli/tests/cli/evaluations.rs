@@ -1,9 +1,7 @@
 //! Evaluations that other programs know, their files, and several models side by side.
 
 use crate::bad_input::refuses;
-use crate::program::{
-    FAILED, INTERRUPTED, MISUSED, Running, args, fail, succeed, succeed_json, tree,
-};
+use crate::program::{FAILED, MISUSED, args, fail, succeed, succeed_json, tree};
 use crate::resume::json;
 use crate::workshop::{PROMPT_LENGTH, Workshop};
 use serde_json::Value;
@@ -277,12 +275,29 @@ fn several_models_are_one_table() {
             assert!(dir.join(record).is_file(), "{dir:?}: {record}");
         }
         let folder = dir.display().to_string().replace('/', "__");
-        let mut results = tree(&shop.path("lm").join(folder));
-        results.retain(|path| path.is_file());
+        let named = |start: &str| {
+            let mut files = tree(&shop.path("lm").join(&folder));
+            files.retain(|path| {
+                path.file_name()
+                    .unwrap()
+                    .to_string_lossy()
+                    .starts_with(start)
+            });
+            files
+        };
         // Of the run with a table and of the one with JSON.
-        assert_eq!(results.len(), 2);
-        let metrics = &json(&results[0])["results"]["lambada"];
+        let (results, samples) = (named("results_"), named("samples_lambada_"));
+        assert_eq!((results.len(), samples.len()), (2, 2));
+        let results = json(&results[0]);
+        let metrics = &results["results"]["lambada"];
         assert!(metrics["perplexity,none"].as_f64() > Some(1.0), "{metrics}");
+        let hash = results["task_hashes"]["lambada"].as_str().unwrap();
+        let sample = &lines(&samples[0])[0];
+        // As lm-eval has them of a single continuation: the perplexity of a task is of their mean.
+        let mean = sample["perplexity"].as_f64().unwrap();
+        assert_eq!((sample["target"].as_str(), hash.len()), (Some(" town"), 64));
+        let expected = metrics["perplexity,none"].as_f64().unwrap();
+        assert!(((-mean).exp() / expected - 1.0).abs() < 1e-12);
     }
     // Two of a kind are told apart.
     let text = succeed(&args![
@@ -322,7 +337,7 @@ fn several_models_are_one_table() {
 }
 
 /// Some stories in bAbI's form, ours.
-fn facts(shop: &Workshop) -> PathBuf {
+pub fn facts(shop: &Workshop) -> PathBuf {
     let dir = shop.path("facts");
     std::fs::create_dir_all(&dir).unwrap();
     let story = |n: usize| {
@@ -545,35 +560,4 @@ fn bad_files() {
     ] {
         refuses(shop.dir(), &line, named);
     }
-}
-
-/// Ctrl-C while it works: nothing is left behind, not even the folders that were made for files.
-#[test]
-fn an_interrupted_evaluation_leaves_nothing() {
-    let shop = Workshop::new();
-    let model = shop.trained_model();
-    let (saved, lm) = (
-        shop.path("saved"),
-        format!("lm-eval:{}", shop.path("lm").display()),
-    );
-    let before = tree(shop.dir());
-    let line = args![
-        "eval",
-        "ruler",
-        model,
-        "--tasks",
-        "niah_single_1",
-        "--lengths",
-        "64k",
-        "--samples",
-        "500"
-    ];
-    let running = Running::start([line, args!["--save-samples", saved, "--export", lm]].concat());
-    let start = std::time::Instant::now();
-    while !shop.path("lm").exists() {
-        assert!(start.elapsed().as_secs() < 60, "it makes its folders first");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    assert_eq!(running.interrupt(), Some(INTERRUPTED));
-    assert_eq!(tree(shop.dir()), before);
 }

@@ -10,6 +10,7 @@ mod fuzz;
 mod hostile;
 mod import;
 mod inspect;
+mod interrupted;
 mod prior;
 mod program;
 mod protocol;

@@ -1,7 +1,7 @@
 //! Prior surgery: `bam prior edit`, `bam prior diff`, and what `config.json` keeps of it.
 
 use crate::bad_input::refuses;
-use crate::program::{MISUSED, args, fail, succeed, succeed_json, tree};
+use crate::program::{FAILED, MISUSED, args, fail, succeed, succeed_json, tree};
 use crate::tensors;
 use crate::workshop::Workshop;
 use serde_json::Value;
@@ -87,6 +87,67 @@ fn an_edit_makes_a_whole_model_with_its_history() {
     assert!(seen.contains("\nhistory\n"), "{seen}");
     assert_eq!(seen.matches("prior edit").count(), 2);
     assert!(seen.contains("shape -0.25"), "{seen}");
+}
+
+/// What a kill can leave of an edit in place, each state one step further: the old model, then the new one.
+#[test]
+fn an_edit_in_place_that_was_killed_happened_or_did_not() {
+    let shop = Workshop::new();
+    let (model, edited, old) = (shop.trained_model(), shop.path("edited"), shop.path("old"));
+    let files = ["config.json", "model.safetensors"];
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir(to).unwrap();
+        for file in files {
+            std::fs::copy(from.join(file), to.join(file)).unwrap();
+        }
+    };
+    copy(&model, &old);
+    let edit = args!["prior", "edit", model, "--head", "0.1", "--family", "nope"];
+    succeed(&[edit.clone(), args!["--out", edited]].concat());
+    // Configuration, history and every tensor.
+    let same = |other: &Path| {
+        let found = succeed_json(&args!["prior", "diff", model, other, "--json"]);
+        let [a, b] = [0, 1].map(|index| &found["histories"][index]);
+        let differences = ["heads", "tensors"].map(|what| found["difference"][what].clone());
+        a == b
+            && differences
+                .iter()
+                .all(|list| list.as_array().unwrap().is_empty())
+    };
+    assert!(same(&old) && !same(&edited));
+    let (unnamed, named) = (
+        model.join("..replacement.12345.tmp"),
+        model.join(".replacement"),
+    );
+    copy(&edited, &unnamed);
+    assert!(same(&old) && !same(&edited));
+    std::fs::rename(&unnamed, &named).unwrap();
+    assert!(same(&edited) && !same(&old));
+    std::fs::remove_file(model.join(files[0])).unwrap();
+    assert!(same(&edited));
+    std::fs::rename(named.join(files[1]), model.join(files[1])).unwrap();
+    assert!(same(&edited));
+    // Everything that reads models reads that one; what writes one leaves nothing of it.
+    succeed(&args!["doctor", model, "--length", "256"]);
+    let again = args![
+        "prior",
+        "edit",
+        model,
+        "--head",
+        "0.0",
+        "--scale",
+        "x2",
+        "--in-place"
+    ];
+    std::fs::create_dir(&unnamed).unwrap();
+    succeed(&again);
+    assert!(!named.exists() && !unnamed.exists());
+    let events = config(&model)["history"].as_array().unwrap().clone();
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[0], config(&edited)["history"][0]);
+    // Null control: the files of two models, as a kill between two plain renames would leave them.
+    std::fs::copy(old.join(files[0]), model.join(files[0])).unwrap();
+    fail(FAILED, &args!["prior", "diff", model, edited]);
 }
 
 #[test]

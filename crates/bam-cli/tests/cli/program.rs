@@ -1,6 +1,7 @@
 //! The binary and what it answers.
 
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -82,7 +83,7 @@ pub struct Running {
 impl Running {
     pub fn start(words: Vec<OsString>) -> Self {
         let mut command = command(&words);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let child = command.spawn().expect("the binary starts");
         Self { child, words }
     }
@@ -106,12 +107,35 @@ impl Running {
         assert_eq!(status.signal(), Some(9), "{:?} ended before", self.words);
     }
 
+    /// Waits until standard error says this.
+    pub fn until_says(&mut self, text: &str) {
+        let errors = self.child.stderr.as_mut().expect("it is ours");
+        let lines = BufReader::new(errors).lines().map_while(Result::ok);
+        let found = lines.into_iter().any(|line| line.contains(text));
+        assert!(found, "{:?} never said {text}", self.words);
+    }
+
     /// Ctrl-C.
     pub fn interrupt(mut self) -> Option<i32> {
+        self.press_interrupt();
+        self.wait().code()
+    }
+
+    /// Ctrl-C, and then what it says until it ends.
+    pub fn interrupt_and_listen(mut self) -> (Option<i32>, String) {
+        self.press_interrupt();
+        let code = self.wait().code();
+        let mut said = String::new();
+        let errors = self.child.stderr.as_mut().expect("it is ours");
+        errors.read_to_string(&mut said).expect("UTF-8");
+        (code, said)
+    }
+
+    /// Ctrl-C, whatever comes of it.
+    pub fn press_interrupt(&mut self) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-INT", &id]).status();
         assert!(sent.expect("there is a kill").success());
-        self.wait().code()
     }
 
     fn wait(&mut self) -> ExitStatus {

@@ -55,7 +55,7 @@ fn interrupted_and_resumed_it_writes_the_page() {
     assert_eq!(metrics.lines().count(), 12);
     let half_written = tree(&out).into_iter().find(|path| {
         let name = path.file_name().unwrap().to_string_lossy();
-        name.ends_with(".tmp") || name.ends_with(".partial")
+        name.ends_with(".tmp")
     });
     assert_eq!(half_written, None);
 

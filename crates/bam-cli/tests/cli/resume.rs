@@ -87,12 +87,17 @@ fn killed_runs_resume_to_the_same_bits() {
     let mut text = std::fs::read_to_string(&metrics).unwrap();
     text += "{\"step\":9,\"lo";
     std::fs::write(&metrics, text).unwrap();
+    // Or part of a checkpoint.
+    let part = twice.join(".checkpoint-00000007.12345.tmp");
+    std::fs::create_dir(&part).unwrap();
+    std::fs::write(part.join("config.json"), "{").unwrap();
     let mut again = args!["train", "--resume", "--out", twice];
     // Another number of threads is no other run.
     again.extend(args!["--threads", "1"]);
     let mut running = Running::start(again);
     running.until_lines(&metrics, 61);
     running.kill();
+    assert!(!part.exists());
     resume(&twice);
     Trace::of(&twice).assert_same(&whole);
 

@@ -1,6 +1,5 @@
 use std::{
-    fs::File,
-    io::{BufWriter, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -8,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{DataError, TokenStore, TokenizerIdentity, Verify, tokenizer::hexadecimal};
+use crate::whole::{NewFile, name_of};
 
 pub(super) const INDEX_FILE: &str = "index.json";
 pub(super) const DOCUMENTS_FILE: &str = "documents.bin";
-const PARTIAL: &str = ".partial";
 
 /// `index.json`: what the other files of a token store must be. Written last, so that a store without
 /// one is an unfinished one.
@@ -86,11 +85,11 @@ pub struct ShardWriter {
     made_folder: bool,
     tokenizer: TokenizerIdentity,
     shard_tokens: u64,
-    shard: Option<PartialFile>,
+    shard: Option<SummedFile>,
     /// Tokens in the shard at hand.
     filled: u64,
     shards: Vec<ShardEntry>,
-    documents: PartialFile,
+    documents: SummedFile,
     document_count: u64,
     tokens: u64,
     bytes: u64,
@@ -125,7 +124,7 @@ impl ShardWriter {
             shard: None,
             filled: 0,
             shards: Vec::new(),
-            documents: PartialFile::create(folder, DOCUMENTS_FILE)?,
+            documents: SummedFile::create(folder, DOCUMENTS_FILE)?,
             document_count: 0,
             tokens: 0,
             bytes: 0,
@@ -150,7 +149,7 @@ impl ShardWriter {
                 Some(shard) => shard,
                 None => {
                     let name = shard_file(self.shards.len());
-                    self.shard.insert(PartialFile::create(&self.folder, &name)?)
+                    self.shard.insert(SummedFile::create(&self.folder, &name)?)
                 }
             };
             shard.write(&little_endian(now, token_bytes(vocabulary)))?;
@@ -218,7 +217,7 @@ impl ShardWriter {
             path: path.clone(),
             reason: error.to_string(),
         })?;
-        let mut file = PartialFile::create(&self.folder, INDEX_FILE)?;
+        let mut file = SummedFile::create(&self.folder, INDEX_FILE)?;
         file.write(json.as_bytes())?;
         file.finish()?;
         // The checksums were just taken from the same bytes.
@@ -282,7 +281,8 @@ fn clear(folder: &Path, replace: bool) -> Result<(), DataError> {
 }
 
 fn is_ours(name: &str) -> bool {
-    let name = name.strip_suffix(PARTIAL).unwrap_or(name);
+    // A killed writer leaves temporary names.
+    let name = name_of(name).unwrap_or(name);
     let shard = name
         .strip_prefix("tokens-")
         .and_then(|rest| rest.strip_suffix(".bin"))
@@ -290,43 +290,35 @@ fn is_ours(name: &str) -> bool {
     shard || name == INDEX_FILE || name == DOCUMENTS_FILE
 }
 
-/// A file under a temporary name, with the checksum of what was written so far.
-struct PartialFile {
+/// A new file, with the checksum of what was written so far.
+struct SummedFile {
     path: PathBuf,
-    partial: PathBuf,
-    writer: BufWriter<File>,
+    file: NewFile,
     checksum: Sha256,
 }
 
-impl PartialFile {
+impl SummedFile {
     fn create(folder: &Path, name: &str) -> Result<Self, DataError> {
-        let partial = folder.join(format!("{name}{PARTIAL}"));
-        let file = File::create(&partial).map_err(DataError::io("create", &partial))?;
+        let path = folder.join(name);
         Ok(Self {
-            path: folder.join(name),
-            partial,
-            writer: BufWriter::with_capacity(1 << 16, file),
+            file: NewFile::create(&path).map_err(DataError::io("create", &path))?,
+            path,
             checksum: Sha256::new(),
         })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), DataError> {
         self.checksum.update(bytes);
-        self.writer
+        self.file
             .write_all(bytes)
-            .map_err(DataError::io("write", &self.partial))
+            .map_err(DataError::io("write", &self.path))
     }
 
     /// Gives the file its name and returns its SHA-256.
     fn finish(self) -> Result<String, DataError> {
-        let write = DataError::io("write", &self.partial);
-        let file = match self.writer.into_inner() {
-            Ok(file) => file,
-            Err(error) => return Err(write(error.into_error())),
-        };
-        file.sync_all().map_err(write)?;
-        std::fs::rename(&self.partial, &self.path)
-            .map_err(DataError::io("rename to", &self.path))?;
+        self.file
+            .finish()
+            .map_err(DataError::io("write", &self.path))?;
         Ok(hexadecimal(&self.checksum.finalize()))
     }
 }

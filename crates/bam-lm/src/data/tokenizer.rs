@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use tokenizers::ModelWrapper;
 
 use super::{DataError, StreamDecoder, patterns};
+use crate::whole::NewFile;
 
 /// Text to token ids and back.
 ///
@@ -308,17 +309,12 @@ impl Tokenizer {
     ///
     /// Where the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = Path::new(&partial);
-        let mut file = File::create(partial).map_err(DataError::io("create", partial))?;
-        file.write_all(self.json.as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(DataError::io("write", partial))
-            .and_then(|()| std::fs::rename(partial, path).map_err(DataError::io("rename to", path)))
-            .inspect_err(|_| {
-                let _ = std::fs::remove_file(partial);
+        NewFile::create(path)
+            .and_then(|mut file| {
+                file.write_all(self.json.as_bytes())?;
+                file.finish()
             })
+            .map_err(DataError::io("write", path))
     }
 }
 

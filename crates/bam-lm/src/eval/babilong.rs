@@ -15,7 +15,8 @@ pub use facts::{BabiTask, Story, read_stories};
 pub use prompt::{Prompt, PromptSet, make_prompts};
 pub use scoring::is_right;
 
-use super::continuation::{Answerer, Watch};
+use super::continuation::{Answer, Answerer};
+use super::watch::Watch;
 use crate::Error;
 use crate::record::{BabilongAnswer, BabilongCell};
 
@@ -30,7 +31,7 @@ pub fn answer_prompts(
     answerer: Answerer,
     set: &PromptSet,
     clock: impl Fn() -> f64,
-    watch: Watch,
+    watch: Watch<Answer>,
 ) -> Result<Option<BabilongCell>, Error> {
     let start = clock();
     let answerer = Answerer {

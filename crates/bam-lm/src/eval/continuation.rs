@@ -5,10 +5,11 @@
 
 use crate::Error;
 use crate::data::Tokenizer;
-use crate::model::{CHUNK, Cache, CachePriors, Transformer};
+use crate::eval::watch::{Watch, digest};
+use crate::model::{CHUNK, Cache, CachePriors, Transformer, host_values};
 use bam_attention::Skipping;
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicBool, Ordering};
+use serde::{Deserialize, Serialize};
 
 /// A model that answers.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,7 @@ pub struct Answerer<'a> {
 }
 
 /// What was answered to a prompt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Its text, without the token that ends documents.
     pub text: String,
@@ -34,15 +35,6 @@ pub struct Answer {
     pub prompt_tokens: usize,
     /// Tokens generated, the last one included.
     pub tokens: usize,
-}
-
-/// Who watches: the work asks now and then whether to stop, and tells of every answer.
-#[derive(Clone, Copy)]
-pub struct Watch<'a> {
-    /// Whether to stop.
-    pub stop: &'a (dyn Fn() -> bool + Sync),
-    /// Called after every answer.
-    pub done: &'a (dyn Fn() + Sync),
 }
 
 /// Rows longer than this are read one at a time: the operation has work for all threads then, and one
@@ -54,7 +46,11 @@ impl Answerer<'_> {
     ///
     /// # Errors
     /// If a prompt has no tokens, or the model fails.
-    pub fn answers(&self, prompts: &[&str], watch: Watch) -> Result<Option<Vec<Answer>>, Error> {
+    pub fn answers(
+        &self,
+        prompts: &[&str],
+        watch: Watch<Answer>,
+    ) -> Result<Option<Vec<Answer>>, Error> {
         let rows: Vec<Vec<i32>> = prompts
             .iter()
             .map(|prompt| self.tokens(prompt))
@@ -63,19 +59,13 @@ impl Answerer<'_> {
             return Ok(Some(Vec::new()));
         };
         let priors = self.model.priors(longest + self.budget)?;
-        let stopped = AtomicBool::new(false);
-        let answer = |row: &Vec<i32>| {
-            let stop = || stopped.load(Ordering::Relaxed) || (watch.stop)();
-            let answer = self.answer(row, &priors, &stop)?;
-            match &answer {
-                Some(_) => (watch.done)(),
-                None => stopped.store(true, Ordering::Relaxed),
-            }
-            Ok(answer)
+        let answer = |(prompt, row): (&&str, &Vec<i32>)| {
+            let asked = format!("{} tokens after {}", self.budget, digest([*prompt]));
+            watch.finding(&asked, || self.answer(row, &priors, watch.stop))
         };
         match longest > LONG {
-            true => rows.iter().map(answer).collect(),
-            false => rows.par_iter().map(answer).collect(),
+            true => prompts.iter().zip(&rows).map(answer).collect(),
+            false => prompts.par_iter().zip(&rows).map(answer).collect(),
         }
     }
 
@@ -135,22 +125,13 @@ impl Answerer<'_> {
         cache: &mut Cache,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<f32>>, Error> {
-        let pieces = tokens.chunks(CHUNK);
-        let last = pieces.len().saturating_sub(1);
-        for (number, piece) in pieces.enumerate() {
-            if stop() {
-                return Ok(None);
-            }
-            match number < last {
-                true => self.model.read(piece, cache, 0, |_, _| ())?,
-                false => return self.model.read_to_logits(piece, cache).map(Some),
-            }
-        }
-        Err(Error::Value {
-            what: "prompt",
-            expected: "at least one token".into(),
-            got: "none".into(),
-        })
+        let mut after = Vec::new();
+        let read = self
+            .model
+            .read_unless(stop, tokens, cache, 1, |_, logits| {
+                after = host_values(logits);
+            })?;
+        Ok(read.map(|()| after))
     }
 }
 

@@ -7,16 +7,17 @@
 
 use crate::Error;
 use crate::data::{DataError, Tokenizer, json_values};
+use crate::eval::watch::{Watch, digest, exact};
 use crate::model::{Cache, Transformer, score_of};
-use crate::record::{Loglikelihood, LoglikelihoodScore};
+use crate::record::LoglikelihoodScore;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 /// A context and what may follow it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Question {
     /// What comes before; may be empty.
     pub context: String,
@@ -24,6 +25,10 @@ pub struct Question {
     pub continuations: Vec<String>,
     /// The number of the right one.
     pub right: usize,
+    /// The number of the document that it is of, where the requests give one.
+    pub document: Option<u64>,
+    /// What the requests hold of that document besides.
+    pub contents: Option<Value>,
 }
 
 /// The questions of some tasks.
@@ -60,7 +65,7 @@ impl Questions {
                 continue;
             }
             let document = match &line.document {
-                Some(document) => document.clone(),
+                Some(document) => document.to_string(),
                 None => format!("line {number}"),
             };
             let key = (line.task.clone(), document);
@@ -100,7 +105,8 @@ impl Questions {
 /// One line of a file.
 struct Line {
     task: String,
-    document: Option<String>,
+    document: Option<Value>,
+    contents: Option<Value>,
     index: Option<usize>,
     context: String,
     continuations: Vec<String>,
@@ -124,7 +130,8 @@ impl Line {
             task: task
                 .and_then(text)
                 .unwrap_or_else(|| "loglikelihood".into()),
-            document: value.get("doc_id").map(ToString::to_string),
+            document: value.get("doc_id").cloned(),
+            contents: value.get("doc").cloned(),
             index: number("idx"),
             context: text(request.get("context")?)?,
             continuations,
@@ -134,38 +141,37 @@ impl Line {
 
     /// The lines of a document as one question.
     fn question(lines: BTreeMap<usize, Self>, path: &Path) -> Result<Question, Error> {
-        let mut continuations = Vec::new();
-        let mut first: Option<(String, Option<usize>)> = None;
-        for line in lines.into_values() {
-            continuations.extend(line.continuations);
-            let wrong = first
-                .as_ref()
-                .is_some_and(|(context, _)| *context != line.context);
-            if wrong {
+        let mut lines = lines.into_values();
+        let Some(mut first) = lines.next() else {
+            return Ok(Question::default());
+        };
+        for line in lines {
+            if first.context != line.context {
                 return Err(Error::File {
                     path: path.to_owned(),
                     expected: "one context for the continuations of a document".into(),
-                    got: format!("{:?} and {:?}", first.unwrap_or_default().0, line.context),
+                    got: format!("{:?} and {:?}", first.context, line.context),
                 });
             }
-            first.get_or_insert((line.context, line.right));
+            first.continuations.extend(line.continuations);
         }
-        let (context, right) = first.unwrap_or_default();
-        let right = match (continuations.len(), right) {
+        let right = match (first.continuations.len(), first.right) {
             (1, _) => 0,
             (count, Some(right)) if right < count => right,
             (count, right) => {
                 return Err(Error::File {
                     path: path.to_owned(),
                     expected: format!("a label below the {count} continuations"),
-                    got: format!("{right:?} after {context:?}"),
+                    got: format!("{right:?} after {:?}", first.context),
                 });
             }
         };
         Ok(Question {
-            context,
-            continuations,
+            context: first.context,
+            continuations: first.continuations,
             right,
+            document: first.document.and_then(|document| document.as_u64()),
+            contents: first.contents,
         })
     }
 }
@@ -176,9 +182,10 @@ fn shortened(value: &Value) -> String {
 }
 
 /// How probable a continuation is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Likelihood {
     /// `ln p` of all its tokens after the context.
+    #[serde(with = "exact")]
     pub ln_probability: f64,
     /// Whether each token was the most probable one.
     pub greedy: bool,
@@ -272,88 +279,91 @@ fn likelihood(
     })
 }
 
-/// Answers all questions. `None` where `progress`, which hears of every question, broke off.
+/// The likelihoods of all continuations of some questions. `None` where the watch says stop.
 ///
 /// # Errors
 /// Those of [`likelihoods`].
-pub fn loglikelihood(
+pub fn answer_questions(
     model: &Transformer,
     tokenizer: &Tokenizer,
-    questions: &Questions,
+    questions: &[Question],
     begin: bool,
-    progress: impl Fn() -> ControlFlow<()> + Sync,
-) -> Result<Option<Loglikelihood>, Error> {
-    let mut tasks = Vec::new();
-    for (name, task) in &questions.tasks {
-        let answered = task.par_iter().map(|question| {
-            let likelihoods = likelihoods(model, tokenizer, question, begin)?;
-            Ok(match progress() {
-                ControlFlow::Continue(()) => Some((question, likelihoods)),
-                ControlFlow::Break(()) => None,
-            })
-        });
-        let answered: Option<Vec<_>> = answered.collect::<Result<_, Error>>()?;
-        match answered {
-            Some(answered) => tasks.push(score(name, &answered)),
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(Loglikelihood {
-        train_length: model.config().train_length,
-        unconditional: questions.unconditional,
-        tasks,
-    }))
+    watch: Watch<Vec<Likelihood>>,
+) -> Result<Option<Vec<Vec<Likelihood>>>, Error> {
+    let answer = |question: &Question| {
+        let texts = question.continuations.iter().map(String::as_str);
+        let asked = digest([question.context.as_str()].into_iter().chain(texts));
+        watch.finding(&asked, || {
+            likelihoods(model, tokenizer, question, begin).map(Some)
+        })
+    };
+    questions.par_iter().map(answer).collect()
 }
 
-fn score(name: &str, answered: &[(&Question, Vec<Likelihood>)]) -> LoglikelihoodScore {
-    let choice = answered
-        .iter()
-        .any(|(question, _)| question.continuations.len() > 1);
-    let share = |right: &dyn Fn(&Question, &[Likelihood]) -> bool| {
-        let right: Vec<f64> = answered
-            .iter()
-            .map(|(question, of)| f64::from(u8::from(right(question, of))))
-            .collect();
-        mean_and_error(&right)
-    };
-    let by = |per: fn(&str) -> f64| {
-        move |question: &Question, of: &[Likelihood]| {
-            if of.len() == 1 {
-                return of[0].greedy;
-            }
-            let values = of.iter().zip(&question.continuations);
-            let values: Vec<f64> = values
-                .map(|(of, text)| of.ln_probability / per(text))
-                .collect();
-            // Of equals the first, as NumPy has it.
-            let best = (0..values.len()).fold(0, |best, index| {
-                if values[index] > values[best] {
-                    index
-                } else {
-                    best
-                }
-            });
-            best == question.right
+impl Question {
+    /// Whether it was answered rightly: the right continuation is the most probable one, of equals the
+    /// first; a single one is greedy.
+    #[must_use]
+    pub fn is_right(&self, likelihoods: &[Likelihood]) -> bool {
+        match likelihoods {
+            [only] => only.greedy,
+            several => self.best_by(several, |_| 1.0) == self.right,
         }
-    };
-    let of_right = || {
-        answered
-            .iter()
-            .map(|(question, of)| of[question.right].ln_probability)
-    };
-    let bytes: usize = answered
-        .iter()
-        .map(|(question, _)| question.continuations[question.right].len())
-        .sum();
-    LoglikelihoodScore {
-        task: name.to_owned(),
-        questions: answered.len(),
-        accuracy: share(&by(|_| 1.0)),
+    }
+
+    /// The same by `ln p` per character; `None` where there is one continuation only.
+    #[must_use]
+    pub fn is_right_per_character(&self, likelihoods: &[Likelihood]) -> Option<bool> {
         // The space before an answer is no part of it.
-        accuracy_per_character: choice
-            .then(|| share(&by(|text| text.trim_start().chars().count().max(1) as f64))),
-        perplexity: (!choice).then(|| (-mean_and_error(&of_right().collect::<Vec<_>>()).0).exp()),
-        bits_per_byte: -of_right().sum::<f64>() / std::f64::consts::LN_2 / bytes.max(1) as f64,
+        let characters = |text: &str| text.trim_start().chars().count().max(1) as f64;
+        let several = likelihoods.len() > 1;
+        several.then(|| self.best_by(likelihoods, characters) == self.right)
+    }
+
+    /// The number of the continuation with the largest `ln p` by some size of its text; of equals the
+    /// first, as NumPy has it.
+    fn best_by(&self, likelihoods: &[Likelihood], size: impl Fn(&str) -> f64) -> usize {
+        let values = likelihoods.iter().zip(&self.continuations);
+        let values: Vec<f64> = values
+            .map(|(of, text)| of.ln_probability / size(text))
+            .collect();
+        let larger = |best: usize, index: usize| match values[index] > values[best] {
+            true => index,
+            false => best,
+        };
+        (0..values.len()).fold(0, larger)
+    }
+}
+
+/// A task's score from its questions and the likelihoods of their continuations.
+#[must_use]
+pub fn score(
+    task: &str,
+    questions: &[Question],
+    likelihoods: &[Vec<Likelihood>],
+) -> LoglikelihoodScore {
+    let answered = || questions.iter().zip(likelihoods);
+    let choice = questions.iter().any(|of| of.continuations.len() > 1);
+    let share = |right: &dyn Fn(&Question, &[Likelihood]) -> bool| {
+        let right = answered().map(|(question, of)| f64::from(u8::from(right(question, of))));
+        mean_and_error(&right.collect::<Vec<_>>())
+    };
+    let of_right = answered().map(|(question, of)| of[question.right].ln_probability);
+    let of_right: Vec<f64> = of_right.collect();
+    let right = questions.iter().map(|of| &of.continuations[of.right]);
+    let bytes: usize = right.map(String::len).sum();
+    LoglikelihoodScore {
+        task: task.to_owned(),
+        questions: questions.len(),
+        accuracy: share(&Question::is_right),
+        accuracy_per_character: choice.then(|| {
+            share(&|question, of| {
+                let alone = || question.is_right(of);
+                question.is_right_per_character(of).unwrap_or_else(alone)
+            })
+        }),
+        perplexity: (!choice).then(|| (-mean_and_error(&of_right).0).exp()),
+        bits_per_byte: -of_right.iter().sum::<f64>() / std::f64::consts::LN_2 / bytes.max(1) as f64,
     }
 }
 

@@ -5,14 +5,15 @@
 
 use crate::Error;
 use crate::data::Tokenizer;
+use crate::eval::watch::{Watch, digest, exact};
 use crate::inspect;
-use crate::model::{Transformer, check_row, host_values};
-use crate::passkey::{Key, PasskeyTask, SCORED_DIGITS};
+use crate::model::{Cache, CachePriors, Horizons, Transformer, check_row, host_values};
+use crate::passkey::{Key, PasskeyTask, Prompt, SCORED_DIGITS};
 use crate::record::{NotRun, Passkey, PasskeyCell, SkippedHead};
 use bam_attention::{HeadSkips, Skipping};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use std::ops::ControlFlow;
+use serde::{Deserialize, Serialize};
 
 /// How many samples a length gets, at which depths.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,20 +54,38 @@ pub struct PasskeyPlan {
     pub seed: u64,
     /// What may be left unread.
     pub skipping: Skipping,
+    /// Caches keep of every head only what its certified horizon can reach, with at most this share of a
+    /// row's posterior in what they forget.
+    pub certified_cache: Option<f64>,
 }
 
-/// A sample that was run, for progress.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SampleDone {
+/// What came of a sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleResult {
     /// Its length.
     pub length: usize,
     /// Its depth.
     pub depth: f64,
-    /// Whether all digits were right.
+    /// How many tokens of the answer are right.
+    pub digits: usize,
+    /// Whether all are.
     pub correct: bool,
+    /// How long it took.
+    pub seconds: f64,
+    /// What was left unread, by layer and head.
+    pub skips: Vec<Vec<Unread>>,
 }
 
-/// Runs the grid. `clock` tells seconds. `None` where `progress` broke off.
+/// [`HeadSkips`] as they are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unread {
+    visible_tiles: u64,
+    skipped_tiles: u64,
+    #[serde(with = "exact")]
+    dropped_mass: f64,
+}
+
+/// Runs the grid. `clock` tells seconds. `None` where the watch says stop.
 ///
 /// # Errors
 /// If a length is below the prompt's minimum (before anything runs), or the model fails.
@@ -75,60 +94,67 @@ pub fn passkey(
     tokenizer: &Tokenizer,
     plan: &PasskeyPlan,
     clock: impl Fn() -> f64,
-    mut progress: impl FnMut(SampleDone) -> ControlFlow<()>,
+    watch: Watch<SampleResult>,
 ) -> Result<Option<Passkey>, Error> {
     let task = PasskeyTask::new(tokenizer, plan.given_digits)?;
     check(&task, plan)?;
-    let mut cells: Vec<PasskeyCell> = Vec::new();
-    let mut not_run = Vec::new();
+    let mut passkey = Passkey {
+        train_length: model.config().train_length,
+        scored_digits: SCORED_DIGITS,
+        given_digits: plan.given_digits,
+        cells: Vec::new(),
+        not_run: Vec::new(),
+        skipping: plan.skipping.to_string(),
+        heads: Vec::new(),
+        certified_cache: None,
+    };
     let mut misses = 0;
     let mut skips: Vec<Vec<HeadSkips>> = Vec::new();
     for at in &plan.lengths {
         if plan.patience.is_some_and(|patience| misses >= patience) {
             let reason = format!("no sample right at {misses} shorter lengths in a row");
-            not_run.push(NotRun {
+            passkey.not_run.push(NotRun {
                 length: at.length,
                 reason,
             });
             continue;
+        }
+        let mut reader = Reader::new(model, plan, at.length);
+        if let Some(epsilon) = plan.certified_cache {
+            let horizons = model.horizons(at.length, epsilon)?;
+            let cache = passkey.certified_cache.get_or_insert_default();
+            cache.epsilon = epsilon;
+            let kept = model.config().kept_keys(at.length, &horizons);
+            cache.kept.push(kept);
+            reader.horizons = Some(horizons);
         }
         let mut right = 0;
         for sample in 0..at.samples {
             let mut random = sample_random(plan.seed, at.length, sample);
             let depth = at.depths.of(sample, at.samples, &mut random);
             let key = task.random_key(&mut random)?;
-            let start = clock();
-            let digits = correct_digits(model, &task, &key, (at.length, depth), plan, &mut skips)?;
-            let correct = digits == key.answer.len();
-            right += usize::from(correct);
-            add(
-                &mut cells,
-                at.length,
-                depth,
-                correct,
-                digits,
-                clock() - start,
-            );
-            let done = SampleDone {
-                length: at.length,
-                depth,
-                correct,
-            };
-            if progress(done).is_break() {
+            let asked = asked(plan, (at.length, depth), &key);
+            let found = watch.finding(&asked, || {
+                reader.sample(&task, &key, (at.length, depth), &clock, watch.stop)
+            })?;
+            let Some(result) = found else {
                 return Ok(None);
-            }
+            };
+            right += usize::from(result.correct);
+            add_skips(&mut skips, &result.skips);
+            add(&mut passkey.cells, &result);
         }
         misses = if right == 0 { misses + 1 } else { 0 };
     }
-    Ok(Some(Passkey {
-        train_length: model.config().train_length,
-        scored_digits: SCORED_DIGITS,
-        given_digits: plan.given_digits,
-        cells,
-        not_run,
-        skipping: plan.skipping.to_string(),
-        heads: skipped_heads(model, plan, &skips)?,
-    }))
+    passkey.heads = skipped_heads(model, plan, &skips)?;
+    Ok(Some(passkey))
+}
+
+/// What stands for a sample: length, depth and key make the prompt.
+fn asked(plan: &PasskeyPlan, (length, depth): (usize, f64), key: &Key) -> String {
+    let key = digest([format!("{key:?}").as_str()]);
+    let how = if plan.greedy { "greedily" } else { "given" };
+    format!("{length} tokens, at {depth}, answered {how}: {key}")
 }
 
 /// Whether every prompt of a length's samples fits into it, keys with many tokens included.
@@ -173,12 +199,26 @@ fn skipped_heads(
         .collect())
 }
 
-fn add_skips(sums: &mut Vec<Vec<HeadSkips>>, of_sample: Vec<Vec<HeadSkips>>) {
+fn add_skips(sums: &mut Vec<Vec<HeadSkips>>, of_sample: &[Vec<Unread>]) {
     sums.resize(of_sample.len(), Vec::new());
     for (sums, heads) in sums.iter_mut().zip(of_sample) {
         sums.resize(heads.len(), HeadSkips::default());
-        for (sum, head) in sums.iter_mut().zip(&heads) {
-            sum.add(head);
+        for (sum, head) in sums.iter_mut().zip(heads) {
+            sum.add(&HeadSkips {
+                visible_tiles: head.visible_tiles,
+                skipped_tiles: head.skipped_tiles,
+                dropped_mass: head.dropped_mass,
+            });
+        }
+    }
+}
+
+impl From<&HeadSkips> for Unread {
+    fn from(skips: &HeadSkips) -> Self {
+        Self {
+            visible_tiles: skips.visible_tiles,
+            skipped_tiles: skips.skipped_tiles,
+            dropped_mass: skips.dropped_mass,
         }
     }
 }
@@ -222,14 +262,8 @@ fn check(task: &PasskeyTask<'_>, plan: &PasskeyPlan) -> Result<(), Error> {
     Ok(())
 }
 
-fn add(
-    cells: &mut Vec<PasskeyCell>,
-    length: usize,
-    depth: f64,
-    correct: bool,
-    digits: usize,
-    seconds: f64,
-) {
+fn add(cells: &mut Vec<PasskeyCell>, result: &SampleResult) {
+    let (length, depth) = (result.length, result.depth);
     let known = cells
         .iter()
         .position(|cell| cell.length == length && cell.depth == depth);
@@ -251,48 +285,110 @@ fn add(
     });
     let cell = &mut cells[index];
     cell.samples += 1;
-    cell.correct += usize::from(correct);
-    cell.correct_digits += digits;
-    cell.seconds += seconds;
+    cell.correct += usize::from(result.correct);
+    cell.correct_digits += result.digits;
+    cell.seconds += result.seconds;
 }
 
-/// How many tokens of the answer are right.
-fn correct_digits(
-    model: &Transformer,
-    task: &PasskeyTask<'_>,
-    key: &Key,
-    (length, depth): (usize, f64),
-    plan: &PasskeyPlan,
-    skips: &mut Vec<Vec<HeadSkips>>,
-) -> Result<usize, Error> {
-    let prompt = task.prompt(key, length, depth)?;
-    let answer = &prompt.answer;
-    let cache = model.cache(1, prompt.tokens.len() + answer.len())?;
-    let mut cache = cache.with_skipping(plan.skipping);
-    let mut guesses = Vec::new();
-    if plan.greedy {
-        let mut next = prompt.tokens.clone();
-        while guesses.len() < answer.len() {
-            let mut guess = 0;
-            model.read(&next, &mut cache, 1, |_, logits| {
-                guess = argmax_rows(logits)[0]
-            })?;
-            guesses.push(guess);
-            next = vec![guess];
+/// What the samples of a length share.
+struct Reader<'a> {
+    model: &'a Transformer,
+    plan: &'a PasskeyPlan,
+    length: usize,
+    /// Made for the first sample that is not known.
+    priors: Option<CachePriors>,
+    horizons: Option<Horizons>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(model: &'a Transformer, plan: &'a PasskeyPlan, length: usize) -> Self {
+        Self {
+            model,
+            plan,
+            length,
+            priors: None,
+            horizons: None,
         }
-    } else {
-        let mut tokens = prompt.tokens;
-        tokens.extend(&answer[..answer.len() - 1]);
-        model.read(&tokens, &mut cache, answer.len(), |_, logits| {
-            guesses.extend(argmax_rows(logits));
-        })?;
     }
-    add_skips(skips, cache.skips());
-    Ok(guesses
-        .iter()
-        .zip(answer)
-        .filter(|(guess, right)| guess == right)
-        .count())
+
+    fn sample(
+        &mut self,
+        task: &PasskeyTask<'_>,
+        key: &Key,
+        (length, depth): (usize, f64),
+        clock: impl Fn() -> f64,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<SampleResult>, Error> {
+        let start = clock();
+        let prompt = task.prompt(key, length, depth)?;
+        let room = prompt.tokens.len() + prompt.answer.len();
+        let priors = match &self.priors {
+            Some(priors) => priors,
+            None => self.priors.insert(self.model.priors(self.length)?),
+        };
+        let horizons = self.horizons.as_ref();
+        let cache = self.model.cache_with(1, room, priors, horizons)?;
+        let mut cache = cache.with_skipping(self.plan.skipping);
+        let guesses = match self.plan.greedy {
+            true => continued(self.model, &prompt, &mut cache, stop)?,
+            false => forced(self.model, &prompt, &mut cache, stop)?,
+        };
+        let Some(guesses) = guesses else {
+            return Ok(None);
+        };
+        let pairs = guesses.iter().zip(&prompt.answer);
+        let digits = pairs.filter(|(guess, right)| guess == right).count();
+        let skips = cache.skips();
+        let skips = skips.iter().map(|heads| heads.iter().map(Unread::from));
+        Ok(Some(SampleResult {
+            length,
+            depth,
+            digits,
+            correct: digits == prompt.answer.len(),
+            skips: skips.map(Iterator::collect).collect(),
+            seconds: clock() - start,
+        }))
+    }
+}
+
+/// As many tokens as the answer has, each the most probable one after those before it.
+fn continued(
+    model: &Transformer,
+    prompt: &Prompt,
+    cache: &mut Cache,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Vec<i32>>, Error> {
+    let mut guesses = Vec::new();
+    let mut next = prompt.tokens.clone();
+    while guesses.len() < prompt.answer.len() {
+        let mut guess = 0;
+        let read = model.read_unless(stop, &next, cache, 1, |_, logits| {
+            guess = argmax_rows(logits)[0];
+        })?;
+        if read.is_none() {
+            return Ok(None);
+        }
+        guesses.push(guess);
+        next = vec![guess];
+    }
+    Ok(Some(guesses))
+}
+
+/// The most probable token in the place of each of the answer's, given the right ones before it.
+fn forced(
+    model: &Transformer,
+    prompt: &Prompt,
+    cache: &mut Cache,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Vec<i32>>, Error> {
+    let answer = &prompt.answer;
+    let mut guesses = Vec::new();
+    let mut tokens = prompt.tokens.clone();
+    tokens.extend(&answer[..answer.len() - 1]);
+    let read = model.read_unless(stop, &tokens, cache, answer.len(), |_, logits| {
+        guesses.extend(argmax_rows(logits));
+    })?;
+    Ok(read.map(|()| guesses))
 }
 
 /// The most probable token of every row of `[1, rows, vocabulary]`.

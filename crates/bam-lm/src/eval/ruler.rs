@@ -26,8 +26,9 @@ pub use scoring::{Matching, cleaned};
 pub use sources::{Essays, Paragraphs, Sources};
 pub use task::Task;
 
-use super::continuation::{Answerer, Watch};
+use super::continuation::{Answer, Answerer};
 use super::loglikelihood::mean_and_error;
+use super::watch::Watch;
 use crate::Error;
 use crate::data::Tokenizer;
 use crate::model::check_row;
@@ -89,7 +90,7 @@ pub fn answer_samples(
     answerer: Answerer,
     set: &SampleSet,
     clock: impl Fn() -> f64,
-    watch: Watch,
+    watch: Watch<Answer>,
 ) -> Result<Option<RulerCell>, Error> {
     let start = clock();
     let answerer = Answerer {

@@ -8,6 +8,7 @@ mod bloom;
 mod keys;
 mod llama;
 mod mpt;
+mod renaming;
 mod tensors;
 
 use crate::Error;
@@ -17,6 +18,7 @@ use crate::model::checkpoint::NamedTensors;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
 use burn::tensor::Device;
 use keys::Keys;
+use renaming::Renaming;
 use std::path::Path;
 use tensors::TensorFiles;
 
@@ -39,17 +41,21 @@ pub struct Options {
 pub fn read_model(folder: &Path, options: &Options, device: &Device) -> Result<Transformer, Error> {
     let mut keys = Keys::read(&folder.join("config.json"), &options.ignored)?;
     let model_type: String = keys.need("model_type")?;
-    let architecture: Box<dyn Architecture> = match model_type.as_str() {
-        "mpt" => Box::new(mpt::Mpt::read(&mut keys)?),
-        "bloom" => Box::new(bloom::Bloom::read(&mut keys)?),
-        "llama" => Box::new(llama::Llama::read(&mut keys)?),
+    let (config, layout): (ModelConfig, Box<dyn Layout>) = match model_type.as_str() {
+        "mpt" => mpt::read(&mut keys, options)?,
+        "bloom" => bloom::read(&mut keys, options)?,
+        "llama" => llama::read(&mut keys, options)?,
         other => return Err(keys.wrong("model_type", "mpt, bloom or llama", other)),
     };
-    let config = architecture.config(options, &keys)?.checked()?;
+    let config = config.checked()?;
     keys.finish()?;
-    let mut files = TensorFiles::open(folder, architecture.prefix())?;
-    let mut tensors = architecture.tensors(&config, &mut files)?;
-    head(&config, architecture.embeddings(), &mut files, &mut tensors)?;
+    let mut files = TensorFiles::open(folder, layout.prefix())?;
+    let mut tensors = NamedTensors::new();
+    let mut model = Renaming::new(&mut files, &mut tensors);
+    let table = [config.vocabulary, config.dim];
+    model.keep(layout.embeddings(), EMBEDDINGS, &table, false)?;
+    layout.rename(&config, &mut model)?;
+    head(&config, layout.embeddings(), &mut files, &mut tensors)?;
     files.finish(&model_type)?;
     config.init(device).with_tensors(tensors, folder)
 }
@@ -66,20 +72,16 @@ pub fn read_tokenizer(folder: &Path) -> Result<Option<Tokenizer>, Error> {
     }
 }
 
-/// What the layouts differ in.
-trait Architecture {
+/// What the layouts differ in, besides the keys of their configurations.
+trait Layout {
     /// What the names of most tensors begin with, in some files.
     fn prefix(&self) -> &'static str;
 
     /// The name of the embeddings, without the prefix.
     fn embeddings(&self) -> &'static str;
 
-    /// The configuration of the model; `keys` is for messages.
-    fn config(&self, options: &Options, keys: &Keys) -> Result<ModelConfig, Error>;
-
-    /// Everything but the head, under the names of our checkpoints.
-    fn tensors(&self, config: &ModelConfig, files: &mut TensorFiles)
-    -> Result<NamedTensors, Error>;
+    /// Gives everything between the embeddings and the head the names of our checkpoints.
+    fn rename(&self, config: &ModelConfig, model: &mut Renaming) -> Result<(), Error>;
 }
 
 /// Takes the head; one that is tied may be spelled out as well, and has to be the embeddings then.
@@ -92,11 +94,12 @@ fn head(
     const HEAD: &str = "lm_head.weight";
     let shape = [config.vocabulary, config.dim];
     if !config.design.tied_head {
-        insert(tensors, "output.weight", &shape, files.take(HEAD, &shape)?);
+        let values = files.take(HEAD, &shape)?;
+        tensors.insert("output.weight".to_owned(), (shape.to_vec(), values));
     } else if files.has(HEAD) {
         let values = files.take(HEAD, &shape)?;
-        if tensors[EMBEDDINGS].1 != values {
-            let expected = format!("the values of {embeddings} (tie_word_embeddings)");
+        if tensors[&format!("{EMBEDDINGS}.weight")].1 != values {
+            let expected = format!("the values of {embeddings}.weight (tie_word_embeddings)");
             return Err(files.wrong(HEAD, expected, "others"));
         }
     }
@@ -104,23 +107,7 @@ fn head(
 }
 
 /// The name of the embeddings in our checkpoints.
-const EMBEDDINGS: &str = "tok_embeddings.weight";
-
-fn insert(tensors: &mut NamedTensors, name: &str, shape: &[usize], values: Vec<f32>) {
-    tensors.insert(name.to_owned(), (shape.to_vec(), values));
-}
-
-/// Takes `theirs` and keeps it as `ours`.
-fn keep(
-    files: &mut TensorFiles,
-    tensors: &mut NamedTensors,
-    (theirs, ours): (&str, &str),
-    shape: &[usize],
-) -> Result<(), Error> {
-    let values = files.take(theirs, shape)?;
-    insert(tensors, ours, shape, values);
-    Ok(())
-}
+const EMBEDDINGS: &str = "tok_embeddings";
 
 /// A configuration with what none of the layouts has.
 fn plain_config() -> ModelConfig {

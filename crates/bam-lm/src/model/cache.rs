@@ -1,5 +1,6 @@
 //! Keys and values of the tokens before, so that a row can be read on in pieces.
 
+mod make;
 mod part;
 
 use super::ModelConfig;
@@ -62,6 +63,57 @@ pub(crate) struct LayerCache {
     pub parts: Vec<Part>,
 }
 
+/// What a layer is to keep.
+struct Plan<'a> {
+    /// `[batch, key_heads, capacity, dim]`.
+    shape: [usize; 4],
+    prior: &'a LogPrior,
+    windows: Vec<Window>,
+}
+
+impl LayerCache {
+    fn plans<'a>(
+        config: &ModelConfig,
+        batch: usize,
+        capacity: usize,
+        priors: &'a [LogPrior],
+        horizons: Option<&Horizons>,
+    ) -> impl Iterator<Item = Plan<'a>> {
+        let shape = [batch, config.key_heads, capacity, config.head_dim()];
+        let everything = Window {
+            key_heads: 0..config.key_heads,
+            tokens: None,
+        };
+        let windows = match horizons {
+            Some(horizons) => horizons.windows(config.key_heads, capacity),
+            None => vec![vec![everything]; priors.len()],
+        };
+        priors
+            .iter()
+            .zip(windows)
+            .map(move |(prior, windows)| Plan {
+                shape,
+                prior,
+                windows,
+            })
+    }
+
+    fn take_over(&mut self, other: &Self, length: usize, total: usize) -> Result<(), Error> {
+        let mut parts = self.parts.iter_mut();
+        parts.try_for_each(|part| part.take_over(&other.parts, length, total))
+    }
+}
+
+impl Plan<'_> {
+    fn empty(self, device: &Device) -> Result<LayerCache, Error> {
+        let windows = self.windows.into_iter();
+        let parts = windows.map(|window| Part::new(window, self.shape, self.prior, device));
+        Ok(LayerCache {
+            parts: parts.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 impl Cache {
     /// `priors` are those of the layers over the causal lags of at least the capacity.
     pub(crate) fn new(
@@ -72,24 +124,8 @@ impl Cache {
         horizons: Option<&Horizons>,
         device: &Device,
     ) -> Result<Self, Error> {
-        let shape = [batch, config.key_heads, capacity, config.head_dim()];
-        let everything = Window {
-            key_heads: 0..config.key_heads,
-            tokens: None,
-        };
-        let windows = match horizons {
-            Some(horizons) => horizons.windows(config.key_heads, capacity),
-            None => vec![vec![everything]; priors.len()],
-        };
-        let layers: Result<Vec<LayerCache>, Error> = priors
-            .iter()
-            .zip(windows)
-            .map(|(prior, windows)| {
-                let part = |window| Part::new(window, shape, prior, device);
-                let parts: Result<_, Error> = windows.into_iter().map(part).collect();
-                Ok(LayerCache { parts: parts? })
-            })
-            .collect();
+        let layers = LayerCache::plans(config, batch, capacity, priors, horizons);
+        let layers: Result<_, Error> = layers.map(|plan| plan.empty(device)).collect();
         Ok(Self {
             layers: layers?,
             batch,
@@ -97,6 +133,30 @@ impl Cache {
             length: 0,
             skipping: Skipping::Exact,
         })
+    }
+
+    /// Makes room for more tokens; the arguments are those of [`Cache::new`] and the same horizons as
+    /// before. Layer by layer, so that little more memory is used meanwhile. What was skipped is counted
+    /// anew.
+    ///
+    /// # Errors
+    /// If the log-weights can't be narrowed. The cache is of no use then.
+    pub(crate) fn grow(
+        &mut self,
+        config: &ModelConfig,
+        capacity: usize,
+        priors: &[LogPrior],
+        horizons: Option<&Horizons>,
+        device: &Device,
+    ) -> Result<(), Error> {
+        let plans = LayerCache::plans(config, self.batch, capacity, priors, horizons);
+        for (layer, plan) in self.layers.iter_mut().zip(plans) {
+            let mut larger = plan.empty(device)?;
+            larger.take_over(layer, self.length, self.length)?;
+            *layer = larger;
+        }
+        self.capacity = capacity;
+        Ok(())
     }
 
     /// What may be left unread; [`Skipping::Exact`] if nothing is said.
@@ -137,17 +197,17 @@ impl Cache {
     /// Whether the first `length` tokens can be taken over: windows hold the last ones only.
     #[must_use]
     pub fn can_give(&self, length: usize) -> bool {
-        length == self.length || length < self.length && self.keeps_all()
+        length == self.length || length < self.length && self.holds_all()
     }
 
-    /// Whether every head has all keys.
-    pub(crate) fn keeps_all(&self) -> bool {
+    /// Whether every head still has all keys.
+    pub(crate) fn holds_all(&self) -> bool {
         let mut parts = self.layers.iter().flat_map(|layer| &layer.parts);
-        parts.all(Part::keeps_all)
+        parts.all(|part| part.kept(self.length) == self.length)
     }
 
-    /// Takes over the first `length` tokens of another cache of the same model and the same horizons.
-    /// The other one stays as it is.
+    /// Takes over the first `length` tokens of another cache of the same model and the same horizons, or
+    /// of one that has all keys. The other one stays as it is.
     ///
     /// # Errors
     /// If this one is not empty, the other one can't give them, or there is no room for them.
@@ -159,14 +219,10 @@ impl Cache {
                 got: format!("{length} into {} of {}", self.length, self.capacity),
             });
         }
-        if length > 0 {
-            for (own, other) in self.layers.iter_mut().zip(&other.layers) {
-                for (own, other) in own.parts.iter_mut().zip(&other.parts) {
-                    own.take_over(other, length)?;
-                }
-            }
-            self.length = length;
+        for (own, other_layer) in self.layers.iter_mut().zip(&other.layers) {
+            own.take_over(other_layer, length, other.length)?;
         }
+        self.length = length;
         Ok(())
     }
 

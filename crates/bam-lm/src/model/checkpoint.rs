@@ -1,6 +1,10 @@
 //! Models on disk, in the Hugging Face layout: `config.json`, `model.safetensors`.
 //!
-//! Files are written under a temporary name and renamed, so a name that exists is whole.
+//! Files are [whole](crate::whole) or absent, and so are models.
+
+mod replacement;
+
+pub use replacement::{place, replace};
 
 use super::ModelConfig;
 use super::parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
@@ -8,6 +12,7 @@ use super::prior::host_values;
 use super::provenance::History;
 use super::transformer::Transformer;
 use crate::Error;
+use crate::whole::write_atomically;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -81,16 +86,15 @@ impl Transformer {
         Ok(self.map(&mut Replacing(&mut Assign(values))))
     }
 
-    /// Writes `config.json` and `model.safetensors` into `dir`, which must exist. The weights come
-    /// last: a folder that has them holds a whole model.
+    /// Writes `config.json` and `model.safetensors` into `dir`, which must exist; both or neither, as
+    /// [`replace`] says.
     ///
     /// # Errors
     /// If a file can't be written.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
         let json = serde_json::to_string_pretty(&self.config_file());
         let json = json.expect("a config is plain data");
-        write_atomically(&dir.join(CONFIG_FILE), json.as_bytes())?;
-        write_tensors(&dir.join(WEIGHTS_FILE), self.to_tensors())
+        replace(dir, json.as_bytes(), self.to_tensors())
     }
 
     /// What `config.json` says of it.
@@ -111,7 +115,7 @@ impl Transformer {
         let (config, tensors) = read_files(dir)?;
         let model = config
             .init(device)
-            .with_tensors(tensors, &dir.join(WEIGHTS_FILE))?;
+            .with_tensors(tensors, &place(dir, WEIGHTS_FILE))?;
         Ok(Self { history, ..model })
     }
 }
@@ -138,7 +142,7 @@ pub fn read_history(dir: &Path) -> Result<History, Error> {
         history: History,
     }
     let expected = "a bam model configuration";
-    let fields: Fields = read_json(&dir.join(CONFIG_FILE), expected)?;
+    let fields: Fields = read_json(&place(dir, CONFIG_FILE), expected)?;
     Ok(fields.history)
 }
 
@@ -147,8 +151,8 @@ pub fn read_history(dir: &Path) -> Result<History, Error> {
 /// # Errors
 /// If a file is missing or is not what its name says.
 pub fn read_files(dir: &Path) -> Result<(ModelConfig, NamedTensors), Error> {
-    let config: ModelConfig = read_json(&dir.join(CONFIG_FILE), "a bam model configuration")?;
-    let path = dir.join(WEIGHTS_FILE);
+    let config: ModelConfig = read_json(&place(dir, CONFIG_FILE), "a bam model configuration")?;
+    let path = place(dir, WEIGHTS_FILE);
     let tensors = read_tensors(&path)?;
     let held: u128 = tensors
         .values()
@@ -264,26 +268,6 @@ pub fn write_tensors(path: &Path, tensors: NamedTensors) -> Result<(), Error> {
         got: error.to_string(),
     })?;
     write_atomically(path, &file)
-}
-
-/// Writes a file under a temporary name beside its place, flushes it to disk and renames it.
-///
-/// # Errors
-/// If the file can't be written; nothing is left behind then.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    use std::io::Write;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written = fs::File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|error| {
-            let _ = fs::remove_file(&temporary);
-            Error::io(path, "write it")(error)
-        })
 }
 
 /// `[rows, columns]` → `[columns, rows]`.

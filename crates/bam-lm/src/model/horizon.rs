@@ -4,6 +4,7 @@ use super::prior::host_values;
 use super::{ModelConfig, Transformer, check_row};
 use crate::Error;
 use crate::encoding::Position;
+use crate::record::KeptKeys;
 use bam_attention::{Lags, LogPrior};
 use bam_prior::LogitBound;
 use rayon::prelude::*;
@@ -148,6 +149,16 @@ impl ModelConfig {
                     |window: &Window| window.key_heads.len() * window.tokens.unwrap_or(length);
                 windows.iter().flatten().map(kept).sum()
             }
+        }
+    }
+
+    /// What a cache with these horizons keeps of a row of this length.
+    #[must_use]
+    pub fn kept_keys(&self, length: usize, horizons: &Horizons) -> KeptKeys {
+        KeptKeys {
+            length,
+            kept: self.cached_keys(length, Some(horizons)),
+            all: self.cached_keys(length, None),
         }
     }
 

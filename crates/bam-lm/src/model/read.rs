@@ -39,13 +39,33 @@ impl Transformer {
         tokens: &[i32],
         cache: &mut Cache,
         tail: usize,
-        mut sink: impl FnMut(usize, Tensor<3>),
+        sink: impl FnMut(usize, Tensor<3>),
     ) -> Result<(), Error> {
+        let read = self.read_unless(&|| false, tokens, cache, tail, sink)?;
+        debug_assert!(read.is_some(), "nothing stops it");
+        Ok(())
+    }
+
+    /// The same, but `stop` is asked before every chunk; `None` where it says so.
+    ///
+    /// # Errors
+    /// Those of [`Transformer::read`].
+    pub fn read_unless(
+        &self,
+        stop: &dyn Fn() -> bool,
+        tokens: &[i32],
+        cache: &mut Cache,
+        tail: usize,
+        mut sink: impl FnMut(usize, Tensor<3>),
+    ) -> Result<Option<()>, Error> {
         let vocabulary = self.config().vocabulary;
         // Checked as a whole, so that nothing is read of a row that has a wrong token.
         TokenRows::new(1, tokens.to_vec(), vocabulary)?;
         let first_read = tokens.len() - tail.min(tokens.len());
         for (number, chunk) in tokens.chunks(CHUNK).enumerate() {
+            if stop() {
+                return Ok(None);
+            }
             let start = number * CHUNK;
             let read = first_read.saturating_sub(start).min(chunk.len())..chunk.len();
             let rows = TokenRows::new(1, chunk.to_vec(), vocabulary)?;
@@ -53,7 +73,7 @@ impl Transformer {
                 sink(start + read.start, logits);
             }
         }
-        Ok(())
+        Ok(Some(()))
     }
 
     /// Reads `tokens` into the cache; the logits after the last one, `[vocabulary]`.

@@ -2,22 +2,28 @@
 //!
 //! A turn reads at most [`CHUNK`] tokens of prompts, shared out fairly, then generates one token of
 //! every row that is ready, all in one pass. So a long prompt holds nobody up for longer than a piece
-//! of it. Rows that begin alike share what was read of them (`prefixes.rs`). The memory of all caches
-//! together is bounded: rows wait, in order, until there is room.
+//! of it. Rows that begin alike share what was read of them (`prefixes.rs`).
+//!
+//! The memory of all caches together is bounded. A row is given room for its prompt and for some tokens
+//! of its answer; rows wait, in the order in which they came, until there is that much. The room grows
+//! with the answer, not with what the answer might come to. Where there is none left, the row that came
+//! last is set back: it waits again, and is read again when there is room. So the first one always gets
+//! on, and every row ends.
+
+mod prefixes;
+mod row;
 
 use super::generate::Sampling;
-use super::prefixes::{Kept, Prefixes};
 use super::prior::host_values;
 use super::{
     CHUNK, Cache, CachePriors, Horizons, LONGEST_ROW, ModelConfig, TokenRows, TokenScore,
-    Transformer, score_of,
+    Transformer,
 };
 use crate::Error;
-use crate::inspect::posterior;
 use crate::record::Belief;
 use bam_attention::Skipping;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use prefixes::{Kept, Prefixes};
+use row::{Active, Row};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -140,36 +146,23 @@ pub struct Load {
     pub reused: u64,
     /// Tokens generated, in all.
     pub generated: u64,
+    /// How often a row was set back for want of memory, in all.
+    pub set_back: u64,
 }
 
 /// Rows that wait, rows that are worked on, and beginnings that are kept.
 pub struct Scheduler<'m> {
     model: &'m Transformer,
     limits: Limits,
-    waiting: VecDeque<(Request, Box<dyn Listener>)>,
-    active: Vec<Row>,
+    /// By their number.
+    waiting: VecDeque<Row>,
+    active: Vec<Active>,
     kept: Prefixes,
-    /// Over the longest row so far; grows by doubling.
+    /// Over the longest cache so far; grows by doubling.
     priors: Option<CachePriors>,
     load: Load,
-}
-
-/// A row that is worked on.
-struct Row {
-    request: Request,
-    listener: Box<dyn Listener>,
-    cache: Cache,
-    /// Of the cache, when it is full.
-    bytes: usize,
-    /// The prompt and what was generated; the cache holds all but, at times, the last.
-    tokens: Vec<i32>,
-    /// Of the tokens of the prompt but the first, as far as it was read.
-    scores: Vec<TokenScore>,
-    reused: usize,
-    /// After the last token that was read; empty before.
-    logits: Vec<f32>,
-    generated: usize,
-    random: ChaCha8Rng,
+    /// Rows that came so far.
+    came: u64,
 }
 
 impl<'m> Scheduler<'m> {
@@ -184,6 +177,7 @@ impl<'m> Scheduler<'m> {
             kept: Prefixes::default(),
             priors: None,
             load: Load::default(),
+            came: 0,
         }
     }
 
@@ -223,7 +217,11 @@ impl<'m> Scheduler<'m> {
     /// Adds a row to those that wait. One that [`Scheduler::check`] refuses fails at once.
     pub fn add(&mut self, request: Request, mut listener: Box<dyn Listener>) {
         match Self::check(self.model.config(), &self.limits, &request) {
-            Ok(()) => self.waiting.push_back((request, listener)),
+            Ok(()) => {
+                self.came += 1;
+                self.waiting
+                    .push_back(Row::new(request, listener, self.came));
+            }
             Err(error) => listener.hear(Event::End(Finish::Failed(error.to_string()))),
         }
     }
@@ -247,9 +245,13 @@ impl<'m> Scheduler<'m> {
 
     /// One turn.
     pub fn turn(&mut self) {
-        self.waiting.retain(|(_, listener)| !listener.is_gone());
-        while let Some(row) = self.active.iter().position(|row| row.listener.is_gone()) {
-            self.retire(row, None);
+        self.waiting.retain(|row| !row.listener.is_gone());
+        while let Some(index) = self
+            .active
+            .iter()
+            .position(|active| active.row.listener.is_gone())
+        {
+            self.retire(index, None);
         }
         self.admit();
         self.read_prompts();
@@ -257,94 +259,66 @@ impl<'m> Scheduler<'m> {
     }
 
     fn active_bytes(&self) -> usize {
-        self.active.iter().map(|row| row.bytes).sum()
+        self.active.iter().map(|active| active.bytes).sum()
+    }
+
+    fn bytes_of(&self, row: &Row, tokens: usize) -> usize {
+        let horizons = self.limits.horizons_of(&row.request);
+        bytes_of(self.model.config(), tokens, horizons)
+    }
+
+    /// Beginnings are kept only where no row needs the memory.
+    fn shrink_kept(&mut self) {
+        let room = self.limits.cache_bytes.saturating_sub(self.active_bytes());
+        self.kept.shrink_to(room);
     }
 
     /// Takes in rows that wait, in order, as long as there is room.
     fn admit(&mut self) {
         while self.active.len() < self.limits.active {
-            let Some((request, _)) = self.waiting.front() else {
+            let Some(row) = self.waiting.front() else {
                 return;
             };
-            let capacity = request.prompt.len() + request.tokens;
-            let horizons = self.limits.horizons_of(request);
-            let bytes = bytes_of(self.model.config(), capacity, horizons);
+            let reserved = row.reserve(row.tokens.len());
+            let bytes = self.bytes_of(row, reserved);
             if self.active_bytes() + bytes > self.limits.cache_bytes {
                 return;
             }
-            let Some((request, mut listener)) = self.waiting.pop_front() else {
+            let Some(mut row) = self.waiting.pop_front() else {
                 return;
             };
-            match self.row_cache(capacity, &request) {
-                Err(error) => listener.hear(Event::End(Finish::Failed(error.to_string()))),
-                Ok((cache, scores)) => {
-                    let reused = cache.length();
-                    self.load.reused += reused as u64;
-                    self.active.push(Row {
-                        tokens: request.prompt.clone(),
-                        random: ChaCha8Rng::seed_from_u64(request.sampling.seed),
-                        request,
-                        listener,
-                        cache,
-                        bytes,
-                        scores,
-                        reused,
-                        logits: Vec::new(),
-                        generated: 0,
-                    });
+            match self.begin(&mut row, reserved) {
+                Err(error) => {
+                    let failed = Finish::Failed(error.to_string());
+                    row.listener.hear(Event::End(failed));
+                }
+                Ok(cache) => {
+                    self.load.reused += cache.length() as u64;
+                    self.active.push(Active::new(row, cache, reserved, bytes));
                 }
             }
-            let room = self.limits.cache_bytes.saturating_sub(self.active_bytes());
-            self.kept.shrink_to(room);
+            self.shrink_kept();
         }
     }
 
-    /// A cache for a row, with what another row has read of the same beginning, and its scores.
-    fn row_cache(
-        &mut self,
-        capacity: usize,
-        request: &Request,
-    ) -> Result<(Cache, Vec<TokenScore>), Error> {
-        if self.priors.as_ref().is_none_or(|p| p.capacity() < capacity) {
-            let reach = capacity.next_power_of_two().min(LONGEST_ROW);
-            self.priors = Some(self.model.priors(reach)?);
-        }
+    /// A cache for a row, with what another row has read of the same beginning; its scores too.
+    fn begin(&mut self, row: &mut Row, reserved: usize) -> Result<Cache, Error> {
+        let donor = self.donor(row);
+        let reused = donor.as_ref().map_or(0, |(length, _)| *length);
+        let soon = (reused + CHUNK).min(row.tokens.len());
+        let capacity = Active::capacity(soon, reserved);
+        self.reach(capacity)?;
         let priors = self.priors.as_ref().expect("they were just made");
-        let horizons = self.limits.horizons_of(request);
+        let horizons = self.limits.horizons_of(&row.request);
         let cache = self.model.cache_with(1, capacity, priors, horizons)?;
         let mut cache = cache.with_skipping(self.limits.skipping);
-        // The last token is read in any case: its logits are wanted.
-        let wanted = &request.prompt[..request.prompt.len() - 1];
-        let alike = |tokens: &[i32], cache: &Cache, scores: &[TokenScore]| {
-            let alike = tokens
-                .iter()
-                .zip(wanted)
-                .take_while(|(a, b)| a == b)
-                .count();
-            // A prompt that is to be scored can take over only what was scored.
-            let most = match request.score_prompt {
-                true => alike.min(scores.len()),
-                false => alike,
-            };
-            let can = cache.can_give(most) && (cache.keeps_all() || !request.beliefs);
-            if can { most } else { 0 }
-        };
-        let active = self.active.iter().enumerate().map(|(index, row)| {
-            let read = &row.tokens[..row.cache.length()];
-            (alike(read, &row.cache, &row.scores), Donor::Active(index))
-        });
-        let kept = self.kept.iter().enumerate().map(|(index, kept)| {
-            let alike = alike(&kept.tokens, &kept.cache, &kept.scores);
-            (alike, Donor::Kept(index))
-        });
-        let best = active.chain(kept).max_by_key(|(alike, _)| *alike);
-        let Some((length @ 1.., donor)) = best else {
-            return Ok((cache, Vec::new()));
+        let Some((length, donor)) = donor else {
+            return Ok(cache);
         };
         let (other, scores) = match donor {
             Donor::Active(index) => {
-                let row = &self.active[index];
-                (&row.cache, &row.scores)
+                let active = &self.active[index];
+                (&active.cache, &active.row.scores)
             }
             Donor::Kept(index) => {
                 let kept = self.kept.take_note(index);
@@ -352,11 +326,63 @@ impl<'m> Scheduler<'m> {
             }
         };
         cache.take_over(other, length)?;
-        let scores = match request.score_prompt {
-            true => scores[..length].to_vec(),
-            false => Vec::new(),
+        if row.scores_prompt() {
+            row.scores = scores[..length].to_vec();
+        }
+        Ok(cache)
+    }
+
+    /// Who has read the longest common beginning, and how long it is.
+    fn donor(&self, row: &Row) -> Option<(usize, Donor)> {
+        let alike = |tokens: &[i32], cache: &Cache, scores: &[TokenScore]| {
+            let pairs = tokens.iter().zip(&row.tokens);
+            let alike = pairs.take_while(|(a, b)| a == b).count();
+            // The last token is read in any case: its logits are wanted.
+            let wanted = alike.min(row.tokens.len() - 1);
+            let most = match row.scores_prompt() {
+                // A prompt that is to be scored can take over only what was scored. The score after the
+                // last token taken over is of the token behind it, so that has to be alike as well.
+                true => wanted.min(alike.saturating_sub(1)).min(scores.len()),
+                false => wanted,
+            };
+            let can = cache.can_give(most) && (cache.holds_all() || !row.request.beliefs);
+            if can { most } else { 0 }
         };
-        Ok((cache, scores))
+        let active = self.active.iter().enumerate().map(|(index, active)| {
+            let read = &active.row.tokens[..active.cache.length()];
+            let alike = alike(read, &active.cache, &active.row.scores);
+            (alike, Donor::Active(index))
+        });
+        let kept = self.kept.iter().enumerate().map(|(index, kept)| {
+            let alike = alike(&kept.tokens, &kept.cache, &kept.scores);
+            (alike, Donor::Kept(index))
+        });
+        let best = active.chain(kept).max_by_key(|(alike, _)| *alike);
+        best.filter(|(alike, _)| *alike > 0)
+    }
+
+    /// Sees to priors over rows of that capacity.
+    fn reach(&mut self, capacity: usize) -> Result<(), Error> {
+        if self.priors.as_ref().is_none_or(|p| p.capacity() < capacity) {
+            let reach = capacity.next_power_of_two().min(LONGEST_ROW);
+            self.priors = Some(self.model.priors(reach)?);
+        }
+        Ok(())
+    }
+
+    /// Sees to a cache with room for so many tokens, for which memory is reserved.
+    fn grow(&mut self, index: usize, tokens: usize) -> Result<(), Error> {
+        let active = &self.active[index];
+        if tokens <= active.cache.capacity() {
+            return Ok(());
+        }
+        let capacity = Active::capacity(tokens, active.reserved);
+        self.reach(capacity)?;
+        let priors = self.priors.as_ref().expect("they were just made");
+        let active = &mut self.active[index];
+        let horizons = self.limits.horizons_of(&active.row.request);
+        self.model
+            .grow(&mut active.cache, capacity, priors, horizons)
     }
 
     /// Reads on in the prompts, each a piece, until [`CHUNK`] tokens are read.
@@ -364,22 +390,26 @@ impl<'m> Scheduler<'m> {
         let mut budget = CHUNK;
         let mut index = 0;
         while index < self.active.len() && budget > 0 {
-            let row = &mut self.active[index];
-            if row.is_ready() {
+            let active = &self.active[index];
+            if active.is_ready() {
                 index += 1;
                 continue;
             }
-            match row.read_on(self.model, budget) {
-                Ok(read) => {
-                    budget -= read;
-                    self.load.read += read as u64;
+            let (start, end) = (active.cache.length(), active.piece_end(budget));
+            let read = self
+                .grow(index, end)
+                .and_then(|()| self.active[index].read_to(self.model, end));
+            match read {
+                Ok(()) => {
+                    budget -= end - start;
+                    self.load.read += (end - start) as u64;
                     index += 1;
                 }
                 Err(error) => self.retire(index, Some(Finish::Failed(error.to_string()))),
             }
         }
         // Whoever was reading goes behind the others, so that all get their turn.
-        if let Some(first) = self.active.iter().position(|row| !row.is_ready()) {
+        if let Some(first) = self.active.iter().position(|active| !active.is_ready()) {
             self.active[first..].rotate_left(1);
         }
     }
@@ -388,132 +418,133 @@ impl<'m> Scheduler<'m> {
     fn generate(&mut self) {
         let mut index = 0;
         while index < self.active.len() {
-            let row = &mut self.active[index];
-            if !row.is_ready() {
+            let active = &mut self.active[index];
+            if !active.is_ready() {
                 index += 1;
                 continue;
             }
-            let before = row.generated;
-            let finish = row.draw();
-            self.load.generated += (row.generated - before) as u64;
+            let before = active.row.generated();
+            let finish = active.draw();
+            self.load.generated += (active.row.generated() - before) as u64;
             match finish {
                 None => index += 1,
                 Some(finish) => self.retire(index, Some(finish)),
             }
         }
-        let mut ready: Vec<&mut Row> = self
+        self.make_room();
+        let mut ready: Vec<&mut Active> = self
             .active
             .iter_mut()
-            .filter(|row| row.is_ready())
+            .filter(|active| active.is_ready())
             .collect();
         if ready.is_empty() {
             return;
         }
         let tokens: Vec<i32> = ready
             .iter()
-            .map(|row| *row.tokens.last().expect("one was drawn"))
+            .map(|active| *active.row.tokens.last().expect("one was drawn"))
             .collect();
         let mut caches: Vec<&mut Cache> = ready.iter_mut().map(|row| &mut row.cache).collect();
         match self.model.step(&tokens, &mut caches) {
             Ok(logits) => {
                 let vocabulary = self.model.config().vocabulary;
                 let logits = host_values(logits);
-                for (row, logits) in ready.iter_mut().zip(logits.chunks_exact(vocabulary)) {
-                    row.logits.copy_from_slice(logits);
+                for (active, logits) in ready.iter_mut().zip(logits.chunks_exact(vocabulary)) {
+                    active.logits.copy_from_slice(logits);
                 }
             }
             Err(error) => {
                 let message = error.to_string();
-                while let Some(row) = self.active.iter().position(Row::is_ready) {
+                while let Some(row) = self.active.iter().position(Active::is_ready) {
                     self.retire(row, Some(Finish::Failed(message.clone())));
                 }
             }
         }
     }
 
+    /// Room for the token that every ready row has drawn: those that came first have the right of way.
+    fn make_room(&mut self) {
+        let ready = self.active.iter().filter(|active| active.is_ready());
+        let mut numbers: Vec<u64> = ready.map(|active| active.row.number).collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            // It may have been set back for one that came before.
+            let Some(index) = self.place_of(number) else {
+                continue;
+            };
+            let tokens = self.active[index].row.tokens.len();
+            if tokens > self.active[index].reserved && !self.reserve_more(number, tokens) {
+                continue;
+            }
+            let index = self.place_of(number).expect("it has its room");
+            if let Err(error) = self.grow(index, tokens) {
+                self.retire(index, Some(Finish::Failed(error.to_string())));
+            }
+        }
+    }
+
+    fn place_of(&self, number: u64) -> Option<usize> {
+        let mut active = self.active.iter();
+        active.position(|active| active.row.number == number)
+    }
+
+    /// Sets memory aside for more tokens of a row, and sets rows back that came after it where there is
+    /// none; the row itself, if it came last.
+    fn reserve_more(&mut self, number: u64, tokens: usize) -> bool {
+        while let Some(index) = self.place_of(number) {
+            let active = &self.active[index];
+            let reserved = active.row.reserve(tokens);
+            let bytes = self.bytes_of(&active.row, reserved);
+            if self.active_bytes() - active.bytes + bytes <= self.limits.cache_bytes {
+                let active = &mut self.active[index];
+                (active.reserved, active.bytes) = (reserved, bytes);
+                self.shrink_kept();
+                return true;
+            }
+            let rows = self.active.iter().enumerate();
+            let last = rows.max_by_key(|(_, active)| active.row.number);
+            // Alone a row always has room: it was checked when it came.
+            self.set_back(last.expect("there is this one").0);
+        }
+        false
+    }
+
+    /// Lets a row wait again, before those that came after it.
+    fn set_back(&mut self, index: usize) {
+        let active = self.active.remove(index);
+        self.load.set_back += 1;
+        let (row, cache) = active.set_back();
+        self.keep(&row, cache);
+        let after = self.waiting.iter();
+        let place = after.take_while(|other| other.number < row.number).count();
+        self.waiting.insert(place, row);
+    }
+
     /// Ends a row; what was read of it is kept for others.
     fn retire(&mut self, index: usize, finish: Option<Finish>) {
-        let mut row = self.active.remove(index);
+        let Active { mut row, cache, .. } = self.active.remove(index);
         let failed = matches!(finish, Some(Finish::Failed(_)));
         if let Some(finish) = finish {
             row.listener.hear(Event::End(finish));
         }
-        if failed || row.cache.length() == 0 {
+        if !failed {
+            self.keep(&row, cache);
+        }
+    }
+
+    /// Keeps what was read of a row as long as there is memory.
+    fn keep(&mut self, row: &Row, cache: Cache) {
+        if cache.length() == 0 {
             return;
         }
-        row.tokens.truncate(row.cache.length());
+        let bytes = self.bytes_of(row, cache.capacity());
         self.kept.keep(Kept {
-            bytes: row.bytes + row.scores.len() * BYTES_OF_SCORE,
-            tokens: row.tokens,
-            cache: row.cache,
-            scores: row.scores,
+            bytes: bytes + row.scores.len() * BYTES_OF_SCORE,
+            tokens: row.tokens[..cache.length()].to_vec(),
+            cache,
+            scores: row.scores.clone(),
         });
-        let room = self.limits.cache_bytes.saturating_sub(self.active_bytes());
-        self.kept.shrink_to(room);
-    }
-}
-
-impl Row {
-    /// Whether the prompt was read.
-    fn is_ready(&self) -> bool {
-        self.cache.length() >= self.request.prompt.len()
-    }
-
-    /// Reads a piece of the prompt of at most `most` tokens; how many.
-    fn read_on(&mut self, model: &Transformer, most: usize) -> Result<usize, Error> {
-        let start = self.cache.length();
-        let end = (start + most).min(self.request.prompt.len());
-        let last = end == self.request.prompt.len();
-        let piece = &self.tokens[start..end];
-        let mut beliefs = Vec::new();
-        if self.request.beliefs {
-            let own = usize::from(last);
-            let (before, own) = piece.split_at(piece.len() - own);
-            if !before.is_empty() {
-                model.read(before, &mut self.cache, 0, |_, _| ())?;
-            }
-            if let [token] = own {
-                beliefs = posterior::of_next(model, *token, &mut self.cache)?;
-            }
-        } else if self.request.score_prompt {
-            // The first token of a piece was predicted by the end of the piece before.
-            if start > self.scores.len() {
-                self.scores
-                    .push(score_of(&self.logits, piece[0], PROMPT_TOP));
-            }
-            let (scores, after) = model.score(piece, &mut self.cache, 0, PROMPT_TOP)?;
-            self.scores.extend(scores);
-            self.logits = after;
-        } else if last {
-            self.logits = model.read_to_logits(piece, &mut self.cache)?;
-        } else {
-            model.read(piece, &mut self.cache, 0, |_, _| ())?;
-        }
-        if last {
-            let (reused, scores) = (self.reused, self.scores.clone());
-            self.listener.hear(Event::Prompt {
-                reused,
-                scores,
-                beliefs,
-            });
-        }
-        Ok(end - start)
-    }
-
-    /// Draws the next token; why the row ends, if it does.
-    fn draw(&mut self) -> Option<Finish> {
-        if self.generated == self.request.tokens {
-            return Some(Finish::Length);
-        }
-        let id = self.request.sampling.draw(&self.logits, &mut self.random);
-        let score = self.request.top.map(|top| score_of(&self.logits, id, top));
-        self.generated += 1;
-        self.tokens.push(id);
-        self.listener.hear(Event::Token { id, score });
-        if Some(id) == self.request.end {
-            return Some(Finish::End);
-        }
-        (self.generated == self.request.tokens).then_some(Finish::Length)
+        self.shrink_kept();
     }
 }
 

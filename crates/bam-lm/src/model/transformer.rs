@@ -2,9 +2,8 @@
 
 use super::attention::{Observer, Pass, Sight};
 use super::block::{Block, Norm, Projections};
-use super::cache::{Cache, CachePriors, check_row};
+use super::cache::Cache;
 use super::config::{ModelConfig, PriorScope};
-use super::horizon::Horizons;
 use super::prior::PriorHeads;
 use super::provenance::{Event, History};
 use super::rotary::{angles, sinusoids};
@@ -305,89 +304,6 @@ impl Transformer {
         let targets = targets.tensor(&device).reshape([count, 1]);
         let shares = Tensor::<2>::from_data(TensorData::new(shares, [count, 1]), &device);
         Ok((ln_probabilities.gather(1, targets) * shares).sum())
-    }
-
-    /// An empty cache for `batch` rows of up to `capacity` tokens.
-    ///
-    /// # Errors
-    /// If the prior can't be evaluated.
-    pub fn cache(&self, batch: usize, capacity: usize) -> Result<Cache, Error> {
-        let priors = self.priors(capacity)?;
-        self.cache_with(batch, capacity, &priors, None)
-    }
-
-    /// The priors of all layers over rows of up to `capacity` tokens, for caches that share them.
-    ///
-    /// # Errors
-    /// If the prior can't be evaluated.
-    pub fn priors(&self, capacity: usize) -> Result<CachePriors, Error> {
-        check_row(capacity)?;
-        let layers = self.log_priors(Lags::causal(capacity))?;
-        Ok(CachePriors { capacity, layers })
-    }
-
-    /// The same, but of every head it keeps only the tokens within its certified horizon: what it
-    /// forgets can hold at most the share [`Horizons::epsilon`] of any row's posterior in any head,
-    /// so attention given the same queries, keys and values differs by at most `2·epsilon` times the
-    /// largest value. What is not kept is not read either.
-    ///
-    /// # Errors
-    /// If the horizons are another model's or hold in shorter rows only.
-    pub fn certified_cache(
-        &self,
-        batch: usize,
-        capacity: usize,
-        horizons: &Horizons,
-    ) -> Result<Cache, Error> {
-        let priors = self.priors(capacity)?;
-        self.cache_with(batch, capacity, &priors, Some(horizons))
-    }
-
-    /// An empty cache with priors that are there already, with horizons or without.
-    ///
-    /// # Errors
-    /// If the priors reach over shorter rows only, or the horizons are another model's or do.
-    pub fn cache_with(
-        &self,
-        batch: usize,
-        capacity: usize,
-        priors: &CachePriors,
-        horizons: Option<&Horizons>,
-    ) -> Result<Cache, Error> {
-        if capacity > priors.capacity {
-            return Err(Error::Value {
-                what: "capacity",
-                expected: format!("at most the {} keys of the priors", priors.capacity),
-                got: capacity.to_string(),
-            });
-        }
-        if let Some(horizons) = horizons {
-            self.check_horizons(capacity, horizons)?;
-        }
-        let (config, device) = (&self.config, self.device());
-        Cache::new(config, batch, capacity, &priors.layers, horizons, &device)
-    }
-
-    fn check_horizons(&self, capacity: usize, horizons: &Horizons) -> Result<(), Error> {
-        let shape = [self.config.layers, self.config.heads];
-        let layers = horizons.layers();
-        let fits = layers.len() == shape[0] && layers.iter().all(|heads| heads.len() == shape[1]);
-        if fits && capacity <= horizons.keys() {
-            return Ok(());
-        }
-        Err(Error::Value {
-            what: "horizons",
-            expected: format!(
-                "those of {} layers of {} heads in rows of at least {capacity} keys",
-                shape[0], shape[1]
-            ),
-            got: format!(
-                "{} layers of {} heads in rows of {} keys",
-                layers.len(),
-                layers.first().map_or(0, Vec::len),
-                horizons.keys()
-            ),
-        })
     }
 
     /// Reads on: adds the tokens to the cache and returns the logits after the tokens `read`, an

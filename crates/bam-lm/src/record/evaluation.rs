@@ -20,6 +20,29 @@ pub struct Passkey {
     /// What was left unread, head by head.
     #[serde(default)]
     pub heads: Vec<SkippedHead>,
+    /// What caches kept, where they were allowed to forget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certified_cache: Option<CertifiedCache>,
+}
+
+/// Caches that kept of every head only what its certified horizon can reach.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CertifiedCache {
+    /// What was forgotten held at most this share of any row's posterior in any head.
+    pub epsilon: f64,
+    /// By length.
+    pub kept: Vec<KeptKeys>,
+}
+
+/// Keys of all layers and key heads, so of a cache; there are as many values.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptKeys {
+    /// Tokens of a row.
+    pub length: usize,
+    /// Those that were kept of it, at most.
+    pub kept: usize,
+    /// Those that a cache without horizons keeps.
+    pub all: usize,
 }
 
 /// What skipping left unread of one head, over all samples.
@@ -68,6 +91,9 @@ pub struct Perplexity {
     pub bytes_per_token: f64,
     /// Consecutive windows of positions, ascending.
     pub windows: Vec<PerplexityWindow>,
+    /// What the cache kept, where it was allowed to forget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certified_cache: Option<CertifiedCache>,
 }
 
 /// Mean cross-entropy of the tokens at positions `start..end`.

@@ -14,8 +14,9 @@ use super::trainer::Trainer;
 use crate::Error;
 use crate::data::Tokenizer;
 use crate::model::Transformer;
-use crate::model::checkpoint::{read_json, read_tensors, write_atomically, write_tensors};
+use crate::model::checkpoint::{read_json, read_tensors, write_tensors};
 use crate::record::TrainingStep;
+use crate::whole::{NewFolder, sweep, write_atomically};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
@@ -96,12 +97,13 @@ impl RunFolder {
         &self.dir
     }
 
-    /// Puts the trainer where the latest checkpoint left it and drops later metrics; gives back the
-    /// step. A run without a checkpoint starts at 0.
+    /// Puts the trainer where the latest checkpoint left it and drops later metrics and what a killed
+    /// run left of a checkpoint; gives back the step. A run without a checkpoint starts at 0.
     ///
     /// # Errors
     /// If the checkpoint is broken.
     pub fn restore(&self, trainer: &mut Trainer) -> Result<u64, Error> {
+        sweep(&self.dir, |name| name.starts_with(CHECKPOINT))?;
         if let Some((_, dir)) = self.checkpoints()?.pop() {
             let state: State = read_json(&dir.join(STATE_FILE), "a checkpoint's state")?;
             let device = trainer.model.device();
@@ -176,25 +178,25 @@ impl RunFolder {
 
     fn checkpoint(&self, trainer: &Trainer) -> Result<(), Error> {
         let name = format!("{CHECKPOINT}{:08}", trainer.step);
-        let (dir, temporary) = (self.dir.join(&name), self.dir.join(format!(".{name}.tmp")));
+        let dir = self.dir.join(&name);
         if dir.exists() {
             return Ok(());
         }
-        let _ = fs::remove_dir_all(&temporary);
-        fs::create_dir_all(&temporary).map_err(Error::io(&temporary, "create it"))?;
-        trainer.model.save(&temporary)?;
+        let new = NewFolder::create(&dir).map_err(Error::io(&dir, "create it"))?;
+        trainer.model.save(new.path())?;
         write_tensors(
-            &temporary.join(OPTIMIZER_FILE),
+            &new.path().join(OPTIMIZER_FILE),
             trainer.optimizer.to_tensors(&trainer.model),
         )?;
         let tokenizer = self.dir.join(TOKENIZER_FILE);
-        fs::copy(&tokenizer, temporary.join(TOKENIZER_FILE))
+        fs::copy(&tokenizer, new.path().join(TOKENIZER_FILE))
             .map_err(Error::io(&tokenizer, "copy it"))?;
         let state =
             serde_json::to_vec(&State { step: trainer.step }).expect("a state is plain data");
-        write_atomically(&temporary.join(STATE_FILE), &state)?;
+        write_atomically(&new.path().join(STATE_FILE), &state)?;
         let older = self.checkpoints()?;
-        fs::rename(&temporary, &dir).map_err(Error::io(&dir, "rename it into place"))?;
+        new.finish()
+            .map_err(Error::io(&dir, "rename it into place"))?;
         for (_, path) in older {
             fs::remove_dir_all(&path).map_err(Error::io(&path, "remove it"))?;
         }

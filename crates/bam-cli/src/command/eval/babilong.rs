@@ -1,6 +1,7 @@
 //! `bam eval babilong`.
 
 use super::outbox::Outbox;
+use super::unfinished::{GOES_ON, Unfinished};
 use super::{Tally, check_exports, check_models, folders, moment, one_out, show};
 use crate::args::{BabilongArgs, Format};
 use crate::console;
@@ -13,9 +14,10 @@ use bam_lm::data::Tokenizer;
 use bam_lm::eval::babilong::{
     BabiTask, Background, PromptSet, Story, answer_prompts, make_prompts, read_stories,
 };
-use bam_lm::eval::continuation::{Answerer, Watch};
+use bam_lm::eval::continuation::{Answer, Answerer};
 use bam_lm::model::Transformer;
 use bam_lm::record::{Babilong, BabilongCell, Record};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,17 +34,19 @@ pub fn run(args: &BabilongArgs) -> anyhow::Result<ExitCode> {
     console::catch_interrupts();
     let folders = args.export.iter().map(|export| export.dir.as_path());
     let mut outbox = Outbox::open(folders)?;
+    let mut unfinished = Unfinished::default();
     let mut records = Vec::new();
     for dir in &args.models {
         let model = runs::load_model(dir)?;
         let tokenizer = runs::load_tokenizer(dir, &model)?;
         let of = (dir.as_path(), &model, &tokenizer);
-        match evaluate(args, &tasks, &background, of, &mut outbox)? {
+        match evaluate(args, &tasks, &background, of, &mut outbox, &mut unfinished)? {
             Some(record) => records.push(record),
-            None => return Ok(ExitCode::from(console::INTERRUPTED)),
+            None => return Ok(unfinished.stopped(GOES_ON)),
         }
     }
     outbox.deliver()?;
+    unfinished.finished()?;
     show(&args.models, &records, args.json, scores::babilong)
 }
 
@@ -71,9 +75,18 @@ fn evaluate(
     background: &Background,
     (dir, model, tokenizer): (&Path, &Transformer, &Tokenizer),
     outbox: &mut Outbox,
+    unfinished: &mut Unfinished,
 ) -> anyhow::Result<Option<Record<Babilong>>> {
     let folder = dir.to_string_lossy();
     let (began, start) = (moment(), console::seconds());
+    let out = args.out.clone().unwrap_or_else(|| dir.join(runs::BABILONG));
+    let settings = json!({
+        "evaluation": "babilong",
+        "begin": args.begin,
+        "skip": args.skip.to_string(),
+    });
+    let findings = unfinished.of((dir, model, tokenizer), &out, settings)?;
+    let mut before = 0.0;
     let total = (tasks.len() * args.distinct_lengths().len()) as u64 * u64::from(args.samples);
     let mut tally = Tally::new(total, "babilong");
     let answerer = Answerer {
@@ -103,13 +116,16 @@ fn evaluate(
                 return Ok(None);
             };
             let message = format!("{task} at {}", length.label);
-            let watch = Watch {
-                stop: &console::interrupted,
-                done: &|| tally.answered(&message),
-            };
-            let Some(cell) = answer_prompts(answerer, &set, console::seconds, watch)? else {
+            let tick = |_: &Answer| tally.answered(&message);
+            let cell = findings.watched(&tick, |watch| {
+                answer_prompts(answerer, &set, console::seconds, watch)
+            })?;
+            let Some(mut cell) = cell else {
                 return Ok(None);
             };
+            let earlier = findings.seconds_before();
+            cell.seconds += earlier;
+            before += earlier;
             exports.answers(&cell, &set, outbox)?;
             tally.over(u64::from(args.samples), &message);
             cells.push(cell);
@@ -123,8 +139,7 @@ fn evaluate(
         skipping: args.skip.to_string(),
         cells,
     };
-    let out = args.out.clone().unwrap_or_else(|| dir.join(runs::BABILONG));
-    let seconds = console::seconds() - start;
+    let seconds = console::seconds() - start + before;
     let record = runs::write_record(&out, model, args.seed, seconds, metrics)?;
     let run = Run {
         folder: &folder,

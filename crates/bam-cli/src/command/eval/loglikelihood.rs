@@ -1,15 +1,18 @@
 //! `bam eval loglikelihood`.
 
 use super::outbox::Outbox;
-use super::{check_exports, check_models, moment, one_out, show};
+use super::unfinished::{GOES_ON, Unfinished};
+use super::{Tally, check_exports, check_models, moment, one_out, show};
 use crate::args::LoglikelihoodArgs;
-use crate::console::{self, Progress};
-use crate::report::exchange::{self, Run, lm_eval};
+use crate::report::exchange::lm_eval::{self, SampleLines, TaskHashes};
+use crate::report::exchange::{self, Run};
 use crate::report::scores;
-use crate::runs;
-use bam_lm::eval::loglikelihood::{Questions, loglikelihood};
+use crate::{console, runs};
+use bam_lm::eval::loglikelihood::{Likelihood, Questions, answer_questions, score};
+use bam_lm::record::{Loglikelihood, Record};
+use serde_json::json;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
     one_out(args.out.as_deref(), &args.models)?;
@@ -26,39 +29,79 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
     check_models(&args.models)?;
     console::catch_interrupts();
     let mut outbox = Outbox::open(args.export.iter().map(|export| export.dir.as_path()))?;
+    let mut unfinished = Unfinished::default();
     let mut records = Vec::new();
     for dir in &args.models {
-        let began = moment();
-        let model = runs::load_model(dir)?;
-        let tokenizer = runs::load_tokenizer(dir, &model)?;
-        let progress = Progress::new(questions.count() as u64, "loglikelihood");
-        let start = console::seconds();
-        let done = AtomicU64::new(0);
-        let metrics = loglikelihood(&model, &tokenizer, &questions, args.begin, || {
-            progress.at(done.fetch_add(1, Ordering::Relaxed) + 1, "");
-            console::unless_interrupted()
-        })?;
-        progress.finish();
-        let Some(metrics) = metrics else {
-            return Ok(ExitCode::from(console::INTERRUPTED));
-        };
-        let seconds = console::seconds() - start;
-        let out = args.out.clone();
-        let out = out.unwrap_or_else(|| dir.join(runs::LOGLIKELIHOOD));
-        let record = runs::write_record(&out, &model, 0, seconds, metrics)?;
-        let folder = dir.to_string_lossy();
-        let run = Run {
-            folder: &folder,
-            began: &began,
-        };
-        for export in &args.export {
-            let results = lm_eval::loglikelihood(&record, &run);
-            let path = export.dir.join(exchange::folder_name(&folder));
-            let path = path.join(format!("results_{}.json", began.stamp));
-            outbox.add(path, &[serde_json::to_string_pretty(&results)?])?;
+        match evaluate(args, &questions, dir, &mut outbox, &mut unfinished)? {
+            Some(record) => records.push(record),
+            None => return Ok(unfinished.stopped(GOES_ON)),
         }
-        records.push(record);
     }
     outbox.deliver()?;
+    unfinished.finished()?;
     show(&args.models, &records, args.json, scores::loglikelihood)
+}
+
+/// One model on all questions. `None` after Ctrl-C.
+fn evaluate(
+    args: &LoglikelihoodArgs,
+    questions: &Questions,
+    dir: &Path,
+    outbox: &mut Outbox,
+    unfinished: &mut Unfinished,
+) -> anyhow::Result<Option<Record<Loglikelihood>>> {
+    let (began, start) = (moment(), console::seconds());
+    let model = runs::load_model(dir)?;
+    let tokenizer = runs::load_tokenizer(dir, &model)?;
+    let out = args.out.clone();
+    let out = out.unwrap_or_else(|| dir.join(runs::LOGLIKELIHOOD));
+    let settings = json!({"evaluation": "loglikelihood", "begin": args.begin});
+    let findings = unfinished.of((dir, &model, &tokenizer), &out, settings)?;
+    let tally = Tally::new(questions.count() as u64, "loglikelihood");
+    let folder = dir.to_string_lossy();
+    let exports = args.export.iter();
+    let exports = exports.map(|export| export.dir.join(exchange::folder_name(&folder)));
+    let exports: Vec<PathBuf> = exports.collect();
+    let mut hashes = TaskHashes::new();
+    let mut metrics = Loglikelihood {
+        train_length: model.config().train_length,
+        unconditional: questions.unconditional,
+        tasks: Vec::new(),
+    };
+    for (task, questions) in &questions.tasks {
+        let tick = |_: &Vec<Likelihood>| tally.answered(task);
+        let answers = findings.watched(&tick, |watch| {
+            answer_questions(&model, &tokenizer, questions, args.begin, watch)
+        })?;
+        let Some(answers) = answers else {
+            return Ok(None);
+        };
+        metrics.tasks.push(score(task, questions, &answers));
+        if !exports.is_empty() {
+            let mut samples = SampleLines::default();
+            let lines = samples.loglikelihood(questions, &answers);
+            for dir in &exports {
+                let name = format!(
+                    "samples_{}_{}.jsonl",
+                    exchange::folder_name(task),
+                    began.stamp
+                );
+                outbox.add(dir.join(name), &lines)?;
+            }
+            hashes.insert(task.clone(), samples.digest());
+        }
+    }
+    tally.progress.finish();
+    let seconds = console::seconds() - start + findings.seconds_before();
+    let record = runs::write_record(&out, &model, 0, seconds, metrics)?;
+    let run = Run {
+        folder: &folder,
+        began: &began,
+    };
+    for dir in &exports {
+        let results = lm_eval::loglikelihood(&record, &run, &hashes);
+        let path = dir.join(format!("results_{}.json", began.stamp));
+        outbox.add(path, &[serde_json::to_string_pretty(&results)?])?;
+    }
+    Ok(Some(record))
 }

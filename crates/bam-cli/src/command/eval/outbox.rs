@@ -1,23 +1,19 @@
 //! Files that are written while an evaluation runs, and are there only when all of it is done.
 
 use anyhow::Context;
+use bam_lm::whole::NewFile;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::collections::btree_map::Entry;
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Files under other names, until [`Outbox::deliver`].
 #[derive(Debug, Default)]
 pub struct Outbox {
-    files: BTreeMap<PathBuf, Partial>,
+    files: BTreeMap<PathBuf, NewFile>,
     /// Folders that were not there before, the innermost first.
     made: Vec<PathBuf>,
-}
-
-#[derive(Debug)]
-struct Partial {
-    temporary: PathBuf,
-    writer: BufWriter<File>,
 }
 
 impl Outbox {
@@ -40,55 +36,51 @@ impl Outbox {
 
     /// Adds lines to a file, or a whole text.
     pub fn add<T: AsRef<str>>(&mut self, path: PathBuf, lines: &[T]) -> anyhow::Result<()> {
-        let failed = || format!("{}: could not write it", path.display());
-        if !self.files.contains_key(&path) {
-            let partial = Partial::beside(&path).with_context(failed)?;
-            self.files.insert(path.clone(), partial);
-        }
-        if let Some(partial) = self.files.get_mut(&path) {
-            for line in lines {
-                let line = line.as_ref().trim_end_matches('\n');
-                writeln!(partial.writer, "{line}").with_context(failed)?;
+        let name = path.display().to_string();
+        let failed = || format!("{name}: could not write it");
+        let file = match self.files.entry(path) {
+            Entry::Occupied(file) => file.into_mut(),
+            Entry::Vacant(place) => {
+                let file = begin(place.key()).with_context(failed)?;
+                place.insert(file)
             }
+        };
+        for line in lines {
+            let line = line.as_ref().trim_end_matches('\n');
+            writeln!(file, "{line}").with_context(failed)?;
         }
         Ok(())
     }
 
     /// Gives all files their names.
     pub fn deliver(mut self) -> anyhow::Result<()> {
-        for (path, partial) in &mut self.files {
-            let writer = &mut partial.writer;
-            writer
-                .flush()
-                .and_then(|()| writer.get_ref().sync_all())
-                .and_then(|()| fs::rename(&partial.temporary, path))
+        while let Some((path, file)) = self.files.pop_first() {
+            file.finish()
+                .inspect_err(|_| remove_empty_above(&path))
                 .with_context(|| format!("{}: could not write it", path.display()))?;
         }
         Ok(())
     }
 }
 
-impl Partial {
-    fn beside(path: &Path) -> std::io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-        let writer = BufWriter::new(File::create(&temporary)?);
-        Ok(Self { temporary, writer })
+fn begin(path: &Path) -> std::io::Result<NewFile> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
     }
+    NewFile::create(path)
+}
+
+fn remove_empty_above(path: &Path) {
+    // The first that is not empty stays, and so do those above it.
+    let _ = path.ancestors().skip(1).try_for_each(fs::remove_dir);
 }
 
 impl Drop for Outbox {
     /// What was not delivered goes, and folders that are empty then.
     fn drop(&mut self) {
-        for (path, partial) in &self.files {
-            if fs::remove_file(&partial.temporary).is_ok() {
-                let above = path.ancestors().skip(1);
-                // The first that is not empty stays, and so do those above it.
-                let _ = above.into_iter().try_for_each(fs::remove_dir);
-            }
+        while let Some((path, file)) = self.files.pop_first() {
+            drop(file);
+            remove_empty_above(&path);
         }
         for folder in &self.made {
             // Refused where something is in it.

@@ -1,23 +1,33 @@
 //! `bam eval passkey`.
 
-use super::{check_models, names, one_out, show_one_or_several, tokens_of};
+use super::unfinished::{GOES_ON, Unfinished};
+use super::{Tally, check_models, names, one_out, show_one_or_several, tokens_of};
 use crate::args::{DepthChoice, PasskeyArgs};
-use crate::console::{self, Progress};
 use crate::report::scores;
-use crate::{report, runs};
-use anyhow::Context;
-use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
+use crate::{console, report, runs};
+use bam_lm::data::Tokenizer;
+use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan, SampleResult, passkey};
+use bam_lm::model::Transformer;
 use bam_lm::record::{Passkey, Record, RunRecords};
+use serde_json::json;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
     one_out(args.out.as_deref(), &args.models)?;
     check_models(&args.models)?;
-    let records = args.models.iter().map(|dir| evaluate(args, dir));
-    let records: Vec<Record<Passkey>> = records.collect::<anyhow::Result<_>>()?;
+    console::catch_interrupts();
+    let mut unfinished = Unfinished::default();
+    let mut records = Vec::new();
+    for dir in &args.models {
+        match evaluate(args, dir, &mut unfinished)? {
+            Some(record) => records.push(record),
+            None => return Ok(unfinished.stopped(GOES_ON)),
+        }
+    }
+    unfinished.finished()?;
     if !args.json {
         headline(&args.models, &records)?;
     }
@@ -52,7 +62,12 @@ fn headline(models: &[PathBuf], records: &[Record<Passkey>]) -> anyhow::Result<(
     Ok(())
 }
 
-fn evaluate(args: &PasskeyArgs, dir: &Path) -> anyhow::Result<Record<Passkey>> {
+/// One model on the whole grid. `None` after Ctrl-C.
+fn evaluate(
+    args: &PasskeyArgs,
+    dir: &Path,
+    unfinished: &mut Unfinished,
+) -> anyhow::Result<Option<Record<Passkey>>> {
     let model = runs::load_model(dir)?;
     let tokenizer = runs::load_tokenizer(dir, &model)?;
     let depths = match args.depths {
@@ -76,21 +91,44 @@ fn evaluate(args: &PasskeyArgs, dir: &Path) -> anyhow::Result<Record<Passkey>> {
         patience: args.patience.map(|lengths| lengths as usize),
         seed: args.seed,
         skipping: args.skip,
+        certified_cache: args.certified_cache,
     };
-    let total: usize = plan.lengths.iter().map(|at| at.samples).sum();
-    let progress = Progress::new(total as u64, "passkey");
-    let start = console::seconds();
-    let mut samples = 0;
-    let metrics =
-        bam_lm::eval::passkey::passkey(&model, &tokenizer, &plan, console::seconds, |done| {
-            samples += 1;
-            progress.at(samples, &format!("{} tokens", done.length));
-            ControlFlow::Continue(())
-        })?
-        .context("nothing stops this evaluation")?;
-    progress.finish();
     let out = args.out.clone();
     let out = out.unwrap_or_else(|| dir.join(runs::PASSKEY));
-    let seconds = console::seconds() - start;
-    runs::write_record(&out, &model, args.seed, seconds, metrics)
+    let of = (dir, &model, &tokenizer);
+    measure("passkey", of, &plan, &out, unfinished)
+}
+
+/// Runs a plan and writes its record. `None` after Ctrl-C.
+pub fn measure(
+    title: &str,
+    (dir, model, tokenizer): (&Path, &Transformer, &Tokenizer),
+    plan: &PasskeyPlan,
+    out: &Path,
+    unfinished: &mut Unfinished,
+) -> anyhow::Result<Option<Record<Passkey>>> {
+    let settings = json!({
+        "evaluation": "passkey",
+        "skip": plan.skipping.to_string(),
+        "certified_cache": plan.certified_cache,
+    });
+    let findings = unfinished.of((dir, model, tokenizer), out, settings)?;
+    let total: usize = plan.lengths.iter().map(|at| at.samples).sum();
+    let tally = Tally::new(total as u64, title);
+    let right = AtomicU64::new(0);
+    let tick = |sample: &SampleResult| {
+        let more = u64::from(sample.correct);
+        let right = right.fetch_add(more, Ordering::Relaxed) + more;
+        tally.answered(&format!("{right} right, now {} tokens", sample.length));
+    };
+    let start = console::seconds();
+    let metrics = findings.watched(&tick, |watch| {
+        passkey(model, tokenizer, plan, console::seconds, watch)
+    })?;
+    tally.progress.finish();
+    let Some(metrics) = metrics else {
+        return Ok(None);
+    };
+    let seconds = console::seconds() - start + findings.seconds_before();
+    runs::write_record(out, model, plan.seed, seconds, metrics).map(Some)
 }

@@ -1,53 +1,93 @@
 //! `bam eval perplexity`.
 
+use super::unfinished::Unfinished;
 use super::{check_models, one_out, show_one_or_several};
 use crate::args::PerplexityArgs;
 use crate::console::{self, Progress};
 use crate::report::scores;
 use crate::runs;
 use anyhow::Context;
-use bam_lm::eval::perplexity::perplexity;
+use bam_lm::data::Tokenizer;
+use bam_lm::eval::perplexity::{PerplexityPlan, perplexity};
+use bam_lm::model::Transformer;
 use bam_lm::record::{Perplexity, Record};
+use serde_json::json;
+use std::cell::OnceCell;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// What the same command does with what is kept.
+const BEGINS_ANEW: &str =
+    "a document is read from its beginning, so the same command begins it anew";
 
 pub fn run(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
     one_out(args.out.as_deref(), &args.models)?;
     check_models(&args.models)?;
-    let records = args.models.iter().map(|dir| evaluate(args, dir));
-    let records: Vec<Record<Perplexity>> = records.collect::<anyhow::Result<_>>()?;
+    console::catch_interrupts();
+    let mut unfinished = Unfinished::default();
+    let mut records = Vec::new();
+    for dir in &args.models {
+        match evaluate(args, dir, &mut unfinished)? {
+            Some(record) => records.push(record),
+            None => return Ok(unfinished.stopped(BEGINS_ANEW)),
+        }
+    }
+    unfinished.finished()?;
     show_one_or_several(&args.models, &records, args.json, scores::perplexities)
 }
 
-fn evaluate(args: &PerplexityArgs, dir: &Path) -> anyhow::Result<Record<Perplexity>> {
+/// One model on the document. `None` after Ctrl-C.
+fn evaluate(
+    args: &PerplexityArgs,
+    dir: &Path,
+    unfinished: &mut Unfinished,
+) -> anyhow::Result<Option<Record<Perplexity>>> {
     let model = runs::load_model(dir)?;
     let tokenizer = runs::load_tokenizer(dir, &model)?;
     let text = std::fs::read_to_string(&args.document)
         .with_context(|| format!("{}: could not read it as UTF-8", args.document.display()))?;
-    let title = args
-        .document
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let length = match args.length {
-        Some(length) => length,
-        None => tokenizer.encode(&text)?.len(),
+    let title = args.document.file_stem().unwrap_or_default();
+    let plan = PerplexityPlan {
+        title: &title.to_string_lossy(),
+        text: &text,
+        length: args.length,
+        window: args.window,
+        certified_cache: args.certified_cache,
     };
-    let progress = Progress::new(length as u64, "perplexity");
-    let start = console::seconds();
-    let metrics = perplexity(
-        &model,
-        &tokenizer,
-        &title,
-        &text,
-        length,
-        args.window,
-        |read| progress.at(read as u64, ""),
-    )?;
-    progress.finish();
     let out = args.out.clone();
     let out = out.unwrap_or_else(|| dir.join(runs::PERPLEXITY));
-    let seconds = console::seconds() - start;
-    runs::write_record(&out, &model, 0, seconds, metrics)
+    let of = (dir, &model, &tokenizer);
+    measure("perplexity", 0, of, &plan, &out, unfinished)
+}
+
+/// Reads a document and writes the record, with a seed that decides nothing here. `None` after Ctrl-C.
+pub fn measure(
+    title: &str,
+    seed: u64,
+    (dir, model, tokenizer): (&Path, &Transformer, &Tokenizer),
+    plan: &PerplexityPlan,
+    out: &Path,
+    unfinished: &mut Unfinished,
+) -> anyhow::Result<Option<Record<Perplexity>>> {
+    let settings = json!({
+        "evaluation": "perplexity",
+        "length": plan.length,
+        "certified_cache": plan.certified_cache,
+    });
+    let findings = unfinished.of((dir, model, tokenizer), out, settings)?;
+    let bar = OnceCell::new();
+    let progress = |read: usize, of: usize| {
+        let bar = bar.get_or_init(|| Progress::new(of as u64, title));
+        bar.at(read as u64, "");
+    };
+    let start = console::seconds();
+    let metrics = findings.watched(&|_| (), |watch| {
+        perplexity(model, tokenizer, plan, progress, watch)
+    })?;
+    bar.get().map(Progress::finish);
+    let Some(metrics) = metrics else {
+        return Ok(None);
+    };
+    let seconds = console::seconds() - start + findings.seconds_before();
+    runs::write_record(out, model, seed, seconds, metrics).map(Some)
 }

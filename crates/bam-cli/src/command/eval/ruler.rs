@@ -1,6 +1,7 @@
 //! `bam eval ruler`.
 
 use super::outbox::Outbox;
+use super::unfinished::{GOES_ON, Unfinished};
 use super::{Tally, check_exports, check_models, folders, moment, one_out, show, tokens_of};
 use crate::args::{Format, RulerArgs, TaskChoice};
 use crate::console::{self, Misuse};
@@ -9,12 +10,13 @@ use crate::report::exchange::{self, Run};
 use crate::report::scores;
 use crate::{corpus, runs};
 use bam_lm::data::Tokenizer;
-use bam_lm::eval::continuation::{Answerer, Watch};
+use bam_lm::eval::continuation::{Answer, Answerer};
 use bam_lm::eval::ruler::{
     Essays, Paragraphs, SampleSet, Sources, Task, answer_samples, make_samples, read_samples,
 };
 use bam_lm::model::Transformer;
 use bam_lm::record::{Record, Ruler, RulerCell};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,6 +34,7 @@ pub fn run(args: &RulerArgs) -> anyhow::Result<ExitCode> {
     let folders = args.export.iter().map(|export| &export.dir);
     let folders = folders.chain(&args.save_samples).map(PathBuf::as_path);
     let mut outbox = Outbox::open(folders)?;
+    let mut unfinished = Unfinished::default();
     let mut records = Vec::new();
     let mut first: Option<String> = None;
     for dir in &args.models {
@@ -49,12 +52,14 @@ pub fn run(args: &RulerArgs) -> anyhow::Result<ExitCode> {
             &material,
             (dir, &model, &tokenizer),
             &mut outbox,
+            &mut unfinished,
         )? {
             Some(record) => records.push(record),
-            None => return Ok(ExitCode::from(console::INTERRUPTED)),
+            None => return Ok(unfinished.stopped(GOES_ON)),
         }
     }
     outbox.deliver()?;
+    unfinished.finished()?;
     show(&args.models, &records, args.json, scores::ruler)
 }
 
@@ -206,9 +211,18 @@ fn evaluate(
     material: &Material,
     (dir, model, tokenizer): (&Path, &Transformer, &Tokenizer),
     outbox: &mut Outbox,
+    unfinished: &mut Unfinished,
 ) -> anyhow::Result<Option<Record<Ruler>>> {
     let folder = dir.to_string_lossy();
     let (began, start) = (moment(), console::seconds());
+    let out = args.out.clone().unwrap_or_else(|| dir.join(runs::RULER));
+    let settings = json!({
+        "evaluation": "ruler",
+        "begin": args.begin,
+        "skip": args.skip.to_string(),
+    });
+    let findings = unfinished.of((dir, model, tokenizer), &out, settings)?;
+    let mut before = 0.0;
     let grid = material.grid(tasks, &tokens_of(&args.lengths, model));
     let mut tally = Tally::new(material.count(args, &grid), "ruler");
     let answerer = Answerer {
@@ -226,13 +240,16 @@ fn evaluate(
         };
         exports.samples(&set, outbox)?;
         let message = format!("{} at {}", set.task, set.length);
-        let watch = Watch {
-            stop: &console::interrupted,
-            done: &|| tally.answered(&message),
-        };
-        let Some(cell) = answer_samples(answerer, &set, console::seconds, watch)? else {
+        let tick = |_: &Answer| tally.answered(&message);
+        let cell = findings.watched(&tick, |watch| {
+            answer_samples(answerer, &set, console::seconds, watch)
+        })?;
+        let Some(mut cell) = cell else {
             return Ok(None);
         };
+        let earlier = findings.seconds_before();
+        cell.seconds += earlier;
+        before += earlier;
         exports.answers(&cell, &set, outbox)?;
         let cell_size = match (args.samples, material) {
             (_, Material::Read(_)) => set.samples.len() as u64,
@@ -254,8 +271,7 @@ fn evaluate(
         skipping: args.skip.to_string(),
         cells,
     };
-    let out = args.out.clone().unwrap_or_else(|| dir.join(runs::RULER));
-    let seconds = console::seconds() - start;
+    let seconds = console::seconds() - start + before;
     let record = runs::write_record(&out, model, args.seed, seconds, metrics)?;
     let run = Run {
         folder: &folder,

@@ -5,7 +5,7 @@ use crate::args::{HeadsArgs, Length};
 use crate::report::page::heads_page;
 use crate::{console, report, runs};
 use bam_lm::inspect;
-use bam_lm::model::checkpoint::write_atomically;
+use bam_lm::whole::write_atomically;
 use std::io::Write;
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@ use crate::args::{ColourArg, Length, TextArgs};
 use crate::report::page::reading_page;
 use crate::{console, report, runs};
 use bam_lm::inspect::reading::{HeadChoice, reading};
-use bam_lm::model::checkpoint::write_atomically;
+use bam_lm::whole::write_atomically;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 

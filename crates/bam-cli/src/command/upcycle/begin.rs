@@ -5,7 +5,7 @@ use crate::args::UpcycleArgs;
 use crate::{console, runs};
 use anyhow::{Context, bail, ensure};
 use bam_lm::data::{Corpus, Document, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer};
-use bam_lm::model::checkpoint::WEIGHTS_FILE;
+use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
 use bam_lm::model::provenance::{Event, sha256_of};
 use bam_lm::model::{ModelConfig, Transformer};
 use bam_lm::train::recipe::{DataRecipe, Mix, ModelRecipe, TrainRecipe};
@@ -26,7 +26,7 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
         what: "upcycle".into(),
         date: runs::now(),
         arguments: arguments(args, data),
-        from: Some(sha256_of(&dir.join(WEIGHTS_FILE))?),
+        from: Some(sha256_of(&place(dir, WEIGHTS_FILE))?),
         heads: Vec::new(),
     });
     let materials = Materials::read(data, args.held_out.as_deref())?;
@@ -219,7 +219,7 @@ fn write(
     start.save(&at(START))?;
     tokenizer.save(&at(START).join("tokenizer.json"))?;
     let held_out = at(HELD_OUT);
-    bam_lm::model::checkpoint::write_atomically(&held_out, materials.held_out.as_bytes())?;
+    bam_lm::whole::write_atomically(&held_out, materials.held_out.as_bytes())?;
     if let Some(text) = materials.text {
         let store = tokens(&at(TOKENS), text, tokenizer)?;
         console::note(&format!("{} tokens to learn from", store.tokens()));

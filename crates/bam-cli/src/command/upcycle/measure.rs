@@ -5,12 +5,14 @@ use crate::console::{self, Progress};
 use anyhow::{Context, ensure};
 use bam_attention::Skipping;
 use bam_lm::data::Tokenizer;
-use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan, fits};
+use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan, SampleResult, fits, passkey};
 use bam_lm::eval::perplexity::{by_position, tokens_of};
+use bam_lm::eval::watch::Watch;
 use bam_lm::model::Transformer;
 use bam_lm::record::Passkey;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Depths that keys stand at.
 const DEPTHS: usize = 5;
@@ -120,13 +122,16 @@ impl<'a> Measuring<'a> {
         let plan = &self.passkey;
         let total = self.plan.samples * plan.lengths.len();
         let progress = Progress::new(total as u64, &format!("passkeys, {when}"));
-        let mut samples = 0;
-        let clock = console::seconds;
-        let found = bam_lm::eval::passkey::passkey(model, self.tokenizer, plan, clock, |done| {
-            samples += 1;
-            progress.at(samples, &format!("{} tokens", done.length));
-            console::unless_interrupted()
-        })?;
+        let samples = AtomicU64::new(0);
+        let watch = Watch {
+            stop: &console::interrupted,
+            found: &|_, done: &SampleResult| {
+                let samples = samples.fetch_add(1, Ordering::Relaxed) + 1;
+                progress.at(samples, &format!("{} tokens", done.length));
+            },
+            ..Watch::nobody()
+        };
+        let found = passkey(model, self.tokenizer, plan, console::seconds, watch)?;
         progress.finish();
         Ok(found)
     }
@@ -140,6 +145,7 @@ fn passkey_plan(plan: &Plan, tokenizer: &Tokenizer) -> anyhow::Result<PasskeyPla
         patience: None,
         seed: plan.seed,
         skipping: Skipping::Exact,
+        certified_cache: None,
     };
     for &length in &plan.lengths {
         let at = LengthPlan {

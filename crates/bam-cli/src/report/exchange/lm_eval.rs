@@ -3,14 +3,14 @@
 //! Keys and their meaning are those of its `result_schema.py`, 0.4.13. What lm-eval would say of itself is
 //! `null`: this was another program.
 
+mod samples;
+
 use super::{Run, folder_name};
-use bam_lm::eval::babilong::{BUDGET, Prompt};
-use bam_lm::eval::ruler::{Sample, SampleSet, Task};
-use bam_lm::record::{
-    Babilong, BabilongAnswer, Loglikelihood, Record, Ruler, RulerAnswer, RulerCell,
-};
+use bam_lm::eval::babilong::BUDGET;
+use bam_lm::eval::ruler::Task;
+use bam_lm::record::{Babilong, Loglikelihood, Record, Ruler, RulerCell};
+pub use samples::SampleLines;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Digests of tasks' samples, by lm-eval's names.
@@ -72,7 +72,7 @@ pub fn ruler(record: &Record<Ruler>, run: &Run, hashes: &TaskHashes) -> Value {
 }
 
 /// Log-likelihood tasks: `acc`, `acc_norm` of several continuations, `perplexity` of single ones.
-pub fn loglikelihood(record: &Record<Loglikelihood>, run: &Run) -> Value {
+pub fn loglikelihood(record: &Record<Loglikelihood>, run: &Run, hashes: &TaskHashes) -> Value {
     let tasks = record.metrics.tasks.iter().map(|task| {
         let mut metrics = Vec::new();
         let mut add = |name: &str, value: f64, error: Option<f64>, better: bool| {
@@ -99,7 +99,7 @@ pub fn loglikelihood(record: &Record<Loglikelihood>, run: &Run) -> Value {
             config: json!({"task": task.task, "output_type": kind, "num_fewshot": 0}),
         }
     });
-    file(record, run, tasks.collect(), &TaskHashes::new(), None)
+    file(record, run, tasks.collect(), hashes, None)
 }
 
 /// BABILong's results of one length: lm-eval takes one at a time.
@@ -248,105 +248,4 @@ fn file<M>(
         "chat_template_sha": null,
         "total_evaluation_time_seconds": record.seconds.to_string(),
     })
-}
-
-/// What a task's samples become: lines of `samples_<task>_<time>.jsonl`, and a digest over all of them.
-#[derive(Debug, Default)]
-pub struct SampleLines {
-    count: usize,
-    digests: Sha256,
-}
-
-impl SampleLines {
-    /// The lines of one length of RULER's.
-    pub fn ruler(&mut self, cell: &RulerCell, set: &SampleSet) -> Vec<String> {
-        let metric = set.length.to_string();
-        let answered = cell.answers.iter().zip(&set.samples);
-        let line = |(answer, sample): (&RulerAnswer, &Sample)| {
-            let doc = json!({
-                "index": sample.index,
-                "input": sample.input,
-                "outputs": sample.outputs,
-                "length": sample.length,
-                "max_length": set.length,
-                "gen_prefix": sample.answer_prefix,
-            });
-            let quoted = sample.outputs.iter().map(|output| quoted(output));
-            let target = format!("[{}]", quoted.collect::<Vec<_>>().join(", "));
-            let (prompt, budget) = (sample.prompt(), set.task.budget());
-            let score = (metric.as_str(), answer.score);
-            self.line(doc, target, &prompt, budget, &answer.answer, score)
-        };
-        answered.map(line).collect()
-    }
-
-    /// The lines of BABILong's questions.
-    pub fn babilong(&mut self, answers: &[BabilongAnswer], prompts: &[Prompt]) -> Vec<String> {
-        let answered = answers.iter().zip(prompts);
-        let line = |(answer, prompt): (&BabilongAnswer, &Prompt)| {
-            let doc = json!({"question": prompt.question, "target": prompt.target});
-            let score = ("acc", f64::from(u8::from(answer.correct)));
-            let target = prompt.target.clone();
-            self.line(doc, target, &prompt.text, BUDGET, &answer.answer, score)
-        };
-        answered.map(line).collect()
-    }
-
-    fn line(
-        &mut self,
-        doc: Value,
-        target: String,
-        prompt: &str,
-        budget: usize,
-        answer: &str,
-        (metric, score): (&str, f64),
-    ) -> String {
-        // Python's indent=2 and this crate's pretty form are the same text.
-        let pretty = serde_json::to_string_pretty(&doc).unwrap_or_default();
-        let [doc_hash, prompt_hash, target_hash] = [&pretty, prompt, &target].map(digest);
-        for hash in [&doc_hash, &prompt_hash, &target_hash] {
-            self.digests.update(hash);
-        }
-        let mut line = json!({
-            "doc_id": self.count,
-            "doc": doc,
-            "target": target,
-            "arguments": {"gen_args_0": {"arg_0": prompt, "arg_1": arguments(budget)}},
-            "resps": [[answer]],
-            "filtered_resps": [answer],
-            "filter": "none",
-            "metrics": [metric],
-            "doc_hash": doc_hash,
-            "prompt_hash": prompt_hash,
-            "target_hash": target_hash,
-        });
-        line[metric] = json!(score);
-        self.count += 1;
-        line.to_string()
-    }
-
-    /// What `task_hashes` says of them.
-    pub fn digest(&self) -> String {
-        hexadecimal(&self.digests.clone().finalize())
-    }
-}
-
-fn digest(text: &str) -> String {
-    hexadecimal(&Sha256::digest(text))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// As Python prints a string in a list.
-fn quoted(text: &str) -> String {
-    let escaped = text
-        .replace('\\', "\\\\")
-        .replace('\n', "\\n")
-        .replace('\t', "\\t");
-    match escaped.contains('\'') && !escaped.contains('"') {
-        true => format!("\"{escaped}\""),
-        false => format!("'{}'", escaped.replace('\'', "\\'")),
-    }
 }

@@ -3,6 +3,7 @@
 use super::lm_eval::{self, SampleLines, TaskHashes};
 use super::{Moment, Run, babilong, folder_name, ruler};
 use crate::report::scores;
+use bam_lm::eval::loglikelihood::{Likelihood, Question};
 use bam_lm::eval::ruler::{Sample, SampleSet, Task};
 use bam_lm::record::{
     Babilong, BabilongAnswer, BabilongCell, Loglikelihood, LoglikelihoodScore, NotRun, Passkey,
@@ -238,7 +239,7 @@ fn likelihoods_have_lm_evals_metrics() {
         folder: "m",
         began: &began,
     };
-    let results = lm_eval::loglikelihood(&loglikelihood_record(), &run);
+    let results = lm_eval::loglikelihood(&loglikelihood_record(), &run, &TaskHashes::new());
     assert_eq!(
         results["results"],
         json!({
@@ -261,6 +262,78 @@ fn likelihoods_have_lm_evals_metrics() {
         "multiple_choice"
     );
     assert_eq!(results["groups"], json!({}));
+}
+
+/// Field by field what lm-eval 0.4.13 logs of a `multiple_choice` and of a `loglikelihood` task; hashes are
+/// `hashlib`'s.
+#[test]
+fn lm_evals_sample_lines_of_likelihoods() {
+    let likelihood = |ln_probability, greedy| Likelihood {
+        ln_probability,
+        greedy,
+    };
+    let choice = Question {
+        context: "Where is Mary?".into(),
+        continuations: vec![" in the old garden".into(), " out".into()],
+        right: 0,
+        document: Some(7),
+        contents: Some(json!({"query": "Mary", "gold": 0})),
+    };
+    let word = Question {
+        context: "It is".into(),
+        continuations: vec![" so".into()],
+        right: 0,
+        document: None,
+        contents: None,
+    };
+    let answers = [
+        vec![likelihood(-8.0, false), likelihood(-3.0, true)],
+        vec![likelihood(-0.1, true)],
+    ];
+    let mut lines = SampleLines::default();
+    let lines = lines.loglikelihood(&[choice, word], &answers);
+    let read = |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    assert_eq!(
+        read(&lines[0]),
+        json!({
+            "doc_id": 7,
+            "doc": {"query": "Mary", "gold": 0},
+            "target": "0",
+            "arguments": {
+                "gen_args_0": {"arg_0": "Where is Mary?", "arg_1": " in the old garden"},
+                "gen_args_1": {"arg_0": "Where is Mary?", "arg_1": " out"},
+            },
+            "resps": [[["-8.0", "False"]], [["-3.0", "True"]]],
+            "filtered_resps": [["-8.0", "False"], ["-3.0", "True"]],
+            "filter": "none",
+            "metrics": ["acc", "acc_norm"],
+            "acc": 0.0,
+            // −8 for 17 characters is more each than −3 for 3.
+            "acc_norm": 1.0,
+            "doc_hash": "722deaa259eac6cd5fde91caf2a9980496d6ed40c8d870bb95a9ea3c5a6f0e3e",
+            "prompt_hash": "bd1a7ef388fe5ed20d0346903a788b854439a60529ef6a36dd067e5ba05abc6d",
+            "target_hash": "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9",
+        })
+    );
+    assert_eq!(
+        read(&lines[1]),
+        json!({
+            "doc_id": 8,
+            // What there is to say where requests hold no document.
+            "doc": {"context": "It is", "continuations": [" so"], "label": 0},
+            "target": " so",
+            "arguments": {"gen_args_0": {"arg_0": "It is", "arg_1": " so"}},
+            "resps": [[["-0.1", "True"]]],
+            "filtered_resps": [["-0.1", "True"]],
+            "filter": "none",
+            "metrics": ["perplexity", "acc"],
+            "perplexity": -0.1,
+            "acc": 1,
+            "doc_hash": "5609de10d33e009b1dcaedf917fed5ea839f055bd07309a291e752062d982256",
+            "prompt_hash": "130deb9847838292ff1a52b6c5d57ce4a682e1591c464312f93b83a741a11fd0",
+            "target_hash": "947a501ab5edae4e7212a15afc4cd19f5c91814571738a98d3e47d22a265207f",
+        })
+    );
 }
 
 fn babilong_record() -> Record<Babilong> {
@@ -371,8 +444,10 @@ fn every_evaluation_has_the_same_columns() {
         }],
         skipping: String::new(),
         heads: Vec::new(),
+        certified_cache: None,
     });
     let perplexity = record(Perplexity {
+        certified_cache: None,
         train_length: 128,
         document: "book".into(),
         bytes_per_token: 3.0,

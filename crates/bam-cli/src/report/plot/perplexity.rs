@@ -193,6 +193,7 @@ mod tests {
             cross_entropy,
         };
         let perplexity = Perplexity {
+            certified_cache: None,
             train_length: 64,
             document: String::new(),
             bytes_per_token: 4.0,

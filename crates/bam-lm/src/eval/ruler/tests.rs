@@ -2,7 +2,7 @@
 
 use super::testing::{sources, tokenizer};
 use super::*;
-use crate::eval::continuation::Watch;
+use crate::eval::watch::Watch;
 use crate::model::ModelConfig;
 use crate::model::generate::{Generator, Sampling};
 use crate::model::testing::{lively, small};
@@ -152,10 +152,7 @@ fn samples_are_answered() {
         skipping: Skipping::Exact,
     };
     let set = made(Task::VariableTracking, 1800, 3, 1);
-    let go_on = Watch {
-        stop: &|| false,
-        done: &|| (),
-    };
+    let go_on = Watch::nobody();
     let cell = answer_samples(answerer, &set, || 0.0, go_on)
         .unwrap()
         .unwrap();
@@ -188,7 +185,7 @@ fn samples_are_answered() {
     assert_eq!(cell.answers[1].answer, tokenizer().decode(said).unwrap());
     let stop = Watch {
         stop: &|| true,
-        done: &|| (),
+        ..Watch::nobody()
     };
     assert_eq!(answer_samples(answerer, &set, || 0.0, stop).unwrap(), None);
 }

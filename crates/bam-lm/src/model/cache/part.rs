@@ -131,33 +131,62 @@ impl Part {
         }
     }
 
-    /// Whether every token is kept.
-    pub fn keeps_all(&self) -> bool {
-        matches!(self.kept, Kept::All { .. })
-    }
-
-    /// Takes over what another part of these heads has kept of `length` tokens.
+    /// Takes over `length` tokens from parts that have read `total` and share out all heads, not
+    /// necessarily as this one does.
     ///
     /// # Errors
-    /// Those of [`Part::append`].
-    pub fn take_over(&mut self, other: &Self, length: usize) -> Result<(), Error> {
-        match (&mut self.kept, &other.kept) {
-            (Kept::Last { tokens, .. }, Kept::Last { tokens: others, .. }) => {
-                tokens.clone_from(others);
-            }
-            (_, Kept::All { keys, values, .. }) => {
-                let first = |x: &Tensor<4>| x.clone().narrow(2, 0, length);
-                self.append(0, first(keys), first(values))?;
-            }
-            (Kept::All { .. }, Kept::Last { .. }) => {
-                return Err(Error::Value {
-                    what: "tokens to take over",
-                    expected: "all of them".into(),
-                    got: "the last ones".into(),
-                });
-            }
+    /// If they do not keep what this one needs.
+    pub fn take_over(&mut self, others: &[Self], length: usize, total: usize) -> Result<(), Error> {
+        let needed = match &self.kept {
+            Kept::All { .. } => length,
+            Kept::Last { window, .. } => length.min(*window - 1),
+        };
+        if needed == 0 {
+            return Ok(());
         }
+        let given = others
+            .iter()
+            .filter_map(|other| other.give(&self.key_heads, length - needed..length, total));
+        let (keys, values): (Vec<_>, Vec<_>) =
+            given.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        self.append(0, Tensor::cat(keys, 1), Tensor::cat(values, 1))?;
         Ok(())
+    }
+
+    /// Keys and values of the tokens at these of `total` positions, of its heads among the given ones.
+    fn give(
+        &self,
+        key_heads: &Range<usize>,
+        positions: Range<usize>,
+        total: usize,
+    ) -> Option<Result<(Tensor<4>, Tensor<4>), Error>> {
+        let first = self.key_heads.start.max(key_heads.start);
+        let end = self.key_heads.end.min(key_heads.end);
+        if first >= end {
+            return None;
+        }
+        let dropped = total - self.kept(total);
+        let (keys, values) = match &self.kept {
+            Kept::All { keys, values, .. } => (keys, values),
+            Kept::Last {
+                tokens: Some([keys, values]),
+                ..
+            } if positions.start >= dropped => (keys, values),
+            Kept::Last { .. } => {
+                return Some(Err(Error::Value {
+                    what: "tokens to take over",
+                    expected: format!("from {} on", positions.start),
+                    got: format!("from {dropped} on"),
+                }));
+            }
+        };
+        let some = |x: &Tensor<4>| {
+            let heads = x
+                .clone()
+                .narrow(1, first - self.key_heads.start, end - first);
+            heads.narrow(2, positions.start - dropped, positions.len())
+        };
+        Some(Ok((some(keys), some(values))))
     }
 
     /// Tokens that are kept of `length` that were read.

@@ -216,3 +216,89 @@ fn horizons_of_other_models_are_refused() {
     let other = Horizons::assumed(50, 1e-3, vec![vec![None; 5]; 2]);
     assert!(model.certified_cache(1, 9, &other).is_err());
 }
+
+/// Windows of many sizes, so that caches of different capacities share out their heads differently.
+fn many_windows() -> Horizons {
+    let layers = vec![
+        // Key heads of two query heads each.
+        vec![Some(4), Some(9), Some(0), Some(0), None, Some(3)],
+        vec![Some(30), Some(49), Some(49), Some(20), Some(99), None],
+    ];
+    Horizons::assumed(LENGTH, 0.5, layers)
+}
+
+/// A cache that grows is what it would have been with all the room at once. Null control: the tokens before
+/// matter.
+#[test]
+fn caches_grow() {
+    let model = mixed();
+    let priors = model.priors(LENGTH).unwrap();
+    let tokens = tokens();
+    for horizons in [None, Some(many_windows())] {
+        let horizons = horizons.as_ref();
+        let read = |cache: &mut Cache, to: usize| {
+            let piece = &tokens[cache.length()..to];
+            model.read_to_logits(piece, cache).unwrap()
+        };
+        let mut grown = model.cache_with(1, 1, &priors, horizons).unwrap();
+        let mut whole = model.cache_with(1, LENGTH, &priors, horizons).unwrap();
+        for capacity in [2, 7, 31, 32, 60, 257, LENGTH] {
+            let to = grown.capacity();
+            let (a, b) = (read(&mut grown, to), read(&mut whole, to));
+            assert!(largest_difference(&a, &b) < 1e-4, "{to}");
+            model.grow(&mut grown, capacity, &priors, horizons).unwrap();
+            assert_eq!((grown.capacity(), grown.length()), (capacity, to));
+        }
+        let (a, b) = (read(&mut grown, LENGTH), read(&mut whole, LENGTH));
+        assert!(largest_difference(&a, &b) < 1e-4);
+        assert_eq!(grown.kept_keys(), whole.kept_keys());
+        let mut other = model.cache_with(1, LENGTH, &priors, horizons).unwrap();
+        let other = model.read_to_logits(&tokens[257..], &mut other).unwrap();
+        assert!(largest_difference(&a, &other) > 1e-3);
+        assert!(model.grow(&mut grown, LENGTH, &priors, horizons).is_err());
+    }
+}
+
+/// Tokens are taken over between caches that share out their heads differently; what was dropped can't be.
+#[test]
+fn caches_take_over_whatever_their_windows() {
+    let model = mixed();
+    let priors = model.priors(LENGTH).unwrap();
+    let tokens = tokens();
+    let windows = many_windows();
+    let of = |capacity, horizons| model.cache_with(1, capacity, &priors, horizons).unwrap();
+    let read = |cache: &mut Cache, to: usize| {
+        let piece = &tokens[cache.length()..to];
+        model.read_to_logits(piece, cache).unwrap()
+    };
+    let (all, some) = (None, Some(&windows));
+    for (capacity, from, into, length, given) in [
+        (LENGTH, all, some, 70, 40),
+        (LENGTH, all, some, 70, 70),
+        (LENGTH, some, some, 44, 44),
+        (LENGTH, some, some, 200, 200),
+        (45, some, some, 44, 44),
+    ] {
+        let mut donor = of(capacity, from);
+        read(&mut donor, length);
+        for receiving in [given + 1, LENGTH] {
+            let mut cache = of(receiving, into);
+            cache.take_over(&donor, given).unwrap();
+            let mut alone = of(receiving, into);
+            read(&mut alone, given);
+            assert_eq!(cache.kept_keys(), alone.kept_keys());
+            let after = [&mut cache, &mut alone].map(|cache| read(cache, given + 1));
+            // Where the giving cache read all keys, those of the second layer are others.
+            let same = largest_difference(&after[0], &after[1]) < 1e-4;
+            assert!(same || from.is_none(), "{given} into {receiving}");
+        }
+    }
+    let mut donor = of(LENGTH, some);
+    read(&mut donor, 44);
+    assert!(!donor.can_give(43) && !donor.holds_all());
+    let error = of(LENGTH, all).take_over(&donor, 44).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tokens to take over: expected from 0 on, got from 35 on"
+    );
+}

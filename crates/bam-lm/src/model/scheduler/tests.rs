@@ -1,7 +1,10 @@
 use super::*;
+use crate::inspect::posterior;
 use crate::model::config::tests::small;
 use crate::model::generate::Generator;
 use burn::tensor::Device;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use std::sync::{Arc, Mutex};
 
 /// What a listener heard.
@@ -175,6 +178,38 @@ fn scores_are_those_of_the_whole_prompt_however_it_was_read() {
     }
 }
 
+/// Continuations of one context, as multiple choice has them: what follows the common beginning is scored
+/// for each, also its first token, which is predicted by the last common one.
+#[test]
+fn scores_after_a_common_beginning_are_the_rows_own() {
+    let model = model("bam+ssmax");
+    let mut scheduler = Scheduler::new(&model, limits(20));
+    let rows = [3, 5, 7].map(|other| {
+        let mut request = request(1, 60, 1);
+        request.score_prompt = true;
+        request.prompt[40..].fill(other);
+        request
+    });
+    let mut first_own = Vec::new();
+    for (request, reused) in rows.iter().zip([0, 39, 39]) {
+        let mut cache = model.cache(1, 60).unwrap();
+        let expected = model.score(&request.prompt, &mut cache, 0, PROMPT_TOP);
+        let (expected, _) = expected.unwrap();
+        let ear = Ear::default();
+        scheduler.add(request.clone(), Box::new(ear.clone()));
+        run(&mut scheduler);
+        let heard = ear.0.lock().unwrap();
+        assert_eq!((heard.reused, heard.scores.len()), (reused, 59));
+        for (got, expected) in heard.scores.iter().zip(&expected) {
+            assert!((got.ln_probability - expected.ln_probability).abs() < 1e-4);
+        }
+        first_own.push(heard.scores[39].ln_probability);
+    }
+    // Null control: the other rows' would not do.
+    assert!((first_own[0] - first_own[1]).abs() > 1e-3, "{first_own:?}");
+    assert!((first_own[0] - first_own[2]).abs() > 1e-3, "{first_own:?}");
+}
+
 #[test]
 fn memory_is_bounded_and_rows_wait_for_it() {
     let model = model("bam+ssmax");
@@ -326,4 +361,56 @@ fn heads_are_asked_between_other_rows() {
     both.beliefs = true;
     let refused = Scheduler::check(model.config(), &limits(2), &both).unwrap_err();
     assert!(refused.to_string().contains("no tokens to generate"));
+}
+
+/// Memory is set aside for what a row has come to, not for what it might: a row that may become as long as
+/// the memory does not keep others out. Where the memory ends, those that came last are set back, and every
+/// row still gets what it would have got alone.
+#[test]
+fn room_grows_with_the_answer_and_the_first_has_the_right_of_way() {
+    let model = model("bam+ssmax");
+    let limits = limits(20);
+    let mut scheduler = Scheduler::new(&model, limits.clone());
+    let mut requests = vec![request(1, 10, 1990), request(2, 10, 20)];
+    requests.extend((3..9).map(|seed| request(seed, 30 * seed as usize, 700)));
+    let ears: Vec<Ear> = requests
+        .iter()
+        .map(|request| {
+            let ear = Ear::default();
+            scheduler.add(request.clone(), Box::new(ear.clone()));
+            ear
+        })
+        .collect();
+    let mut ends = Vec::new();
+    let mut turns = 0;
+    while !scheduler.is_idle() {
+        scheduler.turn();
+        turns += 1;
+        assert!(turns < 20_000, "the rows do not end");
+        assert!(scheduler.load().cache_bytes <= limits.cache_bytes);
+        let ended = |ear: &Ear| ear.0.lock().unwrap().finish.is_some();
+        for (index, ear) in ears.iter().enumerate() {
+            if ended(ear) && !ends.iter().any(|(other, _)| *other == index) {
+                ends.push((index, turns));
+            }
+        }
+    }
+    // The short row did not wait for the long one before it, nor the long one for those behind it.
+    assert_eq!(ends[0], (1, 20));
+    assert!(scheduler.load().set_back > 0);
+    // One turn a token.
+    assert!(ends.contains(&(0, 1990)), "{ends:?}");
+    for (request, ear) in requests.iter().zip(&ears) {
+        let alone = Generator::new(
+            &model,
+            &request.prompt,
+            request.tokens,
+            request.sampling,
+            Skipping::Exact,
+        );
+        let alone: Vec<i32> = alone.unwrap().map(Result::unwrap).collect();
+        let heard = ear.0.lock().unwrap();
+        assert!(heard.tokens == alone, "{} tokens", request.tokens);
+        assert_eq!(heard.finish.as_deref(), Some("Length"));
+    }
 }

@@ -1,6 +1,6 @@
 //! Beginnings of rows that were read before, kept as long as there is memory, the last used longest.
 
-use super::{Cache, TokenScore};
+use crate::model::{Cache, TokenScore};
 use std::collections::VecDeque;
 
 /// Rows that ended; the one that was not used for longest first.
@@ -42,7 +42,7 @@ impl Prefixes {
         let says_as_much = |a: &Kept, b: &Kept| {
             a.tokens.starts_with(&b.tokens)
                 && a.scores.len() >= b.scores.len()
-                && a.cache.keeps_all() >= b.cache.keeps_all()
+                && a.cache.holds_all() >= b.cache.holds_all()
         };
         if let Some(index) = self.kept.iter().position(|old| says_as_much(old, &new)) {
             self.take_note(index);

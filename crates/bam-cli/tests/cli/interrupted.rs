@@ -1,0 +1,226 @@
+//! Evaluations at Ctrl-C: what was found is kept, and the same command goes on to the same figures.
+
+use crate::evaluations::facts;
+use crate::program::{INTERRUPTED, Running, args, run, succeed, tree};
+use crate::resume::json;
+use crate::workshop::{PROMPT_LENGTH, Workshop};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Everything but when it was and how long it took.
+fn figures(record: &Path) -> Value {
+    fn forget(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.retain(|name, _| !["seconds", "created"].contains(&name.as_str()));
+                fields.values_mut().for_each(forget);
+            }
+            Value::Array(items) => items.iter_mut().for_each(forget),
+            _ => {}
+        }
+    }
+    let mut record = json(record);
+    forget(&mut record);
+    record
+}
+
+/// Stops a command in the midst of it, whose record goes to `out`, and gives it again; it must come to the
+/// same figures as without. What it said when it was stopped, and the file that it had left.
+fn stopped_and_given_again(shop: &Workshop, line: &[OsString]) -> (String, String) {
+    let to = |name: &str| [line, &args!["--out", shop.path(name)]].concat();
+    let kept = shop.path("out.unfinished.jsonl");
+    let before = tree(shop.dir());
+    let mut running = Running::start(to("out.json"));
+    running.until_lines(&kept, 2);
+    let (code, said) = running.interrupt_and_listen();
+    assert_eq!(code, Some(INTERRUPTED), "{said}");
+    let left = std::fs::read_to_string(&kept).unwrap();
+    let mut after = tree(shop.dir());
+    after.retain(|path| *path != kept);
+    assert_eq!(
+        after, before,
+        "a part of a record can't be mistaken for one"
+    );
+    let told = format!(
+        "stopped; {} results kept in {}",
+        left.lines().count(),
+        kept.display()
+    );
+    assert!(said.contains(&told), "{said}");
+
+    // The end of a line that was being written when the machine went off is no harm.
+    std::fs::write(&kept, format!("{left}{{\"run\": \"")).unwrap();
+    let again = run(&to("out.json"));
+    assert!(again.status.success(), "{again:?}");
+    let took_up = format!(
+        "{} results from a run that was stopped",
+        left.lines().count()
+    );
+    let errors = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(errors.contains(&took_up), "{errors}");
+    assert!(!kept.exists(), "all is done");
+    succeed(&to("whole.json"));
+    assert_eq!(
+        figures(&shop.path("out.json")),
+        figures(&shop.path("whole.json"))
+    );
+    (said, left)
+}
+
+const GOES_ON: &str = "the same command goes on from there";
+
+#[test]
+fn passkeys_go_on() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let line = args![
+        "eval",
+        "passkey",
+        model,
+        "--lengths",
+        PROMPT_LENGTH,
+        "--samples",
+        "300"
+    ];
+    let (said, left) = stopped_and_given_again(&shop, &line);
+    assert!(said.contains(GOES_ON), "{said}");
+
+    // Only what was asked of this model in this way is taken up: null control.
+    let kept = shop.path("other.unfinished.jsonl");
+    std::fs::write(&kept, left).unwrap();
+    let small = args![
+        "eval",
+        "passkey",
+        model,
+        "--lengths",
+        PROMPT_LENGTH,
+        "--samples",
+        "2"
+    ];
+    let out = args!["--out", shop.path("other.json")];
+    let other = run(&[small, args!["--skip", "off"], out].concat());
+    let errors = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(errors.contains("is not used"), "{errors}");
+}
+
+#[test]
+fn answers_and_likelihoods_go_on() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let ruler = args![
+        "eval",
+        "ruler",
+        model,
+        "--tasks",
+        "niah_single_1,fwe",
+        "--lengths",
+        "1k",
+        "--samples",
+        "40"
+    ];
+    let babilong = args![
+        "eval",
+        "babilong",
+        model,
+        "--facts",
+        facts(&shop),
+        "--tasks",
+        "qa1",
+        "--lengths",
+        "16k,32k",
+        "--haystack",
+        shop.path("corpus").join("one.txt")
+    ];
+    let requests = shop.path("requests.jsonl");
+    let request = |n: usize| {
+        let context = "the quiet town ".repeat(30);
+        format!(
+            "{{\"context\": \"{context}{n}\", \"continuations\": [\" river\", \" birds\"], \"label\": 1}}\n"
+        )
+    };
+    std::fs::write(&requests, (0..600).map(request).collect::<String>()).unwrap();
+    let loglikelihood = args!["eval", "loglikelihood", model, "--requests", requests];
+    for line in [ruler, babilong, loglikelihood] {
+        let (said, _) = stopped_and_given_again(&shop, &line);
+        assert!(said.contains(GOES_ON), "{said}");
+    }
+}
+
+#[test]
+fn documents_are_begun_anew() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let document = shop.path("corpus").join("one.txt");
+    let text = std::fs::read_to_string(&document).unwrap().repeat(6);
+    std::fs::write(&document, text).unwrap();
+    let line = args!["eval", "perplexity", model, document, "--window", "512"];
+    let (said, left) = stopped_and_given_again(&shop, &line);
+    assert!(said.contains("begins it anew"), "{said}");
+    // What was read is what the record says of it.
+    let windows = json(&shop.path("out.json"))["metrics"]["windows"].clone();
+    for (line, window) in left.lines().zip(windows.as_array().unwrap()) {
+        let found = serde_json::from_str::<Value>(line).unwrap()["found"].clone();
+        assert_eq!(found["end"], window["end"]);
+        let nats: f64 = found["cross_entropy"].as_str().unwrap().parse().unwrap();
+        assert!((nats - window["cross_entropy"].as_f64().unwrap()).abs() < 1e-12);
+    }
+}
+
+/// A second Ctrl-C does not wait for anything: here for priors over millions of lags.
+#[test]
+fn the_second_ends_it_at_once() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let line = args![
+        "eval",
+        "passkey",
+        model,
+        "--lengths",
+        "4M",
+        "--samples",
+        "1",
+        "--certified-cache",
+        "0.1"
+    ];
+    let mut running = Running::start(line);
+    running.until_says("passkey: 0 of 1");
+    running.press_interrupt();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let (code, said) = running.interrupt_and_listen();
+    assert_eq!(code, Some(INTERRUPTED));
+    assert!(!said.contains("stopped"), "{said}");
+}
+
+/// Ctrl-C before anything is found: nothing is left behind, not even the folders that were made for files.
+#[test]
+fn stopped_before_there_is_a_result_nothing_is_left() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let (saved, lm) = (
+        shop.path("saved"),
+        format!("lm-eval:{}", shop.path("lm").display()),
+    );
+    let before = tree(shop.dir());
+    let line = args![
+        "eval",
+        "ruler",
+        model,
+        "--tasks",
+        "niah_single_1",
+        "--lengths",
+        "64k",
+        "--samples",
+        "500"
+    ];
+    let running = Running::start([line, args!["--save-samples", saved, "--export", lm]].concat());
+    let start = std::time::Instant::now();
+    while !shop.path("lm").exists() {
+        assert!(start.elapsed().as_secs() < 60, "it makes its folders first");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let (code, said) = running.interrupt_and_listen();
+    assert_eq!(code, Some(INTERRUPTED));
+    assert!(said.contains("stopped before there was a result"), "{said}");
+    assert_eq!(tree(shop.dir()), before);
+}
