@@ -7,6 +7,7 @@ mod generate;
 mod import;
 mod inspect;
 mod length;
+mod number;
 mod prior;
 mod quickstart;
 mod reference;
@@ -16,8 +17,8 @@ mod upcycle;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use eval::{
-    BabilongArgs, DepthChoice, EvalCommand, Export, Format, LoglikelihoodArgs, PasskeyArgs,
-    PerplexityArgs, RulerArgs, TaskChoice,
+    BabilongArgs, EvalCommand, Export, Format, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs,
+    RulerArgs, TaskChoice,
 };
 pub use export::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 pub use generate::GenerateArgs;

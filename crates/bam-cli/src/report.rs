@@ -13,7 +13,7 @@ pub mod surgery;
 pub mod table;
 #[cfg(test)]
 mod tests;
-mod text;
+pub mod text;
 
 use bam_lm::record::RunRecords;
 

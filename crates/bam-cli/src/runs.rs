@@ -88,6 +88,32 @@ pub fn read_object(path: &Path) -> anyhow::Result<Map<String, Value>> {
     Ok(read_json(path, "a JSON object")?)
 }
 
+/// A text file's text.
+pub fn read_text(path: &Path) -> anyhow::Result<String> {
+    // Of what is no UTF-8 the system's words say so.
+    std::fs::read_to_string(path).with_context(|| format!("{}: could not read it", path.display()))
+}
+
+/// Refuses a name that no file can be written under, before the work that is to be written.
+pub fn ensure_writable(path: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        path.is_file() || !path.exists(),
+        "{}: expected the name of a file to write, got {}",
+        path.display(),
+        if path.is_dir() {
+            "a folder"
+        } else {
+            "what is no file"
+        }
+    );
+    let could_not = || format!("{}: could not write it", path.display());
+    let name = path.file_name().with_context(could_not)?.to_string_lossy();
+    // As the file itself is written later: beside its place, under another name.
+    let trial = path.with_file_name(format!(".{name}.{}.trial", std::process::id()));
+    std::fs::File::create(&trial).with_context(could_not)?;
+    std::fs::remove_file(&trial).with_context(could_not)
+}
+
 /// Refuses a folder that holds something.
 pub fn ensure_new(dir: &Path) -> anyhow::Result<()> {
     let occupied = std::fs::read_dir(dir).is_ok_and(|mut files| files.next().is_some());

@@ -6,7 +6,7 @@
 
 use crate::Error;
 use crate::encoding::Encoding;
-use crate::model::checkpoint::{NamedTensors, read_json, read_tensors};
+use crate::model::checkpoint::{NamedTensors, read_json, read_tensors, read_tensors_and_ids};
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
 use burn::tensor::Device;
 use serde::Deserialize;
@@ -158,7 +158,7 @@ impl CaseTensors {
     /// If it can't be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Ok(Self {
-            tensors: read_tensors(path)?,
+            tensors: read_tensors_and_ids(path)?,
             path: path.to_owned(),
         })
     }

@@ -4,7 +4,7 @@
 use bam_attention::Implementation::{self, Fused, Reference};
 use bam_lm::data::Batch;
 use bam_lm::import::hf::{Options, read_model};
-use bam_lm::model::checkpoint::{NamedTensors, read_tensors};
+use bam_lm::model::checkpoint::{NamedTensors, read_tensors_and_ids};
 use bam_lm::model::{Activation, ModelConfig, Residual, TokenRows, Transformer};
 use bam_lm::train::batch_gradients;
 use burn::tensor::{Device, Tensor};
@@ -43,7 +43,7 @@ struct Expected {
 }
 
 fn expected(case: &str) -> Expected {
-    let io = read_tensors(&folder(case).join("io.safetensors")).unwrap();
+    let io = read_tensors_and_ids(&folder(case).join("io.safetensors")).unwrap();
     Expected {
         tokens: io["tokens"].1.iter().map(|id| *id as i32).collect(),
         logits: io["logits"].1.clone(),

@@ -9,8 +9,10 @@ pub use export::{Export, Format};
 pub use ruler::{RulerArgs, TaskChoice};
 
 use super::Length;
-use super::inspect::share;
+use super::number::{at_least_one, share};
+use crate::console::Misuse;
 use bam_attention::Skipping;
+use bam_lm::eval::passkey::Depths;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -42,9 +44,9 @@ pub struct PasskeyArgs {
     /// Where keys stand
     #[arg(long, value_enum, default_value_t = DepthChoice::Equidistant)]
     pub depths: DepthChoice,
-    /// Number of equidistant depths
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    pub depth_count: u32,
+    /// Number of equidistant depths; 5 if not given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub depth_count: Option<u32>,
     /// Digits of the key that the prompt gives away
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1))]
     pub given: u32,
@@ -73,6 +75,33 @@ pub struct PasskeyArgs {
     pub json: bool,
 }
 
+impl PasskeyArgs {
+    /// Where keys stand; a number of depths is one of equidistant depths only.
+    pub fn depths(&self) -> Result<Depths, Misuse> {
+        const USUAL_DEPTHS: u32 = 5;
+        let depths = match self.depths {
+            DepthChoice::Equidistant => {
+                return Ok(Depths::Equidistant(
+                    self.depth_count.unwrap_or(USUAL_DEPTHS) as usize,
+                ));
+            }
+            DepthChoice::Beginning => Depths::Beginning,
+            DepthChoice::End => Depths::End,
+            DepthChoice::Random => Depths::Random,
+        };
+        match self.depth_count {
+            None => Ok(depths),
+            Some(count) => {
+                let depths = self.depths.to_possible_value();
+                let depths = depths.map_or_else(String::new, |value| value.get_name().to_owned());
+                Err(Misuse(format!(
+                    "--depth-count: expected --depths equidistant, got --depths {depths} and {count}"
+                )))
+            }
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum DepthChoice {
     Equidistant,
@@ -88,11 +117,11 @@ pub struct PerplexityArgs {
     pub models: Vec<PathBuf>,
     /// The document: a text file
     pub document: PathBuf,
-    /// Tokens to read; the whole document if not given
+    /// Tokens to read (4096, 64k), or a multiple of the training length (16x); the whole document if not given
     #[arg(long)]
-    pub length: Option<usize>,
+    pub length: Option<Length>,
     /// Positions per window
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 1024, value_parser = at_least_one)]
     pub window: usize,
     /// Keep of every head only the keys within its certified horizon: what is forgotten holds at most
     /// this share of any row's posterior, for example 1e-6
@@ -115,7 +144,7 @@ pub struct LoglikelihoodArgs {
     #[arg(long, required = true)]
     pub requests: Vec<PathBuf>,
     /// Questions of each task, the first ones; all if not given
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub limit: Option<usize>,
     /// Begin every row with the token that begins documents; lm-eval does not
     #[arg(long)]
@@ -126,7 +155,7 @@ pub struct LoglikelihoodArgs {
     /// Where to write the record, for one model; loglikelihood.json in each model's folder if not given
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Print the records as JSON
+    /// Print the record as JSON; of several models a list
     #[arg(long)]
     pub json: bool,
 }

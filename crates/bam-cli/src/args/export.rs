@@ -1,5 +1,6 @@
 //! `bam export`.
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -28,6 +29,9 @@ pub struct ExportGgufArgs {
     #[arg(long)]
     pub out: PathBuf,
     /// Name of the model in the file; the folder's if not given
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub name: Option<String>,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub replace: bool,
 }

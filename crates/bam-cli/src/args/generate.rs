@@ -1,6 +1,6 @@
 //! `bam generate`.
 
-use super::inspect::share;
+use super::number::{at_least_one, from_zero, share, some_share};
 use bam_attention::Skipping;
 use clap::Args;
 use std::path::PathBuf;
@@ -16,13 +16,13 @@ pub struct GenerateArgs {
     #[arg(long, default_value_t = 200)]
     pub tokens: usize,
     /// Divides the logits; 0 takes the most probable token
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.8, value_parser = from_zero)]
     pub temperature: f64,
     /// Only the k most probable tokens
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub top_k: Option<usize>,
     /// Only the most probable tokens that hold this mass together
-    #[arg(long, default_value_t = 0.95)]
+    #[arg(long, default_value_t = 0.95, value_parser = some_share)]
     pub top_p: f64,
     /// Same seed, same text
     #[arg(long, default_value_t = 1)]

@@ -1,6 +1,7 @@
 //! `bam inspect` and `bam doctor`.
 
 use super::Length;
+use super::number::share;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -18,8 +19,9 @@ pub enum InspectCommand {
 pub struct HeadsArgs {
     /// Folder of a model
     pub model: PathBuf,
-    /// Keys of the row that prior masses are taken over; the text's tokens, or 500x, if not given
-    #[arg(long)]
+    /// Keys of the row that prior masses are taken over; 500x if not given. With --text they are as many
+    /// as are read of it
+    #[arg(long, conflicts_with = "text")]
     pub keys: Option<Length>,
     /// A text file to measure posteriors on
     #[arg(long)]
@@ -51,7 +53,7 @@ pub struct ContextArgs {
     /// The share of a row's posterior that may lie beyond a horizon
     #[arg(long, default_value = "1e-6", value_parser = share)]
     pub epsilon: f64,
-    /// The passkey record to compare with; passkey.json in the model's folder if not given
+    /// The passkey record of this model to compare with; passkey.json in its folder if not given
     #[arg(long)]
     pub passkey: Option<PathBuf>,
     /// Print as JSON
@@ -102,12 +104,4 @@ pub struct DoctorArgs {
     /// Print as JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// A share of a posterior that may be given away.
-pub fn share(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|share| *share > 0.0 && *share < 1.0)
-        .ok_or_else(|| format!("expected a number above 0 and below 1, got {text}"))
 }

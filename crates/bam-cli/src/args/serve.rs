@@ -1,7 +1,7 @@
 //! `bam serve`.
 
 use super::Length;
-use super::inspect::share;
+use super::number::share;
 use bam_attention::Skipping;
 use clap::Args;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -21,6 +21,6 @@ pub struct TrainArgs {
     #[arg(long)]
     pub resume: bool,
     /// Parts of a step that run at once; all cores if not given
-    #[arg(long)]
+    #[arg(long, value_parser = super::number::at_least_one)]
     pub threads: Option<usize>,
 }

@@ -1,6 +1,7 @@
 //! `bam upcycle`.
 
 use super::Length;
+use super::number::{above_zero, any_share, at_least_one};
 use bam_attention::TemperatureScope;
 use bam_lm::upcycle::Target;
 use clap::{Args, ValueEnum};
@@ -29,8 +30,8 @@ pub struct UpcycleArgs {
     /// The first layer that gets it; the second, if there are several, if not given
     #[arg(long, requires = "ssmax")]
     pub ssmax_from: Option<usize>,
-    /// Where its scales start; where the mean temperature is 1 at the training length, if not given
-    #[arg(long, requires = "ssmax", allow_negative_numbers = true)]
+    /// Where its scales start, above 0; where the mean temperature is 1 at the training length, if not given
+    #[arg(long, requires = "ssmax", allow_negative_numbers = true, value_parser = above_zero)]
     pub ssmax_scale: Option<f64>,
     /// Steps
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
@@ -39,16 +40,16 @@ pub struct UpcycleArgs {
     #[arg(long, default_value = "4x")]
     pub length: Length,
     /// Rows of a step
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
     pub rows: usize,
     /// Equal parts that a step's rows are read in
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub parts: usize,
     /// The largest learning rate
-    #[arg(long, default_value_t = 1e-2)]
+    #[arg(long, default_value_t = 1e-2, allow_negative_numbers = true, value_parser = above_zero)]
     pub rate: f64,
     /// The share of rows that are passkey documents instead of text
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = any_share)]
     pub passkey_rows: f64,
     /// Lengths to measure at, before and after
     #[arg(long, value_delimiter = ',', default_value = "1x,2x,4x,8x,16x")]
@@ -72,7 +73,7 @@ pub struct UpcycleArgs {
     ])]
     pub resume: bool,
     /// Parts of a step that run at once; all cores if not given
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
     /// Print the record as JSON
     #[arg(long)]

@@ -9,7 +9,7 @@ pub mod ruler;
 pub mod unfinished;
 
 use crate::args::{EvalCommand, Export, Format, Length};
-use crate::console::Progress;
+use crate::console::{Misuse, Progress};
 use crate::report::exchange::{Moment, folder_name};
 use crate::report::scores::{self, Score};
 use crate::runs;
@@ -43,14 +43,17 @@ fn tokens_of(lengths: &[Length], model: &Transformer) -> Vec<usize> {
     lengths
 }
 
-/// One file can't hold the records of several models.
-fn one_out(out: Option<&Path>, models: &[PathBuf]) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        out.is_none() || models.len() == 1,
-        "--out: expected one model, got {}",
-        models.len()
-    );
-    Ok(())
+/// One file can't hold the records of several models, and what can't be written is known before the
+/// first has been at work for hours. `name` is that of a record in its model's folder.
+fn check_out(out: Option<&Path>, models: &[PathBuf], name: &str) -> anyhow::Result<()> {
+    match out {
+        Some(_) if models.len() > 1 => {
+            Err(Misuse(format!("--out: expected one model, got {}", models.len())).into())
+        }
+        Some(out) => runs::ensure_writable(out),
+        None => (models.iter().filter(|dir| dir.is_dir()))
+            .try_for_each(|dir| runs::ensure_writable(&dir.join(name))),
+    }
 }
 
 /// Of several models a missing one is known before the first has been at work for hours.
@@ -77,7 +80,10 @@ fn check_exports(exports: &[Export], models: &[PathBuf]) -> anyhow::Result<()> {
     names.sort_unstable();
     let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
     match twice.filter(|_| !exports.is_empty()) {
-        Some(pair) => anyhow::bail!("--export: expected each model once, got {} twice", pair[0]),
+        Some(pair) => {
+            let message = format!("--export: expected each model once, got {} twice", pair[0]);
+            Err(Misuse(message).into())
+        }
         None => Ok(()),
     }
 }
@@ -134,7 +140,7 @@ fn names<M>(models: &[PathBuf], records: &[Record<M>]) -> Vec<String> {
     runs::told_apart(records.iter().map(|record| record.name.as_str()).zip(dirs))
 }
 
-/// Prints the records, as JSON or as one table.
+/// Prints the records as one table, or as JSON: of one model the record, of several a list.
 fn show<M: Serialize>(
     models: &[PathBuf],
     records: &[Record<M>],
@@ -143,7 +149,11 @@ fn show<M: Serialize>(
 ) -> anyhow::Result<ExitCode> {
     let mut stdout = std::io::stdout().lock();
     if json {
-        writeln!(stdout, "{}", serde_json::to_string_pretty(records)?)?;
+        let text = match records {
+            [only] => serde_json::to_string_pretty(only)?,
+            records => serde_json::to_string_pretty(records)?,
+        };
+        writeln!(stdout, "{text}")?;
         return Ok(ExitCode::SUCCESS);
     }
     let names = names(models, records);
@@ -151,21 +161,4 @@ fn show<M: Serialize>(
     let scores: Vec<Score> = of.flat_map(|(name, record)| scores(name, record)).collect();
     write!(stdout, "{}", scores::table(&scores))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The same, but the record of one model as it is and not in a list.
-fn show_one_or_several<M: Serialize>(
-    models: &[PathBuf],
-    records: &[Record<M>],
-    json: bool,
-    scores: impl Fn(&str, &Record<M>) -> Vec<Score>,
-) -> anyhow::Result<ExitCode> {
-    match records {
-        [only] if json => {
-            let text = serde_json::to_string_pretty(only)?;
-            writeln!(std::io::stdout().lock(), "{text}")?;
-            Ok(ExitCode::SUCCESS)
-        }
-        records => show(models, records, json, scores),
-    }
 }

@@ -61,6 +61,12 @@ fn to_transformers(args: &ExportHfArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn to_llama_cpp(args: &ExportGgufArgs) -> anyhow::Result<ExitCode> {
+    runs::ensure_writable(&args.out)?;
+    anyhow::ensure!(
+        args.replace || !args.out.exists(),
+        "{}: expected a new file, or --replace, got one that is there",
+        args.out.display()
+    );
     let model = runs::load_model(&args.model)?;
     let tokenizer = runs::load_tokenizer(&args.model, &model)?;
     let folder = args.model.canonicalize().ok();

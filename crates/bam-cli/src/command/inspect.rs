@@ -5,7 +5,8 @@ pub mod heads;
 pub mod text;
 
 use crate::args::{InspectCommand, Length};
-use anyhow::{Context, ensure};
+use crate::runs;
+use anyhow::ensure;
 use bam_lm::data::Tokenizer;
 use bam_lm::model::Transformer;
 use std::path::Path;
@@ -31,8 +32,7 @@ fn tokens_of(
     asked: Option<Length>,
     most: Length,
 ) -> anyhow::Result<(String, Vec<i32>)> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{}: could not read it as UTF-8", path.display()))?;
+    let text = runs::read_text(path)?;
     let encoded = tokenizer.encode(&text)?;
     let mut tokens: Vec<i32> = tokenizer
         .bos()

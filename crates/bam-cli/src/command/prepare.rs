@@ -2,7 +2,7 @@
 
 use crate::args::PrepareArgs;
 use crate::console;
-use bam_lm::data::{ShardOptions, ShardWriter, Tokenizer};
+use bam_lm::data::{DataError, ShardOptions, ShardWriter, Tokenizer};
 use std::process::ExitCode;
 
 pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
@@ -17,7 +17,14 @@ pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         replace: args.replace,
         ..ShardOptions::default()
     };
-    let mut writer = ShardWriter::create(&args.out, tokenizer.identity(), &options)?;
+    let writer = ShardWriter::create(&args.out, tokenizer.identity(), &options);
+    let mut writer = writer.map_err(|error| match error {
+        DataError::FolderNotEmpty { path, found } => anyhow::anyhow!(
+            "{}: expected an empty folder, got {found:?} in it; choose another, or --replace",
+            path.display()
+        ),
+        error => error.into(),
+    })?;
     let prepared = bam_lm::data::prepare(documents, &tokenizer, &mut writer, |at| {
         bar.set_message(format!("{} documents, {} tokens", at.documents, at.tokens));
         bar.tick();

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub fn logits(args: &LogitsArgs) -> anyhow::Result<ExitCode> {
+    runs::ensure_writable(&args.out)?;
     let model = runs::load_model(&args.model)?;
     let given = CaseTensors::open(&args.tokens)?;
     let (shape, ids) = given.ids("tokens", 2)?;

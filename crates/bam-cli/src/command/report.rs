@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    runs::ensure_writable(&args.out)?;
     let mut all = Vec::new();
     for dir in &args.runs {
         let records = runs::read_records(dir)?;

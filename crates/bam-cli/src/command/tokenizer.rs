@@ -1,11 +1,12 @@
 //! `bam tokenizer train`.
 
 use crate::args::TokenizerTrainArgs;
-use crate::console;
+use crate::{console, runs};
 use bam_lm::data::{Tokenizer, TokenizerConfig};
 use std::process::ExitCode;
 
 pub fn train(args: &TokenizerTrainArgs) -> anyhow::Result<ExitCode> {
+    runs::ensure_writable(&args.out)?;
     let corpus = super::corpus(&args.corpus)?;
     let bar = indicatif::ProgressBar::new_spinner();
     let downloads = bar.clone();

@@ -13,6 +13,7 @@ mod measure;
 
 use crate::args::UpcycleArgs;
 use crate::command::train::{available_threads, open_trainer, train};
+use crate::report::text::counted;
 use crate::{console, runs};
 use bam_lm::data::Tokenizer;
 use bam_lm::model::Transformer;
@@ -208,8 +209,14 @@ fn sizes(model: &Transformer, learn: &bam_lm::train::Learn) -> (usize, usize) {
 fn table(record: &Record<Upcycle>) -> String {
     let of = &record.metrics;
     let mut text = format!(
-        "{} → {}: {} of {} numbers learned in {} steps of {} rows of {} tokens\n\n",
-        of.before, record.name, of.learned, of.parameters, of.steps, of.rows, of.length
+        "{} → {}: {} of {} numbers learned in {} of {} of {}\n\n",
+        of.before,
+        record.name,
+        of.learned,
+        of.parameters,
+        counted(of.steps as usize, "step"),
+        counted(of.rows, "row"),
+        counted(of.length, "token")
     );
     text += &format!(
         "{:<16} {:>29}   {}\n{:<16} {:>9} {:>9} {:>9}   {:>9} {:>9}\n",
@@ -239,8 +246,10 @@ fn table(record: &Record<Upcycle>) -> String {
         );
     }
     text += &format!(
-        "\nperplexity on {}, mean over {} pieces; trained at {} before\n",
-        of.document, of.pieces, of.train_length
+        "\nperplexity on {}, mean over {}; trained at {} before\n",
+        of.document,
+        counted(of.pieces, "piece"),
+        of.train_length
     );
     text
 }

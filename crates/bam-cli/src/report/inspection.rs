@@ -2,7 +2,7 @@
 
 use super::findings::reach;
 use super::table::Table;
-use super::text::{bytes, number, plain, thousands};
+use super::text::{bytes, class, counted, fixed, number, plain, thousands};
 use bam_lm::record::{
     Checkup, Context, Glance, Head, HeadCheckup, Heads, Measured, MeasuredHead, Passkey, ReadToken,
     Reading,
@@ -10,15 +10,14 @@ use bam_lm::record::{
 
 /// A line a head: where its prior's mass lies, what it made of a text, class and parameters.
 pub fn heads(encoding: &str, heads: &Heads, curves: bool) -> String {
-    let keys = thousands(heads.row_keys);
-    let mut text = format!("{encoding} · prior mass over a causal row of {keys} keys\n");
+    let keys = counted(heads.row_keys, "key");
+    let mut text = format!("{encoding} · prior mass over a causal row of {keys}\n");
     if let Some(measured) = &heads.measured {
         text += &format!(
-            "on {} · means over {} rows in the second half of {} tokens; priors with the rows' \
-             temperature\n",
+            "on {} · means over {} in the second half of {}; priors with the rows' temperature\n",
             plain(&measured.text),
-            thousands(measured.rows),
-            thousands(measured.length)
+            counted(measured.rows, "row"),
+            counted(measured.length, "token")
         );
     }
     text += "\n";
@@ -45,7 +44,7 @@ fn priors(heads: &Heads) -> Table {
     let row = |head: &Head| {
         let mut row = vec![name(head.layer, head.head)];
         row.extend(head.mass_lags.map(lag));
-        row.push(format!("{:.2}", head.entropy));
+        row.push(fixed(head.entropy, 2));
         row.push(described(head));
         row
     };
@@ -68,9 +67,9 @@ fn posteriors(heads: &Heads, measured: &Measured) -> Table {
         let mut row = vec![name(head.layer, head.head)];
         row.extend(of_text.prior_mass_lags.map(lag));
         row.extend(of_text.posterior_mass_lags.map(lag));
-        row.push(format!("{:.2}", of_text.divergence));
-        row.push(format!("{:.2}", of_text.entropy));
-        row.push(format!("{:.2}", of_text.ln_evidence));
+        row.push(fixed(of_text.divergence, 2));
+        row.push(fixed(of_text.entropy, 2));
+        row.push(fixed(of_text.ln_evidence, 2));
         row.push(described(head));
         row
     };
@@ -101,15 +100,15 @@ pub fn described(head: &Head) -> String {
     const MOST: usize = 6;
     let parameters = head.parameters.iter().take(MOST);
     let mut parts: Vec<String> = parameters
-        .map(|(name, value)| format!("{} {value:.4}", plain(name)))
+        .map(|(name, value)| format!("{} {}", plain(name), fixed(*value, 4)))
         .collect();
     if head.parameters.len() > MOST {
         parts.push(format!("… {} in all", head.parameters.len()));
     }
     if let Some(scale) = head.ssmax_scale {
-        parts.push(format!("ssmax {scale:.3}"));
+        parts.push(format!("ssmax {}", fixed(scale, 3)));
     }
-    let class = plain(&head.class).replace('_', "-");
+    let class = class(&head.class);
     format!("{class}, {}  {}", plain(&head.family), parts.join("  "))
 }
 
@@ -117,19 +116,19 @@ pub fn described(head: &Head) -> String {
 pub fn context(encoding: &str, context: &Context, passkey: Option<&Passkey>) -> String {
     let epsilon = context.epsilon;
     let mut text = format!(
-        "{encoding} · rows of up to {} keys · whatever is read, at most {epsilon:e} of a row's \
+        "{encoding} · rows of up to {} · whatever is read, at most {epsilon:e} of a row's \
          posterior lies beyond a horizon\n\n",
-        thousands(context.length)
+        counted(context.length, "key")
     );
     let horizon = |horizon: Option<usize>| horizon.map_or("none".into(), thousands);
     let rows = context.heads.iter().map(|head| {
         vec![
             name(head.layer, head.head),
-            format!("{:.2}", head.content_bound),
+            fixed(head.content_bound, 2),
             horizon(head.prior_horizon),
             horizon(head.horizon),
             thousands(head.keys),
-            plain(&head.class).replace('_', "-"),
+            class(&head.class),
         ]
     });
     let horizons = Table {
@@ -152,10 +151,10 @@ pub fn context(encoding: &str, context: &Context, passkey: Option<&Passkey>) -> 
             .map(|(lag, heads)| vec![thousands(*lag), heads.to_string(), String::new()])
             .collect(),
     };
-    let all = context.heads.len();
+    let all = counted(context.heads.len(), "head");
     text += &horizons.text();
     text += &format!(
-        "\nof {all} heads, those that some text may give more than {epsilon:e} beyond a lag\n\n{}\n",
+        "\nof {all}, those that some text may give more than {epsilon:e} beyond a lag\n\n{}\n",
         beyond.text()
     );
     text += &predicted(context);
@@ -174,13 +173,13 @@ fn predicted(context: &Context) -> String {
     let everywhere = context.heads.iter().filter(|head| head.horizon.is_none());
     match everywhere.count() {
         0 => format!(
-            "predicted: no head can look beyond {} tokens\n",
-            thousands(context.reach)
+            "predicted: no head can look beyond {}\n",
+            counted(context.reach, "token")
         ),
         count => format!(
-            "predicted: {count} of {} heads can look over the whole row of {} keys\n",
-            context.heads.len(),
-            thousands(context.length)
+            "predicted: {count} of {} can look over the whole row of {}\n",
+            counted(context.heads.len(), "head"),
+            counted(context.length, "key")
         ),
     }
 }
@@ -192,9 +191,9 @@ fn measured(passkey: Option<&Passkey>) -> String {
     match reach(passkey) {
         None => "measured:  at no length are more than half of the passkeys found\n".into(),
         Some(reach) => format!(
-            "measured:  more than half of the passkeys are found up to {} tokens ({} of {} there; \
+            "measured:  more than half of the passkeys are found up to {} ({} of {} there; \
              {} is the longest that was tried)\n",
-            thousands(reach.last.length),
+            counted(reach.last.length, "token"),
             reach.last.correct,
             reach.last.samples,
             thousands(reach.longest.length)
@@ -206,9 +205,9 @@ fn measured(passkey: Option<&Passkey>) -> String {
 pub fn checkup(encoding: &str, checkup: &Checkup) -> String {
     let [f32_step, bf16_step] = checkup.lag_steps.map(number);
     let mut text = format!(
-        "{encoding} · rows of up to {} keys · numbers near that lag are {f32_step} apart in f32, \
+        "{encoding} · rows of up to {} · numbers near that lag are {f32_step} apart in f32, \
          {bf16_step} in bf16\n\n",
-        thousands(checkup.length)
+        counted(checkup.length, "key")
     );
     for broken in &checkup.broken {
         text += &format!("error: {}\n", plain(broken));
@@ -250,8 +249,8 @@ pub fn checkup(encoding: &str, checkup: &Checkup) -> String {
     };
     text += &table.text();
     text += &format!(
-        "\n{} heads: {} ok, {} with warnings, {} with errors\n",
-        checkup.heads.len(),
+        "\n{}: {} ok, {} with warnings, {} with errors\n",
+        counted(checkup.heads.len(), "head"),
         count("ok"),
         count("warning"),
         count("error")
@@ -265,8 +264,8 @@ pub fn listed(encoding: &str, reading: &Reading) -> String {
     let rows = rows.map(|(position, token)| {
         vec![
             thousands(position),
-            format!("{:.2}", token.mean.ln_evidence),
-            format!("{:.1}", token.mean.mean_distance),
+            fixed(token.mean.ln_evidence, 2),
+            fixed(token.mean.mean_distance, 1),
             format!("{:.0} %", 100.0 * token.mean.near_mass),
             format!("{:?}", token.text),
         ]
@@ -282,12 +281,12 @@ pub fn listed(encoding: &str, reading: &Reading) -> String {
 fn opening(encoding: &str, reading: &Reading) -> String {
     let of = match reading.heads.as_slice() {
         [(layer, head)] => format!("layer {layer}, head {head}"),
-        heads => format!("means over {} heads", heads.len()),
+        heads => format!("means over {}", counted(heads.len(), "head")),
     };
     format!(
-        "{encoding} on {} · {of} · near is within {} tokens\n",
+        "{encoding} on {} · {of} · near is within {}\n",
         plain(&reading.text),
-        reading.near
+        counted(reading.near, "token")
     )
 }
 
@@ -296,16 +295,16 @@ pub fn coloured(encoding: &str, reading: &Reading) -> String {
     let scale = Scale::of(reading);
     let mut text = opening(encoding, reading);
     text += &format!(
-        "\nln evidence from {:.2} {} to {:.2}\n\n",
-        scale.evidence.0,
+        "\nln evidence from {} {} to {}\n\n",
+        fixed(scale.evidence.0, 2),
         legend(&EVIDENCE),
-        scale.evidence.1
+        fixed(scale.evidence.1, 2)
     );
     text += &painted(reading, &EVIDENCE, |glance| scale.evidence(glance));
     text += &format!(
-        "\n\nmean distance from 0 {} to {} tokens\n\n",
+        "\n\nmean distance from 0 {} to {}\n\n",
         legend(&DISTANCE),
-        thousands(scale.longest as usize)
+        counted(scale.longest as usize, "token")
     );
     text += &painted(reading, &DISTANCE, |glance| scale.distance(glance));
     text += "\n";

@@ -21,6 +21,11 @@
     }
     return kind === 1 ? [0, Math.max(1, values.length - 1)] : [0, 1];
   };
+  // With a minus where there is something to it.
+  const figure = (value, digits) => {
+    const text = value.toFixed(digits);
+    return text.replace("-", Number(text) === 0 ? "" : "−");
+  };
   const share = (value, [low, high], kind) => {
     const part = kind === 1 ? Math.log1p(value) / Math.log1p(high) : (value - low) / (high - low || 1);
     return Math.min(1, Math.max(0, part));
@@ -31,8 +36,8 @@
     const values = chosen()[kind];
     const ends = scale(values, kind);
     tokens.forEach((token, index) => token.style.setProperty("--v", share(values[index], ends, kind).toFixed(2)));
-    reader.querySelector(".low").textContent = ends[0].toFixed(kind === 1 ? 0 : 2);
-    reader.querySelector(".high").textContent = ends[1].toFixed(kind === 1 ? 0 : 2);
+    reader.querySelector(".low").textContent = figure(ends[0], kind === 1 ? 0 : 2);
+    reader.querySelector(".high").textContent = figure(ends[1], kind === 1 ? 0 : 2);
     reader.querySelector(".measure").textContent = names[kind];
     reader.dataset.measure = kind;
     tell(current);
@@ -45,7 +50,7 @@
       return;
     }
     tokens[current].classList.add("current");
-    const numbers = chosen().map((values, kind) => values[current].toFixed(digits[kind]) + " " + names[kind]);
+    const numbers = chosen().map((values, kind) => figure(values[current], digits[kind]) + " " + names[kind]);
     about.textContent = "token " + current + " “" + tokens[current].textContent.trim() + "”: " + numbers.join(" · ");
   };
 

@@ -2,7 +2,7 @@
 
 use super::inspection::described;
 use super::table::Table;
-use super::text::{plain, thousands};
+use super::text::{counted, fixed, plain, thousands};
 use bam_lm::model::provenance::{Event, HeadChange, HeadPrior, History};
 use bam_lm::record::{Difference, Head, HeadDifference};
 use bam_prior::PositionalPrior;
@@ -33,7 +33,7 @@ fn prior(of: &HeadPrior) -> String {
     let named = parameters
         .iter()
         .filter(|parameter| parameter.name != "epsilon")
-        .map(|parameter| format!("{} {:.5}", plain(&parameter.name), parameter.value));
+        .map(|parameter| format!("{} {}", plain(&parameter.name), fixed(parameter.value, 5)));
     described_with(plain(&of.encoding), named.collect())
 }
 
@@ -51,12 +51,12 @@ fn described_with(name: String, parameters: Vec<String>) -> String {
 /// Heads and tensors that are not the same in two models.
 pub fn difference(found: &Difference) -> String {
     let [before, after] = &found.encodings;
-    let keys = thousands(found.row_keys);
+    let keys = counted(found.row_keys, "key");
     let encodings = match before == after {
         true => before.clone(),
         false => format!("{before} → {after}"),
     };
-    let mut text = format!("{encodings} · prior mass over a causal row of {keys} keys\n");
+    let mut text = format!("{encodings} · prior mass over a causal row of {keys}\n");
     let rows = found
         .heads
         .iter()
@@ -116,8 +116,7 @@ pub fn history(history: &History) -> String {
         });
         let heads = match event.heads.len() {
             0 => String::new(),
-            1 => " · 1 head".into(),
-            heads => format!(" · {heads} heads"),
+            heads => format!(" · {}", counted(heads, "head")),
         };
         format!(
             "  {} {}{}{}{heads}\n",

@@ -2,7 +2,7 @@
 
 use super::Runs;
 use super::findings::{bits_per_byte, headline, longest, mean_up_to, outcomes};
-use super::text::{duration, multiple, percent, perplexity, plain, thousands};
+use super::text::{class, duration, multiple, percent, perplexity, plain, thousands};
 use bam_lm::record::{Passkey, SkippedHead};
 use std::collections::BTreeMap;
 
@@ -29,8 +29,11 @@ pub fn skipped(passkey: &Passkey) -> String {
         vec![
             format!("{}.{}", head.layer, head.head),
             format!("{:.1} %", 100.0 * share),
-            format!("{:.0e}", head.dropped_mass),
-            head.class.clone(),
+            match head.dropped_mass {
+                0.0 => "0".into(),
+                mass => format!("{mass:.0e}"),
+            },
+            class(&head.class),
         ]
     };
     let table = Table {

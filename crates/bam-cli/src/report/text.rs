@@ -13,6 +13,31 @@ pub fn thousands(count: usize) -> String {
     text
 }
 
+/// How many of something: `1 key`, `64,000 keys`.
+pub fn counted(count: usize, one: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {one}{plural}", thousands(count))
+}
+
+/// So many digits after the point, or three significant ones where those before it are many.
+pub fn fixed(value: f64, decimals: usize) -> String {
+    let text = match value.abs() {
+        size if size < 1e6 => format!("{size:.decimals$}"),
+        size if size.is_finite() => format!("{size:.2e}"),
+        _ => return "not finite".to_string(),
+    };
+    let zero = !text.bytes().any(|digit| (b'1'..=b'9').contains(&digit));
+    match value < 0.0 && !zero {
+        true => format!("−{text}"),
+        false => text,
+    }
+}
+
+/// The class of a prior, as people write it.
+pub fn class(name: &str) -> String {
+    plain(name).replace('_', "-")
+}
+
 /// A count in three characters or so: `950`, `64k`, `1.5M`.
 pub fn short(count: f64) -> String {
     let (scaled, unit) = match count.abs() {
@@ -169,6 +194,21 @@ mod tests {
             [950, 131_072_000, 1_500_000_000].map(bytes),
             ["950 B", "131 MB", "1.5 GB"]
         );
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(counted(1, "key"), "1 key");
+        assert_eq!(counted(0, "key"), "0 keys");
+        assert_eq!(counted(64_000, "key"), "64,000 keys");
+    }
+
+    #[test]
+    fn figures_stay_short() {
+        assert_eq!(fixed(-0.001, 2), "0.00");
+        assert_eq!(fixed(-1.5, 2), "−1.50");
+        assert_eq!(fixed(1e300, 4), "1.00e300");
+        assert_eq!(fixed(f64::NAN, 4), "not finite");
     }
 
     #[test]

@@ -178,7 +178,12 @@ fn occupied_folders() {
     refuses(
         shop.dir(),
         &prepare,
-        &["taken", "expected an empty folder", "diary.txt"],
+        &[
+            "taken",
+            "expected an empty folder",
+            "diary.txt",
+            "--replace",
+        ],
     );
     let replace = [prepare, args!["--replace"]].concat();
     refuses(shop.dir(), &replace, &["taken", "diary.txt"]);
@@ -259,17 +264,7 @@ fn places_that_cannot_be_written() {
     }
     // A folder stands where the file should go.
     let words = args!["report", model, "--out", corpus];
-    refuses(shop.dir(), &words, &["corpus", "could not write"]);
-    let words = args![
-        "tokenizer",
-        "train",
-        corpus,
-        "--vocabulary",
-        "300",
-        "--out",
-        corpus
-    ];
-    refuses(shop.dir(), &words, &["corpus", "cannot write"]);
+    refuses(shop.dir(), &words, &["corpus", "got a folder"]);
 }
 
 #[test]
@@ -344,27 +339,12 @@ fn lengths() {
         &perplexity(&["--length", "9999999"]),
         &["perplexity length", "9999999"],
     );
-    refuses(
-        shop.dir(),
-        &perplexity(&["--window", "0"]),
-        &["windows of at least 1"],
-    );
 }
 
 #[test]
-fn samplings() {
+fn a_model_without_its_tokenizer() {
     let shop = Workshop::new();
     let model = shop.trained_model();
-    for (option, value, named) in [
-        ("--temperature", "nan", "temperature"),
-        ("--temperature", "inf", "temperature"),
-        ("--top-p", "0", "top-p"),
-        ("--top-p", "1.5", "top-p"),
-        ("--top-k", "0", "top-k"),
-    ] {
-        let words = args!["generate", model, "--prompt", "a", option, value];
-        refuses(shop.dir(), &words, &[named, "expected", "got"]);
-    }
     std::fs::remove_file(model.join("tokenizer.json")).unwrap();
     let words = args!["generate", model, "--prompt", "a"];
     refuses(shop.dir(), &words, &["tokenizer.json", "No such file"]);

@@ -5,6 +5,7 @@ use crate::program::{args, succeed};
 use crate::reference::copy_of;
 use crate::tensors::{self, Tensor, Tensors};
 use crate::workshop::Workshop;
+use safetensors::tensor::Dtype;
 
 /// Spoils a model's weights one way after the other.
 #[test]
@@ -61,8 +62,29 @@ fn weights() {
         &|t| t.get_mut(name).unwrap().shape.reverse(),
         &[name, "shape"],
     );
-    let more = Tensor::of_ids(&[1], [7]);
-    refused(&|t| drop(t.insert("more".into(), more.clone())), &["more"]);
+    let more = |name: &str| Tensor {
+        shape: vec![1],
+        bytes: vec![0; 4],
+        ..right[name].clone()
+    };
+    refused(
+        &|t| drop(t.insert("more".into(), more(name))),
+        &["more", "no such tensor"],
+    );
+    // Whole numbers, as quantisations leave them, are no weights.
+    for (whole_number, said) in [(Dtype::I32, "I32"), (Dtype::I64, "I64"), (Dtype::I8, "I8")] {
+        let gains = &right["norm.weight"];
+        let bytes = gains.bytes.len() / 4 * whole_number.bitsize() / 8;
+        let cast = Tensor {
+            dtype: whole_number,
+            bytes: vec![1; bytes],
+            ..gains.clone()
+        };
+        refused(
+            &|t| drop(t.insert("norm.weight".into(), cast.clone())),
+            &["norm.weight", "F32, F16, BF16 or F64", said],
+        );
+    }
     std::fs::write(&path, &whole).unwrap();
     succeed(&inspect);
     std::fs::remove_file(&path).unwrap();

@@ -152,7 +152,7 @@ fn ruler_from_samples_to_other_programs_files() {
                 "--out",
                 out
             ]);
-            let again = again[0]["metrics"]["cells"].as_array().unwrap();
+            let again = again["metrics"]["cells"].as_array().unwrap();
             assert_eq!(again.len(), 1);
             assert_eq!(again[0]["length"], 900);
             assert_eq!(answers(&again[0]), answers(&cells[cell]));
@@ -251,7 +251,7 @@ fn several_models_are_one_table() {
         assert!(table[2 + rows].starts_with("alibi "), "{text}");
         let out = shop.path("record.json");
         let several = [line.clone(), args!["--out", out]].concat();
-        let message = fail(FAILED, &several);
+        let message = fail(MISUSED, &several);
         assert!(
             message.contains("--out: expected one model, got 2"),
             "{message}"
@@ -323,7 +323,7 @@ fn several_models_are_one_table() {
         "--export",
         export
     ];
-    let message = fail(FAILED, &twice);
+    let message = fail(MISUSED, &twice);
     assert!(
         message.contains("--export: expected each model once"),
         "{message}"

@@ -199,6 +199,12 @@ fn configurations_that_ask_for_more_are_refused() {
             "mpt, bloom or llama",
         ),
         ("llama_nope", "model_type", json!(7), "model_type"),
+        (
+            "llama_nope",
+            "hidden_size",
+            json!("big"),
+            "expected hidden_size: a whole number, got \"big\"",
+        ),
         ("llama_nope", "hidden_act", json!("gelu"), "silu"),
         ("llama_nope", "head_dim", json!(16), "head_dim"),
         (

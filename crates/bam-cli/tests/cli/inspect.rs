@@ -108,8 +108,23 @@ fn contexts_are_known_before_they_are_read() {
         "--out",
         out
     ]);
-    let said = succeed(&[words("1k"), args!["--passkey", passkey]].concat());
+    let compare = [words("1k"), args!["--passkey", passkey]].concat();
+    let said = succeed(&compare);
     assert!(said.contains("at no length are more than half"), "{said}");
+    // A record of another model says nothing of this one, given or beside it.
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&passkey).unwrap()).unwrap();
+    record["model"]["position_embedding_type"] = "alibi".into();
+    for path in [&passkey, &model.join("passkey.json")] {
+        std::fs::write(path, record.to_string()).unwrap();
+    }
+    let message = fail(FAILED, &compare);
+    assert!(
+        message.contains("found.json: expected a record of this model"),
+        "{message}"
+    );
+    assert!(message.contains("\"alibi\""), "{message}");
+    let said = succeed(&words("1k"));
+    assert!(said.contains("no passkey record"), "{said}");
     let message = fail(
         FAILED,
         &[words("1k"), args!["--passkey", shop.path("nowhere")]].concat(),

@@ -11,6 +11,7 @@ mod hostile;
 mod import;
 mod inspect;
 mod interrupted;
+mod misuse;
 mod prior;
 mod program;
 mod protocol;

@@ -86,7 +86,7 @@ fn an_edit_makes_a_whole_model_with_its_history() {
     let seen = succeed(&args!["inspect", "heads", out]);
     assert!(seen.contains("\nhistory\n"), "{seen}");
     assert_eq!(seen.matches("prior edit").count(), 2);
-    assert!(seen.contains("shape -0.25"), "{seen}");
+    assert!(seen.contains("shape −0.25"), "{seen}");
 }
 
 /// What a kill can leave of an edit in place, each state one step further: the old model, then the new one.

@@ -75,7 +75,7 @@ fn prompts_are_scored_as_eval_scores_them() {
     let requests = shop.path("requests.jsonl");
     let line = json!({"context": context, "continuation": continuation});
     std::fs::write(&requests, line.to_string()).unwrap();
-    let records = crate::program::succeed_json(&args![
+    let record = crate::program::succeed_json(&args![
         "eval",
         "loglikelihood",
         model,
@@ -83,7 +83,7 @@ fn prompts_are_scored_as_eval_scores_them() {
         requests,
         "--json"
     ]);
-    let perplexity = records[0]["metrics"]["tasks"][0]["perplexity"]
+    let perplexity = record["metrics"]["tasks"][0]["perplexity"]
         .as_f64()
         .unwrap();
 

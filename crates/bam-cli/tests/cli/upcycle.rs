@@ -56,7 +56,15 @@ fn only_priors_and_temperatures_change() {
     let (before, out) = (weights(&shop.path("alibi")), shop.path("out"));
     let mut words = upcycle(&shop, &data, "out", &["--steps", "12", "--ssmax"]);
     words.extend(args!["--json"]);
+    // What belongs to the model stays with it.
+    fs::write(shop.path("alibi/chat_template.jinja"), "{{ messages }}").unwrap();
     let record = succeed_json(&words);
+    for dir in [&out, &out.join("start")] {
+        let template = fs::read_to_string(dir.join("chat_template.jinja"));
+        assert_eq!(template.unwrap(), "{{ messages }}");
+        let tokenizer = |dir: &Path| fs::read(dir.join("tokenizer.json")).unwrap();
+        assert_eq!(tokenizer(dir), tokenizer(&shop.path("alibi")));
+    }
     let after = weights(&out);
     let mut learning = 0;
     for (name, tensor) in &after {
@@ -237,10 +245,7 @@ fn what_can_not_go_on_is_refused() {
             &["--lengths", "100000"][..],
             &["--lengths", "tokens of the last tenth"][..],
         ),
-        (&["--rows", "3"], &["equal parts"]),
-        (&["--rate=-1"], &["learning rate"]),
         (&["--length", "9000000"], &["tokens"]),
-        (&["--passkey-rows", "2"], &["--passkey-rows", "from 0 to 1"]),
         (&["--ssmax", "--ssmax-from", "2"], &["below 2"]),
     ] {
         refuses(shop.dir(), &upcycle(&shop, &data, "out", more), named);

@@ -47,7 +47,7 @@ with tempfile.TemporaryDirectory() as scratch:
     )
     if ran.returncode != 0:
         sys.exit(f"bam eval ruler ended with {ran.returncode}:\n{ran.stderr[-3000:]}")
-    cells = json.loads(ran.stdout)[0]["metrics"]["cells"]
+    cells = json.loads(ran.stdout)["metrics"]["cells"]
     ours = {cell["length"]: cell["score"][0] for cell in cells}
     answers = {(cell["length"], answer["index"]): answer["answer"] for cell in cells for answer in cell["answers"]}
     lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]

@@ -16,6 +16,8 @@ pub enum DataError {
     // The corpus.
     #[error("{corpus}: expected at least one document with text, got none")]
     EmptyCorpus { corpus: String },
+    #[error("{}: expected a file of JSON lines, ending in .jsonl, .jsonl.gz or .jsonl.zst", path.display())]
+    NotJsonLines { path: PathBuf },
     #[error(
         "{}: expected a file ending in .txt, .md, .jsonl, .jsonl.gz, .jsonl.zst or .parquet; \
          convert it, or keep it out of the folder",

@@ -167,7 +167,7 @@ pub fn json_values(
 ) -> Result<impl Iterator<Item = Result<Value, DataError>> + use<>, DataError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let Some(FileKind::JsonLines(compression)) = FileKind::of(&name) else {
-        return Err(DataError::UnknownExtension {
+        return Err(DataError::NotJsonLines {
             path: path.to_path_buf(),
         });
     };

@@ -178,6 +178,13 @@ pub fn by_position(
 }
 
 fn check_length(title: &str, ids: &[i32], length: usize) -> Result<(), Error> {
+    if ids.len() < 2 {
+        return Err(Error::Value {
+            what: "perplexity",
+            expected: format!("at least 2 tokens in {title}"),
+            got: ids.len().to_string(),
+        });
+    }
     match (2..=ids.len()).contains(&length) {
         true => Ok(()),
         false => Err(Error::Value {

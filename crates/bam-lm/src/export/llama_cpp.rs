@@ -17,6 +17,7 @@ use crate::encoding::Position;
 use crate::inspect::prior::distributions;
 use crate::model::{Design, ModelConfig, Transformer};
 use bam_prior::{PositionalPrior, Prior};
+use serde_json::{Map, Value};
 
 /// The architecture that says what the model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,13 +141,39 @@ fn check_design(design: Design) -> Result<(), Error> {
         tied_head: design.tied_head,
         ..Design::default()
     };
-    match design == usual {
-        true => Ok(()),
-        false => Err(refused(
-            "RMS norm, SwiGLU, no biases, residuals before the norms",
-            format!("{design:?}"),
-        )),
+    let differences = differences(usual, design);
+    if differences.is_empty() {
+        return Ok(());
     }
+    let named = |which: fn(&Difference) -> &Value| {
+        let parts = differences
+            .iter()
+            .map(|of| format!("{} {}", of.0, which(of)));
+        parts.collect::<Vec<_>>().join(", ")
+    };
+    let expected = format!(
+        "a LLaMA-like decoder (RMS norm, SwiGLU, no biases, residuals before the norms) with {}",
+        named(|of| &of.1)
+    );
+    Err(refused(&expected, named(|of| &of.2)))
+}
+
+/// The name of a choice of `design`, what it should be and what it is.
+type Difference = (String, Value, Value);
+
+/// What designs differ in, as `config.json` says it.
+fn differences(expected: Design, got: Design) -> Vec<Difference> {
+    let fields = |design: Design| match serde_json::to_value(design) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    let mut expected = fields(expected);
+    // What the usual design has not at all, it does not write.
+    let pairs = fields(got).into_iter().map(|(name, got)| {
+        let expected = expected.remove(&name).unwrap_or_default();
+        (name, expected, got)
+    });
+    pairs.filter(|(_, expected, got)| expected != got).collect()
 }
 
 /// The first head whose prior is not what llama.cpp computes for ALiBi, in words.
@@ -310,6 +337,17 @@ mod tests {
         ] {
             let message = of(design).unwrap_err().to_string();
             assert!(message.contains("RMS norm, SwiGLU"), "{message}");
+            assert!(!message.contains("Design"), "{message}");
+            let named = differences(usual, design);
+            let [(name, expected, got)] = &named[..] else {
+                panic!("one choice differs, not {named:?}");
+            };
+            for said in [
+                format!("with {name} {expected};"),
+                format!("got {name} {got}"),
+            ] {
+                assert!(message.contains(&said), "{message}");
+            }
         }
         // Null control: a tied head can be said.
         for tied_head in [false, true] {

@@ -222,7 +222,7 @@ fn findings(
         find(
             Verdict::Warning,
             format!(
-                "log-weights that matter would be {} apart in bf16",
+                "log-weights that matter would be {:.2e} apart in bf16",
                 of.bf16_step
             ),
         );
@@ -253,7 +253,7 @@ fn law_findings(law: &Prior, length: usize, find: &mut impl FnMut(Verdict, Strin
             ),
             "location" if value.abs() > (length - 1) as f64 => find(
                 Verdict::Warning,
-                format!("location {value:.1}: beyond the row of {length} keys"),
+                format!("location {value:.3}: beyond the row, which is {length} long"),
             ),
             _ => {}
         }
@@ -301,7 +301,7 @@ mod tests {
             (shape, 30.0, "warning", "saturate"),
             (scale, 1000.0, "error", "scale"),
             (scale, f32::INFINITY, "error", "prior.scale is inf"),
-            (location, -9.0, "warning", "location -8103.1"),
+            (location, -9.0, "warning", "location -8103.08"),
             (ssmax, -0.5, "warning", "least likely"),
             (ssmax, 1e6, "warning", "apart in f32"),
             (ssmax, f32::NEG_INFINITY, "error", "seq_scale is -inf"),

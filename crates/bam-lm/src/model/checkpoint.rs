@@ -191,12 +191,30 @@ pub fn read_json<T: serde::de::DeserializeOwned>(
     })
 }
 
-/// Reads a safetensors file into named `f32` tensors; `F32`, `F16`, `BF16`, `F64` and the integer
-/// types `I32` and `I64` are converted.
+/// Reads a safetensors file of weights into named `f32` tensors; `F16`, `BF16` and `F64` are converted.
+/// Whole numbers are no weights: most often they are what a quantisation left.
 ///
 /// # Errors
-/// If the file can't be read, is truncated, or its header lies.
+/// If the file can't be read, is truncated, its header lies, or a tensor is of another type.
 pub fn read_tensors(path: &Path) -> Result<NamedTensors, Error> {
+    read_as(path, "F32, F16, BF16 or F64", floats)
+}
+
+/// The same where some tensors are ids, of type `I32` or `I64`.
+///
+/// # Errors
+/// As [`read_tensors`] has them.
+pub fn read_tensors_and_ids(path: &Path) -> Result<NamedTensors, Error> {
+    read_as(path, "F32, F16, BF16, F64, I32 or I64", |dtype, data| {
+        floats(dtype, data).or_else(|| ids(dtype, data))
+    })
+}
+
+fn read_as(
+    path: &Path,
+    expected: &str,
+    numbers: impl Fn(Dtype, &[u8]) -> Option<Vec<f32>>,
+) -> Result<NamedTensors, Error> {
     let bytes = fs::read(path).map_err(Error::io(path, "read it"))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| Error::File {
         path: path.to_owned(),
@@ -206,10 +224,10 @@ pub fn read_tensors(path: &Path) -> Result<NamedTensors, Error> {
     file.tensors()
         .into_iter()
         .map(|(name, view)| {
-            let values = floats(view.dtype(), view.data()).ok_or_else(|| Error::Tensor {
+            let values = numbers(view.dtype(), view.data()).ok_or_else(|| Error::Tensor {
                 path: path.to_owned(),
                 tensor: name.clone(),
-                expected: "F64, F32, F16, BF16, I64 or I32".into(),
+                expected: format!("numbers of type {expected}"),
                 got: format!("{:?}", view.dtype()),
             })?;
             Ok((name, (view.shape().to_vec(), values)))
@@ -217,15 +235,8 @@ pub fn read_tensors(path: &Path) -> Result<NamedTensors, Error> {
         .collect()
 }
 
-/// Little-endian numbers as `f32`; `None` for types that are not read.
+/// Little-endian floating-point numbers as `f32`; `None` for types that are no such numbers.
 pub(crate) fn floats(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
-    fn each<const N: usize>(data: &[u8], of: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        data.as_chunks::<N>()
-            .0
-            .iter()
-            .map(|bytes| of(*bytes))
-            .collect()
-    }
     Some(match dtype {
         Dtype::F32 => each(data, f32::from_le_bytes),
         Dtype::F64 => each(data, |bytes| f64::from_le_bytes(bytes) as f32),
@@ -235,10 +246,22 @@ pub(crate) fn floats(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
         Dtype::BF16 => each(data, |bytes| {
             burn::tensor::bf16::from_le_bytes(bytes).to_f32()
         }),
+        _ => return None,
+    })
+}
+
+/// The same of whole numbers.
+fn ids(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
+    Some(match dtype {
         Dtype::I32 => each(data, |bytes| i32::from_le_bytes(bytes) as f32),
         Dtype::I64 => each(data, |bytes| i64::from_le_bytes(bytes) as f32),
         _ => return None,
     })
+}
+
+fn each<const N: usize>(data: &[u8], of: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    let numbers = data.as_chunks::<N>().0.iter();
+    numbers.map(|bytes| of(*bytes)).collect()
 }
 
 /// Writes named tensors as a safetensors file that `transformers` reads.

@@ -5,15 +5,17 @@
 //! is the uniform prior at shape 0 and the Laplace prior at shape 1. What nothing here contains is
 //! refused.
 
+mod overflow;
+
 use super::config::{ModelConfig, PriorScope};
 use super::prior::{Kind, PriorGroup, PriorHeads, host_values};
 use super::provenance::{HeadChange, HeadPrior};
 use super::transformer::Transformer;
 use crate::Error;
 use crate::encoding::{HeadGroup, Position, PriorKind};
-use bam_attention::Lags;
 use bam_attention::log_prior::{ParameterSpec, Role};
 use bam_prior::{Link, PositionalPrior, Prior};
+use overflow::{check_laws, check_weights};
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
@@ -86,6 +88,7 @@ pub fn edit_priors(
     }
     agree_on_families(&mut after, config)?;
     let edited = with_states(model, &after)?;
+    check_laws(&after, config)?;
     check_weights(&edited)?;
     Ok((edited, changes(config, &before, &after)?))
 }
@@ -194,18 +197,22 @@ impl HeadState {
             *theta = stored.ok_or_else(|| Error::Value {
                 what,
                 expected: domain(specs[index].link).into(),
-                got: format!("{value} for head {at}"),
+                got: format!("{} for head {at}", written(value)),
             })?;
         }
         Ok(())
     }
 
-    fn distribution(&self) -> Result<HeadPrior, Error> {
+    fn law(&self) -> Result<Prior, Error> {
         let theta = self.theta.iter();
         let theta: Vec<Vec<f64>> = theta
             .map(|values| values.iter().map(|x| f64::from(*x)).collect())
             .collect();
-        let prior: Prior = Kind(self.kind).family().prior(&theta)?;
+        Ok(Kind(self.kind).family().prior(&theta)?)
+    }
+
+    fn distribution(&self) -> Result<HeadPrior, Error> {
+        let prior = self.law()?;
         // As many digits as the stored number has: they come back from a file as they are.
         let values = prior.parameters().into_iter().map(|of| short(of.value));
         let shortened = prior.with_parameters(&values.collect::<Vec<f64>>());
@@ -388,24 +395,6 @@ fn with_states(model: &Transformer, places: &Places) -> Result<Transformer, Erro
     Ok(edited)
 }
 
-/// Rows that are looked at for overflow; `doctor` looks further.
-const MOST_KEYS: usize = 1 << 16;
-
-fn check_weights(model: &Transformer) -> Result<(), Error> {
-    let keys = model.config().train_length.min(MOST_KEYS);
-    for (layer, prior) in model.log_priors(Lags::causal(keys))?.iter().enumerate() {
-        let ln_weights = host_values(prior.ln_weights().clone());
-        if let Some(index) = ln_weights.iter().position(|x| !x.is_finite()) {
-            return Err(Error::Value {
-                what: "prior",
-                expected: format!("finite log-weights within {keys} tokens"),
-                got: format!("{} in head {layer}.{}", ln_weights[index], index / keys),
-            });
-        }
-    }
-    Ok(())
-}
-
 fn changes(
     config: &ModelConfig,
     before: &Places,
@@ -486,18 +475,26 @@ fn domain(link: Link) -> &'static str {
     match link {
         Link::Identity | Link::TwoSinh => "a finite number",
         Link::Exponential | Link::Softplus => {
-            "a number above 0, not out of range (no decay at all is the family uniform)"
+            "a number above 0 that f32 can hold (no decay at all is the family uniform)"
         }
         Link::Logistic => "a number between 0 and 1",
         Link::TwoLogistic => "a number between 0 and 2",
     }
 }
 
+/// A number in all its digits, and in scientific form where those before or after the point are many.
+fn written(value: f64) -> String {
+    match value == 0.0 || (1e-7..1e15).contains(&value.abs()) {
+        true => value.to_string(),
+        false => format!("{value:e}"),
+    }
+}
+
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Times(factor) => write!(f, "x{factor}"),
-            Self::Set(value) => write!(f, "={value}"),
+            Self::Times(factor) => write!(f, "x{}", written(*factor)),
+            Self::Set(value) => write!(f, "={}", written(*value)),
         }
     }
 }
@@ -507,6 +504,8 @@ impl FromStr for Change {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let finite = |text: &str| text.parse().ok().filter(|x: &f64| x.is_finite());
+        // As tables write it.
+        let text = &text.replace('−', "-");
         let change = match text.strip_prefix('x') {
             Some(factor) => finite(factor).map(Self::Times),
             None => finite(text.strip_prefix('=').unwrap_or(text)).map(Self::Set),

@@ -43,7 +43,7 @@ pub struct BabilongArgs {
     /// Where to write the record, for one model; babilong.json in each model's folder if not given
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Print the records as JSON
+    /// Print the record as JSON; of several models a list
     #[arg(long)]
     pub json: bool,
 }

@@ -54,7 +54,7 @@ pub struct RulerArgs {
     /// Where to write the record, for one model; ruler.json in each model's folder if not given
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Print the records as JSON
+    /// Print the record as JSON; of several models a list
     #[arg(long)]
     pub json: bool,
 }

@@ -2,14 +2,13 @@
 
 use super::outbox::Outbox;
 use super::unfinished::{GOES_ON, Unfinished};
-use super::{Tally, check_exports, check_models, folders, moment, one_out, show};
+use super::{Tally, check_exports, check_models, check_out, folders, moment, show};
 use crate::args::{BabilongArgs, Format};
 use crate::console;
 use crate::report::exchange::lm_eval::{self, SampleLines, TaskHashes};
 use crate::report::exchange::{self, Run};
 use crate::report::scores;
 use crate::{corpus, runs};
-use anyhow::Context;
 use bam_lm::data::Tokenizer;
 use bam_lm::eval::babilong::{
     BabiTask, Background, PromptSet, Story, answer_prompts, make_prompts, read_stories,
@@ -23,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub fn run(args: &BabilongArgs) -> anyhow::Result<ExitCode> {
-    one_out(args.out.as_deref(), &args.models)?;
+    check_out(args.out.as_deref(), &args.models, runs::BABILONG)?;
     check_exports(&args.export, &args.models)?;
     let read = |task: BabiTask| Ok((task, read_stories(&args.facts, task)?));
     let asked: BTreeSet<BabiTask> = args.tasks.iter().copied().collect();
@@ -53,8 +52,7 @@ pub fn run(args: &BabilongArgs) -> anyhow::Result<ExitCode> {
 fn background(path: Option<&Path>) -> anyhow::Result<Background> {
     match path {
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("{}: could not read it as UTF-8", path.display()))?;
+            let text = runs::read_text(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             Ok(Background::new(&name, std::iter::once(text.as_str()))?)
         }

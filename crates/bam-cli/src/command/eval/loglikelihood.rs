@@ -2,7 +2,7 @@
 
 use super::outbox::Outbox;
 use super::unfinished::{GOES_ON, Unfinished};
-use super::{Tally, check_exports, check_models, moment, one_out, show};
+use super::{Tally, check_exports, check_models, check_out, moment, show};
 use crate::args::LoglikelihoodArgs;
 use crate::report::exchange::lm_eval::{self, SampleLines, TaskHashes};
 use crate::report::exchange::{self, Run};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
-    one_out(args.out.as_deref(), &args.models)?;
+    check_out(args.out.as_deref(), &args.models, runs::LOGLIKELIHOOD)?;
     check_exports(&args.export, &args.models)?;
     let mut questions = Questions::default();
     for path in &args.requests {
@@ -26,6 +26,10 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let questions = questions.first(args.limit.unwrap_or(usize::MAX));
+    anyhow::ensure!(
+        questions.count() > 0,
+        "--requests: expected at least one question, got none"
+    );
     check_models(&args.models)?;
     console::catch_interrupts();
     let mut outbox = Outbox::open(args.export.iter().map(|export| export.dir.as_path()))?;

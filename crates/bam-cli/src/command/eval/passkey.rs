@@ -1,12 +1,12 @@
 //! `bam eval passkey`.
 
 use super::unfinished::{GOES_ON, Unfinished};
-use super::{Tally, check_models, names, one_out, show_one_or_several, tokens_of};
-use crate::args::{DepthChoice, PasskeyArgs};
+use super::{Tally, check_models, check_out, names, show, tokens_of};
+use crate::args::PasskeyArgs;
 use crate::report::scores;
 use crate::{console, report, runs};
 use bam_lm::data::Tokenizer;
-use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan, SampleResult, passkey};
+use bam_lm::eval::passkey::{LengthPlan, PasskeyPlan, SampleResult, passkey};
 use bam_lm::model::Transformer;
 use bam_lm::record::{Passkey, Record, RunRecords};
 use serde_json::json;
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
-    one_out(args.out.as_deref(), &args.models)?;
+    check_out(args.out.as_deref(), &args.models, runs::PASSKEY)?;
     check_models(&args.models)?;
     console::catch_interrupts();
     let mut unfinished = Unfinished::default();
@@ -31,7 +31,7 @@ pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
     if !args.json {
         headline(&args.models, &records)?;
     }
-    show_one_or_several(&args.models, &records, args.json, scores::passkey)?;
+    show(&args.models, &records, args.json, scores::passkey)?;
     if !args.json {
         let mut stdout = std::io::stdout().lock();
         for (name, record) in names(&args.models, &records).iter().zip(&records) {
@@ -68,14 +68,9 @@ fn evaluate(
     dir: &Path,
     unfinished: &mut Unfinished,
 ) -> anyhow::Result<Option<Record<Passkey>>> {
+    let depths = args.depths()?;
     let model = runs::load_model(dir)?;
     let tokenizer = runs::load_tokenizer(dir, &model)?;
-    let depths = match args.depths {
-        DepthChoice::Equidistant => Depths::Equidistant(args.depth_count as usize),
-        DepthChoice::Beginning => Depths::Beginning,
-        DepthChoice::End => Depths::End,
-        DepthChoice::Random => Depths::Random,
-    };
     let lengths = tokens_of(&args.lengths, &model);
     let plan = PasskeyPlan {
         lengths: lengths

@@ -1,12 +1,11 @@
 //! `bam eval perplexity`.
 
 use super::unfinished::Unfinished;
-use super::{check_models, one_out, show_one_or_several};
+use super::{check_models, check_out, show};
 use crate::args::PerplexityArgs;
 use crate::console::{self, Progress};
 use crate::report::scores;
 use crate::runs;
-use anyhow::Context;
 use bam_lm::data::Tokenizer;
 use bam_lm::eval::perplexity::{PerplexityPlan, perplexity};
 use bam_lm::model::Transformer;
@@ -21,7 +20,7 @@ const BEGINS_ANEW: &str =
     "a document is read from its beginning, so the same command begins it anew";
 
 pub fn run(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
-    one_out(args.out.as_deref(), &args.models)?;
+    check_out(args.out.as_deref(), &args.models, runs::PERPLEXITY)?;
     check_models(&args.models)?;
     console::catch_interrupts();
     let mut unfinished = Unfinished::default();
@@ -33,7 +32,7 @@ pub fn run(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
         }
     }
     unfinished.finished()?;
-    show_one_or_several(&args.models, &records, args.json, scores::perplexities)
+    show(&args.models, &records, args.json, scores::perplexities)
 }
 
 /// One model on the document. `None` after Ctrl-C.
@@ -44,13 +43,13 @@ fn evaluate(
 ) -> anyhow::Result<Option<Record<Perplexity>>> {
     let model = runs::load_model(dir)?;
     let tokenizer = runs::load_tokenizer(dir, &model)?;
-    let text = std::fs::read_to_string(&args.document)
-        .with_context(|| format!("{}: could not read it as UTF-8", args.document.display()))?;
+    let text = runs::read_text(&args.document)?;
     let title = args.document.file_stem().unwrap_or_default();
+    let train_length = model.config().train_length;
     let plan = PerplexityPlan {
         title: &title.to_string_lossy(),
         text: &text,
-        length: args.length,
+        length: args.length.map(|length| length.tokens(train_length)),
         window: args.window,
         certified_cache: args.certified_cache,
     };

@@ -2,7 +2,7 @@
 
 use super::outbox::Outbox;
 use super::unfinished::{GOES_ON, Unfinished};
-use super::{Tally, check_exports, check_models, folders, moment, one_out, show, tokens_of};
+use super::{Tally, check_exports, check_models, check_out, folders, moment, show, tokens_of};
 use crate::args::{Format, RulerArgs, TaskChoice};
 use crate::console::{self, Misuse};
 use crate::report::exchange::lm_eval::{self, SampleLines};
@@ -25,7 +25,7 @@ use std::process::ExitCode;
 const USUAL_SAMPLES: u32 = 100;
 
 pub fn run(args: &RulerArgs) -> anyhow::Result<ExitCode> {
-    one_out(args.out.as_deref(), &args.models)?;
+    check_out(args.out.as_deref(), &args.models, runs::RULER)?;
     check_exports(&args.export, &args.models)?;
     let tasks = tasks(args)?;
     let material = Material::read(args, &tasks)?;

@@ -2,9 +2,11 @@
 
 use crate::args::ContextArgs;
 use crate::report::findings::{Reach, reach};
-use crate::{report, runs};
+use crate::{console, report, runs};
+use anyhow::bail;
 use bam_lm::inspect::context::context;
 use bam_lm::model::checkpoint::read_json;
+use bam_lm::model::{ModelConfig, Transformer};
 use bam_lm::record::{Context, Passkey, Record};
 use serde::Serialize;
 use std::io::Write;
@@ -31,13 +33,26 @@ struct Measured {
 pub fn run(args: &ContextArgs) -> anyhow::Result<ExitCode> {
     let model = runs::load_model(&args.model)?;
     let beside = args.model.join(runs::PASSKEY);
-    let path = args
-        .passkey
-        .as_ref()
-        .or(Some(&beside).filter(|p| p.exists()));
-    let passkey: Option<Record<Passkey>> = match path {
-        Some(path) => Some(read_json(path, "a passkey record")?),
-        None => None,
+    let passkey = match (&args.passkey, beside.exists()) {
+        (Some(path), _) => {
+            let record: Record<Passkey> = read_json(path, "a passkey record")?;
+            if let Some(other) = other_model(&record, &model) {
+                bail!("{}: expected a record of {other}", path.display());
+            }
+            Some(record)
+        }
+        (None, true) => {
+            let record: Record<Passkey> = read_json(&beside, "a passkey record")?;
+            let other = other_model(&record, &model);
+            if let Some(other) = &other {
+                console::note(&format!(
+                    "{} is left out: expected a record of {other}",
+                    beside.display()
+                ));
+            }
+            other.is_none().then_some(record)
+        }
+        (None, false) => None,
     };
     let length = args.length.tokens(model.config().train_length);
     let context = context(&model, length, args.epsilon)?;
@@ -65,4 +80,30 @@ pub fn run(args: &ContextArgs) -> anyhow::Result<ExitCode> {
         )?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is expected and found where a record says of its model what this one is not. Weights are not
+/// part of a record: of two models of one shape it can't tell which it is of.
+fn other_model(record: &Record<Passkey>, model: &Transformer) -> Option<String> {
+    let config = model.config();
+    let of: Option<ModelConfig> = serde_json::from_value(record.model.clone()).ok();
+    if of.as_ref() == Some(config) {
+        return None;
+    }
+    let ours = serde_json::to_value(config).ok()?;
+    let differs = ours.as_object()?.iter();
+    let differs = differs.filter(|(key, value)| record.model.get(key) != Some(value));
+    let parts = differs.map(|(key, value)| {
+        let got = record
+            .model
+            .get(key)
+            .map_or("none".into(), |got| got.to_string());
+        (format!("{key} {value}"), got)
+    });
+    let (expected, got): (Vec<String>, Vec<String>) = parts.unzip();
+    Some(format!(
+        "this model ({}), got one of another ({})",
+        expected.join(", "),
+        got.join(", ")
+    ))
 }

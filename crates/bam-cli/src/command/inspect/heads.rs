@@ -13,6 +13,9 @@ use std::process::ExitCode;
 const MOST: Length = Length::Times(16.0);
 
 pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.html {
+        runs::ensure_writable(path)?;
+    }
     let model = runs::load_model(&args.model)?;
     let measured = match &args.text {
         None => None,

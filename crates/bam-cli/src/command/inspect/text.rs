@@ -13,6 +13,9 @@ use std::process::ExitCode;
 const MOST: Length = Length::Tokens(512);
 
 pub fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.html {
+        runs::ensure_writable(path)?;
+    }
     let model = runs::load_model(&args.model)?;
     let tokenizer = runs::load_tokenizer(&args.model, &model)?;
     let (name, tokens) = tokens_of(&args.text, &tokenizer, &model, args.length, MOST)?;

@@ -2,8 +2,9 @@
 
 use super::{HELD_OUT, PLAN, Plan, START, TOKENS};
 use crate::args::UpcycleArgs;
-use crate::{console, runs};
-use anyhow::{Context, bail, ensure};
+use crate::console::{self, Misuse};
+use crate::runs;
+use anyhow::{Context, bail};
 use bam_lm::data::{Corpus, Document, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer};
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
 use bam_lm::model::provenance::{Event, sha256_of};
@@ -19,6 +20,13 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
     let (Some(dir), Some(data)) = (&args.model, &args.data) else {
         bail!("expected a model and --data");
     };
+    if !args.rows.is_multiple_of(args.parts) {
+        let message = format!(
+            "--rows: expected a multiple of the {} of --parts, got {}",
+            args.parts, args.rows
+        );
+        return Err(Misuse(message).into());
+    }
     runs::ensure_new(&args.out)?;
     let model = runs::load_model(dir)?;
     let tokenizer = runs::load_tokenizer(dir, &model)?;
@@ -92,10 +100,9 @@ enum Text {
 
 impl Materials {
     fn read(data: &Path, held_out: Option<&Path>) -> anyhow::Result<Self> {
-        let read = |path: &Path| {
-            std::fs::read_to_string(path)
-                .with_context(|| format!("{}: could not read it as UTF-8", path.display()))
-        };
+        // What is not there is said before it is asked what it is.
+        std::fs::metadata(data)
+            .with_context(|| format!("--data {}: could not read it", data.display()))?;
         let is_store = data.join("index.json").exists();
         let one_text = data.is_file()
             && data
@@ -105,11 +112,11 @@ impl Materials {
         match held_out {
             Some(path) => Ok(Self {
                 text: (!is_store).then(corpus),
-                held_out: read(path)?,
+                held_out: runs::read_text(path)?,
                 document: file_name(path),
             }),
             None if one_text => {
-                let mut text = read(data)?;
+                let mut text = runs::read_text(data)?;
                 // At the end of a line, where there is one.
                 let cut = text.floor_char_boundary(text.len() / 10 * 9);
                 let cut = text[..cut].rfind('\n').map_or(cut, |at| at + 1);
@@ -150,11 +157,6 @@ fn recipe(
     if config.encoding.ssmax.is_some() {
         learn.push(Part::Ssmax);
     }
-    ensure!(
-        (0.0..=1.0).contains(&args.passkey_rows),
-        "--passkey-rows: expected a share from 0 to 1, got {}",
-        args.passkey_rows
-    );
     let recipe = Recipe {
         model: ModelRecipe {
             encoding: config.encoding.clone(),
@@ -217,7 +219,9 @@ fn write(
     std::fs::create_dir(at(START))
         .with_context(|| format!("{}: could not create it", dir.display()))?;
     start.save(&at(START))?;
-    tokenizer.save(&at(START).join("tokenizer.json"))?;
+    for dir in [dir, &at(START)] {
+        runs::copy_companions(&plan.model, dir)?;
+    }
     let held_out = at(HELD_OUT);
     bam_lm::whole::write_atomically(&held_out, materials.held_out.as_bytes())?;
     if let Some(text) = materials.text {

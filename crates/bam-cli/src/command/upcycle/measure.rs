@@ -2,7 +2,8 @@
 
 use super::Plan;
 use crate::console::{self, Progress};
-use anyhow::{Context, ensure};
+use crate::runs;
+use anyhow::ensure;
 use bam_attention::Skipping;
 use bam_lm::data::Tokenizer;
 use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan, SampleResult, fits, passkey};
@@ -46,14 +47,18 @@ impl Measured {
 
 impl<'a> Measuring<'a> {
     pub fn new(text: &Path, plan: &'a Plan, tokenizer: &'a Tokenizer) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(text)
-            .with_context(|| format!("{}: could not read it as UTF-8", text.display()))?;
-        Self::of_text(&text, plan, tokenizer)
+        Self::of_text(&runs::read_text(text)?, plan, tokenizer)
     }
 
     pub fn of_text(text: &str, plan: &'a Plan, tokenizer: &'a Tokenizer) -> anyhow::Result<Self> {
         let ids = tokens_of(tokenizer, text)?;
         let longest = plan.lengths.last().copied().unwrap_or_default();
+        ensure!(
+            ids.len() >= 2,
+            "{}: expected at least 2 tokens to measure perplexity on, got {}",
+            plan.document,
+            ids.len()
+        );
         ensure!(
             longest >= 2 && ids.len() >= longest,
             "--lengths: expected at most the {} tokens of {}, and at least 2, got {longest}",

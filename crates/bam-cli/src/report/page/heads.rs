@@ -3,7 +3,7 @@
 use super::document;
 use super::tables::classes;
 use crate::report::plot::{self, class, lag_cell, number_cell};
-use crate::report::text::{plain, thousands};
+use crate::report::text::{counted, plain};
 use bam_lm::record::{Head, Heads, Measured, MeasuredHead};
 use maud::{Markup, html};
 
@@ -27,7 +27,7 @@ pub fn heads_page(encoding: &str, heads: &Heads) -> String {
                 (plot::prior("prior", heads))
                 p.small {
                     "The distances within which 50, 90 and 99\u{a0}% of a head’s prior lie, over a row of "
-                    (thousands(heads.row_keys)) " keys; entropy in nats. The ruler is logarithmic, one end to "
+                    (counted(heads.row_keys, "key")) "; entropy in nats. The ruler is logarithmic, one end to "
                     "the other of that row."
                 }
                 (plot::heads(&encoding, heads))
@@ -44,8 +44,8 @@ fn on_text(heads: &Heads, measured: &Measured) -> Markup {
             h2 { "What it makes of “" (plain(&measured.text)) "”" }
             p {
                 "Content turns the prior into the posterior, which is the attention itself. Shown is the mass "
-                "within each distance, before and after reading: a mean over " (thousands(measured.rows))
-                " rows in the second half of " (thousands(measured.length)) " tokens. Where scalable softmax is on "
+                "within each distance, before and after reading: a mean over " (counted(measured.rows, "row"))
+                " in the second half of " (counted(measured.length, "token")) ". Where scalable softmax is on "
                 "the prior, so it is here."
             }
             (plot::masses(heads, measured))

@@ -2,7 +2,7 @@
 
 use super::document;
 use crate::report::inspection::Scale;
-use crate::report::text::{plain, thousands};
+use crate::report::text::{counted, fixed, plain};
 use bam_lm::record::{Glance, ReadToken, Reading};
 use maud::{Markup, PreEscaped, html};
 
@@ -11,9 +11,9 @@ use maud::{Markup, PreEscaped, html};
 pub fn reading_page(encoding: &str, reading: &Reading) -> String {
     let title = format!("{} read “{}”", plain(encoding), plain(&reading.text));
     let description = format!(
-        "{} tokens, {} heads: evidence, and where the posterior lies",
-        thousands(reading.tokens.len()),
-        reading.heads.len()
+        "{}, {}: evidence, and where the posterior lies",
+        counted(reading.tokens.len(), "token"),
+        counted(reading.heads.len(), "head")
     );
     let scale = Scale::of(reading);
     let body = html! {
@@ -26,9 +26,9 @@ pub fn reading_page(encoding: &str, reading: &Reading) -> String {
             section.reader data-near=(reading.near) {
                 (controls(reading))
                 p.legend {
-                    span.low { (format!("{:.2}", scale.evidence.0)) }
+                    span.low { (fixed(scale.evidence.0, 2)) }
                     span.ramp aria-hidden="true" {}
-                    span.high { (format!("{:.2}", scale.evidence.1)) }
+                    span.high { (fixed(scale.evidence.1, 2)) }
                     " " span.measure { "ln evidence" }
                 }
                 div.text tabindex="0" role="group" aria-label="The text; arrow keys go from token to token" {
@@ -90,7 +90,9 @@ fn piece(token: &ReadToken, scale: &Scale, near: usize) -> Markup {
         near_mass,
     } = token.mean;
     let about = format!(
-        "ln evidence {ln_evidence:.2}, mean distance {mean_distance:.1}, {:.0} % within {near}",
+        "ln evidence {}, mean distance {}, {:.0} % within {near}",
+        fixed(ln_evidence, 2),
+        fixed(mean_distance, 1),
         100.0 * near_mass
     );
     let value = format!("--v:{:.2}", scale.evidence(&token.mean));

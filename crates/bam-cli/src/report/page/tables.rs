@@ -3,7 +3,7 @@
 use crate::report::Runs;
 use crate::report::findings::{bits_per_byte, longest, mean_up_to, outcomes};
 use crate::report::text::{
-    duration, multiple, percent, perplexity as perplexity_text, plain, thousands,
+    class, counted, duration, multiple, percent, perplexity as perplexity_text, plain, thousands,
 };
 use bam_lm::record::{Heads, Record};
 use maud::{Markup, html};
@@ -127,9 +127,10 @@ pub fn classes(heads: &Heads) -> String {
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let counts: Vec<String> = counts
         .into_iter()
-        .map(|(class, count)| format!("{count} {}", plain(class).replace('_', "-")))
+        .map(|(name, count)| format!("{count} {}", class(name)))
         .collect();
-    format!("{} heads: {}", heads.heads.len(), counts.join(" · "))
+    let all = counted(heads.heads.len(), "head");
+    format!("{all}: {}", counts.join(" · "))
 }
 
 /// Where each number comes from: one row a record.

@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, Frame};
 use super::{Label, line, path, svg, text};
-use crate::report::text::short;
+use crate::report::text::{counted, short};
 use bam_lm::record::{Head, Heads};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
@@ -84,8 +84,8 @@ fn panel(id: &str, layer: usize, heads: &[&Head], longest: f64) -> Markup {
         id,
         title: &format!("Priors of layer {layer}"),
         description: &format!(
-            "Log-weight over distance for {} heads: {}.",
-            heads.len(),
+            "Log-weight over distance for {}: {}.",
+            counted(heads.len(), "head"),
             counts.join(", ")
         ),
     };

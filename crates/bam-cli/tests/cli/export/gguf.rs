@@ -113,7 +113,7 @@ fn model(shop: &Workshop, encoding: &str) -> PathBuf {
 
 fn export(shop: &Workshop, model: &Path) -> File {
     let out = shop.path("model.gguf");
-    succeed(&args!["export", "gguf", model, "--out", out]);
+    succeed(&args!["export", "gguf", model, "--replace", "--out", out]);
     read(&out)
 }
 
@@ -126,6 +126,10 @@ fn alibi_is_refact() {
     let shop = Workshop::new();
     let model = model(&shop, "alibi");
     let file = export(&shop, &model);
+    // A file that is there stays, unless it may go.
+    let again = args!["export", "gguf", model, "--out", shop.path("model.gguf")];
+    refuses(shop.dir(), &again, &["model.gguf", "--replace"]);
+    succeed(&[again, args!["--replace"]].concat());
     for (key, value) in [
         ("general.architecture", text("refact")),
         ("general.name", text("model")),

@@ -84,9 +84,7 @@ impl Keys {
             Some(value) => {
                 let got = value.to_string();
                 let parsed = serde_json::from_value(value);
-                let parsed = parsed.map_err(|error| {
-                    self.wrong(key, "another kind of value", &format!("{got} ({error})"))
-                })?;
+                let parsed = parsed.map_err(|error| self.wrong(key, &kind(&error), &got))?;
                 Ok(Some(parsed))
             }
         }
@@ -151,5 +149,18 @@ impl Keys {
         let mut got = got.to_owned();
         got.truncate(got.floor_char_boundary(LONGEST));
         not_as_expected(&self.path, format!("{}{key}: {expected}", self.within), got)
+    }
+}
+
+/// What a value should have been, in words; the error of a type says it at its end.
+fn kind(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let kind = text
+        .rsplit_once("expected ")
+        .map_or(&*text, |(_, kind)| kind);
+    match kind {
+        "usize" | "u64" | "u32" => "a whole number".into(),
+        "f64" | "f32" => "a number".into(),
+        kind => kind.into(),
     }
 }

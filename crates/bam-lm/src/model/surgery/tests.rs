@@ -2,6 +2,7 @@ use super::*;
 use crate::model::TokenRows;
 use crate::model::config::tests::small;
 use bam_attention::Implementation;
+use bam_attention::Lags;
 use bam_attention::log_prior::FAMILIES;
 use bam_prior::PositionalPrior;
 use burn::tensor::Device;
@@ -67,6 +68,7 @@ fn changes_of_values() {
     let change = |text: &str| text.parse::<Change>().unwrap();
     assert_eq!(change("x0.5"), Change::Times(0.5));
     assert_eq!(change("=-2"), Change::Set(-2.0));
+    assert_eq!(change("−2"), Change::Set(-2.0));
     assert_eq!(change("1e-3"), Change::Set(1e-3));
     for text in ["", "x", "xx2", "NaN", "=inf", "2x", "x-inf"] {
         assert!(text.parse::<Change>().is_err(), "{text}");
@@ -174,6 +176,12 @@ fn what_a_family_lacks_or_refuses_is_an_error() {
         ),
         ("kerple_log", location("0.0"), "location"),
         ("gaussian", scaled("0.0", "=1e38"), "finite log-weights"),
+        (
+            "bam",
+            shape("0.0", 100.0),
+            "finite log-weights in f32 within",
+        ),
+        ("bam", scaled("0.0", "=1e300"), "got 1e300 for head 0.0"),
         ("bam", scaled("2.0", "x2"), "a layer from 0 to 1"),
         ("bam", scaled("0.6", "x2"), "a head from 0 to 5"),
         ("bam", scaled("3", "x2"), "layer.head"),
