@@ -27,11 +27,10 @@ mod text;
 use crate::args::ServeArgs;
 use crate::{console, runs};
 use anyhow::Context;
-use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use bam_lm::data::Tokenizer;
 use bam_lm::model::ModelConfig;
-use bam_lm::model::scheduler::{Limits, Request, Scheduler};
+use bam_lm::model::scheduler::{Event, Limits, Request, Scheduler};
 use body::Bodies;
 use chat::ChatTemplate;
 use encode::Encoder;
@@ -43,6 +42,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 
 /// What all requests share.
 struct App {
@@ -51,18 +52,24 @@ struct App {
     config: ModelConfig,
     limits: Limits,
     tokenizer: Arc<Tokenizer>,
-    /// The text of every token of the model.
-    spellings: Vec<String>,
+    /// The text of every token of the model, and its bytes.
+    spellings: Vec<(String, Vec<u8>)>,
     template: Option<ChatTemplate>,
     engine: Engine,
     metrics: Metrics,
     api_key: Option<String>,
-    cors: Vec<HeaderValue>,
+    /// Origins that are let in; `*` is any.
+    cors: Vec<String>,
     bodies: Bodies,
     encoder: Encoder,
     /// Whether only this machine can reach the server.
     loopback: bool,
+    /// Turns true when requests had their time after the server was asked to stop.
+    over: watch::Receiver<bool>,
 }
+
+/// For the last words of answers that were cut.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl App {
     fn longest_row(&self) -> usize {
@@ -100,9 +107,25 @@ impl App {
         self.encoder.encode(&self.tokenizer, text, begin).await
     }
 
-    fn spelling(&self, token: i32) -> &str {
+    /// What happens next to a row.
+    async fn next(&self, events: &mut UnboundedReceiver<Event>) -> Result<Event, ApiError> {
+        let mut over = self.over.clone();
+        tokio::select! {
+            event = events.recv() => {
+                event.ok_or_else(|| ApiError::internal("the model failed; the server goes on"))
+            }
+            _ = over.wait_for(|over| *over) => Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the server stopped before the answer's end",
+            )),
+        }
+    }
+
+    /// The text of a token by itself, and its bytes.
+    fn spelling(&self, token: i32) -> (&str, &[u8]) {
         let at = usize::try_from(token).unwrap_or(usize::MAX);
-        self.spellings.get(at).map_or("", String::as_str)
+        let there = self.spellings.get(at);
+        there.map_or(("", &[]), |(name, bytes)| (name, bytes))
     }
 }
 
@@ -112,6 +135,7 @@ fn unix_seconds() -> u64 {
 }
 
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let api_key = api_key(args)?;
     let model = runs::load_model(&args.model)?;
     let tokenizer = runs::load_tokenizer(&args.model, &model)?;
     let config = model.config().clone();
@@ -121,16 +145,21 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         skipping: args.skip,
         horizons: match args.certified_cache {
             None => None,
-            Some(epsilon) => Some(Arc::new(model.horizons(args.longest, epsilon)?)),
+            Some(epsilon) => {
+                let longest = args.longest.tokens(config.train_length);
+                Some(Arc::new(model.horizons(longest, epsilon)?))
+            }
         },
     };
     let spell = tokenizer.stream_decoder();
     let spellings = (0..config.vocabulary as u32).map(|id| spell.spell(id).unwrap_or_default());
-    let spellings: Vec<String> = spellings.collect();
-    let longest_token = spellings.iter().map(String::len).max().unwrap_or(0);
+    let spellings: Vec<(String, Vec<u8>)> = spellings.collect();
+    let longest_token = spellings.iter().map(|(_, bytes)| bytes.len()).max();
+    let longest_token = longest_token.unwrap_or(0);
     let longest_row = Scheduler::longest_row(&config, &limits);
     drop(spell);
     let (engine, thread) = Engine::start(model, limits.clone(), args.queue as usize);
+    let (over, told) = watch::channel(false);
     let app = App {
         name: match &args.name {
             Some(name) => name.clone(),
@@ -144,15 +173,12 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         spellings,
         engine: engine.clone(),
         metrics: Metrics::default(),
-        api_key: api_key(args)?,
-        cors: args
-            .cors
-            .iter()
-            .map(|origin| origin.parse().with_context(|| format!("--cors {origin}")))
-            .collect::<anyhow::Result<_>>()?,
+        api_key,
+        cors: args.cors.clone(),
         bodies: Bodies::new(args.max_body),
         encoder: Encoder::new(longest_row, longest_token),
-        loopback: args.listen.ip().is_loopback(),
+        loopback: args.listen.ip().to_canonical().is_loopback(),
+        over: told,
     };
     if app.longest_row() == 0 {
         anyhow::bail!(
@@ -165,14 +191,14 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("the server's threads")?
-        .block_on(serve(app, args))?;
+        .block_on(serve(app, over, args))?;
     engine.close();
     // Whoever is still waited for was told to go; the thread ends with the rows.
     let _ = thread.join();
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(app: App, args: &ServeArgs) -> anyhow::Result<()> {
+async fn serve(app: App, over: watch::Sender<bool>, args: &ServeArgs) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("--listen {}", args.listen))?;
@@ -190,7 +216,7 @@ async fn serve(app: App, args: &ServeArgs) -> anyhow::Result<()> {
     if !app.loopback && app.api_key.is_none() {
         console::note("anyone who reaches this address can use the server; see --api-key-file");
     }
-    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
     console::catch_interrupts();
     tokio::spawn(async move {
         while !console::interrupted() {
@@ -199,7 +225,7 @@ async fn serve(app: App, args: &ServeArgs) -> anyhow::Result<()> {
         console::note("stopping: requests may finish; Ctrl-C again stops at once");
         let _ = stop.send(true);
     });
-    let wait = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
+    let wait = |mut stopped: watch::Receiver<bool>| async move {
         // An error means that the sender is gone, which is an end too.
         let _ = stopped.wait_for(|stop| *stop).await;
     };
@@ -209,9 +235,15 @@ async fn serve(app: App, args: &ServeArgs) -> anyhow::Result<()> {
         wait(stopped).await;
         tokio::time::sleep(Duration::from_secs(args.grace)).await;
     };
+    let mut server = std::pin::pin!(server.into_future());
     tokio::select! {
-        ended = server => ended.context("the server")?,
-        () = grace => console::note("some requests did not finish in time"),
+        ended = &mut server => ended.context("the server")?,
+        () = grace => {
+            console::note("some requests did not finish in time");
+            let _ = over.send(true);
+            // Who does not take the last words in time is left.
+            let _ = tokio::time::timeout(LAST_WORDS, server).await;
+        }
     }
     Ok(())
 }
@@ -225,17 +257,28 @@ fn folder_name(dir: &Path) -> anyhow::Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
+/// The key of a file or of the environment. Where there is one that no client could send, the server does
+/// not start: it would be open, or closed to everybody.
 fn api_key(args: &ServeArgs) -> anyhow::Result<Option<String>> {
-    let key = match &args.api_key_file {
+    let (key, origin) = match &args.api_key_file {
         Some(file) => {
-            std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?
+            let origin = file.display().to_string();
+            (std::fs::read(file).with_context(|| origin.clone())?, origin)
         }
-        None => match std::env::var("BAM_API_KEY") {
-            Ok(key) => key,
-            Err(_) => return Ok(None),
+        None => match std::env::var_os("BAM_API_KEY") {
+            Some(key) => (key.into_encoded_bytes(), "BAM_API_KEY".to_owned()),
+            None => return Ok(None),
         },
     };
+    // The key itself is not for messages.
+    let Ok(key) = String::from_utf8(key) else {
+        anyhow::bail!("{origin}: expected a key in UTF-8, got other bytes");
+    };
     let key = key.trim();
-    anyhow::ensure!(!key.is_empty(), "the API key: expected text, got none");
+    anyhow::ensure!(!key.is_empty(), "{origin}: expected a key, got none");
+    anyhow::ensure!(
+        !key.chars().any(char::is_control),
+        "{origin}: expected a key of one line without control characters, got some"
+    );
     Ok(Some(key.to_owned()))
 }

@@ -17,6 +17,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 #[derive(Clone, Debug)]
 pub struct AnswerToken {
     pub id: i32,
+    /// Characters of the answer's text before it.
+    pub at: usize,
     /// None for the first token of a prompt, which nothing comes before, and where none was asked for.
     pub score: Option<TokenScore>,
 }
@@ -25,8 +27,9 @@ pub struct AnswerToken {
 #[derive(Debug, Default)]
 pub struct Piece {
     pub text: String,
+    /// The tokens whose text this is, or what was said before.
     pub tokens: Vec<AnswerToken>,
-    /// Tokens of the answer, without those of the prompt.
+    /// Tokens that were generated, also those of a stop string.
     pub generated: usize,
     /// Why the answer ends here, if it does.
     pub finish: Option<&'static str>,
@@ -56,79 +59,96 @@ pub fn pieces(
                 return;
             }
         };
+        let before = question.echo.as_ref().map_or(0, |echo| echo.chars().count());
         let mut first = true;
-        while let Some(event) = events.recv().await {
-            match event {
+        // Tokens wait for their text, which may turn out to be a stop string.
+        let mut waiting = Vec::new();
+        let mut generated = 0;
+        loop {
+            let event = match app.next(&mut events).await {
+                Ok(event) => event,
+                Err(error) => {
+                    yield Err(error);
+                    return;
+                }
+            };
+            let (said, finish) = match event {
                 Event::Prompt { reused, scores, .. } => {
                     app.metrics.prompt(question.prompt.len(), reused);
                     if let Some(echo) = &question.echo {
-                        yield Ok(said_again(&question.prompt, echo, scores));
+                        yield said_again(&app, &question.prompt, echo, scores);
                     }
+                    continue;
                 }
                 Event::Token { id, score } => {
                     if std::mem::take(&mut first) {
                         app.metrics.first_token(begun.elapsed());
                     }
-                    match text.push(id) {
-                        Ok(text) => yield Ok(Piece {
-                            text,
-                            tokens: vec![AnswerToken { id, score }],
-                            generated: 1,
-                            finish: None,
-                        }),
-                        Err(error) => {
-                            yield Err(undecodable(&error));
-                            return;
-                        }
-                    }
-                    if text.is_stopped() {
-                        app.metrics.finished(begun.elapsed());
-                        yield Ok(end(String::new(), "stop"));
-                        return;
-                    }
+                    generated += 1;
+                    waiting.push(AnswerToken { id, at: before + text.decoded(), score });
+                    (text.push(id), None)
                 }
-                Event::End(finish) => {
-                    let rest = text.finish();
-                    let why = match finish {
-                        _ if text.is_stopped() => "stop",
-                        Finish::End => "stop",
-                        Finish::Length => "length",
-                        Finish::Failed(message) => {
-                            yield Err(ApiError::internal(message));
-                            return;
-                        }
-                    };
-                    app.metrics.finished(begun.elapsed());
-                    yield Ok(end(rest, why));
+                Event::End(Finish::Failed(message)) => {
+                    yield Err(ApiError::internal(message));
                     return;
                 }
+                Event::End(Finish::End) => (Ok(text.finish()), Some("stop")),
+                Event::End(Finish::Length) => (Ok(text.finish()), Some("length")),
+            };
+            let finish = if text.is_stopped() { Some("stop") } else { finish };
+            let said = match said {
+                Ok(said) => said,
+                Err(error) => {
+                    yield Err(undecodable(&error));
+                    return;
+                }
+            };
+            let all = finish.is_some() && !text.is_stopped();
+            let certain = waiting.partition_point(|token| all || text.has_said(token.at - before));
+            if finish.is_some() || certain > 0 || !said.is_empty() {
+                yield Ok(Piece {
+                    text: said,
+                    tokens: waiting.drain(..certain).collect(),
+                    generated: std::mem::take(&mut generated),
+                    finish,
+                });
+            }
+            if finish.is_some() {
+                app.metrics.finished(begun.elapsed());
+                return;
             }
         }
-        yield Err(ApiError::internal("the model failed; the server goes on"));
-    }
-}
-
-fn end(text: String, why: &'static str) -> Piece {
-    Piece {
-        text,
-        finish: Some(why),
-        ..Piece::default()
     }
 }
 
 /// The prompt as the first piece of its answer.
-fn said_again(prompt: &[i32], echo: &str, scores: Vec<TokenScore>) -> Piece {
+fn said_again(
+    app: &App,
+    prompt: &[i32],
+    echo: &str,
+    scores: Vec<TokenScore>,
+) -> Result<Piece, ApiError> {
+    // Places are told beside scores, and nowhere else.
+    let placed = !scores.is_empty();
     let scores = std::iter::once(None).chain(scores.into_iter().map(Some));
     let scores = scores.chain(std::iter::repeat(None));
-    let tokens = prompt.iter().zip(scores);
-    Piece {
+    let most = echo.chars().count();
+    let mut text = AnswerText::new(&app.tokenizer, &[]);
+    let mut tokens = Vec::with_capacity(prompt.len());
+    for (&id, score) in prompt.iter().zip(scores) {
+        // Some tokenizers change a text, whose own words are said again.
+        let at = text.decoded().min(most);
+        tokens.push(AnswerToken { id, at, score });
+        if placed {
+            text.push(id).map_err(|error| undecodable(&error))?;
+        }
+    }
+    Ok(Piece {
         text: echo.to_owned(),
-        tokens: tokens
-            .map(|(id, score)| AnswerToken { id: *id, score })
-            .collect(),
+        tokens,
         generated: 0,
         finish: None,
-    }
+    })
 }
 
 fn undecodable(error: &DataError) -> ApiError {

@@ -79,6 +79,11 @@ impl Bodies {
         })
     }
 
+    /// Whether a body may be so long.
+    pub fn allow(&self, length: u64) -> bool {
+        length <= self.most as u64
+    }
+
     pub fn too_long(&self) -> ApiError {
         ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,

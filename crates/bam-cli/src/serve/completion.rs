@@ -26,11 +26,7 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
     let generation = &completion.generation;
     let mut requests = Vec::new();
     for (index, question) in questions.iter().enumerate() {
-        let mut sampling = generation.sampling;
-        // Choices differ; the same request has the same ones.
-        sampling.seed = sampling
-            .seed
-            .wrapping_add((index % generation.choices) as u64);
+        let sampling = generation.sampling(index % generation.choices);
         let request = Request {
             prompt: question.prompt.to_vec(),
             tokens: completion.tokens,
@@ -61,7 +57,6 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
     let form = Form {
         top: completion.logprobs,
         token_ids: completion.token_ids,
-        offsets: vec![0; completion.prompts.count() * generation.choices],
     };
     let head = reply::head(&app, "cmpl", "text_completion");
     reply::send(
@@ -79,7 +74,7 @@ async fn questions(app: &Arc<App>, completion: &Completion) -> Result<Vec<Questi
         Prompts::Tokens(rows) => {
             let mut prompts = Vec::new();
             for row in rows {
-                let tokens = app.check_tokens(row)?;
+                let tokens = app.check_tokens("prompt", row)?;
                 let text = match completion.echo {
                     true => app.decode(&tokens)?,
                     false => String::new(),
@@ -124,16 +119,13 @@ struct Form {
     /// The most probable tokens that are named, where log-probabilities are wanted.
     top: Option<usize>,
     token_ids: bool,
-    /// Characters said so far, by choice.
-    offsets: Vec<usize>,
 }
 
 impl reply::Form for Form {
     fn choice(&mut self, app: &App, index: usize, piece: &Piece, _: bool) -> Value {
-        let logprobs = match self.top {
-            None => Value::Null,
-            Some(top) => logprobs(app, top, &piece.tokens, &mut self.offsets[index]),
-        };
+        let logprobs = self
+            .top
+            .map_or(Value::Null, |top| logprobs(app, top, &piece.tokens));
         let mut choice = json!({
             "index": index,
             "text": piece.text,
@@ -147,15 +139,13 @@ impl reply::Form for Form {
     }
 }
 
-/// Log-probabilities as completions have them. A token's offset counts the characters of the tokens
-/// before it.
-fn logprobs(app: &App, top: usize, tokens: &[AnswerToken], offset: &mut usize) -> Value {
+/// Log-probabilities as completions have them.
+fn logprobs(app: &App, top: usize, tokens: &[AnswerToken]) -> Value {
     let mut names = Vec::new();
     let (mut of_tokens, mut of_top, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
     for token in tokens {
-        let name = app.spelling(token.id);
-        offsets.push(*offset);
-        *offset += name.chars().count();
+        let name = app.spelling(token.id).0;
+        offsets.push(token.at);
         of_tokens.push(
             token
                 .score
@@ -167,7 +157,7 @@ fn logprobs(app: &App, top: usize, tokens: &[AnswerToken], offset: &mut usize) -
                 .top
                 .iter()
                 .take(top)
-                .map(|(id, ln_p)| (app.spelling(*id).to_owned(), reply::finite(*ln_p).into()))
+                .map(|(id, ln_p)| (app.spelling(*id).0.to_owned(), reply::finite(*ln_p).into()))
                 .collect();
             map.insert(name.to_owned(), reply::finite(score.ln_probability).into());
             map
@@ -183,14 +173,14 @@ fn logprobs(app: &App, top: usize, tokens: &[AnswerToken], offset: &mut usize) -
 }
 
 impl App {
-    /// Tokens of a client as the model's.
-    pub fn check_tokens(&self, row: &[i64]) -> Result<Vec<i32>, ApiError> {
+    /// Tokens that a field of a request names, as the model's.
+    pub fn check_tokens(&self, field: &'static str, row: &[i64]) -> Result<Vec<i32>, ApiError> {
         let vocabulary = self.config.vocabulary;
         row.iter()
             .map(|&id| match usize::try_from(id) {
                 Ok(token) if token < vocabulary => Ok(id as i32),
                 _ => Err(ApiError::expected(
-                    "prompt",
+                    field,
                     &format!("token ids from 0 to {}", vocabulary - 1),
                     id,
                 )),

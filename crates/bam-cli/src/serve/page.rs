@@ -2,7 +2,7 @@
 
 use super::App;
 use super::error::ApiError;
-use super::request::{Fields, Prompts};
+use super::request::Fields;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -47,25 +47,17 @@ pub async fn script() -> Response {
 
 /// The most tokens that are looked into at once: a row of keys is held for every head.
 const MOST_TOKENS: usize = 1 << 17;
-/// Keys of a head that are named.
-const NAMED_KEYS: usize = 5;
+/// Keys of a head that are named: as many as can have more than a tenth of its posterior, which the page
+/// underlines.
+const NAMED_KEYS: usize = 9;
 
 /// What every head believed at the last of some tokens: its prior, its likelihood and its posterior by
 /// distance, and the keys that it looked at most.
 pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value>, ApiError> {
     let mut fields = Fields::of(&body)?;
-    let Prompts::Tokens(rows) = fields.need("tokens", "an array of token ids")? else {
-        return Err(ApiError::expected(
-            "tokens",
-            "an array of token ids",
-            "text",
-        ));
-    };
+    let tokens = fields.tokens("tokens")?;
     fields.finish()?;
-    let [row] = rows.as_slice() else {
-        return Err(ApiError::expected("tokens", "one array", rows.len()));
-    };
-    let tokens = app.check_tokens(row)?;
+    let tokens = app.check_tokens("tokens", &tokens)?;
     let most = app.longest_row().min(MOST_TOKENS);
     if tokens.is_empty() || tokens.len() > most {
         let expected = format!("from 1 to {most} of them");
@@ -82,22 +74,20 @@ pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Va
     };
     app.check_request(&request)?;
     let keys = request.prompt.len();
-    let rows = app.engine.submit(vec![request])?;
-    for mut events in rows {
-        while let Some(event) = events.recv().await {
-            match event {
-                Event::Prompt {
-                    reused, beliefs, ..
-                } => {
-                    app.metrics.prompt(keys, reused);
-                    return Ok(Json(json!({"keys": keys, "layers": layers(&beliefs)})));
-                }
-                Event::End(Finish::Failed(message)) => return Err(ApiError::internal(message)),
-                Event::Token { .. } | Event::End(_) => {}
+    let mut rows = app.engine.submit(vec![request])?;
+    let events = rows.first_mut().ok_or(ApiError::internal("no row"))?;
+    loop {
+        match app.next(events).await? {
+            Event::Prompt {
+                reused, beliefs, ..
+            } => {
+                app.metrics.prompt(keys, reused);
+                return Ok(Json(json!({"keys": keys, "layers": layers(&beliefs)})));
             }
+            Event::End(Finish::Failed(message)) => return Err(ApiError::internal(message)),
+            Event::Token { .. } | Event::End(_) => {}
         }
     }
-    Err(ApiError::internal("the model failed; the server goes on"))
 }
 
 /// The heads of every layer, of beliefs by layer and head.
@@ -108,7 +98,7 @@ fn layers(beliefs: &[Belief]) -> Vec<Value> {
         .collect()
 }
 
-/// One head: masses in bins of distance, evenly wide on a logarithmic axis, and the heaviest keys.
+/// One head: masses in bins of distance, about evenly wide on a logarithmic axis, and the heaviest keys.
 fn head(belief: &Belief) -> Value {
     let prior: Vec<f64> = belief
         .ln_prior
@@ -127,12 +117,17 @@ fn head(belief: &Belief) -> Value {
     let mut bins: Vec<Value> = Vec::new();
     let mut from = 0;
     while from <= last {
-        // Distances 0, 1, 2 … singly, then a fifth more each.
-        let to = (from + 1).max(from * 6 / 5);
-        let keys = last + 1 - to.min(last + 1)..last + 1 - from;
+        // Distances 0, 1, 2 … singly, then a fifth more each. What is left at the end is a part of the
+        // last bin where it would be a narrower one: equal masses never seem to fall.
+        let width = (from / 5).max(1);
+        let left = last + 1 - from - width.min(last + 1 - from);
+        let next = ((from + width) / 5).max(1);
+        let to = if left < next { last + 1 } else { from + width };
+        let keys = last + 1 - to..last + 1 - from;
         let mass = |of: &[f64]| of[keys.clone()].iter().sum::<f64>();
         bins.push(json!({
             "from": from,
+            "to": to - 1,
             "prior": mass(&prior),
             "likelihood": mass(&likelihood),
             "posterior": mass(&posterior),
@@ -172,7 +167,7 @@ mod tests {
 
     #[test]
     fn bins_hold_all_the_mass() {
-        for keys in [1usize, 2, 7, 300] {
+        for keys in [1usize, 2, 5, 6, 7, 11, 12, 13, 63, 300, 301, 317] {
             let belief = Belief {
                 layer: 0,
                 head: 0,
@@ -194,6 +189,18 @@ mod tests {
                 assert!((mass - 1.0).abs() < 1e-5, "{keys} keys, {of}: {mass}");
             }
             assert_eq!(head["class"], "flat");
+            // Bins join, the last one is the widest, and equal masses never fall.
+            let end = |bin: &Value, of: &str| bin[of].as_u64().unwrap();
+            assert_eq!((end(&bins[0], "from"), end(&bins[0], "to")), (0, 0));
+            assert_eq!(end(&bins[bins.len() - 1], "to"), keys as u64 - 1);
+            for pair in bins.windows(2) {
+                assert_eq!(end(&pair[0], "to") + 1, end(&pair[1], "from"));
+                let mass = |bin: &Value| bin["prior"].as_f64().unwrap();
+                assert!(
+                    mass(&pair[1]) > mass(&pair[0]) - 1e-9,
+                    "{keys} keys: {pair:?}"
+                );
+            }
             // The posterior is the likelihood under a flat prior, and the last key is its heaviest.
             assert_eq!(head["top"][0]["lag"], 0);
             let near = |of: &str| bins[0][of].as_f64().unwrap();

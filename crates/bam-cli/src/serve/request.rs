@@ -22,7 +22,9 @@ const USUAL_TOKENS: usize = 16;
 /// How answers are drawn, ended and sent: what completions and chats have in common.
 #[derive(Debug)]
 pub struct Generation {
-    pub sampling: Sampling,
+    /// With the seed if one is given.
+    sampling: Sampling,
+    seeded: bool,
     pub choices: usize,
     pub stops: Vec<String>,
     pub stream: bool,
@@ -31,7 +33,7 @@ pub struct Generation {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "another kind of JSON")]
 enum Stops {
     One(String),
     Many(Vec<String>),
@@ -45,6 +47,19 @@ struct StreamOptions {
 }
 
 impl Generation {
+    /// How a choice of a prompt is drawn. Choices differ, and the same request with a seed has the same ones;
+    /// without, every row is drawn by itself.
+    pub fn sampling(&self, choice: usize) -> Sampling {
+        let seed = match self.seeded {
+            true => self.sampling.seed.wrapping_add(choice as u64),
+            false => rand::random(),
+        };
+        Sampling {
+            seed,
+            ..self.sampling
+        }
+    }
+
     fn take(fields: &mut Fields<'_>) -> Result<Self, ApiError> {
         let mut real = |name, most: f64, usual: f64| {
             let expected = format!("a number from 0 to {most}");
@@ -62,7 +77,7 @@ impl Generation {
             // None of the mass is the most probable token.
             top_p: top_p.max(f64::MIN_POSITIVE),
             top_k: fields.number("top_k", 1..=u64::MAX)?,
-            seed: seed.map_or_else(rand::random, |Whole(seed)| seed as u64),
+            seed: seed.as_ref().map_or(0, |Whole(seed)| *seed as u64),
         };
         let expected = format!("a string or up to {MOST_STOPS} strings");
         let stops = match fields.take("stop", &expected)? {
@@ -83,6 +98,10 @@ impl Generation {
         }
         let stream = fields.flag("stream")?;
         let options = fields.take("stream_options", "an object with include_usage")?;
+        if options.is_some() && !stream {
+            let expected = "stream with it";
+            return Err(ApiError::expected("stream_options", expected, "none"));
+        }
         let options = options.map_or_else(StreamOptions::default, |Object(options)| options);
         if options.include_obfuscation == Some(true) {
             let expected = "include_obfuscation false: it is not supported";
@@ -103,6 +122,7 @@ impl Generation {
         fields.take::<String>("user", "a string")?;
         Ok(Self {
             sampling,
+            seeded: seed.is_some(),
             choices,
             stops,
             stream,
@@ -320,6 +340,15 @@ mod tests {
                 "max_tokens: expected a whole number from 0 up",
             ),
             (
+                r#""stream_options": {"include_usage": true}"#,
+                "stream_options: expected stream with it",
+            ),
+            (r#""seed": 1, "seed": 2"#, "got two fields seed"),
+            (
+                r#""stop": 5"#,
+                "stop: expected a string or up to 16 strings, got 5",
+            ),
+            (
                 r#""stream_options": [null, null]"#,
                 "stream_options: expected an object",
             ),
@@ -335,8 +364,35 @@ mod tests {
         // Null control: what says nothing is taken.
         let nothing = r#"{"prompt": "a", "suffix": null, "logit_bias": {}, "presence_penalty": 0,
             "frequency_penalty": 0.0, "best_of": 1, "user": "me", "stop": [], "seed": -1,
-            "max_tokens": 16.0, "n": 1.0, "stream_options": {"include_usage": true}}"#;
+            "max_tokens": 16.0, "n": 1.0, "stream": true, "stream_options": {"include_usage": true}}"#;
         assert!(completion(nothing).is_ok());
+    }
+
+    #[test]
+    fn rows_are_drawn_apart_unless_there_is_a_seed() {
+        let seeds = |body: &str| {
+            let generation = completion(body).unwrap().generation;
+            [0, 0, 1].map(|choice| generation.sampling(choice).seed)
+        };
+        assert_eq!(seeds(r#"{"prompt": "a", "seed": 7}"#), [7, 7, 8]);
+        let [first, second, third] = seeds(r#"{"prompt": "a"}"#);
+        assert!(first != second && second != third);
+    }
+
+    #[test]
+    fn messages_have_nothing_of_the_parser_in_them() {
+        for body in [
+            r#"{"prompt": "a", "stop": 5}"#,
+            r#"{"prompt": "a", "stop": {"a": 1}}"#,
+            r#"{"prompt": "a", "temperature": "hot"}"#,
+            r#"{"prompt": {"a": 1}}"#,
+            r#"[1]"#,
+        ] {
+            let message = completion(body).unwrap_err();
+            for inner in ["variant", "enum", "f64", "struct", "at line 1", "sequence"] {
+                assert!(!message.contains(inner), "{message}");
+            }
+        }
     }
 
     #[test]

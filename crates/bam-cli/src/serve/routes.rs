@@ -1,17 +1,20 @@
 //! The server's paths, and what is done for every request.
 
+use super::body::Bodies;
+use super::chat::ChatTemplate;
 use super::error::ApiError;
-use super::request::{Fields, Prompts};
+use super::request::Fields;
 use super::{App, chat, completion, page};
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -46,7 +49,7 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(other_method);
     let mut router = protected
         .merge(open)
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path") })
+        .fallback(no_path)
         // `limit` reads the body itself, and says so in OpenAI's words.
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(|_| {
@@ -55,8 +58,13 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&app), own_host))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), count));
     if !app.cors.is_empty() {
+        let origins = app.cors.iter().filter_map(|origin| origin.parse().ok());
+        let origins = match app.cors.iter().any(|origin| origin == "*") {
+            true => AllowOrigin::any(),
+            false => AllowOrigin::list(origins),
+        };
         let cors = CorsLayer::new()
-            .allow_origin(AllowOrigin::list(app.cors.clone()))
+            .allow_origin(origins)
             .allow_methods([Method::GET, Method::POST])
             .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE]);
         router = router.layer(cors);
@@ -64,11 +72,30 @@ pub fn router(app: Arc<App>) -> Router {
     router.with_state(app)
 }
 
+/// What was asked for, as far as a message can hold it.
+fn asked(method: &Method, uri: &Uri) -> String {
+    let asked = format!("{method} {}", uri.path());
+    asked.chars().take(200).collect()
+}
+
+async fn no_path(method: Method, uri: Uri) -> ApiError {
+    ApiError {
+        code: Some("unknown_url"),
+        ..ApiError::new(
+            StatusCode::NOT_FOUND,
+            format!(
+                "expected a path of /openapi.json, got {}",
+                asked(&method, &uri)
+            ),
+        )
+    }
+}
+
 /// Other methods are refused as all else is; axum names the right one in `Allow`.
-async fn other_method() -> ApiError {
+async fn other_method(method: Method, uri: Uri) -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        "this path has another method",
+        format!("expected the path's method, got {}", asked(&method, &uri)),
     )
 }
 
@@ -116,8 +143,7 @@ async fn own_host(State(app): State<Arc<App>>, request: Request, next: Next) -> 
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let local = ["localhost", "127.0.0.1", "[::1]", ""].contains(&name);
-    match local || !app.loopback {
+    match is_local(name) || !app.loopback {
         true => next.run(request).await,
         false => ApiError::new(
             StatusCode::FORBIDDEN,
@@ -125,6 +151,18 @@ async fn own_host(State(app): State<Arc<App>>, request: Request, next: Next) -> 
         )
         .into_response(),
     }
+}
+
+/// Whether a Host header's name is this machine's. A loopback address by its number can be nobody else's.
+fn is_local(name: &str) -> bool {
+    let number = match name.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').unwrap_or_default(),
+        None => name,
+    };
+    let number = number.parse::<IpAddr>();
+    number.is_ok_and(|ip| ip.to_canonical().is_loopback())
+        || name.eq_ignore_ascii_case("localhost")
+        || name.is_empty()
 }
 
 /// Asks for the key, where there is one.
@@ -149,20 +187,43 @@ async fn authorize(State(app): State<Arc<App>>, request: Request, next: Next) ->
     }
 }
 
+/// Why a body need not be read.
+fn refused(headers: &HeaderMap, bodies: &Bodies) -> Option<ApiError> {
+    let text = |name| {
+        let value = headers.get(name).map(HeaderValue::to_str);
+        value.and_then(Result::ok).unwrap_or_default().trim()
+    };
+    let kind = text(header::CONTENT_TYPE)
+        .split(';')
+        .next()
+        .unwrap_or_default();
+    if !kind.trim().eq_ignore_ascii_case("application/json") {
+        return Some(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("Content-Type: expected application/json, got {kind:?}"),
+        ));
+    }
+    let encoding = text(header::CONTENT_ENCODING);
+    if headers.contains_key(header::CONTENT_ENCODING) && !encoding.eq_ignore_ascii_case("identity")
+    {
+        return Some(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("Content-Encoding: expected none, got {encoding:?}"),
+        ));
+    }
+    let length = text(header::CONTENT_LENGTH).parse::<u64>();
+    length
+        .is_ok_and(|length| !bodies.allow(length))
+        .then(|| bodies.too_long())
+}
+
 /// Reads the body up to the limit, and asks for JSON.
 async fn limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    if head.method == Method::POST {
-        let kind = head.headers.get(header::CONTENT_TYPE);
-        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/json") {
-            return ApiError::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                format!("Content-Type: expected application/json, got {kind:?}"),
-            )
-            .into_response();
-        }
+    if head.method == Method::POST
+        && let Some(error) = refused(&head.headers, &app.bodies)
+    {
+        return error.into_response();
     }
     match app.bodies.read(body).await {
         // It has its share of the memory until the answer begins.
@@ -207,8 +268,13 @@ async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value
     let model: Option<String> = fields.take("model", "a string")?;
     fields.finish()?;
     app.check_model(model.as_deref())?;
-    // Text is only text; but a special token's name by itself is how clients ask for its id.
-    let tokens = match app.tokenizer.special_named(&prompt) {
+    // Text is only text, as for completions. But lm_eval asks for the ids of the tokens that
+    // `/tokenizer_info` names by those names, and wants nothing added.
+    let named = match special {
+        Some(false) => app.tokenizer.special_named(&prompt),
+        _ => None,
+    };
+    let tokens = match named {
         Some(id) => vec![id as i32],
         None => app.encode(prompt, special.unwrap_or(true)).await?,
     };
@@ -218,28 +284,18 @@ async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value
         "tokens": tokens,
     });
     if spell == Some(true) {
-        answer["token_strs"] = tokens.iter().map(|id| app.spelling(*id)).collect();
+        answer["token_strs"] = tokens.iter().map(|id| app.spelling(*id).0).collect();
     }
     Ok(Json(answer))
 }
 
 async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value>, ApiError> {
     let mut fields = Fields::of(&body)?;
-    let tokens: Prompts = fields.need("tokens", "an array of token ids")?;
+    let tokens = fields.tokens("tokens")?;
     let model: Option<String> = fields.take("model", "a string")?;
     fields.finish()?;
     app.check_model(model.as_deref())?;
-    let Prompts::Tokens(rows) = tokens else {
-        return Err(ApiError::expected(
-            "tokens",
-            "an array of token ids",
-            "text",
-        ));
-    };
-    let [row] = rows.as_slice() else {
-        return Err(ApiError::expected("tokens", "one array", rows.len()));
-    };
-    let text = app.decode(&app.check_tokens(row)?)?;
+    let text = app.decode(&app.check_tokens("tokens", &tokens)?)?;
     Ok(Json(json!({"prompt": text})))
 }
 
@@ -249,12 +305,12 @@ async fn tokenizer_info(State(app): State<Arc<App>>) -> Json<Value> {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": name(app.tokenizer.bos()),
         "eos_token": name(app.tokenizer.eos()),
-        "unk_token": null,
+        "unk_token": app.tokenizer.unknown(),
         "pad_token": null,
         "vocab_size": app.tokenizer.vocabulary_size(),
         "model_max_length": app.longest_row(),
         "add_bos_token": app.tokenizer.bos().is_some(),
-        "chat_template": null,
+        "chat_template": app.template.as_ref().and_then(ChatTemplate::source),
     }))
 }
 

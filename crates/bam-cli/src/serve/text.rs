@@ -8,6 +8,9 @@ pub struct AnswerText<'t> {
     stops: &'t [String],
     /// Text that may be the beginning of a stop string.
     held: String,
+    /// Characters decoded, and of them said.
+    decoded: usize,
+    said: usize,
     stopped: bool,
 }
 
@@ -17,6 +20,8 @@ impl<'t> AnswerText<'t> {
             decoder: tokenizer.stream_decoder(),
             stops,
             held: String::new(),
+            decoded: 0,
+            said: 0,
             stopped: false,
         }
     }
@@ -35,6 +40,17 @@ impl<'t> AnswerText<'t> {
         self.stopped
     }
 
+    /// Where the next token begins: characters of the text, said or not.
+    pub fn decoded(&self) -> usize {
+        self.decoded
+    }
+
+    /// Whether a token that begins there is certain to be part of the answer.
+    pub fn has_said(&self, at: usize) -> bool {
+        // Without stops nothing is taken back.
+        at < self.said || self.stops.is_empty()
+    }
+
     /// Takes a token and gives the text that is certain to be part of the answer; often none.
     pub fn push(&mut self, token: i32) -> Result<String, DataError> {
         let text = self.decoder.push(token as u32)?;
@@ -46,7 +62,7 @@ impl<'t> AnswerText<'t> {
         let text = self.decoder.finish();
         let mut certain = self.take(&text);
         if !self.stopped {
-            certain += &std::mem::take(&mut self.held);
+            certain += &self.say(self.held.len());
         }
         certain
     }
@@ -56,6 +72,7 @@ impl<'t> AnswerText<'t> {
             return String::new();
         }
         self.held += text;
+        self.decoded += text.chars().count();
         let found = self
             .stops
             .iter()
@@ -63,10 +80,16 @@ impl<'t> AnswerText<'t> {
         if let Some(at) = found.min() {
             self.stopped = true;
             self.held.truncate(at);
-            return std::mem::take(&mut self.held);
+            return self.say(at);
         }
-        let certain = self.held.len() - self.possible_beginning();
-        self.held.drain(..certain).collect()
+        self.say(self.held.len() - self.possible_beginning())
+    }
+
+    /// The first bytes of what is held.
+    fn say(&mut self, bytes: usize) -> String {
+        let said: String = self.held.drain(..bytes).collect();
+        self.said += said.chars().count();
+        said
     }
 
     /// Bytes at the end of what is held that a stop string may begin with.
@@ -130,6 +153,26 @@ pub(super) mod tests {
             assert_eq!(pieces.concat(), expected, "{text} until {stops:?}");
             assert_eq!(stopped, expected != text);
         }
+    }
+
+    #[test]
+    fn tokens_are_certain_when_their_text_is() {
+        let tokenizer = tokenizer();
+        let stops = ["bd".to_owned(), "é".to_owned()];
+        let mut answer = AnswerText::new(&tokenizer, &stops);
+        let mut certain = Vec::new();
+        let mut begins = Vec::new();
+        // The last character is two tokens, and both go.
+        for token in tokenizer.encode("abcé").unwrap() {
+            begins.push(answer.decoded());
+            answer.push(token as i32).unwrap();
+            certain.push(begins.iter().filter(|at| answer.has_said(**at)).count());
+        }
+        assert_eq!(begins, [0, 1, 2, 3, 3]);
+        assert_eq!(certain, [1, 1, 3, 3, 3]);
+        assert!(answer.is_stopped());
+        // Null control: without stops a token is certain at once.
+        assert!(AnswerText::new(&tokenizer, &[]).has_said(0));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod interrupted;
 mod misuse;
 mod prior;
 mod program;
+mod protocol;
 mod quickstart;
 mod reference;
 mod resume;

@@ -46,7 +46,10 @@ impl Answer {
 
 impl Server {
     pub fn start(model: &Path, words: &[&str]) -> Self {
-        let mut all = args!["serve", model, "--listen", "127.0.0.1:0"];
+        let mut all = args!["serve", model];
+        if !words.contains(&"--listen") {
+            all.extend(args!["--listen", "127.0.0.1:0"]);
+        }
         all.extend(words.iter().map(OsString::from));
         let mut child = command(&all)
             .stdout(Stdio::piped())

@@ -34,7 +34,7 @@ for name, width, height in [("desktop", 1200, 1400), ("phone", 390, 1600)]:
             wait.until(lambda d: d.find_element(By.ID, "about").text)
             prompt = driver.find_element(By.ID, "prompt")
             prompt.clear()
-            prompt.send_keys("The pass key is 71834. Remember it. 71834 is the pass key. The grass is green.")
+            prompt.send_keys("The pass key is 71834. Remember it. 71834 is the pass key. The café is green.</s>")
             tokens = driver.find_element(By.ID, "tokens")
             tokens.clear()
             tokens.send_keys("12", Keys.ENTER)
@@ -43,6 +43,16 @@ for name, width, height in [("desktop", 1200, 1400), ("phone", 390, 1600)]:
             shown = driver.find_elements(By.CSS_SELECTOR, "#text span")
             answered = driver.find_elements(By.CSS_SELECTOR, "#text span.answer")
             assert 0 < len(answered) <= 12 < len(shown), (len(answered), len(shown))
+            # Characters of several tokens are whole, and what spells a special token is text.
+            text = driver.find_element(By.ID, "text").get_attribute("textContent").replace("·", "")
+            assert "The café is green.</s>" in text and "bytes:" not in text, text
+            assert all(span.get_attribute("textContent") for span in shown), text
+            # The first token has only itself.
+            shown[0].send_keys(Keys.ENTER)
+            about = driver.find_element(By.ID, "beliefs-about")
+            wait.until(lambda d: about.text)
+            assert about.text.startswith("Nothing comes before the first token"), about.text
+            assert not driver.find_element(By.ID, "looked").is_displayed()
             # By keyboard: to the last token, one back, and look.
             shown[0].send_keys(Keys.END)
             driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT)

@@ -94,12 +94,12 @@ impl<'a> StreamDecoder<'a> {
     }
 
     /// The text of a token by itself, as it is in the middle of a text, for reports: special tokens by
-    /// their names, and bytes that are no whole characters as `bytes:\\xe2\\x80`.
+    /// their names, and bytes that are no whole characters as `bytes:\\xe2\\x80`. And its own bytes.
     ///
     /// # Errors
     ///
     /// For a token outside of the vocabulary.
-    pub fn spell(&self, token: u32) -> Result<String, DataError> {
+    pub fn spell(&self, token: u32) -> Result<(String, Vec<u8>), DataError> {
         let mut alone = Self {
             tokenizer: self.tokenizer,
             spelling: self.spelling.clone(),
@@ -113,15 +113,19 @@ impl<'a> StreamDecoder<'a> {
             Spelling::Bytes => spelled_bytes(&name),
             Spelling::Text { .. } => fallback_byte(&name).into_iter().collect(),
         };
+        let whole = |text: String| {
+            let bytes = text.as_bytes().to_vec();
+            (text, bytes)
+        };
         if waiting.is_empty() && !text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER) {
-            return Ok(text);
+            return Ok(whole(text));
         }
         let special = self.tokenizer.inner.get_added_vocabulary();
         if bytes.is_empty() || special.is_special_token(&name) {
-            return Ok(name);
+            return Ok(whole(name));
         }
         let hexadecimal = bytes.iter().map(|byte| format!("\\x{byte:02x}"));
-        Ok(format!("bytes:{}", hexadecimal.collect::<String>()))
+        Ok((format!("bytes:{}", hexadecimal.collect::<String>()), bytes))
     }
 
     /// Ends the text: what still waits becomes U+FFFD.

@@ -266,6 +266,20 @@ impl Tokenizer {
         self.identity.eos
     }
 
+    /// The name of the token for what the vocabulary cannot spell, where it has one.
+    #[must_use]
+    pub fn unknown(&self) -> Option<String> {
+        match self.inner.get_model() {
+            ModelWrapper::BPE(bpe) => bpe.unk_token.clone(),
+            ModelWrapper::WordPiece(pieces) => Some(pieces.unk_token.clone()),
+            ModelWrapper::WordLevel(words) => Some(words.unk_token.clone()),
+            ModelWrapper::Unigram(_) => {
+                let json: Value = serde_json::from_str(&self.json).ok()?;
+                self.spelling(json["model"]["unk_id"].as_u64()?.try_into().ok()?)
+            }
+        }
+    }
+
     /// One more than the largest token.
     #[must_use]
     pub fn vocabulary_size(&self) -> usize {

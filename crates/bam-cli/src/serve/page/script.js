@@ -2,7 +2,8 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const tokens = []; // {id, text, answer}
+const tokens = []; // {id, name, answer}
+let characters = whole(); // of tokens that are bytes
 let chosen = -1;
 let beliefs = null;
 let asking = null;
@@ -33,6 +34,8 @@ async function introduce() {
   try {
     const model = (await (await call("v1/models")).json()).data[0];
     $("model").textContent = model.id;
+    // The key is right, now if not before.
+    if ($("status").className === "wrong") say("");
     $("about").textContent = `${model.encoding}, trained at ${model.train_length} tokens, `
       + `reads up to ${model.max_model_len.toLocaleString("en")}`;
   } catch (error) {
@@ -42,21 +45,39 @@ async function introduce() {
 
 // Tokens as text to choose from.
 
-function add(id, text, answer) {
+function whole() {
+  return new TextDecoder("utf-8", { ignoreBOM: true });
+}
+
+// The text that a token ends, of the name that the server gave it: bytes join into characters.
+function shown(name) {
+  if (!/^bytes:(\\x[0-9a-f]{2})+$/.test(name)) return characters.decode() + name;
+  const bytes = name.match(/[0-9a-f]{2}(?=\\|$)/g).map((byte) => parseInt(byte, 16));
+  return characters.decode(new Uint8Array(bytes), { stream: true });
+}
+
+function add(id, name, answer) {
   const index = tokens.length;
-  tokens.push({ id, text, answer });
+  const text = shown(name);
+  tokens.push({ id, name: text || name, answer });
   const span = document.createElement("span");
-  span.textContent = text;
+  span.textContent = text || "·";
   span.role = "option";
   span.tabIndex = index === 0 ? 0 : -1;
   span.dataset.index = index;
   span.setAttribute("aria-selected", "false");
-  if (answer) span.className = "answer";
+  span.classList.toggle("answer", answer);
+  if (!text) {
+    span.classList.add("part");
+    span.title = `a part of a character, ${name}`;
+    span.setAttribute("aria-label", span.title);
+  }
   $("text").append(span);
 }
 
 function clear() {
   tokens.length = 0;
+  characters = whole();
   chosen = -1;
   $("text").replaceChildren();
   $("beliefs").hidden = true;
@@ -114,7 +135,7 @@ async function generate(prompt) {
   const answer = await call("v1/completions", {
     prompt, stream: true, return_token_ids: true, logprobs: 0,
     max_tokens: Number($("tokens").value), temperature: Number($("temperature").value),
-    seed: Number($("seed").value),
+    seed: $("seed").value === "" ? undefined : Number($("seed").value),
   });
   for await (const data of events(answer.body)) {
     if (data.error) throw new Error(data.error.message);
@@ -169,13 +190,20 @@ async function choose(index) {
     $("layer").replaceChildren(...layers);
     $("layer").value = layer;
     $("beliefs").hidden = false;
-    $("beliefs-about").textContent = `What the row of ${JSON.stringify(tokens[row].text)} believed `
-      + `about ${beliefs.keys.toLocaleString("en")} keys, before ${JSON.stringify(tokens[index].text)} came. `
-      + "Mass over distance, each axis logarithmic in the distance.";
+    $("beliefs-about").textContent = about(index, row, beliefs.keys);
+    $("looked").hidden = beliefs.keys === 1;
     draw();
   } catch (error) {
     say(error.message, true);
   }
+}
+
+function about(index, row, keys) {
+  const quoted = (at) => JSON.stringify(tokens[at].name);
+  const alone = `The row of ${quoted(row)} has only itself to look at: every head gives it all its mass.`;
+  if (index === 0) return `Nothing comes before the first token. ${alone}`;
+  if (keys === 1) return `${alone} Then ${quoted(index)} came.`;
+  return `What the row of ${quoted(row)} believed about ${keys.toLocaleString("en")} keys, before ${quoted(index)} came.`;
 }
 
 $("layer").addEventListener("change", draw);
@@ -184,7 +212,7 @@ function draw() {
   const layer = beliefs.layers[Number($("layer").value)];
   const seen = new Set();
   $("heads").replaceChildren(...layer.heads.map((head, number) => {
-    for (const key of head.top) if (key.posterior > 0.1) seen.add(key.position);
+    for (const key of head.top) if (key.posterior > 0.1 && beliefs.keys > 1) seen.add(key.position);
     return card(head, number);
   }));
   for (const span of $("text").children) span.classList.toggle("seen", seen.has(Number(span.dataset.index)));
@@ -197,7 +225,7 @@ function card(head, number) {
   title.textContent = `Head ${number}, ${head.class.replace("_", "-")}`;
   const numbers = document.createElement("p");
   numbers.textContent = `ln evidence ${head.ln_evidence.toFixed(2)}, KL from prior ${head.kl.toFixed(2)} nats`;
-  card.append(title, plot(head.bins), numbers, table(head.top));
+  card.append(title, plot(head.bins), numbers, table(head.top.slice(0, 5)));
   return card;
 }
 
@@ -223,8 +251,9 @@ function plot(bins) {
   }
   const last = bins.length - 1;
   for (const at of new Set([0, Math.round(last / 2), last])) {
+    const ends = [...new Set([bins[at].from, bins[at].to])].map((end) => end.toLocaleString("en"));
     svg.append(element("text", { x: x(at), y: height - 3,
-      "text-anchor": at === 0 ? "start" : at === last ? "end" : "middle" }, bins[at].from.toLocaleString("en")));
+      "text-anchor": at === 0 ? "start" : at === last ? "end" : "middle" }, ends.join("–")));
   }
   svg.append(element("text", { x: left, y: 9 }, `${(100 * most).toFixed(0)} %`));
   return svg;
@@ -244,7 +273,7 @@ function table(keys) {
   table.append(row(["key", "lag", "prior", "likel.", "post."], "th"));
   const percent = (mass) => `${(100 * mass).toFixed(mass < 0.1 ? 1 : 0)} %`;
   for (const key of keys) {
-    const text = JSON.stringify(tokens[key.position]?.text ?? "").slice(1, -1).replaceAll(" ", "␣");
+    const text = JSON.stringify(tokens[key.position]?.name ?? "").slice(1, -1).replaceAll(" ", "␣");
     table.append(row([text, key.lag, percent(key.prior), percent(key.likelihood), percent(key.posterior)], "td"));
   }
   return table;

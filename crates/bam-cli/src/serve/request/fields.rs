@@ -15,13 +15,16 @@ pub struct Fields<'b>(BTreeMap<String, &'b RawValue>);
 
 impl<'b> Fields<'b> {
     pub fn of(body: &'b [u8]) -> Result<Self, ApiError> {
-        let wrong = |error: serde_json::Error| {
+        serde_json::from_slice(body).map_err(|error| {
+            let got = match error.to_string() {
+                kind if kind.starts_with("invalid type") => "another kind of JSON".to_owned(),
+                other => other,
+            };
             ApiError::new(
                 StatusCode::BAD_REQUEST,
-                format!("the body: expected a JSON object, got {error}"),
+                format!("the body: expected a JSON object, got {got}"),
             )
-        };
-        serde_json::from_slice(body).map(Self).map_err(wrong)
+        })
     }
 
     /// A field, if it is there and not null.
@@ -38,9 +41,21 @@ impl<'b> Fields<'b> {
             if shown.len() < raw.get().len() {
                 shown.push('…');
             }
-            ApiError::expected(name, expected, format!("{shown} ({error})"))
+            // What a number or a text is shows by itself; of what has parts, the wrong one is named.
+            if raw.get().starts_with(['[', '{']) {
+                let error = error.to_string();
+                let error = error.split(" at line ").next().unwrap_or_default();
+                shown = format!("{shown} ({error})");
+            }
+            ApiError::expected(name, expected, shown)
         };
         serde_json::from_str(raw.get()).map(Some).map_err(wrong)
+    }
+
+    /// Token ids.
+    pub fn tokens(&mut self, name: &'static str) -> Result<Vec<i64>, ApiError> {
+        let tokens: Vec<Whole> = self.need(name, "an array of token ids")?;
+        Ok(tokens.into_iter().map(|Whole(id)| id).collect())
     }
 
     /// A field that must be there.
@@ -103,6 +118,32 @@ impl<'b> Fields<'b> {
                 Err(ApiError::new(StatusCode::BAD_REQUEST, message))
             }
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((name, value)) = pairs.next_entry::<String, &RawValue>()? {
+                    if fields.contains_key(&name) {
+                        let name: String = name.chars().take(60).collect();
+                        return Err(de::Error::custom(format!("two fields {name}")));
+                    }
+                    fields.insert(name, value);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Once)
     }
 }
 
