@@ -31,9 +31,18 @@ fn stopped_and_given_again(shop: &Workshop, line: &[OsString]) -> (String, Strin
     let to = |name: &str| [line, &args!["--out", shop.path(name)]].concat();
     let kept = shop.path("out.unfinished.jsonl");
     let before = tree(shop.dir());
-    let mut running = Running::start(to("out.json"));
-    running.until_lines(&kept, 2);
-    let (code, said) = running.interrupt_and_listen();
+    // On a busy machine a command may be done before it hears of Ctrl-C.
+    let stopped = (0..ATTEMPTS).find_map(|_| {
+        let mut running = Running::start(to("out.json"));
+        let in_time = running.comes_to_lines(&kept, 2);
+        let ended = in_time.then(|| running.interrupt_and_listen());
+        let stopped = ended.filter(|(code, _)| *code != Some(0));
+        if stopped.is_none() {
+            std::fs::remove_file(shop.path("out.json")).expect("it was done");
+        }
+        stopped
+    });
+    let (code, said) = stopped.expect("a command in whose midst there is time for Ctrl-C");
     assert_eq!(code, Some(INTERRUPTED), "{said}");
     let left = std::fs::read_to_string(&kept).unwrap();
     let mut after = tree(shop.dir());
@@ -67,6 +76,9 @@ fn stopped_and_given_again(shop: &Workshop, line: &[OsString]) -> (String, Strin
     );
     (said, left)
 }
+
+/// How often a command is begun that is to be stopped in its midst.
+const ATTEMPTS: usize = 20;
 
 const GOES_ON: &str = "the same command goes on from there";
 
@@ -185,13 +197,17 @@ fn the_second_ends_it_at_once() {
         "--certified-cache",
         "0.1"
     ];
-    let mut running = Running::start(line);
-    running.until_says("passkey: 0 of 1");
-    running.press_interrupt();
-    std::thread::sleep(std::time::Duration::from_millis(20));
-    let (code, said) = running.interrupt_and_listen();
-    assert_eq!(code, Some(INTERRUPTED));
-    assert!(!said.contains("stopped"), "{said}");
+    let at_once = (0..ATTEMPTS).any(|_| {
+        let mut running = Running::start(line.clone());
+        running.until_says("passkey: 0 of 1");
+        running.press_interrupt();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let (code, said) = running.interrupt_and_listen();
+        assert_eq!(code, Some(INTERRUPTED));
+        // On a busy machine it may have come to where the first is heard.
+        !said.contains("stopped")
+    });
+    assert!(at_once);
 }
 
 /// Ctrl-C before anything is found: nothing is left behind, not even the folders that were made for files.

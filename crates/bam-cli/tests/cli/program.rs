@@ -90,13 +90,21 @@ impl Running {
 
     /// Waits until the file has more lines than this. The run must still be going on then.
     pub fn until_lines(&mut self, file: &Path, lines: usize) {
+        let there = self.comes_to_lines(file, lines);
+        assert!(there, "{:?} ended early", self.words);
+    }
+
+    /// The same; `false` where it ended before.
+    pub fn comes_to_lines(&mut self, file: &Path, lines: usize) -> bool {
         let start = Instant::now();
         while line_count(file) <= lines {
-            let ended = self.child.try_wait().expect("the run is ours");
-            assert!(ended.is_none(), "{:?} ended early: {ended:?}", self.words);
+            if self.child.try_wait().expect("the run is ours").is_some() {
+                return false;
+            }
             assert!(start.elapsed() < PATIENCE, "{:?} hangs", self.words);
             std::thread::sleep(Duration::from_millis(1));
         }
+        true
     }
 
     /// Ends it at once, as `kill -9`.
