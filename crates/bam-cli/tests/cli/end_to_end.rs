@@ -1,7 +1,7 @@
 //! From text to a report, command by command.
 
 use crate::program::{args, succeed, succeed_json};
-use crate::workshop::{PROMPT_LENGTH, Workshop, text};
+use crate::workshop::{PROMPT_LENGTH, Workshop, passkeys, text};
 
 #[test]
 fn text_becomes_a_report() {
@@ -27,18 +27,8 @@ fn text_becomes_a_report() {
         7
     );
 
-    let passkey = succeed_json(&args![
-        "eval",
-        "passkey",
-        run,
-        "--lengths",
-        PROMPT_LENGTH,
-        "--samples",
-        "4",
-        "--depth-count",
-        "2",
-        "--json"
-    ]);
+    let passkey =
+        succeed_json(&[passkeys(&run, "4"), args!["--depth-count", "2", "--json"]].concat());
     assert_eq!(passkey["name"], "bam+ssmax");
     let cells = passkey["metrics"]["cells"].as_array().unwrap();
     assert_eq!(cells.len(), 2);
@@ -55,21 +45,11 @@ fn text_becomes_a_report() {
     // The same answers however keys are skipped, and a line a head of what was.
     for skip in ["off", "1e-3"] {
         let out = shop.path("skipping.json");
-        let words = args![
-            "eval",
-            "passkey",
-            run,
-            "--lengths",
-            PROMPT_LENGTH,
-            "--samples",
-            "4",
-            "--depth-count",
-            "2",
-            "--skip",
-            skip,
-            "--out",
-            out
-        ];
+        let words = [
+            passkeys(&run, "4"),
+            args!["--depth-count", "2", "--skip", skip, "--out", out],
+        ]
+        .concat();
         let text = succeed(&words);
         assert!(text.contains("Keys left unread"), "{text}");
         let record = crate::resume::json(&out);
@@ -196,22 +176,19 @@ fn greedy_finds_what_teacher_forcing_finds() {
     let shop = Workshop::new();
     let model = shop.trained_model();
     let correct = |more: &[&str]| {
-        let mut words = args![
-            "eval",
-            "passkey",
-            model,
-            "--lengths",
-            PROMPT_LENGTH,
-            "--samples",
-            "5",
-            "--depths",
-            "random",
-            "--given",
-            "0",
-            "--json",
-            "--out",
-            shop.path("passkey.json")
-        ];
+        let mut words = [
+            passkeys(&model, "5"),
+            args![
+                "--depths",
+                "random",
+                "--given",
+                "0",
+                "--json",
+                "--out",
+                shop.path("passkey.json")
+            ],
+        ]
+        .concat();
         words.extend(more.iter().map(std::ffi::OsString::from));
         let record = succeed_json(&words);
         assert_eq!(record["metrics"]["given_digits"], 0);

@@ -3,7 +3,7 @@
 use crate::end_to_end::assert_asks_for_nothing;
 use crate::program::{FAILED, args, command, fail, run, succeed, succeed_json};
 use crate::tensors;
-use crate::workshop::{PROMPT_LENGTH, Workshop, text};
+use crate::workshop::{Workshop, passkeys, text};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -96,18 +96,7 @@ fn contexts_are_known_before_they_are_read() {
     assert!(bytes("certified_cache_bytes") < bytes("cache_bytes"));
 
     let passkey = shop.path("found.json");
-    let (samples, out) = ("2", &passkey);
-    succeed(&args![
-        "eval",
-        "passkey",
-        model,
-        "--lengths",
-        PROMPT_LENGTH,
-        "--samples",
-        samples,
-        "--out",
-        out
-    ]);
+    succeed(&[passkeys(&model, "2"), args!["--out", passkey]].concat());
     let compare = [words("1k"), args!["--passkey", passkey]].concat();
     let said = succeed(&compare);
     assert!(said.contains("at no length are more than half"), "{said}");

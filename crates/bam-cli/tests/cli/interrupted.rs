@@ -3,7 +3,7 @@
 use crate::evaluations::facts;
 use crate::program::{INTERRUPTED, Running, args, run, succeed, tree};
 use crate::resume::json;
-use crate::workshop::{PROMPT_LENGTH, Workshop};
+use crate::workshop::{Workshop, passkeys};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::Path;
@@ -86,15 +86,7 @@ const GOES_ON: &str = "the same command goes on from there";
 fn passkeys_go_on() {
     let shop = Workshop::new();
     let model = shop.trained_model();
-    let line = args![
-        "eval",
-        "passkey",
-        model,
-        "--lengths",
-        PROMPT_LENGTH,
-        "--samples",
-        "300"
-    ];
+    let line = passkeys(&model, "300");
     // Sevenths, which are no short numbers: a depth that is read back is still the same cell's.
     let line = [line, args!["--depth-count", "8"]].concat();
     let (said, left) = stopped_and_given_again(&shop, &line);
@@ -103,15 +95,7 @@ fn passkeys_go_on() {
     // Only what was asked of this model in this way is taken up: null control.
     let kept = shop.path("other.unfinished.jsonl");
     std::fs::write(&kept, left).unwrap();
-    let small = args![
-        "eval",
-        "passkey",
-        model,
-        "--lengths",
-        PROMPT_LENGTH,
-        "--samples",
-        "2"
-    ];
+    let small = passkeys(&model, "2");
     let out = args!["--out", shop.path("other.json")];
     let other = run(&[small, args!["--skip", "off"], out].concat());
     let errors = String::from_utf8_lossy(&other.stderr).into_owned();

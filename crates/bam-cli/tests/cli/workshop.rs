@@ -80,6 +80,19 @@ impl Workshop {
     }
 }
 
+/// `bam eval passkey` of a model of a workshop, with so many samples.
+pub fn passkeys(model: &Path, samples: &str) -> Vec<OsString> {
+    args![
+        "eval",
+        "passkey",
+        model,
+        "--lengths",
+        PROMPT_LENGTH,
+        "--samples",
+        samples
+    ]
+}
+
 fn recipe(tokens: &Path) -> String {
     format!(
         r#"

@@ -76,6 +76,20 @@ fn request(seed: u64, length: usize, tokens: usize) -> Request {
     }
 }
 
+/// Adds a row; what is heard of it.
+fn add(scheduler: &mut Scheduler<'_>, request: Request) -> Ear {
+    let ear = Ear::default();
+    scheduler.add(request, Box::new(ear.clone()));
+    ear
+}
+
+/// What a row gets alone.
+fn alone(model: &Transformer, request: &Request) -> Vec<i32> {
+    let (prompt, sampling) = (&request.prompt, request.sampling);
+    let alone = Generator::new(model, prompt, request.tokens, sampling, Skipping::Exact);
+    alone.unwrap().map(Result::unwrap).collect()
+}
+
 fn run(scheduler: &mut Scheduler<'_>) {
     let mut turns = 0;
     while !scheduler.is_idle() {
@@ -95,24 +109,13 @@ fn rows_do_not_disturb_each_other() {
             .map(|(seed, length, tokens)| request(seed, length, tokens))
             .collect();
         let mut scheduler = Scheduler::new(&model, limits(20));
-        let ears: Vec<Ear> = requests
+        let ears = requests
             .iter()
-            .map(|request| {
-                let ear = Ear::default();
-                scheduler.add(request.clone(), Box::new(ear.clone()));
-                ear
-            })
-            .collect();
+            .map(|request| add(&mut scheduler, request.clone()));
+        let ears: Vec<Ear> = ears.collect();
         run(&mut scheduler);
         for (request, ear) in requests.iter().zip(&ears) {
-            let alone = Generator::new(
-                &model,
-                &request.prompt,
-                request.tokens,
-                request.sampling,
-                Skipping::Exact,
-            );
-            let alone: Vec<i32> = alone.unwrap().map(Result::unwrap).collect();
+            let alone = alone(&model, request);
             let heard = ear.0.lock().unwrap();
             assert_eq!(heard.tokens, alone, "{encoding}, {request:?}");
             assert_eq!(heard.finish.as_deref(), Some("Length"));
@@ -134,17 +137,9 @@ fn a_beginning_that_was_read_is_not_read_again() {
     second.prompt[50..].fill(3);
     let mut heard = Vec::new();
     for request in [&first, &second, &first] {
-        let ear = Ear::default();
-        scheduler.add(request.clone(), Box::new(ear.clone()));
+        let ear = add(&mut scheduler, request.clone());
         run(&mut scheduler);
-        let alone = Generator::new(
-            &model,
-            &request.prompt,
-            request.tokens,
-            request.sampling,
-            Skipping::Exact,
-        );
-        let alone: Vec<i32> = alone.unwrap().map(Result::unwrap).collect();
+        let alone = alone(&model, request);
         assert_eq!(ear.0.lock().unwrap().tokens, alone);
         heard.push(ear.0.lock().unwrap().reused);
     }
@@ -165,8 +160,7 @@ fn scores_are_those_of_the_whole_prompt_however_it_was_read() {
     // The first one is not scored, so that its beginning is of no use to the others.
     for (score, reused) in [(false, 0), (true, 0), (true, 59), (true, 59)] {
         request.score_prompt = score;
-        let ear = Ear::default();
-        scheduler.add(request.clone(), Box::new(ear.clone()));
+        let ear = add(&mut scheduler, request.clone());
         run(&mut scheduler);
         let heard = ear.0.lock().unwrap();
         assert_eq!(heard.reused, reused);
@@ -195,8 +189,7 @@ fn scores_after_a_common_beginning_are_the_rows_own() {
         let mut cache = model.cache(1, 60).unwrap();
         let expected = model.score(&request.prompt, &mut cache, 0, PROMPT_TOP);
         let (expected, _) = expected.unwrap();
-        let ear = Ear::default();
-        scheduler.add(request.clone(), Box::new(ear.clone()));
+        let ear = add(&mut scheduler, request.clone());
         run(&mut scheduler);
         let heard = ear.0.lock().unwrap();
         assert_eq!((heard.reused, heard.scores.len()), (reused, 59));
@@ -216,11 +209,7 @@ fn memory_is_bounded_and_rows_wait_for_it() {
     let limits = limits(3);
     let mut scheduler = Scheduler::new(&model, limits.clone());
     let ears: Vec<Ear> = (0..9)
-        .map(|seed| {
-            let ear = Ear::default();
-            scheduler.add(request(seed, 70, 30), Box::new(ear.clone()));
-            ear
-        })
+        .map(|seed| add(&mut scheduler, request(seed, 70, 30)))
         .collect();
     while !scheduler.is_idle() {
         scheduler.turn();
@@ -231,8 +220,7 @@ fn memory_is_bounded_and_rows_wait_for_it() {
     for ear in ears {
         assert_eq!(ear.0.lock().unwrap().tokens.len(), 30);
     }
-    let ear = Ear::default();
-    scheduler.add(request(1, 290, 11), Box::new(ear.clone()));
+    let ear = add(&mut scheduler, request(1, 290, 11));
     let finish = ear.0.lock().unwrap().finish.clone().unwrap();
     assert!(finish.contains("at most 300 tokens"), "{finish}");
 }
@@ -241,8 +229,7 @@ fn memory_is_bounded_and_rows_wait_for_it() {
 fn who_leaves_is_not_worked_for() {
     let model = model("bam+ssmax");
     let mut scheduler = Scheduler::new(&model, limits(20));
-    let ear = Ear::default();
-    scheduler.add(request(1, 10, 80), Box::new(ear.clone()));
+    let ear = add(&mut scheduler, request(1, 10, 80));
     for _ in 0..5 {
         scheduler.turn();
     }
@@ -257,8 +244,7 @@ fn who_leaves_is_not_worked_for() {
 fn the_end_token_ends_a_row() {
     let model = model("bam+ssmax");
     let mut wanted = request(4, 9, 33);
-    let alone = Generator::new(&model, &wanted.prompt, 33, wanted.sampling, Skipping::Exact);
-    let alone: Vec<i32> = alone.unwrap().map(Result::unwrap).collect();
+    let alone = alone(&model, &wanted);
     wanted.end = Some(alone[7]);
     let until = alone.iter().position(|token| *token == alone[7]).unwrap();
     let ear = Ear::default();
@@ -291,8 +277,7 @@ fn caches_can_do_without_what_is_beyond_the_horizon() {
     let mut first = request(3, 80, 20);
     let mut reused = Vec::new();
     for _ in 0..2 {
-        let ear = Ear::default();
-        scheduler.add(first.clone(), Box::new(ear.clone()));
+        let ear = add(&mut scheduler, first.clone());
         run(&mut scheduler);
         let capacity = first.prompt.len() + first.tokens;
         let mut cache = model.certified_cache(1, capacity, &horizons).unwrap();
@@ -331,8 +316,7 @@ fn heads_are_asked_between_other_rows() {
         let mut reused = Vec::new();
         for asked in &mut asked {
             asked.beliefs = true;
-            let ear = Ear::default();
-            scheduler.add(asked.clone(), Box::new(ear.clone()));
+            let ear = add(&mut scheduler, asked.clone());
             run(&mut scheduler);
             let heard = ear.0.lock().unwrap();
             assert_eq!(heard.finish.as_deref(), Some("Length"));
@@ -373,14 +357,10 @@ fn room_grows_with_the_answer_and_the_first_has_the_right_of_way() {
     let mut scheduler = Scheduler::new(&model, limits.clone());
     let mut requests = vec![request(1, 10, 1990), request(2, 10, 20)];
     requests.extend((3..9).map(|seed| request(seed, 30 * seed as usize, 700)));
-    let ears: Vec<Ear> = requests
+    let ears = requests
         .iter()
-        .map(|request| {
-            let ear = Ear::default();
-            scheduler.add(request.clone(), Box::new(ear.clone()));
-            ear
-        })
-        .collect();
+        .map(|request| add(&mut scheduler, request.clone()));
+    let ears: Vec<Ear> = ears.collect();
     let mut ends = Vec::new();
     let mut turns = 0;
     while !scheduler.is_idle() {
@@ -401,14 +381,7 @@ fn room_grows_with_the_answer_and_the_first_has_the_right_of_way() {
     // One turn a token.
     assert!(ends.contains(&(0, 1990)), "{ends:?}");
     for (request, ear) in requests.iter().zip(&ears) {
-        let alone = Generator::new(
-            &model,
-            &request.prompt,
-            request.tokens,
-            request.sampling,
-            Skipping::Exact,
-        );
-        let alone: Vec<i32> = alone.unwrap().map(Result::unwrap).collect();
+        let alone = alone(&model, request);
         let heard = ear.0.lock().unwrap();
         assert!(heard.tokens == alone, "{} tokens", request.tokens);
         assert_eq!(heard.finish.as_deref(), Some("Length"));
