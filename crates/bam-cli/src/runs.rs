@@ -5,7 +5,7 @@ use bam_lm::data::Tokenizer;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::{CONFIG_FILE, place, read_json, replace};
 use bam_lm::record::{Record, RunRecords};
-use bam_lm::whole::{NewFolder, write_atomically};
+use bam_lm::whole::{NewFile, NewFolder, write_atomically};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -106,12 +106,9 @@ pub fn ensure_writable(path: &Path) -> anyhow::Result<()> {
             "what is no file"
         }
     );
-    let could_not = || format!("{}: could not write it", path.display());
-    let name = path.file_name().with_context(could_not)?.to_string_lossy();
-    // As the file itself is written later: beside its place, under another name.
-    let trial = path.with_file_name(format!(".{name}.{}.trial", std::process::id()));
-    std::fs::File::create(&trial).with_context(could_not)?;
-    std::fs::remove_file(&trial).with_context(could_not)
+    // Begun as the file itself is later, and dropped.
+    let trial = NewFile::create(path).map(drop);
+    trial.with_context(|| format!("{}: could not write it", path.display()))
 }
 
 /// Refuses a folder that holds something.

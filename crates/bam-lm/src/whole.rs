@@ -92,12 +92,14 @@ impl NewFolder {
 /// # Errors
 /// If the file can't be written; nothing is left behind then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    NewFile::create(path)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.finish()
-        })
-        .map_err(Error::io(path, "write it"))
+    write(path, bytes).map_err(Error::io(path, "write it"))
+}
+
+/// The same, with the system's error.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = NewFile::create(path)?;
+    file.write_all(bytes)?;
+    file.finish()
 }
 
 /// What the file or folder of a temporary name was to be called; `None` for other names.

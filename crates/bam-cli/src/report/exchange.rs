@@ -26,6 +26,18 @@ pub struct Moment {
     pub stamp: String,
 }
 
+impl Moment {
+    /// What lm-eval calls the file of a task's samples.
+    pub fn samples_file(&self, task: &str) -> String {
+        format!("samples_{}_{}.jsonl", folder_name(task), self.stamp)
+    }
+
+    /// What lm-eval calls the file of the results.
+    pub fn results_file(&self) -> String {
+        format!("results_{}.json", self.stamp)
+    }
+}
+
 /// A model's name as a folder's: what a file system might take for something else becomes `__`.
 pub fn folder_name(model: &str) -> String {
     let mut name = String::with_capacity(model.len());

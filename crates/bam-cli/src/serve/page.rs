@@ -9,7 +9,6 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bam_lm::inspect::posterior::entropy_and_divergence;
-use bam_lm::model::generate::Sampling;
 use bam_lm::model::scheduler::{Event, Finish, Request};
 use bam_lm::record::Belief;
 use bam_prior::RowSummary;
@@ -65,12 +64,8 @@ pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Va
     }
     let request = Request {
         prompt: tokens,
-        tokens: 0,
-        sampling: Sampling::default(),
-        end: None,
-        score_prompt: false,
         beliefs: true,
-        top: None,
+        ..Request::default()
     };
     app.check_request(&request)?;
     let keys = request.prompt.len();

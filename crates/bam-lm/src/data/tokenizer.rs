@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{Read, Write},
+    io::Read,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokenizers::ModelWrapper;
 
 use super::{DataError, StreamDecoder, patterns};
-use crate::whole::NewFile;
+use crate::whole;
 
 /// Text to token ids and back.
 ///
@@ -309,12 +309,7 @@ impl Tokenizer {
     ///
     /// Where the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
-        NewFile::create(path)
-            .and_then(|mut file| {
-                file.write_all(self.json.as_bytes())?;
-                file.finish()
-            })
-            .map_err(DataError::io("write", path))
+        whole::write(path, self.json.as_bytes()).map_err(DataError::io("write", path))
     }
 }
 

@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What a row is to be read and continued for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The tokens to read.
     pub prompt: Vec<i32>,
@@ -514,7 +514,8 @@ impl<'m> Scheduler<'m> {
         let active = self.active.remove(index);
         self.load.set_back += 1;
         let (row, cache) = active.set_back();
-        self.keep(&row, cache);
+        let bytes = self.bytes_of(&row, cache.capacity());
+        self.keep(row.tokens.clone(), row.scores.clone(), cache, bytes);
         let after = self.waiting.iter();
         let place = after.take_while(|other| other.number < row.number).count();
         self.waiting.insert(place, row);
@@ -523,26 +524,27 @@ impl<'m> Scheduler<'m> {
     /// Ends a row; what was read of it is kept for others.
     fn retire(&mut self, index: usize, finish: Option<Finish>) {
         let Active { mut row, cache, .. } = self.active.remove(index);
+        let bytes = self.bytes_of(&row, cache.capacity());
         let failed = matches!(finish, Some(Finish::Failed(_)));
         if let Some(finish) = finish {
             row.listener.hear(Event::End(finish));
         }
         if !failed {
-            self.keep(&row, cache);
+            self.keep(row.tokens, row.scores, cache, bytes);
         }
     }
 
-    /// Keeps what was read of a row as long as there is memory.
-    fn keep(&mut self, row: &Row, cache: Cache) {
+    /// Keeps what was read of a row's tokens, in a cache of so many bytes, as long as there is memory.
+    fn keep(&mut self, mut tokens: Vec<i32>, scores: Vec<TokenScore>, cache: Cache, bytes: usize) {
         if cache.length() == 0 {
             return;
         }
-        let bytes = self.bytes_of(row, cache.capacity());
+        tokens.truncate(cache.length());
         self.kept.keep(Kept {
-            bytes: bytes + row.scores.len() * BYTES_OF_SCORE,
-            tokens: row.tokens[..cache.length()].to_vec(),
+            bytes: bytes + scores.len() * BYTES_OF_SCORE,
+            tokens,
             cache,
-            scores: row.scores.clone(),
+            scores,
         });
         self.shrink_kept();
     }

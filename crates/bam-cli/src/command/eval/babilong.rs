@@ -6,7 +6,7 @@ use super::{Tally, check_exports, check_models, check_out, folders, moment, show
 use crate::args::{BabilongArgs, Format};
 use crate::console;
 use crate::report::exchange::lm_eval::{self, SampleLines, TaskHashes};
-use crate::report::exchange::{self, Run};
+use crate::report::exchange::{self, Moment, Run};
 use crate::report::scores;
 use crate::{corpus, runs};
 use bam_lm::data::Tokenizer;
@@ -33,17 +33,15 @@ pub fn run(args: &BabilongArgs) -> anyhow::Result<ExitCode> {
     console::catch_interrupts();
     let folders = args.export.iter().map(|export| export.dir.as_path());
     let mut outbox = Outbox::open(folders)?;
-    let mut unfinished = Unfinished::default();
-    let mut records = Vec::new();
-    for dir in &args.models {
+    let each = Unfinished::each(&args.models, GOES_ON, |dir, unfinished| {
         let model = runs::load_model(dir)?;
         let tokenizer = runs::load_tokenizer(dir, &model)?;
-        let of = (dir.as_path(), &model, &tokenizer);
-        match evaluate(args, &tasks, &background, of, &mut outbox, &mut unfinished)? {
-            Some(record) => records.push(record),
-            None => return Ok(unfinished.stopped(GOES_ON)),
-        }
-    }
+        let of = (dir, &model, &tokenizer);
+        evaluate(args, &tasks, &background, of, &mut outbox, unfinished)
+    })?;
+    let Some((unfinished, records)) = each else {
+        return Ok(ExitCode::from(console::INTERRUPTED));
+    };
     outbox.deliver()?;
     unfinished.finished()?;
     show(&args.models, &records, args.json, scores::babilong)
@@ -97,7 +95,7 @@ fn evaluate(
     let mut exports = Exports {
         args,
         folder: exchange::folder_name(&folder),
-        stamp: &began.stamp,
+        began: &began,
         lines: BTreeMap::new(),
     };
     let mut cells = Vec::new();
@@ -151,7 +149,7 @@ fn evaluate(
 struct Exports<'a> {
     args: &'a BabilongArgs,
     folder: String,
-    stamp: &'a str,
+    began: &'a Moment,
     /// By length and task.
     lines: BTreeMap<(String, String), SampleLines>,
 }
@@ -188,7 +186,7 @@ impl Exports<'_> {
                 .or_default();
             let lines = lines.babilong(&cell.answers, &set.prompts);
             for dir in dirs {
-                let path = dir.join(format!("samples_{name}_{}.jsonl", self.stamp));
+                let path = dir.join(self.began.samples_file(&name));
                 outbox.add(path, &lines)?;
             }
         }
@@ -210,7 +208,7 @@ impl Exports<'_> {
             let hashes: TaskHashes = hashes.collect();
             for dir in self.dirs(Format::LmEval, &length.label) {
                 let results = lm_eval::babilong(record, &length.label, run, &hashes);
-                let path = dir.join(format!("results_{}.json", self.stamp));
+                let path = dir.join(self.began.results_file());
                 outbox.add(path, &[serde_json::to_string_pretty(&results)?])?;
             }
         }

@@ -33,14 +33,12 @@ pub fn run(args: &LoglikelihoodArgs) -> anyhow::Result<ExitCode> {
     check_models(&args.models)?;
     console::catch_interrupts();
     let mut outbox = Outbox::open(args.export.iter().map(|export| export.dir.as_path()))?;
-    let mut unfinished = Unfinished::default();
-    let mut records = Vec::new();
-    for dir in &args.models {
-        match evaluate(args, &questions, dir, &mut outbox, &mut unfinished)? {
-            Some(record) => records.push(record),
-            None => return Ok(unfinished.stopped(GOES_ON)),
-        }
-    }
+    let each = Unfinished::each(&args.models, GOES_ON, |dir, unfinished| {
+        evaluate(args, &questions, dir, &mut outbox, unfinished)
+    })?;
+    let Some((unfinished, records)) = each else {
+        return Ok(ExitCode::from(console::INTERRUPTED));
+    };
     outbox.deliver()?;
     unfinished.finished()?;
     show(&args.models, &records, args.json, scores::loglikelihood)
@@ -85,12 +83,7 @@ fn evaluate(
             let mut samples = SampleLines::default();
             let lines = samples.loglikelihood(questions, &answers);
             for dir in &exports {
-                let name = format!(
-                    "samples_{}_{}.jsonl",
-                    exchange::folder_name(task),
-                    began.stamp
-                );
-                outbox.add(dir.join(name), &lines)?;
+                outbox.add(dir.join(began.samples_file(task)), &lines)?;
             }
             hashes.insert(task.clone(), samples.digest());
         }
@@ -104,7 +97,7 @@ fn evaluate(
     };
     for dir in &exports {
         let results = lm_eval::loglikelihood(&record, &run, &hashes);
-        let path = dir.join(format!("results_{}.json", began.stamp));
+        let path = dir.join(began.results_file());
         outbox.add(path, &[serde_json::to_string_pretty(&results)?])?;
     }
     Ok(Some(record))

@@ -19,14 +19,12 @@ pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
     check_out(args.out.as_deref(), &args.models, runs::PASSKEY)?;
     check_models(&args.models)?;
     console::catch_interrupts();
-    let mut unfinished = Unfinished::default();
-    let mut records = Vec::new();
-    for dir in &args.models {
-        match evaluate(args, dir, &mut unfinished)? {
-            Some(record) => records.push(record),
-            None => return Ok(unfinished.stopped(GOES_ON)),
-        }
-    }
+    let each = Unfinished::each(&args.models, GOES_ON, |dir, unfinished| {
+        evaluate(args, dir, unfinished)
+    })?;
+    let Some((unfinished, records)) = each else {
+        return Ok(ExitCode::from(console::INTERRUPTED));
+    };
     unfinished.finished()?;
     if !args.json {
         headline(&args.models, &records)?;

@@ -23,14 +23,12 @@ pub fn run(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
     check_out(args.out.as_deref(), &args.models, runs::PERPLEXITY)?;
     check_models(&args.models)?;
     console::catch_interrupts();
-    let mut unfinished = Unfinished::default();
-    let mut records = Vec::new();
-    for dir in &args.models {
-        match evaluate(args, dir, &mut unfinished)? {
-            Some(record) => records.push(record),
-            None => return Ok(unfinished.stopped(BEGINS_ANEW)),
-        }
-    }
+    let each = Unfinished::each(&args.models, BEGINS_ANEW, |dir, unfinished| {
+        evaluate(args, dir, unfinished)
+    })?;
+    let Some((unfinished, records)) = each else {
+        return Ok(ExitCode::from(console::INTERRUPTED));
+    };
     unfinished.finished()?;
     show(&args.models, &records, args.json, scores::perplexities)
 }

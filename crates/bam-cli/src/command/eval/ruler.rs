@@ -6,7 +6,7 @@ use super::{Tally, check_exports, check_models, check_out, folders, moment, show
 use crate::args::{Format, RulerArgs, TaskChoice};
 use crate::console::{self, Misuse};
 use crate::report::exchange::lm_eval::{self, SampleLines};
-use crate::report::exchange::{self, Run};
+use crate::report::exchange::{self, Moment, Run};
 use crate::report::scores;
 use crate::{corpus, runs};
 use bam_lm::data::Tokenizer;
@@ -34,10 +34,8 @@ pub fn run(args: &RulerArgs) -> anyhow::Result<ExitCode> {
     let folders = args.export.iter().map(|export| &export.dir);
     let folders = folders.chain(&args.save_samples).map(PathBuf::as_path);
     let mut outbox = Outbox::open(folders)?;
-    let mut unfinished = Unfinished::default();
-    let mut records = Vec::new();
     let mut first: Option<String> = None;
-    for dir in &args.models {
+    let each = Unfinished::each(&args.models, GOES_ON, |dir, unfinished| {
         let model = runs::load_model(dir)?;
         let tokenizer = runs::load_tokenizer(dir, &model)?;
         let first = first.get_or_insert_with(|| tokenizer.sha256().to_owned());
@@ -46,18 +44,12 @@ pub fn run(args: &RulerArgs) -> anyhow::Result<ExitCode> {
             "--save-samples: expected models of one tokenizer, for which samples are made; {} has another",
             dir.display()
         );
-        match evaluate(
-            args,
-            &tasks,
-            &material,
-            (dir, &model, &tokenizer),
-            &mut outbox,
-            &mut unfinished,
-        )? {
-            Some(record) => records.push(record),
-            None => return Ok(unfinished.stopped(GOES_ON)),
-        }
-    }
+        let of = (dir, &model, &tokenizer);
+        evaluate(args, &tasks, &material, of, &mut outbox, unfinished)
+    })?;
+    let Some((unfinished, records)) = each else {
+        return Ok(ExitCode::from(console::INTERRUPTED));
+    };
     outbox.deliver()?;
     unfinished.finished()?;
     show(&args.models, &records, args.json, scores::ruler)
@@ -232,7 +224,7 @@ fn evaluate(
         budget: 0,
         skipping: args.skip,
     };
-    let mut exports = Exports::new(args, &folder, &began.stamp);
+    let mut exports = Exports::new(args, &folder, &began);
     let mut cells = Vec::new();
     for at in grid {
         let Some(set) = material.set(args, at, tokenizer)? else {
@@ -285,16 +277,16 @@ fn evaluate(
 struct Exports<'a> {
     args: &'a RulerArgs,
     folder: String,
-    stamp: &'a str,
+    began: &'a Moment,
     lines: BTreeMap<&'static str, SampleLines>,
 }
 
 impl<'a> Exports<'a> {
-    fn new(args: &'a RulerArgs, folder: &str, stamp: &'a str) -> Self {
+    fn new(args: &'a RulerArgs, folder: &str, began: &'a Moment) -> Self {
         Self {
             args,
             folder: exchange::folder_name(folder),
-            stamp,
+            began,
             lines: BTreeMap::new(),
         }
     }
@@ -347,7 +339,7 @@ impl<'a> Exports<'a> {
             let name = set.task.lm_eval_name();
             let lines = self.lines.entry(name).or_default().ruler(cell, set);
             for dir in dirs {
-                let path = dir.join(format!("samples_{name}_{}.jsonl", self.stamp));
+                let path = dir.join(self.began.samples_file(name));
                 outbox.add(path, &lines)?;
             }
         }
@@ -365,7 +357,7 @@ impl<'a> Exports<'a> {
         let hashes = hashes.collect();
         for dir in self.dirs(Format::LmEval) {
             let results = lm_eval::ruler(record, run, &hashes);
-            let path = dir.join(format!("results_{}.json", self.stamp));
+            let path = dir.join(self.began.results_file());
             outbox.add(path, &[serde_json::to_string_pretty(&results)?])?;
         }
         for cells in exchange::ruler::by_length(&record.metrics.cells) {

@@ -7,12 +7,14 @@
 //! and tasks share what they have in common.
 
 use crate::console;
+use crate::report::text::counted;
 use anyhow::Context;
 use bam_lm::data::Tokenizer;
 use bam_lm::eval::watch::Watch;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::WEIGHTS_FILE;
 use bam_lm::model::provenance::sha256_of;
+use bam_lm::record::Record;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,7 +23,6 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 /// What the same command does with what is kept, where samples do not depend on each other.
@@ -32,6 +33,27 @@ pub const GOES_ON: &str = "the same command goes on from there";
 pub struct Unfinished(Vec<Findings>);
 
 impl Unfinished {
+    /// Evaluates one model after the other. `None` after Ctrl-C: then it has said what is kept, and what
+    /// the same command does with it `again`.
+    pub fn each<M>(
+        models: &[PathBuf],
+        again: &str,
+        mut evaluate: impl FnMut(&Path, &mut Self) -> anyhow::Result<Option<Record<M>>>,
+    ) -> anyhow::Result<Option<(Self, Vec<Record<M>>)>> {
+        let mut unfinished = Self::default();
+        let mut records = Vec::new();
+        for dir in models {
+            match evaluate(dir, &mut unfinished)? {
+                Some(record) => records.push(record),
+                None => {
+                    unfinished.stopped(again);
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some((unfinished, records)))
+    }
+
     /// What is known of a model from before, and where more goes: beside its `record`.
     ///
     /// `settings` are those that decide what is found besides model, tokenizer and question.
@@ -55,17 +77,18 @@ impl Unfinished {
         Ok(&self.0[self.0.len() - 1])
     }
 
-    /// After Ctrl-C: says what is kept, and what the same command does with it. The exit code.
-    pub fn stopped(&self, again: &str) -> ExitCode {
+    fn stopped(&self, again: &str) {
         let kept: usize = self.0.iter().map(Findings::kept).sum();
         let files = self.0.iter().filter(|findings| findings.kept() > 0);
         let files = files.map(|findings| findings.path.display().to_string());
         let files = files.collect::<Vec<_>>().join(", ");
         console::note(&match kept {
             0 => "stopped before there was a result".to_owned(),
-            kept => format!("stopped; {} kept in {files}: {again}", results(kept)),
+            kept => format!(
+                "stopped; {} kept in {files}: {again}",
+                counted(kept, "result")
+            ),
         });
-        ExitCode::from(console::INTERRUPTED)
     }
 
     /// All is done and in the records.
@@ -150,7 +173,7 @@ impl Findings {
                 known => format!(
                     "{}: {} from a run that was stopped",
                     path.display(),
-                    results(known)
+                    counted(known, "result")
                 ),
             });
         }
@@ -224,14 +247,6 @@ impl Findings {
         self.known.len() + state.written
     }
 }
-
-fn results(count: usize) -> String {
-    match count {
-        1 => "1 result".to_owned(),
-        count => format!("{count} results"),
-    }
-}
-
 /// The whole lines of a file. What ended in the middle of one left a piece that is none.
 fn read(path: &Path) -> std::io::Result<Vec<Line>> {
     let lines = BufReader::new(File::open(path)?).split(b'\n');
