@@ -11,12 +11,13 @@ pub mod prior;
 pub mod quickstart;
 pub mod reference;
 pub mod report;
+pub mod serve;
 pub mod tokenizer;
 pub mod train;
 pub mod upcycle;
 
 use crate::args::CorpusArgs;
-use bam_lm::data::{Corpus, HubAccess};
+use bam_data::{Corpus, HubAccess};
 
 /// The corpus that was named, with hub access for those that live there.
 fn corpus(args: &CorpusArgs) -> anyhow::Result<Corpus> {

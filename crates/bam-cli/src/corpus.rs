@@ -1,7 +1,7 @@
 //! The books that the program carries, so that a first run needs nothing else.
 
 use anyhow::Context;
-use bam_lm::data::Document;
+use bam_data::Document;
 use serde::Deserialize;
 
 const TRAIN: &[u8] = include_bytes!("../assets/books-train.jsonl.zst");

@@ -1,16 +1,14 @@
 //! `bam`: train, evaluate, inspect and generate with Bayesian attention.
 //!
-//! Flags and glue: what was typed is in [`args`], every command in its own file under [`command`],
-//! pages and tables in [`report`]. The work is done by `bam-lm`.
+//! Flags and glue: what was typed is in [`args`], every command in its own file under [`command`].
+//! The work is done by the libraries.
 #![forbid(unsafe_code)]
 
 mod args;
 mod command;
 mod console;
 mod corpus;
-mod report;
 mod runs;
-mod serve;
 
 use args::{Arguments, Command, TokenizerCommand};
 use clap::{CommandFactory, Parser};
@@ -40,7 +38,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Train(args) => command::train::run(&args),
         Command::Eval(command) => command::eval::run(&command),
         Command::Generate(args) => command::generate::run(&args),
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => command::serve::run(&args),
         Command::Inspect(command) => command::inspect::run(&command),
         Command::Doctor(args) => command::doctor::run(&args),
         Command::Prior(command) => command::prior::run(&command),

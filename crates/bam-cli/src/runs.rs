@@ -1,11 +1,11 @@
 //! A model's folder: weights, tokenizer, records.
 
 use anyhow::Context;
-use bam_lm::data::Tokenizer;
+use bam_data::Tokenizer;
+use bam_data::atomic_file::{NewFile, NewFolder, write_atomically};
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::{CONFIG_FILE, place, read_json, replace};
-use bam_lm::record::{Record, RunRecords};
-use bam_lm::whole::{NewFile, NewFolder, write_atomically};
+use bam_record::{Record, RunRecords};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -4,7 +4,7 @@
 //! Arguments: `--threads T`, `--model quickstart|l6`, `--parts P` of the batch.
 
 use bam_attention::Implementation;
-use bam_lm::data::Batch;
+use bam_data::Batch;
 use bam_lm::model::{Design, ModelConfig, PriorScope, PriorStart};
 use bam_lm::train::{LearningRates, RAdam, RAdamConfig, batch_gradients};
 use burn::tensor::Device;

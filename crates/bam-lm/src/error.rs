@@ -1,5 +1,6 @@
 //! What can go wrong in this crate.
 
+use bam_data::atomic_file::FileError;
 use std::path::{Path, PathBuf};
 
 /// An error with what it is about, what was expected and what was found.
@@ -49,15 +50,8 @@ pub enum Error {
         got: String,
     },
     /// The operating system said no.
-    #[error("{}: could not {action}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// The reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
     /// The loss or a gradient stopped being a number.
     #[error("step {step}: expected a finite {what}, got {got}")]
     NotFinite {
@@ -76,16 +70,13 @@ pub enum Error {
     Prior(#[from] bam_prior::Error),
     /// The data could not be read.
     #[error(transparent)]
-    Data(#[from] crate::data::DataError),
+    Data(#[from] bam_data::DataError),
 }
 
 impl Error {
-    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io {
-            path,
-            action,
-            source,
-        }
+    /// For `map_err`: names the file and what was being done to it.
+    pub fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let error = FileError::new(path, action);
+        move |source| Self::Io(error(source))
     }
 }

@@ -8,20 +8,16 @@
 //! progress callbacks are arguments.
 #![forbid(unsafe_code)]
 
-pub mod data;
 pub mod encoding;
 mod error;
-pub mod eval;
 pub mod export;
 pub mod import;
 pub mod inspect;
 pub mod model;
 pub mod parity;
-pub mod passkey;
-pub mod record;
 pub mod reference;
+pub mod testing;
 pub mod train;
 pub mod upcycle;
-pub mod whole;
 
 pub use error::Error;

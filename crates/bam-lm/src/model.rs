@@ -17,24 +17,19 @@ pub mod generate;
 mod horizon;
 mod parameters;
 mod prior;
-pub mod provenance;
 mod read;
 mod rotary;
 pub mod scheduler;
 pub mod surgery;
-#[cfg(test)]
-pub(crate) mod testing;
 mod transformer;
 
 pub(crate) use attention::Attended;
-pub(crate) use cache::check_row;
-pub use cache::{Cache, CachePriors, LONGEST_ROW};
+pub use cache::{Cache, CachePriors, LONGEST_ROW, check_row};
 pub use config::{ModelConfig, PriorScope, PriorStart, ShapeStart};
 pub use design::{Activation, Design, NormKind, Residual};
 pub use horizon::Horizons;
 pub(crate) use parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
 pub use parameters::{ParameterInfo, ParameterKind};
-pub use prior::PriorHeads;
-pub(crate) use prior::host_values;
+pub use prior::{PriorHeads, host_values};
 pub use read::{CHUNK, TokenScore, score_of};
 pub use transformer::{TokenRows, Transformer};

@@ -1,12 +1,12 @@
 //! Parity with the reference program: how far our numbers are from a case's.
 
 use crate::Error;
-use crate::data::Batch;
 use crate::model::checkpoint::{NamedTensors, transpose};
 use crate::model::{TokenRows, Transformer, host_values};
 use crate::reference::{Case, CaseTensors, TrainingConfig};
 use crate::train::{LearningRates, RAdam, RAdamConfig, batch_gradients};
 use bam_attention::{Documents, Implementation};
+use bam_data::Batch;
 use burn::tensor::Device;
 use serde::Serialize;
 use std::sync::Arc;

@@ -177,8 +177,8 @@ fn laplace(prior: &Prior) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::testing::{lively, small};
     use crate::model::{TokenRows, host_values};
+    use crate::testing::{lively, small};
     use bam_attention::Implementation;
     use burn::tensor::Device;
 

@@ -2,7 +2,7 @@
 //! `f64`: `hf/generate.py` made them.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_lm::data::Batch;
+use bam_data::Batch;
 use bam_lm::import::hf::{Options, read_model};
 use bam_lm::model::checkpoint::{NamedTensors, read_tensors_and_ids};
 use bam_lm::model::{Activation, ModelConfig, Residual, TokenRows, Transformer};

@@ -12,7 +12,7 @@ use super::Length;
 use super::number::{at_least_one, share};
 use crate::console::Misuse;
 use bam_attention::Skipping;
-use bam_lm::eval::passkey::Depths;
+use bam_eval::passkey::Depths;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 

@@ -1,7 +1,6 @@
 //! `bam doctor`.
 
 use crate::args::DoctorArgs;
-use crate::report;
 use bam_lm::inspect::doctor::examine;
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place, read_files};
 use burn::tensor::Device;
@@ -18,9 +17,13 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", serde_json::to_string_pretty(&checkup)?)?;
     } else {
         let encoding = config.encoding.to_string();
-        write!(out, "{}", report::inspection::checkup(&encoding, &checkup))?;
+        write!(
+            out,
+            "{}",
+            bam_report::inspection::checkup(&encoding, &checkup)
+        )?;
     }
-    let wrong = |head: &bam_lm::record::HeadCheckup| head.verdict == "error";
+    let wrong = |head: &bam_record::HeadCheckup| head.verdict == "error";
     match checkup.heads.iter().any(wrong) || !checkup.broken.is_empty() {
         true => Ok(ExitCode::FAILURE),
         false => Ok(ExitCode::SUCCESS),

@@ -10,12 +10,12 @@ pub mod unfinished;
 
 use crate::args::{EvalCommand, Export, Format, Length};
 use crate::console::{Misuse, Progress};
-use crate::report::exchange::{Moment, folder_name};
-use crate::report::scores::{self, Score};
 use crate::runs;
+use bam_eval::exchange::{Moment, folder_name};
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::place;
-use bam_lm::record::Record;
+use bam_record::Record;
+use bam_report::scores::{self, Score};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ pub mod text;
 use crate::args::{InspectCommand, Length};
 use crate::runs;
 use anyhow::ensure;
-use bam_lm::data::Tokenizer;
+use bam_data::Tokenizer;
 use bam_lm::model::Transformer;
 use std::path::Path;
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use crate::args::PrepareArgs;
 use crate::console;
-use bam_lm::data::{DataError, ShardOptions, ShardWriter, Tokenizer};
+use bam_data::{DataError, ShardOptions, ShardWriter, Tokenizer};
 use std::process::ExitCode;
 
 pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
@@ -25,7 +25,7 @@ pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         ),
         error => error.into(),
     })?;
-    let prepared = bam_lm::data::prepare(documents, &tokenizer, &mut writer, |at| {
+    let prepared = bam_data::prepare(documents, &tokenizer, &mut writer, |at| {
         bar.set_message(format!("{} documents, {} tokens", at.documents, at.tokens));
         bar.tick();
     });

@@ -1,11 +1,12 @@
 //! `bam prior`.
 
 use crate::args::{PriorCommand, PriorDiffArgs, PriorEditArgs};
-use crate::{console, report, runs};
+use crate::{console, runs};
+use bam_data::sha256_of;
 use bam_lm::inspect::difference::difference;
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
-use bam_lm::model::provenance::{Event, sha256_of};
 use bam_lm::model::surgery::{PriorEdit, edit_priors};
+use bam_record::history::Event;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -61,7 +62,11 @@ fn edit(args: &PriorEditArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let encoding = edited.config().encoding.to_string();
-    write!(out, "{}", report::surgery::edit(&encoding, &event.heads))?;
+    write!(
+        out,
+        "{}",
+        bam_report::surgery::edit(&encoding, &event.heads)
+    )?;
     let models = match args.in_place {
         true => vec![quoted(result)],
         false => vec![quoted(&args.model), quoted(result)],
@@ -116,10 +121,10 @@ fn diff(args: &PriorDiffArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    write!(out, "{}", report::surgery::difference(&found))?;
+    write!(out, "{}", bam_report::surgery::difference(&found))?;
     for (name, model) in [(&args.before, &before), (&args.after, &after)] {
         if !model.history().is_empty() {
-            let history = report::surgery::history(model.history());
+            let history = bam_report::surgery::history(model.history());
             write!(out, "\nhistory of {}\n{history}", name.display())?;
         }
     }

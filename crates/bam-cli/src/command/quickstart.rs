@@ -9,19 +9,19 @@ use crate::command::eval::unfinished::Unfinished;
 use crate::command::train::{available_threads, train};
 use crate::console::{self, Progress};
 use crate::corpus::{Book, held_out_book, training_books};
-use crate::report::page::{PageNotes, page};
-use crate::{report, runs};
+use crate::runs;
 use anyhow::{Context, ensure};
 use bam_attention::Skipping;
-use bam_lm::data::{TokenStore, Tokenizer, TokenizerConfig};
+use bam_data::atomic_file::write_atomically;
+use bam_data::{TokenStore, Tokenizer, TokenizerConfig};
+use bam_eval::passkey::{Depths, LengthPlan, PasskeyPlan};
+use bam_eval::perplexity::PerplexityPlan;
 use bam_lm::encoding::Encoding;
-use bam_lm::eval::passkey::{Depths, LengthPlan, PasskeyPlan};
-use bam_lm::eval::perplexity::PerplexityPlan;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
-use bam_lm::record::RunRecords;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
-use bam_lm::whole::write_atomically;
+use bam_record::RunRecords;
+use bam_report::page::{PageNotes, page};
 use burn::tensor::Device;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -103,13 +103,13 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
     write_atomically(&path, html.as_bytes())?;
     write_atomically(
         &args.out.join("summary.md"),
-        report::table::markdown(&all).as_bytes(),
+        bam_report::table::markdown(&all).as_bytes(),
     )?;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
     } else {
-        write!(out, "{}", report::table::summary(&all))?;
+        write!(out, "{}", bam_report::table::summary(&all))?;
     }
     console::note(&format!(
         "\n{minutes:.1} minutes. The page: {}",
@@ -203,8 +203,8 @@ fn train_tokenizer(
     books: &[Book],
     mut progress: impl FnMut(u64) + Send,
 ) -> anyhow::Result<Tokenizer> {
-    let task = bam_lm::passkey::sample_text("0123456789");
-    let sentences = std::iter::repeat_n(task, TASK_COPIES).map(|text| bam_lm::data::Document {
+    let task = bam_data::passkey::sample_text("0123456789");
+    let sentences = std::iter::repeat_n(task, TASK_COPIES).map(|text| bam_data::Document {
         text,
         origin: "the passkey task".into(),
     });

@@ -1,11 +1,11 @@
 //! `bam report`.
 
 use crate::args::ReportArgs;
-use crate::report::page::{PageNotes, page};
 use crate::{console, runs};
 use anyhow::ensure;
-use bam_lm::record::RunRecords;
-use bam_lm::whole::write_atomically;
+use bam_data::atomic_file::write_atomically;
+use bam_record::RunRecords;
+use bam_report::page::{PageNotes, page};
 use std::path::PathBuf;
 use std::process::ExitCode;
 

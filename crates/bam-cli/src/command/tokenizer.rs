@@ -2,7 +2,7 @@
 
 use crate::args::TokenizerTrainArgs;
 use crate::{console, runs};
-use bam_lm::data::{Tokenizer, TokenizerConfig};
+use bam_data::{Tokenizer, TokenizerConfig};
 use std::process::ExitCode;
 
 pub fn train(args: &TokenizerTrainArgs) -> anyhow::Result<ExitCode> {

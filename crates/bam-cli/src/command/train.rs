@@ -3,9 +3,9 @@
 use crate::args::TrainArgs;
 use crate::console::{self, Progress};
 use anyhow::{Context, ensure};
-use bam_lm::data::{TokenStore, Tokenizer, Verify};
-use bam_lm::record::TrainingStep;
+use bam_data::{TokenStore, Tokenizer, Verify};
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
+use bam_record::TrainingStep;
 use burn::tensor::Device;
 use std::path::Path;
 use std::process::ExitCode;

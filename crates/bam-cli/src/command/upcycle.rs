@@ -13,13 +13,13 @@ mod measure;
 
 use crate::args::UpcycleArgs;
 use crate::command::train::{available_threads, open_trainer, train};
-use crate::report::text::counted;
 use crate::{console, runs};
-use bam_lm::data::Tokenizer;
+use bam_data::Tokenizer;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::read_json;
-use bam_lm::record::{Record, Upcycle, UpcycleLength};
 use bam_lm::train::{Outcome, RunFolder, Trainer};
+use bam_record::{Record, Upcycle, UpcycleLength};
+use bam_report::text::counted;
 use measure::{Measured, Measuring};
 use serde::{Deserialize, Serialize};
 use std::io::Write;

@@ -2,8 +2,8 @@
 //! it, and the tokenizer's own settings. Weights are those of every model folder.
 
 use crate::Error;
-use crate::data::Tokenizer;
 use crate::model::Transformer;
+use bam_data::Tokenizer;
 use serde_json::{Map, Value, json};
 
 /// Files of Python code, with their names.

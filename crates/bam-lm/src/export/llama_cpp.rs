@@ -12,10 +12,10 @@
 use super::gguf::{Entry, Gguf};
 use super::vocabulary;
 use crate::Error;
-use crate::data::Tokenizer;
 use crate::encoding::Position;
 use crate::inspect::prior::distributions;
 use crate::model::{Design, ModelConfig, Transformer};
+use bam_data::Tokenizer;
 use bam_prior::{PositionalPrior, Prior};
 use serde_json::{Map, Value};
 
@@ -264,8 +264,8 @@ pub(super) fn refused(expected: &str, got: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::testing::small;
     use crate::model::{Activation, NormKind, Residual};
+    use crate::testing::small;
     use burn::tensor::Device;
 
     /// Two roads to the same slopes, for numbers of heads that are powers of two and that are not.

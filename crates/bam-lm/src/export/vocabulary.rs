@@ -6,7 +6,7 @@
 use super::gguf::{Entry, Gguf};
 use super::llama_cpp::refused;
 use crate::Error;
-use crate::data::Tokenizer;
+use bam_data::Tokenizer;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 

@@ -9,11 +9,11 @@
 
 use super::{Vocabulary, not_as_expected};
 use crate::Error;
-use crate::data::Tokenizer;
 use crate::model::checkpoint::{NamedTensors, read_tensors};
 use crate::model::{
     Activation, Design, ModelConfig, NormKind, PriorScope, PriorStart, Residual, Transformer,
 };
+use bam_data::Tokenizer;
 use burn::tensor::Device;
 use serde_json::json;
 use std::collections::HashMap;

@@ -12,10 +12,10 @@ mod renaming;
 mod tensors;
 
 use crate::Error;
-use crate::data::Tokenizer;
 use crate::encoding::Encoding;
 use crate::model::checkpoint::NamedTensors;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
+use bam_data::Tokenizer;
 use burn::tensor::Device;
 use keys::Keys;
 use renaming::Renaming;

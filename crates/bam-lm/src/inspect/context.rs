@@ -4,8 +4,8 @@
 use super::prior::heads;
 use crate::Error;
 use crate::model::{Horizons, Transformer};
-use crate::record::{Context, ContextHead};
 use bam_prior::LogitBound;
+use bam_record::{Context, ContextHead};
 
 /// Every head's certified horizon in rows of up to `length` keys, where at most the share `epsilon`
 /// of a row's posterior may lie beyond; see [`Horizons`].
@@ -70,9 +70,9 @@ fn bytes(model: &Transformer, keys: usize) -> u64 {
 mod tests {
     use super::*;
     use crate::inspect::posterior::each_belief;
-    use crate::model::testing::{lively, small};
-    use crate::record::Belief;
+    use crate::testing::{lively, small};
     use bam_attention::testing::signed_numbers;
+    use bam_record::Belief;
     use burn::tensor::Device;
 
     const LENGTH: usize = 257;

@@ -4,7 +4,7 @@ use super::heads;
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
 use crate::model::{ParameterKind, Transformer};
-use crate::record::{Difference, Head, HeadDifference, TensorDifference};
+use bam_record::{Difference, Head, HeadDifference, TensorDifference};
 use std::collections::BTreeSet;
 
 /// What is not the same in both, priors over a causal row of `keys` keys.

@@ -10,9 +10,9 @@ use super::prior::distributions;
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
 use crate::model::{ModelConfig, ParameterKind, Transformer, check_row, host_values};
-use crate::record::{Checkup, HeadCheckup};
 use bam_attention::Lags;
 use bam_prior::{LogitBound, PositionalPrior, Prior, Sharpening};
+use bam_record::{Checkup, HeadCheckup};
 use burn::tensor::Device;
 use std::path::Path;
 
@@ -263,7 +263,7 @@ fn law_findings(law: &Prior, length: usize, find: &mut impl FnMut(Verdict, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::testing::{lively, small};
+    use crate::testing::{lively, small};
 
     fn checkup(config: &ModelConfig, tensors: NamedTensors, length: usize) -> Checkup {
         examine(config, tensors, Path::new("model"), length, &Device::flex()).unwrap()

@@ -4,8 +4,8 @@ use super::posterior::{each_belief, entropy_and_divergence};
 use super::prior::curve_distances;
 use crate::Error;
 use crate::model::Transformer;
-use crate::record::{Belief, Measured, MeasuredHead};
 use bam_prior::RowSummary;
+use bam_record::{Belief, Measured, MeasuredHead};
 
 /// Priors and posteriors on the tokens of a text, means over `rows` rows that stand evenly in its
 /// second half, the last one among them: each sees at least half of the text.

@@ -6,8 +6,8 @@
 
 use crate::Error;
 use crate::model::{Attended, CHUNK, Cache, TokenRows, Transformer, host_values};
-use crate::record::{Belief, Glance};
 use bam_attention::TemperatureScope;
+use bam_record::{Belief, Glance};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;

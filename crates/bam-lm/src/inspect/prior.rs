@@ -3,8 +3,8 @@
 use crate::Error;
 use crate::encoding::Position;
 use crate::model::{Transformer, check_row, host_values};
-use crate::record::{Head, Heads};
 use bam_prior::{PositionalPrior, Prior, RowSummary};
+use bam_record::{Head, Heads};
 
 /// Points of a prior curve.
 const CURVE_POINTS: usize = 97;

@@ -2,9 +2,9 @@
 
 use super::posterior::{NEAR, each_belief, glance};
 use crate::Error;
-use crate::data::Tokenizer;
 use crate::model::Transformer;
-use crate::record::{Glance, ReadToken, Reading};
+use bam_data::Tokenizer;
+use bam_record::{Glance, ReadToken, Reading};
 
 /// Which heads a [`reading`] is about: all where nothing is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

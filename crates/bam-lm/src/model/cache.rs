@@ -16,7 +16,7 @@ pub const LONGEST_ROW: usize = 1 << 24;
 
 /// # Errors
 /// Where a row is longer than there are.
-pub(crate) fn check_row(length: usize) -> Result<(), Error> {
+pub fn check_row(length: usize) -> Result<(), Error> {
     match length <= LONGEST_ROW {
         true => Ok(()),
         false => Err(Error::Value {

@@ -1,6 +1,6 @@
 //! Models on disk, in the Hugging Face layout: `config.json`, `model.safetensors`.
 //!
-//! Files are [whole](crate::whole) or absent, and so are models.
+//! Files are [whole](bam_data::atomic_file) or absent, and so are models.
 
 mod replacement;
 
@@ -9,10 +9,10 @@ pub use replacement::{place, replace};
 use super::ModelConfig;
 use super::parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
 use super::prior::host_values;
-use super::provenance::History;
 use super::transformer::Transformer;
 use crate::Error;
-use crate::whole::write_atomically;
+use bam_data::atomic_file::write_atomically;
+use bam_record::history::History;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -290,7 +290,7 @@ pub fn write_tensors(path: &Path, tensors: NamedTensors) -> Result<(), Error> {
         expected: "tensors that can be serialised".into(),
         got: error.to_string(),
     })?;
-    write_atomically(path, &file)
+    Ok(write_atomically(path, &file)?)
 }
 
 /// `[rows, columns]` → `[columns, rows]`.

@@ -338,27 +338,9 @@ impl TryFrom<RawConfig> for ModelConfig {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    pub(crate) fn small(encoding: &str) -> ModelConfig {
-        ModelConfig {
-            encoding: encoding.parse().unwrap(),
-            dim: 24,
-            layers: 2,
-            heads: 6,
-            key_heads: 3,
-            hidden: 40,
-            vocabulary: 31,
-            train_length: 16,
-            norm_epsilon: 1e-5,
-            rotary_theta: 1e4,
-            prior_scope: PriorScope::Layer,
-            prior_start: PriorStart::default(),
-            ssmax_from: 0,
-            design: Design::default(),
-        }
-    }
+    use crate::testing::small;
 
     #[test]
     fn json_and_back() {

@@ -257,8 +257,8 @@ fn square(matrix: &[f64], size: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::testing::{lively, small};
     use crate::model::{Design, ModelConfig, NormKind};
+    use crate::testing::{lively, small};
     use bam_attention::testing::signed_numbers;
     use burn::tensor::{Device, TensorData};
 

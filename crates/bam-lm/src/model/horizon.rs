@@ -4,9 +4,9 @@ use super::prior::host_values;
 use super::{ModelConfig, Transformer, check_row};
 use crate::Error;
 use crate::encoding::Position;
-use crate::record::KeptKeys;
 use bam_attention::{Lags, LogPrior};
 use bam_prior::LogitBound;
+use bam_record::KeptKeys;
 use rayon::prelude::*;
 use std::ops::Range;
 

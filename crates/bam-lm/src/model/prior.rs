@@ -165,7 +165,8 @@ impl PriorHeads {
 }
 
 /// A tensor's values on the host.
-pub(crate) fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+#[must_use]
+pub fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor
         .into_data()
         .convert::<f32>()

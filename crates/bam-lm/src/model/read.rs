@@ -142,7 +142,7 @@ pub fn score_of(logits: &[f32], token: i32, top: usize) -> TokenScore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::tests::small;
+    use crate::testing::small;
     use burn::tensor::Device;
 
     #[test]

@@ -20,8 +20,8 @@ use super::{
     Transformer,
 };
 use crate::Error;
-use crate::record::Belief;
 use bam_attention::Skipping;
+use bam_record::Belief;
 use prefixes::{Kept, Prefixes};
 use row::{Active, Row};
 use std::collections::VecDeque;

@@ -9,12 +9,12 @@ mod overflow;
 
 use super::config::{ModelConfig, PriorScope};
 use super::prior::{Kind, PriorGroup, PriorHeads, host_values};
-use super::provenance::{HeadChange, HeadPrior};
 use super::transformer::Transformer;
 use crate::Error;
 use crate::encoding::{HeadGroup, Position, PriorKind};
 use bam_attention::log_prior::{ParameterSpec, Role};
 use bam_prior::{Link, PositionalPrior, Prior};
+use bam_record::history::{HeadChange, HeadPrior};
 use overflow::{check_laws, check_weights};
 use std::collections::BTreeSet;
 use std::str::FromStr;

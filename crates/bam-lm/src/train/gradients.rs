@@ -1,11 +1,11 @@
 //! The gradient of a batch: forward and backward over parts of it, added up in a fixed order.
 
 use crate::Error;
-use crate::data::Batch;
 use crate::model::{
     EachParameter, ReplaceParameter, Replacing, TokenRows, Transformer, Visiting, host_values,
 };
 use bam_attention::{Documents, Implementation};
+use bam_data::Batch;
 use burn::module::{Module, ParamId};
 use burn::tensor::Tensor;
 use std::collections::HashMap;

@@ -5,10 +5,10 @@
 use super::learn::Learn;
 use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
-use crate::data::PasskeyRowsConfig;
 use crate::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart};
 use bam_attention::Implementation;
+use bam_data::PasskeyRowsConfig;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 

@@ -12,11 +12,11 @@
 use super::recipe::Recipe;
 use super::trainer::Trainer;
 use crate::Error;
-use crate::data::Tokenizer;
 use crate::model::Transformer;
 use crate::model::checkpoint::{read_json, read_tensors, write_tensors};
-use crate::record::TrainingStep;
-use crate::whole::{NewFolder, sweep, write_atomically};
+use bam_data::Tokenizer;
+use bam_data::atomic_file::{NewFolder, sweep, write_atomically};
+use bam_record::TrainingStep;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;

@@ -5,12 +5,12 @@ use super::optimizer::RAdam;
 use super::recipe::Recipe;
 use super::schedule::CosineSchedule;
 use crate::Error;
-use crate::data::{
+use crate::model::{ModelConfig, TokenRows, Transformer, host_values};
+use bam_attention::Documents;
+use bam_data::{
     Batch, CopyRows, Mixture, PackedRows, PasskeyRows, RowSource, TokenStore, Tokenizer,
 };
-use crate::model::{ModelConfig, TokenRows, Transformer, host_values};
-use crate::record::TrainingStep;
-use bam_attention::Documents;
+use bam_record::TrainingStep;
 use burn::module::Module;
 use burn::tensor::Device;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use super::super::Length;
 use super::Export;
 use bam_attention::Skipping;
-use bam_lm::eval::babilong::BabiTask;
+use bam_eval::babilong::BabiTask;
 use clap::Args;
 use std::path::PathBuf;
 

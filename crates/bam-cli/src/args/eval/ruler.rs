@@ -3,7 +3,7 @@
 use super::super::Length;
 use super::Export;
 use bam_attention::Skipping;
-use bam_lm::eval::ruler::Task;
+use bam_eval::ruler::Task;
 use clap::Args;
 use std::path::PathBuf;
 

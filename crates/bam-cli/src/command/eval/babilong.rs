@@ -5,17 +5,17 @@ use super::unfinished::{GOES_ON, Unfinished};
 use super::{Tally, check_exports, check_models, check_out, folders, moment, show};
 use crate::args::{BabilongArgs, Format};
 use crate::console;
-use crate::report::exchange::lm_eval::{self, SampleLines, TaskHashes};
-use crate::report::exchange::{self, Moment, Run};
-use crate::report::scores;
 use crate::{corpus, runs};
-use bam_lm::data::Tokenizer;
-use bam_lm::eval::babilong::{
+use bam_data::Tokenizer;
+use bam_eval::babilong::{
     BabiTask, Background, PromptSet, Story, answer_prompts, make_prompts, read_stories,
 };
-use bam_lm::eval::continuation::{Answer, Answerer};
+use bam_eval::continuation::{Answer, Answerer};
+use bam_eval::exchange::lm_eval::{self, SampleLines, TaskHashes};
+use bam_eval::exchange::{self, Moment, Run};
 use bam_lm::model::Transformer;
-use bam_lm::record::{Babilong, BabilongCell, Record};
+use bam_record::{Babilong, BabilongCell, Record};
+use bam_report::scores;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Files that are written while an evaluation runs, and are there only when all of it is done.
 
 use anyhow::Context;
-use bam_lm::whole::NewFile;
+use bam_data::atomic_file::NewFile;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs;

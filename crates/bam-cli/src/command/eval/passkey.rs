@@ -3,12 +3,12 @@
 use super::unfinished::{GOES_ON, Unfinished};
 use super::{Tally, check_models, check_out, names, show, tokens_of};
 use crate::args::PasskeyArgs;
-use crate::report::scores;
-use crate::{console, report, runs};
-use bam_lm::data::Tokenizer;
-use bam_lm::eval::passkey::{LengthPlan, PasskeyPlan, SampleResult, passkey};
+use crate::{console, runs};
+use bam_data::Tokenizer;
+use bam_eval::passkey::{LengthPlan, PasskeyPlan, SampleResult, passkey};
 use bam_lm::model::Transformer;
-use bam_lm::record::{Passkey, Record, RunRecords};
+use bam_record::{Passkey, Record, RunRecords};
+use bam_report::scores;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
             if records.len() > 1 {
                 write!(stdout, "\n{name}")?;
             }
-            write!(stdout, "{}", report::table::skipped(&record.metrics))?;
+            write!(stdout, "{}", bam_report::table::skipped(&record.metrics))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -50,7 +50,7 @@ fn headline(models: &[PathBuf], records: &[Record<Passkey>]) -> anyhow::Result<(
     };
     let runs = names(models, records).into_iter();
     let runs: Vec<(String, RunRecords)> = runs.zip(records.iter().map(records_of)).collect();
-    let headline = report::findings::headline(&runs);
+    let headline = bam_report::findings::headline(&runs);
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", headline.sentence)?;
     for detail in headline.comparison.iter().chain(&headline.details) {

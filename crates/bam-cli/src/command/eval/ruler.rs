@@ -5,17 +5,17 @@ use super::unfinished::{GOES_ON, Unfinished};
 use super::{Tally, check_exports, check_models, check_out, folders, moment, show, tokens_of};
 use crate::args::{Format, RulerArgs, TaskChoice};
 use crate::console::{self, Misuse};
-use crate::report::exchange::lm_eval::{self, SampleLines};
-use crate::report::exchange::{self, Moment, Run};
-use crate::report::scores;
 use crate::{corpus, runs};
-use bam_lm::data::Tokenizer;
-use bam_lm::eval::continuation::{Answer, Answerer};
-use bam_lm::eval::ruler::{
+use bam_data::Tokenizer;
+use bam_eval::continuation::{Answer, Answerer};
+use bam_eval::exchange::lm_eval::{self, SampleLines};
+use bam_eval::exchange::{self, Moment, Run};
+use bam_eval::ruler::{
     Essays, Paragraphs, SampleSet, Sources, Task, answer_samples, make_samples, read_samples,
 };
 use bam_lm::model::Transformer;
-use bam_lm::record::{Record, Ruler, RulerCell};
+use bam_record::{Record, Ruler, RulerCell};
+use bam_report::scores;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -360,7 +360,7 @@ impl<'a> Exports<'a> {
             let path = dir.join(self.began.results_file());
             outbox.add(path, &[serde_json::to_string_pretty(&results)?])?;
         }
-        for cells in exchange::ruler::by_length(&record.metrics.cells) {
+        for cells in record.metrics.by_length() {
             let run: Vec<&RulerCell> = cells
                 .into_iter()
                 .filter(|cell| cell.score.is_some())

@@ -7,14 +7,14 @@
 //! and tasks share what they have in common.
 
 use crate::console;
-use crate::report::text::counted;
 use anyhow::Context;
-use bam_lm::data::Tokenizer;
-use bam_lm::eval::watch::Watch;
+use bam_data::Tokenizer;
+use bam_data::sha256_of;
+use bam_eval::watch::Watch;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::WEIGHTS_FILE;
-use bam_lm::model::provenance::sha256_of;
-use bam_lm::record::Record;
+use bam_record::Record;
+use bam_report::text::counted;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -1,13 +1,13 @@
 //! `bam inspect context`.
 
 use crate::args::ContextArgs;
-use crate::report::findings::{Reach, reach};
-use crate::{console, report, runs};
+use crate::{console, runs};
 use anyhow::bail;
 use bam_lm::inspect::context::context;
 use bam_lm::model::checkpoint::read_json;
 use bam_lm::model::{ModelConfig, Transformer};
-use bam_lm::record::{Context, Passkey, Record};
+use bam_record::{Context, Passkey, Record};
+use bam_report::findings::{Reach, reach};
 use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
@@ -76,7 +76,7 @@ pub fn run(args: &ContextArgs) -> anyhow::Result<ExitCode> {
         write!(
             out,
             "{}",
-            report::inspection::context(&encoding, &context, passkey)
+            bam_report::inspection::context(&encoding, &context, passkey)
         )?;
     }
     Ok(ExitCode::SUCCESS)

@@ -2,10 +2,10 @@
 
 use super::{TIMES, tokens_of};
 use crate::args::{HeadsArgs, Length};
-use crate::report::page::heads_page;
-use crate::{console, report, runs};
+use crate::{console, runs};
+use bam_data::atomic_file::write_atomically;
 use bam_lm::inspect;
-use bam_lm::whole::write_atomically;
+use bam_report::page::heads_page;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -43,7 +43,7 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", serde_json::to_string_pretty(&heads)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let text = report::inspection::heads(&encoding, &heads, args.curves);
+    let text = bam_report::inspection::heads(&encoding, &heads, args.curves);
     write!(out, "{text}")?;
     if !inspect::has_prior(&model) {
         writeln!(
@@ -52,7 +52,7 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
         )?;
     }
     if !model.history().is_empty() {
-        let history = report::surgery::history(model.history());
+        let history = bam_report::surgery::history(model.history());
         write!(out, "\nhistory\n{history}")?;
     }
     Ok(ExitCode::SUCCESS)

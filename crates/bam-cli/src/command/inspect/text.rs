@@ -2,10 +2,10 @@
 
 use super::tokens_of;
 use crate::args::{ColourArg, Length, TextArgs};
-use crate::report::page::reading_page;
-use crate::{console, report, runs};
+use crate::{console, runs};
+use bam_data::atomic_file::write_atomically;
 use bam_lm::inspect::reading::{HeadChoice, reading};
-use bam_lm::whole::write_atomically;
+use bam_report::page::reading_page;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -40,8 +40,8 @@ pub fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", serde_json::to_string_pretty(&reading)?)?;
     } else if args.html.is_none() || coloured {
         let text = match coloured {
-            true => report::inspection::coloured(&encoding, &reading),
-            false => report::inspection::listed(&encoding, &reading),
+            true => bam_report::inspection::coloured(&encoding, &reading),
+            false => bam_report::inspection::listed(&encoding, &reading),
         };
         write!(out, "{text}")?;
     }

@@ -5,13 +5,14 @@ use crate::args::UpcycleArgs;
 use crate::console::{self, Misuse};
 use crate::runs;
 use anyhow::{Context, bail};
-use bam_lm::data::{Corpus, Document, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer};
+use bam_data::sha256_of;
+use bam_data::{Corpus, Document, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer};
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
-use bam_lm::model::provenance::{Event, sha256_of};
 use bam_lm::model::{ModelConfig, Transformer};
 use bam_lm::train::recipe::{DataRecipe, Mix, ModelRecipe, TrainRecipe};
 use bam_lm::train::{Part, RAdamConfig, Recipe, RunFolder};
 use bam_lm::upcycle::{SsmaxStart, Upcycling, upcycled};
+use bam_record::history::Event;
 use clap::ValueEnum;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -223,7 +224,7 @@ fn write(
         runs::copy_companions(&plan.model, dir)?;
     }
     let held_out = at(HELD_OUT);
-    bam_lm::whole::write_atomically(&held_out, materials.held_out.as_bytes())?;
+    bam_data::atomic_file::write_atomically(&held_out, materials.held_out.as_bytes())?;
     if let Some(text) = materials.text {
         let store = tokens(&at(TOKENS), text, tokenizer)?;
         console::note(&format!("{} tokens to learn from", store.tokens()));
@@ -236,11 +237,11 @@ fn tokens(dir: &Path, text: Text, tokenizer: &Tokenizer) -> anyhow::Result<Token
     match text {
         Text::Begin(document) => {
             let documents = std::iter::once(Ok(document));
-            bam_lm::data::prepare(documents, tokenizer, &mut writer, |_| {})?;
+            bam_data::prepare(documents, tokenizer, &mut writer, |_| {})?;
         }
         Text::Corpus(corpus) => {
             let documents = corpus.documents(|_| {})?;
-            bam_lm::data::prepare(documents, tokenizer, &mut writer, |_| {})?;
+            bam_data::prepare(documents, tokenizer, &mut writer, |_| {})?;
         }
     }
     Ok(writer.finish()?)

@@ -1,6 +1,6 @@
 use super::*;
 use crate::inspect::measured::measured;
-use crate::model::testing::{lively, small};
+use crate::testing::{lively, small};
 use bam_attention::testing::{Case, oracle, signed_numbers};
 use bam_attention::{Implementation, attend};
 use burn::tensor::{Device, Tensor, TensorData};

@@ -1,6 +1,6 @@
 use super::*;
-use crate::model::testing::{lively, small};
 use crate::model::{Attended, TokenRows, Transformer, host_values};
+use crate::testing::{lively, small};
 use bam_attention::attend;
 use bam_attention::testing::signed_numbers;
 use burn::tensor::{Device, Tensor, TensorData};

@@ -6,7 +6,7 @@
 
 use super::{CONFIG_FILE, NamedTensors, WEIGHTS_FILE, write_tensors};
 use crate::Error;
-use crate::whole::{NewFolder, if_there, sweep, write_atomically};
+use bam_data::atomic_file::{NewFolder, if_there, sweep, write_atomically};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

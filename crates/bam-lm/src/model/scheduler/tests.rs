@@ -1,7 +1,7 @@
 use super::*;
 use crate::inspect::posterior;
-use crate::model::config::tests::small;
 use crate::model::generate::Generator;
+use crate::testing::small;
 use burn::tensor::Device;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

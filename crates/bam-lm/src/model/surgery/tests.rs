@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::TokenRows;
-use crate::model::config::tests::small;
+use crate::testing::small;
 use bam_attention::Implementation;
 use bam_attention::Lags;
 use bam_attention::log_prior::FAMILIES;

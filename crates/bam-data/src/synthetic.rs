@@ -1,0 +1,290 @@
+//! Rows that are made up as they are asked for: passkey documents and random copies.
+//!
+//! Both teach retrieval at the training length. A row depends on the seed and its index only.
+
+use super::permutation::generator;
+use super::{DataError, Row, RowSource, TokenStore, Tokenizer};
+use crate::passkey::PasskeyTask;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// How passkey documents are made up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PasskeyRowsConfig {
+    /// Fewest and most digits of a key. They vary, so that a length is not learned.
+    pub digits: [usize; 2],
+    /// How often a document begins with the task sentence.
+    pub task_probability: f64,
+    /// How often the key is hidden in text of the corpus instead of fillers.
+    pub text_probability: f64,
+    /// How often such text fills the document and lies on one side of the key only.
+    pub edge_probability: f64,
+    /// What a token of the answer counts in the loss, against 1 for the others.
+    pub answer_weight: f32,
+}
+
+impl Default for PasskeyRowsConfig {
+    fn default() -> Self {
+        Self {
+            digits: [4, 12],
+            task_probability: 0.5,
+            text_probability: 0.4,
+            edge_probability: 0.3,
+            answer_weight: 4.0,
+        }
+    }
+}
+
+/// Rows of passkey documents of random length, as many as fit, the rest a copy document.
+pub struct PasskeyRows {
+    tokenizer: Arc<Tokenizer>,
+    text: Arc<TokenStore>,
+    config: PasskeyRowsConfig,
+    length: usize,
+    seed: u64,
+}
+
+/// Rows that repeat a random run of tokens.
+pub struct CopyRows {
+    vocabulary: usize,
+    bos: Option<i32>,
+    length: usize,
+    seed: u64,
+}
+
+/// Longest run that a copy document repeats.
+const LONGEST_RUN: usize = 48;
+
+impl PasskeyRows {
+    /// `text` hides the keys that fillers do not.
+    ///
+    /// # Errors
+    /// If a row has no room for a passkey document.
+    pub fn new(
+        tokenizer: Arc<Tokenizer>,
+        text: Arc<TokenStore>,
+        config: PasskeyRowsConfig,
+        length: usize,
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        let [fewest, most] = config.digits;
+        let probabilities = [
+            config.task_probability,
+            config.text_probability,
+            config.edge_probability,
+        ];
+        if fewest < 2
+            || fewest > most
+            || !probabilities.iter().all(|p| (0.0..=1.0).contains(p))
+            || !(config.answer_weight >= 0.0)
+        {
+            return Err(DataError::PasskeyRows {
+                got: format!("{config:?}"),
+            });
+        }
+        let rows = Self {
+            tokenizer,
+            text,
+            config,
+            length,
+            seed,
+        };
+        let shortest = {
+            let task = rows.task()?;
+            Document::shortest(&task, &task.random_key_of(fewest, &mut generator(seed, 0))?)
+        };
+        if shortest > length + 1 {
+            return Err(DataError::PasskeyRow {
+                length,
+                needed: shortest - 1,
+            });
+        }
+        Ok(rows)
+    }
+
+    fn task(&self) -> Result<PasskeyTask<'_>, DataError> {
+        PasskeyTask::new(&self.tokenizer, 1)
+    }
+
+    /// A passkey document of at most `room` tokens.
+    fn document(
+        &self,
+        task: &PasskeyTask<'_>,
+        room: usize,
+        random: &mut ChaCha8Rng,
+    ) -> Result<Option<Document>, DataError> {
+        let [fewest, most] = self.config.digits;
+        let mut digits = random.random_range(fewest..=most);
+        let (key, mut room) = loop {
+            let key = task.random_key_of(digits, random)?;
+            match room.checked_sub(Document::shortest(task, &key)) {
+                Some(room) => break (key, room),
+                None if digits > fewest => digits -= 1,
+                None => return Ok(None),
+            }
+        };
+        let mut document = Document::default();
+        document.extend(self.tokenizer.bos().map(|id| id as i32), 1.0);
+        if room >= task.task().len() && random.random_bool(self.config.task_probability) {
+            document.extend(task.task().iter().copied(), 1.0);
+            room -= task.task().len();
+        }
+        let (before, after) = if random.random_bool(self.config.text_probability) {
+            let on_edge = random.random_bool(self.config.edge_probability);
+            let size = if on_edge {
+                room
+            } else {
+                random.random_range(0..=room)
+            };
+            let size = size.min(self.text.tokens() as usize);
+            let before = match on_edge {
+                true if random.random_bool(0.7) => 0,
+                true => size,
+                false => random.random_range(0..=size),
+            };
+            (
+                self.text_run(before, random)?,
+                self.text_run(size - before, random)?,
+            )
+        } else {
+            let fillers = random.random_range(0..=room / task.filler().len());
+            let before = random.random_range(0..=fillers);
+            (
+                task.filler().repeat(before),
+                task.filler().repeat(fillers - before),
+            )
+        };
+        document.extend(before, 1.0);
+        document.extend(key.information, 1.0);
+        document.extend(after, 1.0);
+        document.extend(task.question().iter().copied(), 1.0);
+        let weight = self.config.answer_weight;
+        document.extend(key.given, weight);
+        document.extend(key.answer, weight);
+        document.extend(self.tokenizer.eos().map(|id| id as i32), 1.0);
+        Ok(Some(document))
+    }
+
+    /// `size` consecutive tokens of the corpus.
+    fn text_run(&self, size: usize, random: &mut ChaCha8Rng) -> Result<Vec<i32>, DataError> {
+        let start = random.random_range(0..=self.text.tokens() - size as u64);
+        let ids = self.text.read(start..start + size as u64)?;
+        Ok(ids.into_iter().map(|id| id as i32).collect())
+    }
+}
+
+/// Tokens of one document with what each counts in the loss.
+#[derive(Default)]
+struct Document {
+    tokens: Vec<i32>,
+    weights: Vec<f32>,
+}
+
+impl Document {
+    /// Tokens of a passkey document without task and filler.
+    fn shortest(task: &PasskeyTask<'_>, key: &crate::passkey::Key) -> usize {
+        2 + key.information.len() + task.question().len() + key.given.len() + key.answer.len()
+    }
+
+    fn extend(&mut self, tokens: impl IntoIterator<Item = i32>, weight: f32) {
+        self.tokens.extend(tokens);
+        self.weights.resize(self.tokens.len(), weight);
+    }
+
+    /// A random run of tokens, repeated to the size.
+    fn copy(size: usize, vocabulary: usize, bos: Option<i32>, random: &mut ChaCha8Rng) -> Self {
+        let longest = (size / 2).clamp(1, LONGEST_RUN);
+        let count = random.random_range(longest.min(4)..=longest);
+        // The first two ids are the ends of documents in the tokenizers that we train.
+        let lowest = if vocabulary > 2 { 2 } else { 0 };
+        let run: Vec<i32> = (0..count)
+            .map(|_| random.random_range(lowest..vocabulary as i32))
+            .collect();
+        let mut document = Self::default();
+        document.extend(
+            bos.into_iter().chain(run.into_iter().cycle()).take(size),
+            1.0,
+        );
+        document
+    }
+}
+
+/// Documents one after the other as a row; what follows a document's end does not count.
+fn row_of(documents: Vec<Document>, length: usize) -> Row {
+    let (mut tokens, mut weights, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    for (document, id) in documents.into_iter().zip(0..) {
+        ids.resize(ids.len() + document.tokens.len(), id);
+        tokens.extend(document.tokens);
+        weights.extend(document.weights);
+    }
+    Row {
+        weights: (1..=length)
+            .map(|target| {
+                if ids[target] == ids[target - 1] {
+                    weights[target]
+                } else {
+                    0.0
+                }
+            })
+            .collect(),
+        targets: tokens[1..=length].to_vec(),
+        tokens: tokens[..length].to_vec(),
+        document_ids: ids[..length].to_vec(),
+    }
+}
+
+impl RowSource for PasskeyRows {
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn row(&self, index: u64) -> Result<Row, DataError> {
+        let task = self.task()?;
+        let mut random = generator(self.seed ^ PASSKEY_STREAM, index);
+        let size = self.length + 1;
+        let mut documents = Vec::new();
+        let mut filled = 0;
+        while let Some(document) = self.document(&task, size - filled, &mut random)? {
+            filled += document.tokens.len();
+            documents.push(document);
+        }
+        if filled < size {
+            let bos = self.tokenizer.bos().map(|id| id as i32);
+            let vocabulary = self.tokenizer.vocabulary_size();
+            documents.push(Document::copy(size - filled, vocabulary, bos, &mut random));
+        }
+        Ok(row_of(documents, self.length))
+    }
+}
+
+impl CopyRows {
+    /// Rows over the tokenizer's whole vocabulary.
+    #[must_use]
+    pub fn new(tokenizer: &Tokenizer, length: usize, seed: u64) -> Self {
+        Self {
+            vocabulary: tokenizer.vocabulary_size(),
+            bos: tokenizer.bos().map(|id| id as i32),
+            length,
+            seed,
+        }
+    }
+}
+
+impl RowSource for CopyRows {
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn row(&self, index: u64) -> Result<Row, DataError> {
+        let mut random = generator(self.seed ^ COPY_STREAM, index);
+        let document = Document::copy(self.length + 1, self.vocabulary, self.bos, &mut random);
+        Ok(row_of(vec![document], self.length))
+    }
+}
+
+/// Keep the two kinds of rows apart where they share a seed.
+const PASSKEY_STREAM: u64 = 0x7061_7373_6b65_7900;
+const COPY_STREAM: u64 = 0x636f_7079_0000_0000;

@@ -1,0 +1,232 @@
+//! What evaluations found.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Passkey retrieval over a grid of lengths and depths.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Passkey {
+    pub train_length: usize,
+    /// Digits of the key that must all be right.
+    pub scored_digits: usize,
+    /// Leading digits given in the prompt, not scored.
+    pub given_digits: usize,
+    /// One cell per (length, depth), lengths ascending.
+    pub cells: Vec<PasskeyCell>,
+    /// Lengths that were asked for and not run, each with the reason.
+    pub not_run: Vec<NotRun>,
+    /// Which keys were allowed to be left unread: `off`, `exact`, or `certified` with an epsilon.
+    #[serde(default)]
+    pub skipping: String,
+    /// What was left unread, head by head.
+    #[serde(default)]
+    pub heads: Vec<SkippedHead>,
+    /// What caches kept, where they were allowed to forget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certified_cache: Option<CertifiedCache>,
+}
+
+/// Caches that kept of every head only what its certified horizon can reach.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CertifiedCache {
+    /// What was forgotten held at most this share of any row's posterior in any head.
+    pub epsilon: f64,
+    /// By length.
+    pub kept: Vec<KeptKeys>,
+}
+
+/// Keys of all layers and key heads, so of a cache; there are as many values.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptKeys {
+    /// Tokens of a row.
+    pub length: usize,
+    /// Those that were kept of it, at most.
+    pub kept: usize,
+    /// Those that a cache without horizons keeps.
+    pub all: usize,
+}
+
+/// What skipping left unread of one head, over all samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SkippedHead {
+    pub layer: usize,
+    pub head: usize,
+    /// The prior's class over the longest row.
+    pub class: String,
+    /// Tiles of keys that blocks of rows may see.
+    pub visible_tiles: u64,
+    pub skipped_tiles: u64,
+    /// The largest share of a row's posterior that they can have held.
+    pub dropped_mass: f64,
+}
+
+/// The samples of one (length, depth).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PasskeyCell {
+    /// Tokens of the prompt and the key together, at most; a prompt is the longest that fits.
+    pub length: usize,
+    /// Where the information stands: 0 at the beginning, 1 just before the question.
+    pub depth: f64,
+    pub samples: usize,
+    /// Samples in which every scored digit is the argmax.
+    pub correct: usize,
+    /// Digits that were the argmax, of `samples × scored_digits`.
+    pub correct_digits: usize,
+    pub seconds: f64,
+}
+
+/// A length left out, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NotRun {
+    pub length: usize,
+    pub reason: String,
+}
+
+/// Cross-entropy by position over whole long documents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Perplexity {
+    pub train_length: usize,
+    /// Title of the held-out document.
+    pub document: String,
+    /// UTF-8 bytes per token of the document, to turn nats per token into bits per byte.
+    pub bytes_per_token: f64,
+    /// Consecutive windows of positions, ascending.
+    pub windows: Vec<PerplexityWindow>,
+    /// What the cache kept, where it was allowed to forget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certified_cache: Option<CertifiedCache>,
+}
+
+/// Mean cross-entropy of the tokens at positions `start..end`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PerplexityWindow {
+    pub start: usize,
+    pub end: usize,
+    /// Nats per token; perplexity is its exponential.
+    pub cross_entropy: f64,
+}
+
+/// Log-likelihood of given continuations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Loglikelihood {
+    pub train_length: usize,
+    /// Requests without their question, which were not used.
+    pub unconditional: usize,
+    pub tasks: Vec<LoglikelihoodScore>,
+}
+
+/// One task's score. Means come with their standard error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoglikelihoodScore {
+    pub task: String,
+    pub questions: usize,
+    /// Share of the questions whose right continuation is the most probable; of a single one, the
+    /// share that is greedy.
+    pub accuracy: (f64, f64),
+    /// The same with `ln p` per character; of several continuations only.
+    pub accuracy_per_character: Option<(f64, f64)>,
+    /// `exp(−mean ln p)` of whole continuations; of single ones only.
+    pub perplexity: Option<f64>,
+    /// Of the right continuations.
+    pub bits_per_byte: f64,
+}
+
+/// RULER: thirteen tasks over lengths.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ruler {
+    pub train_length: usize,
+    /// What the tasks that hide needles in essays hide them in.
+    pub essays: String,
+    /// Files that the samples were read from, where they were not made.
+    pub samples_from: Vec<String>,
+    /// Whether prompts begin with the token that begins documents.
+    pub begin: bool,
+    /// Which keys were allowed to be left unread.
+    pub skipping: String,
+    /// One cell per (task, length).
+    pub cells: Vec<RulerCell>,
+}
+
+impl Ruler {
+    /// The cells of each length in turn.
+    #[must_use]
+    pub fn by_length(&self) -> Vec<Vec<&RulerCell>> {
+        let mut lengths = BTreeMap::<usize, Vec<&RulerCell>>::new();
+        for cell in &self.cells {
+            lengths.entry(cell.length).or_default().push(cell);
+        }
+        lengths.into_values().collect()
+    }
+}
+
+/// The samples of one (task, length).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RulerCell {
+    /// RULER's name.
+    pub task: String,
+    /// Tokens of a prompt and its answer, at most.
+    pub length: usize,
+    /// Mean score from 0 to 1, and its standard error; `None` without samples.
+    pub score: Option<(f64, f64)>,
+    /// Answers without a printable character.
+    pub nulls: usize,
+    /// Why there are no samples.
+    pub not_run: Option<String>,
+    pub seconds: f64,
+    pub answers: Vec<RulerAnswer>,
+}
+
+/// What was answered to one sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RulerAnswer {
+    pub index: usize,
+    /// Tokens of the prompt.
+    pub tokens: usize,
+    /// What was looked for.
+    pub outputs: Vec<String>,
+    pub answer: String,
+    /// From 0 to 1.
+    pub score: f64,
+}
+
+/// BABILong: questions about facts that are scattered in a long text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Babilong {
+    pub train_length: usize,
+    /// The text that the facts are scattered in.
+    pub haystack: String,
+    /// Whether prompts begin with the token that begins documents.
+    pub begin: bool,
+    /// Which keys were allowed to be left unread.
+    pub skipping: String,
+    /// One cell per (task, length).
+    pub cells: Vec<BabilongCell>,
+}
+
+/// The questions of one (task, length).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BabilongCell {
+    /// `qa1` to `qa20`.
+    pub task: String,
+    /// The length as it was asked for: `0k`, `1k`.
+    pub label: String,
+    /// Tokens of a prompt and its answer, at most; `None` where there is nothing but facts.
+    pub length: Option<usize>,
+    /// Answers that are right.
+    pub correct: usize,
+    /// Why there are no questions.
+    pub not_run: Option<String>,
+    pub seconds: f64,
+    pub answers: Vec<BabilongAnswer>,
+}
+
+/// What was answered to one question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BabilongAnswer {
+    pub question: String,
+    pub target: String,
+    pub answer: String,
+    pub correct: bool,
+    /// Tokens of the prompt.
+    pub tokens: usize,
+}

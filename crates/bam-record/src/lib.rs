@@ -1,0 +1,117 @@
+//! What a run leaves behind: results as data.
+//!
+//! Every evaluation writes one [`Record`] as JSON; tables and plots are pure functions of records.
+//! Nothing here computes: the numbers come from training, evaluation and inspection.
+#![forbid(unsafe_code)]
+
+mod evaluation;
+pub mod history;
+mod inspection;
+pub mod testing;
+
+pub use evaluation::*;
+pub use inspection::*;
+use serde::{Deserialize, Serialize};
+
+/// One evaluation or training run: what was asked, of which model, with which seed, and what came out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record<M> {
+    /// The model's name in tables and plots, for example `bam+ssmax`.
+    pub name: String,
+    /// RFC 3339 time at which the run ended.
+    pub created: String,
+    /// Version of this software, with the commit where it is known.
+    pub commit: String,
+    pub seed: u64,
+    /// The model's `config.json`.
+    pub model: serde_json::Value,
+    pub threads: usize,
+    /// Wall-clock seconds of the run.
+    pub seconds: f64,
+    pub metrics: M,
+}
+
+/// What going on with the priors of a trained model did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upcycle {
+    /// The encoding before.
+    pub before: String,
+    /// The length that the model was trained at before.
+    pub train_length: usize,
+    /// What was learned: steps of `rows` rows of `length` tokens.
+    pub steps: u64,
+    pub rows: usize,
+    pub length: usize,
+    /// Numbers that could change, of all.
+    pub learned: usize,
+    pub parameters: usize,
+    /// The text that perplexity was measured on, in so many pieces of the longest length.
+    pub document: String,
+    pub pieces: usize,
+    pub at: Vec<UpcycleLength>,
+}
+
+/// One length before and after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpcycleLength {
+    /// Cross-entropies are means over the positions `from..length`, nats per token.
+    pub from: usize,
+    pub length: usize,
+    /// Of the model as it was.
+    pub before: f64,
+    /// With the new priors and temperatures, before any step.
+    pub start: f64,
+    pub after: f64,
+    /// Passkeys found of those asked for at this length, before and after; `None` where the prompt
+    /// does not fit or none was asked for.
+    pub passkey: Option<[(usize, usize); 2]>,
+}
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingStep {
+    pub step: u64,
+    /// Tokens seen up to and including this step.
+    pub tokens: u64,
+    /// Mean nats per token over the step's batch.
+    pub loss: f64,
+    pub learning_rate: f64,
+    pub gradient_norm: f64,
+    pub tokens_per_second: f64,
+    /// Mean nats per token on the validation rows, on the steps that measure it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub validation_loss: Option<f64>,
+    /// The same in bits per UTF-8 byte.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub validation_bits_per_byte: Option<f64>,
+}
+
+/// All records of one model, as `report` reads them from a run's folder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunRecords {
+    pub training: Vec<TrainingStep>,
+    pub passkey: Option<Record<Passkey>>,
+    pub perplexity: Option<Record<Perplexity>>,
+    pub heads: Option<Record<Heads>>,
+}
+
+/// Wilson's score interval for a proportion at 95 %: `(low, high)`, `(0, 1)` without samples.
+///
+/// With `p = correct / samples`, `n = samples` and `z = 1.96`:
+/// `(p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)` (Wilson 1927).
+#[must_use]
+pub fn wilson_interval(correct: usize, samples: usize) -> (f64, f64) {
+    if samples == 0 {
+        return (0.0, 1.0);
+    }
+    const Z: f64 = 1.959_963_984_540_054;
+    let n = samples as f64;
+    let p = correct as f64 / n;
+    let centre = p + Z * Z / (2.0 * n);
+    let spread = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    (
+        ((centre - spread) / scale).max(0.0),
+        ((centre + spread) / scale).min(1.0),
+    )
+}
