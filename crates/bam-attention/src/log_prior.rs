@@ -6,12 +6,13 @@
 //!
 //! Parameters are unconstrained (`θ`), one row per head; each family's file names its maps.
 
-use crate::fused::PriorRanges;
-use crate::{AttentionError, Lags};
+use crate::error::AttentionError;
+use crate::fused::prior_state::PriorState;
+use bam_kernel::{KernelError, Lags};
 use bam_prior::{Link, Prior};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 pub mod gaussian;
 pub mod generalized_gaussian;
@@ -29,8 +30,8 @@ pub mod uniform;
 pub struct LogPrior {
     ln_weights: Tensor<2>,
     lags: Lags,
-    /// What skipping knows of the weights: found at the first call, shared by all clones.
-    ranges: Arc<OnceLock<PriorRanges>>,
+    /// What a backend knows of the weights: shared by all clones.
+    state: Arc<PriorState>,
 }
 
 impl LogPrior {
@@ -41,11 +42,12 @@ impl LogPrior {
     pub fn new(ln_weights: Tensor<2>, lags: Lags) -> Result<Self, AttentionError> {
         let [heads, columns] = ln_weights.dims();
         if columns != lags.count() {
-            return Err(AttentionError::Shape {
+            return Err(KernelError::Shape {
                 what: "log-prior",
                 expected: format!("[heads, {}]", lags.count()),
                 got: format!("[{heads}, {columns}]"),
-            });
+            }
+            .into());
         }
         Ok(Self::of(ln_weights, lags))
     }
@@ -64,19 +66,21 @@ impl LogPrior {
     pub fn narrowed(&self, heads: Range<usize>, lags: Lags) -> Result<Self, AttentionError> {
         let [all, _] = self.ln_weights.dims();
         if lags.first() < self.lags.first() || lags.last() > self.lags.last() {
-            return Err(AttentionError::Lags {
+            return Err(KernelError::Lags {
                 first: lags.first(),
                 last: lags.last(),
                 got_first: self.lags.first(),
                 got_last: self.lags.last(),
-            });
+            }
+            .into());
         }
         if heads.is_empty() || heads.end > all || lags.count() == 0 {
-            return Err(AttentionError::Shape {
+            return Err(KernelError::Shape {
                 what: "narrowed log-prior",
                 expected: format!("some of {all} heads, and lags"),
                 got: format!("heads {heads:?} and {} lags", lags.count()),
-            });
+            }
+            .into());
         }
         if (heads.len(), lags) == (all, self.lags) {
             return Ok(self.clone());
@@ -94,12 +98,12 @@ impl LogPrior {
         Self {
             ln_weights,
             lags,
-            ranges: Arc::default(),
+            state: Arc::default(),
         }
     }
 
-    pub(crate) fn ranges(&self) -> Arc<OnceLock<PriorRanges>> {
-        self.ranges.clone()
+    pub(crate) fn state(&self) -> Arc<PriorState> {
+        self.state.clone()
     }
 
     /// `[heads, lags]`.
