@@ -58,7 +58,8 @@ pub(crate) struct Pass<'a> {
     /// Tokens before the first one of this pass.
     pub offset: usize,
     pub documents: Option<Arc<Documents>>,
-    pub horizon: Option<usize>,
+    /// Keys at this distance and beyond are hidden.
+    pub window: Option<usize>,
     /// Angles of the positions, where the encoding rotates.
     pub rotary: Option<(Tensor<2>, Tensor<2>)>,
     /// Who is told what every layer attends to, where there is a cache.
@@ -233,7 +234,7 @@ impl Attention {
             .with_skip_log(group.skip_log.clone());
         options.key_norms = seen.norms;
         // The nearer of the two hides.
-        options.horizon = options.horizon.into_iter().chain(seen.horizon).min();
+        options.window = options.window.into_iter().chain(seen.window).min();
         if let Some(temperature) = &mut options.temperature {
             let of_all = temperature.values.clone();
             temperature.values = of_all.narrow(1, group.heads.start, group.heads.len());
@@ -260,7 +261,7 @@ impl Attention {
         if let Some(skipping) = pass.skipping {
             options.skipping = skipping;
         }
-        options.horizon = pass.horizon;
+        options.window = pass.window;
         options.documents.clone_from(&pass.documents);
         if let (Some(scale), Some(Scope(scope))) = (&self.ssmax_scale, self.ssmax) {
             let values = scalable_softmax(scale.val(), read.len(), keys, &options)?;

@@ -162,7 +162,7 @@ fn pass_at<'a>(offset: usize) -> Pass<'a> {
         skipping: None,
         offset,
         documents: None,
-        horizon: None,
+        window: None,
         rotary: None,
         observer: None,
     }
@@ -472,7 +472,7 @@ impl Transformer {
         let (head_dim, theta) = (config.head_dim(), config.rotary_theta);
         Pass {
             rotary: rotates.then(|| angles(positions, head_dim, theta, &self.device())),
-            horizon: self.config.hidden_from(),
+            window: self.config.window(),
             ..pass
         }
     }

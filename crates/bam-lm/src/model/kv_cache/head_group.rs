@@ -2,7 +2,7 @@
 
 use super::horizons::HeadWindow;
 use crate::Error;
-use bam_attention::{KeyNorms, Lags, LogPrior, SkipLog};
+use bam_attention::{KeyNorms, Lags, LogPrior, SkipLog, extend_key_norms};
 use burn::tensor::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(crate) struct Seen {
     /// Tokens that stand before the new ones here.
     pub before: usize,
     /// Keys at this distance and beyond are hidden.
-    pub horizon: Option<usize>,
+    pub window: Option<usize>,
     pub norms: Option<Arc<KeyNorms>>,
 }
 
@@ -98,12 +98,12 @@ impl HeadGroupCache {
                 values,
                 norms,
             } => {
-                Arc::make_mut(norms).extend(start, &k)?;
+                extend_key_norms(Arc::make_mut(norms), start, &k)?;
                 Ok(Seen {
                     keys: write(keys, start, k),
                     values: write(values, start, v),
                     before: start,
-                    horizon: None,
+                    window: None,
                     norms: Some(norms.clone()),
                 })
             }
@@ -124,7 +124,7 @@ impl HeadGroupCache {
                     keys,
                     values,
                     before,
-                    horizon: Some(*window),
+                    window: Some(*window),
                     norms: None,
                 })
             }
