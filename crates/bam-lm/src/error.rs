@@ -27,6 +27,19 @@ pub enum Error {
         /// The id.
         got: i64,
     },
+    /// A request for more tokens than there is memory for.
+    #[error(
+        "prompt and tokens to generate: expected at most {longest} tokens, which is what memory holds, \
+         got {prompt} and {max_tokens}"
+    )]
+    TooLong {
+        /// Tokens of the longest sequence there can be.
+        longest: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens to generate.
+        max_tokens: usize,
+    },
     /// A tensor of a file that does not fit.
     #[error("{}: tensor {tensor}: expected {expected}, got {got}", path.display())]
     Tensor {
