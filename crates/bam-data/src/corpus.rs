@@ -16,7 +16,7 @@ use super::{
 /// Larger single documents are refused: one is held in memory at a time, and a corrupt file must not fill it.
 pub(super) const DOCUMENT_LIMIT: usize = 1 << 28;
 
-/// Where text comes from.
+/// A source of text.
 ///
 /// Parsed from what a user types: an address that begins with `hf://` is a dataset of the Hugging Face
 /// hub, anything else a local file or folder.
@@ -55,7 +55,7 @@ pub struct Document {
     pub origin: String,
 }
 
-/// Which text to read: a [`Source`] and how to read it.
+/// The text to read: a [`Source`] and how to read it.
 ///
 /// - `.txt`, `.md`: one document a file.
 /// - `.jsonl`, `.jsonl.gz`, `.jsonl.zst`: one document a line, the string in field `text`; other fields
@@ -108,7 +108,7 @@ impl Corpus {
     ///
     /// # Errors
     ///
-    /// Where the source does not exist, cannot be listed, or holds no file.
+    /// If the source does not exist, cannot be listed, or holds no file.
     pub fn documents<'a>(
         &self,
         progress: impl FnMut(HubProgress) + Send + 'a,

@@ -16,7 +16,7 @@ pub struct Row {
     /// The document that `tokens[i]` belongs to, counted from 0 within the row, ascending. The tokens
     /// that begin and end a document belong to it.
     pub document_ids: Vec<i32>,
-    /// What each target's cross-entropy counts in the mean loss; 1 for plain text.
+    /// The weight of each target's cross-entropy in the mean loss; 1 for plain text.
     pub weights: Vec<f32>,
 }
 
@@ -30,7 +30,7 @@ pub trait RowSource: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Where the tokens cannot be read.
+    /// If the tokens cannot be read.
     fn row(&self, index: u64) -> Result<Row, DataError>;
 }
 
@@ -207,7 +207,7 @@ impl RowSource for PackedRows {
 
 /// The places of documents in the stream, beginnings and ends counted.
 struct Stream<'a> {
-    /// Where the text of each document ends, in tokens of text.
+    /// The end of each document's text, in tokens of text.
     ends: &'a [u64],
     bos: Option<u32>,
     eos: Option<u32>,

@@ -57,7 +57,7 @@ pub(super) fn token_bytes(vocabulary: usize) -> u64 {
     if vocabulary <= 1 << 16 { 2 } else { 4 }
 }
 
-/// How a token store is written.
+/// Settings of the writing of a token store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardOptions {
     /// Tokens in a full shard. Documents may go on from one shard to the next.
@@ -100,7 +100,7 @@ impl ShardWriter {
     ///
     /// # Errors
     ///
-    /// Where the folder holds anything that `options` do not allow to be replaced, or cannot be written.
+    /// If the folder holds anything that `options` do not allow to be replaced, or cannot be written.
     pub fn create(
         folder: &Path,
         tokenizer: &TokenizerIdentity,
@@ -180,7 +180,7 @@ impl ShardWriter {
     ///
     /// # Errors
     ///
-    /// Where something cannot be removed.
+    /// If something cannot be removed.
     pub fn discard(self) -> Result<(), DataError> {
         discard(&self.folder, self.made_folder)
     }
@@ -189,7 +189,7 @@ impl ShardWriter {
     ///
     /// # Errors
     ///
-    /// Where a write fails; the store is discarded then.
+    /// If a write fails; the store is discarded then.
     pub fn finish(self) -> Result<TokenStore, DataError> {
         let (folder, made_folder) = (self.folder.clone(), self.made_folder);
         self.write_rest().inspect_err(|_| {

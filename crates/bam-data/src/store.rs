@@ -13,7 +13,7 @@ use super::{
     shard::{DOCUMENTS_FILE, INDEX_FILE, Index, shard_file, token_bytes},
 };
 
-/// How much of a store on disk is checked when it is opened.
+/// The check of a store on disk when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
     /// The index, the sizes of all files, and the document boundaries: a moment, whatever the size.
@@ -30,7 +30,7 @@ pub enum Verify {
 pub struct TokenStore {
     tokenizer: TokenizerIdentity,
     bytes: u64,
-    /// Where each document ends, in tokens; never descending.
+    /// The end of each document, in tokens; never descending.
     ends: Vec<u64>,
     tokens: Tokens,
 }
@@ -58,7 +58,7 @@ impl TokenStore {
     ///
     /// # Errors
     ///
-    /// Where the store is unfinished, of another version, or its files are not what the index says.
+    /// If the store is unfinished, of another version, or its files are not what the index says.
     pub fn open(folder: &Path, verify: Verify) -> Result<Self, DataError> {
         let index = read_index(folder)?;
         let ends = read_ends(folder, &index)?;
@@ -149,7 +149,7 @@ impl TokenStore {
         self.bytes
     }
 
-    /// Where a document's tokens are; `None` past the last document.
+    /// The place of a document's tokens; `None` past the last document.
     #[must_use]
     pub fn document_range(&self, document: u64) -> Option<Range<u64>> {
         let index = usize::try_from(document).ok()?;
@@ -158,7 +158,7 @@ impl TokenStore {
         Some(start..end)
     }
 
-    /// Where each document ends, in tokens.
+    /// The end of each document, in tokens.
     pub(super) fn ends(&self) -> &[u64] {
         &self.ends
     }

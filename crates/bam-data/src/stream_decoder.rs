@@ -16,7 +16,7 @@ pub struct StreamDecoder<'a> {
     started: bool,
 }
 
-/// How the vocabulary spells its tokens.
+/// The vocabulary's way to spell tokens.
 #[derive(Clone)]
 enum Spelling {
     /// Every character stands for a byte, as in GPT-2.

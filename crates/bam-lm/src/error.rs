@@ -1,4 +1,4 @@
-//! What can go wrong in this crate.
+//! Errors of this crate.
 
 use bam_data::atomic_file::FileError;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ pub enum Error {
     Value {
         /// The thing.
         what: &'static str,
-        /// What it should be.
+        /// The value expected.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
     },
     /// A token that the model does not know.
     #[error("token {index}: expected an id from 0 to {}, got {got}", vocabulary - 1)]
     Token {
-        /// Where it stands.
+        /// Its index.
         index: usize,
         /// Size of the vocabulary.
         vocabulary: usize,
@@ -47,9 +47,9 @@ pub enum Error {
         path: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// What it should be.
+        /// The value expected.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
     },
     /// A file whose contents are not what its name says.
@@ -57,9 +57,9 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// The contents expected.
         expected: String,
-        /// What was found.
+        /// The contents found.
         got: String,
     },
     /// The operating system said no.

@@ -6,7 +6,7 @@ use bam_attention::Skipping;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// How the next token is drawn.
+/// A way to draw the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most probable token.

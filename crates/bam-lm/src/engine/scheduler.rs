@@ -26,21 +26,21 @@ use sequence::{Active, Sequence};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What may be used.
+/// Bounds of the work.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Sequences that are worked on at once.
     pub active: usize,
     /// Bytes of all caches.
     pub cache_bytes: usize,
-    /// What may be left unread.
+    /// The keys that may be left unread.
     pub skipping: Skipping,
-    /// What caches can do without; they keep everything where there are none.
+    /// The horizons of caches; they keep everything where there are none.
     pub horizons: Option<Arc<Horizons>>,
 }
 
 impl Limits {
-    /// What a sequence's cache can do without.
+    /// The horizons of a sequence's cache.
     fn horizons_of(&self, request: &Request) -> Option<&Horizons> {
         self.horizons
             .as_deref()
@@ -66,7 +66,7 @@ fn bytes_of(config: &ModelConfig, tokens: usize, horizons: Option<&Horizons>) ->
     2 * config.cached_keys(tokens, horizons) * config.head_dim() * size_of::<f32>()
 }
 
-/// Where the work stands.
+/// The state of the work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Sequences that wait for room.
@@ -81,7 +81,7 @@ pub struct Load {
     pub reused: u64,
     /// Tokens generated, in all.
     pub generated: u64,
-    /// How often a sequence was preempted for want of memory, in all.
+    /// Preemptions of a sequence for want of memory, in all.
     pub preemptions: u64,
 }
 
@@ -156,7 +156,7 @@ impl<'m> Scheduler<'m> {
         }
     }
 
-    /// Where the work stands.
+    /// The state of the work.
     #[must_use]
     pub fn load(&self) -> Load {
         Load {
@@ -506,7 +506,7 @@ enum PrefixSource {
     Cached(usize),
 }
 
-/// What a score of a prompt's token takes in memory, about.
+/// Memory of a score of a prompt's token, about.
 const BYTES_OF_SCORE: usize = size_of::<TokenScore>() + PROMPT_TOP * size_of::<(i32, f64)>();
 
 #[cfg(test)]

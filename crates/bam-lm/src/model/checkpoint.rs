@@ -97,7 +97,7 @@ impl Transformer {
         replace(dir, json.as_bytes(), self.to_tensors())
     }
 
-    /// What `config.json` says of it.
+    /// Its configuration, from `config.json`.
     #[must_use]
     pub fn config_file(&self) -> ConfigFile<'_> {
         ConfigFile {
@@ -126,7 +126,7 @@ pub struct ConfigFile<'a> {
     /// The shape.
     #[serde(flatten)]
     pub config: &'a ModelConfig,
-    /// What was done to the model.
+    /// The model's history.
     #[serde(skip_serializing_if = "History::is_empty")]
     pub history: &'a History,
 }

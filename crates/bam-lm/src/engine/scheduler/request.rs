@@ -7,7 +7,7 @@ use bam_record::RowPosterior;
 /// A prompt, and what is wanted of it.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// What every head makes of the prompt's last token. Such a sequence keeps all keys.
+    /// Row posteriors at the prompt's last token. Such a sequence keeps all keys.
     Inspect {
         /// The tokens to read.
         prompt: Vec<i32>,
@@ -23,7 +23,7 @@ pub struct Generate {
     pub prompt: Vec<i32>,
     /// Tokens to generate at most; with 0 the prompt is only read.
     pub max_tokens: usize,
-    /// How they are drawn.
+    /// The way to draw them.
     pub sampling: Sampling,
     /// The token that ends the sequence.
     pub end: Option<i32>,
@@ -71,7 +71,7 @@ impl Request {
 /// The most probable tokens that the score of a prompt's token names.
 pub const PROMPT_TOP: usize = 5;
 
-/// Why a sequence ended.
+/// The end of a sequence.
 #[derive(Debug)]
 pub enum Finish {
     /// The end token came.
@@ -82,7 +82,7 @@ pub enum Finish {
     Failed(String),
 }
 
-/// What happens to a sequence, in this order: the prompt once, tokens, the end.
+/// Events of a sequence, in this order: the prompt once, tokens, the end.
 #[derive(Debug)]
 pub enum SequenceEvent {
     /// The prompt was read: tokens that did not have to be read again, and what was asked for.
@@ -98,14 +98,14 @@ pub enum SequenceEvent {
     Token {
         /// Its id.
         id: i32,
-        /// How probable it was, if asked for.
+        /// Its probability, if asked for.
         score: Option<TokenScore>,
     },
     /// The sequence ended.
     End(Finish),
 }
 
-/// Who asked for a sequence.
+/// The receiver of a sequence's events.
 pub trait Listener: Send {
     /// Takes an event.
     fn hear(&mut self, event: SequenceEvent);

@@ -51,7 +51,7 @@ impl Sequence {
         self.request.scores_prompt() && !self.told
     }
 
-    /// What to reserve where a sequence comes to so many tokens: some more, but never beyond its end.
+    /// Tokens to reserve for a sequence that comes to so many: some more, but never beyond its end.
     pub fn reserve(&self, tokens: usize) -> usize {
         let end = self.request.prompt().len() + self.request.max_tokens();
         (tokens + STEP.max(tokens / 8)).min(end)
@@ -99,7 +99,7 @@ impl Active {
         self.cache.length() >= self.until
     }
 
-    /// Where reading ends if at most so many tokens are read.
+    /// The end of a piece of at most so many tokens.
     pub fn piece_end(&self, most: usize) -> usize {
         (self.cache.length() + most).min(self.until)
     }

@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::sync::{Arc, Mutex};
 
-/// What a listener heard.
+/// All that a listener heard.
 #[derive(Debug, Default)]
 struct Heard {
     tokens: Vec<i32>,
@@ -88,7 +88,7 @@ fn add_any(scheduler: &mut Scheduler<'_>, request: Request) -> Ear {
     ear
 }
 
-/// What a sequence gets alone.
+/// The tokens of a sequence alone.
 fn alone(model: &Transformer, request: &Generate) -> Vec<i32> {
     let (prompt, sampling) = (&request.prompt, request.sampling);
     let alone = Generator::new(model, prompt, request.max_tokens, sampling, Skipping::Exact);

@@ -10,7 +10,7 @@ use bam_data::Tokenizer;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 
-/// What a token is, as llama.cpp counts kinds.
+/// The kind of a token, as llama.cpp counts kinds.
 #[derive(Clone, Copy)]
 enum TokenKind {
     Normal = 1,
@@ -111,7 +111,7 @@ fn is_byte(token: &str) -> bool {
     digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
 }
 
-/// How SentencePiece writes a space.
+/// A space as SentencePiece writes it.
 const SPACE: &str = "▁";
 
 /// Whether a space is put before a text, of a tokenizer that writes spaces as SentencePiece does and

@@ -22,10 +22,10 @@ use renaming::Renaming;
 use std::path::Path;
 use tensors::TensorFiles;
 
-/// What `config.json` may leave open.
+/// Choices that `config.json` may leave open.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// How position enters, where it is not as the configuration says: `nope`, `rotary` or `alibi`.
+    /// The position, where it is not as the configuration says: `nope`, `rotary` or `alibi`.
     pub position: Option<Encoding>,
     /// The context that the model was trained at.
     pub train_length: Option<usize>,
@@ -72,9 +72,9 @@ pub fn read_tokenizer(folder: &Path) -> Result<Option<Tokenizer>, Error> {
     }
 }
 
-/// What the layouts differ in, besides the keys of their configurations.
+/// The differences of layouts, besides the keys of their configurations.
 trait Layout {
-    /// What the names of most tensors begin with, in some files.
+    /// The prefix of most tensors' names, in some files.
     fn prefix(&self) -> &'static str;
 
     /// The name of the embeddings, without the prefix.
@@ -132,7 +132,7 @@ fn plain_config() -> ModelConfig {
     }
 }
 
-/// What was asked for instead of `usual`, if it is one of `possible`.
+/// The choice made instead of `usual`, if it is one of `possible`.
 fn position(options: &Options, usual: &str, possible: &[&str]) -> Result<Encoding, Error> {
     let Some(given) = &options.position else {
         return usual.parse();

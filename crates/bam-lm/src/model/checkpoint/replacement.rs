@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 const REPLACEMENT: &str = ".replacement";
 
-/// Where a model's file is: [`CONFIG_FILE`] or [`WEIGHTS_FILE`].
+/// The path of a model's file: [`CONFIG_FILE`] or [`WEIGHTS_FILE`].
 #[must_use]
 pub fn place(dir: &Path, file: &str) -> PathBuf {
     let replacement = dir.join(REPLACEMENT).join(file);

@@ -6,7 +6,7 @@ use super::{Layout, Options, plain_config, position};
 use crate::Error;
 use crate::model::{Activation, Design, ModelConfig, NormKind, Residual};
 
-/// What the published models were trained at; some configurations do not say it.
+/// The length that the published models were trained at; some configurations do not say it.
 const USUAL_LENGTH: usize = 2048;
 
 struct Bloom;

@@ -12,7 +12,7 @@ const USUAL_BIAS_MAX: f64 = 8.0;
 
 struct Mpt {
     bias_max: f64,
-    /// What the usual scale `1/√D` of the scores has to be multiplied by.
+    /// The factor on the usual scale `1/√D` of the scores.
     sharpening: f64,
 }
 
