@@ -1,7 +1,7 @@
 //! Files and folders that are whole or absent.
 //!
 //! They are made under a temporary name beside their own, `.NAME.PROCESS.tmp`, flushed to disk and renamed.
-//! What is not finished goes again when it is dropped. A killed process leaves its temporary names, which
+//! An unfinished one goes again when it is dropped. A killed process leaves its temporary names, which
 //! [`name_of`] knows and [`sweep`] removes.
 
 use std::ffi::OsString;

@@ -1,20 +1,15 @@
 use std::{
-    fs::File,
-    io::Read,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use super::{
-    DataError, HubAccess, HubAddress, HubProgress,
+    DataError, Document, HubAccess, HubAddress, HubProgress,
     folder::{self, FileKind},
     hub::HubFiles,
     json_lines::JsonLines,
     parquet_rows::ParquetRows,
 };
-
-/// Larger single documents are refused: one is held in memory at a time, and a corrupt file must not fill it.
-pub(super) const DOCUMENT_LIMIT: usize = 1 << 28;
 
 /// A source of text.
 ///
@@ -45,14 +40,6 @@ impl std::fmt::Display for Source {
             Self::Hub(address) => write!(formatter, "{address}"),
         }
     }
-}
-
-/// One text and where it stood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    pub text: String,
-    /// The file, and for files of many documents its line or row, from 1: `books.jsonl.zst:17`.
-    pub origin: String,
 }
 
 /// The text to read: a [`Source`] and how to read it.
@@ -205,34 +192,8 @@ fn open(
     field: &str,
 ) -> Result<Box<dyn Iterator<Item = Result<Document, DataError>> + Send>, DataError> {
     Ok(match kind {
-        FileKind::Text => Box::new(std::iter::once(Ok(read_text(path)?))),
+        FileKind::Text => Box::new(std::iter::once(Ok(Document::read(path)?))),
         FileKind::JsonLines(compression) => Box::new(JsonLines::open(path, compression, field)?),
         FileKind::Parquet => Box::new(ParquetRows::open(path, field)?),
-    })
-}
-
-fn read_text(path: &Path) -> Result<Document, DataError> {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut bytes = Vec::new();
-    file.take(DOCUMENT_LIMIT as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(DataError::io("read", path))?;
-    if bytes.len() > DOCUMENT_LIMIT {
-        return Err(DataError::DocumentTooLarge {
-            path: path.to_path_buf(),
-            row: 1,
-            limit: DOCUMENT_LIMIT,
-        });
-    }
-    let mut text = String::from_utf8(bytes).map_err(|error| DataError::InvalidUtf8 {
-        path: path.to_path_buf(),
-        offset: error.utf8_error().valid_up_to() as u64,
-    })?;
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    Ok(Document {
-        text,
-        origin: path.display().to_string(),
     })
 }

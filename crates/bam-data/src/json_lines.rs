@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     DataError, Document,
-    corpus::DOCUMENT_LIMIT,
+    document::DOCUMENT_LIMIT,
     folder::{Compression, FileKind},
 };
 

@@ -39,7 +39,7 @@ pub trait RowSource: Send + Sync {
 /// The stream is all documents in order, each with its beginning (BOS) before and its end (EOS) after it,
 /// where the tokenizer has them. Rows of `length` tokens are cut from it one after another, each with
 /// the next token as its last target, so neighbours share one token and every token is a target once.
-/// What is left over at the end, less than a row, is no target in that epoch.
+/// The rest at the end, less than a row, is no target in that epoch.
 ///
 /// Shuffled rows come in a new order every epoch. Row `index` is number `π(index mod rows)` of the
 /// stream, where `π` is a permutation that is computed from `(seed, index div rows)` without a table, so

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokenizers::ModelWrapper;
 
-use super::{DataError, StreamDecoder, hexadecimal, patterns};
+use super::{DataError, hexadecimal, patterns};
 use crate::atomic_file;
 
 /// Text to token ids and back.
@@ -230,12 +230,6 @@ impl Tokenizer {
             self.check(token)?;
         }
         in_time("decode", || self.inner.decode(tokens, true))
-    }
-
-    /// Decodes tokens as they come, in pieces of whole characters.
-    #[must_use]
-    pub fn stream_decoder(&self) -> StreamDecoder<'_> {
-        StreamDecoder::new(self)
     }
 
     pub(super) fn check(&self, token: u32) -> Result<(), DataError> {

@@ -9,7 +9,7 @@
 //!
 //! Source: `src/llama-model.cpp` and `gguf-py/gguf/constants.py` of llama.cpp.
 
-use super::gguf::{Entry, Gguf};
+use super::gguf::{Entry, Gguf, refused};
 use super::vocabulary;
 use crate::Error;
 use crate::analysis::prior::distributions;
@@ -250,15 +250,6 @@ fn tensor_name(ours: &str) -> Option<String> {
         }
     };
     Some(whole.to_owned())
-}
-
-/// A thing that GGUF can't say, with what can be done instead.
-pub(super) fn refused(expected: &str, got: String) -> Error {
-    Error::Value {
-        what: "export to GGUF",
-        expected: format!("{expected}; bam export hf and bam serve take every model"),
-        got,
-    }
 }
 
 #[cfg(test)]

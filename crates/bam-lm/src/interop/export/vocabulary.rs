@@ -3,8 +3,7 @@
 //! llama.cpp knows ways of splitting words by name, so a tokenizer is recognised by what it is made
 //! of, not by a file's claim. Source: `src/llama-vocab.cpp` of llama.cpp.
 
-use super::gguf::{Entry, Gguf};
-use super::llama_cpp::refused;
+use super::gguf::{Entry, Gguf, refused};
 use crate::Error;
 use bam_data::Tokenizer;
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! Bloom: ALiBi, layer norms and biases everywhere, GELU by tanh, a norm after the embeddings.
 
 use super::keys::Keys;
+use super::layout::{Layout, Options, plain_config, position};
 use super::renaming::Renaming;
-use super::{Layout, Options, plain_config, position};
 use crate::Error;
 use crate::model::{Activation, Design, ModelConfig, NormKind, Residual};
 

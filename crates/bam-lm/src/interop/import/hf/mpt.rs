@@ -1,8 +1,8 @@
 //! MPT: ALiBi, layer norms without bias, exact GELU, a tied head.
 
 use super::keys::Keys;
+use super::layout::{Layout, Options, plain_config, position};
 use super::renaming::Renaming;
-use super::{Layout, Options, plain_config, position};
 use crate::Error;
 use crate::model::{Activation, Design, ModelConfig, NormKind};
 use serde_json::json;
