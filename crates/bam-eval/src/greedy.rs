@@ -7,7 +7,7 @@ use crate::evaluation::Subject;
 use crate::journal::digest;
 use bam_attention::Skipping;
 use bam_lm::Error;
-use bam_lm::model::{CHUNK, Cache, CachePriors, host_values};
+use bam_lm::model::{CHUNK, CachePriors, KvCache, host_values};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -145,14 +145,14 @@ impl GreedyGenerator<'_> {
     fn read(
         &self,
         tokens: &[i32],
-        cache: &mut Cache,
+        cache: &mut KvCache,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<f32>>, Error> {
         let mut after = Vec::new();
         let read = self
             .subject
             .model
-            .read_unless(stop, tokens, cache, 1, |_, logits| {
+            .prefill_unless(stop, tokens, cache, 1, |_, logits| {
                 after = host_values(logits);
             })?;
         Ok(read.map(|()| after))

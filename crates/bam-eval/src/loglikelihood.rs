@@ -11,7 +11,7 @@ use crate::evaluation::{Evaluation, Subject, Work};
 use crate::journal::{digest, exact};
 use bam_data::{DataError, Tokenizer};
 use bam_lm::Error;
-use bam_lm::model::{Cache, Transformer, score_of};
+use bam_lm::model::{KvCache, Transformer, score_of};
 use bam_record::{Loglikelihood, LoglikelihoodScore};
 pub use questions::{Question, Questions};
 use serde::{Deserialize, Serialize};
@@ -191,7 +191,7 @@ pub fn likelihoods(
         let context: Vec<i32> = before.into_iter().chain(context).collect();
         if context != read || read.is_empty() {
             cache.truncate(0);
-            after = model.read_to_logits(&context, &mut cache)?;
+            after = model.prefill_to_logits(&context, &mut cache)?;
             read = context;
         }
         cache.truncate(read.len());
@@ -203,7 +203,7 @@ pub fn likelihoods(
 /// The likelihood of `continuation` after what is in the cache, given the logits after it.
 fn likelihood(
     model: &Transformer,
-    cache: &mut Cache,
+    cache: &mut KvCache,
     after: &[f32],
     continuation: &[i32],
 ) -> Result<Likelihood, Error> {

@@ -4,7 +4,7 @@ use crate::evaluation::{Evaluation, Subject, Work};
 use crate::journal::{digest, exact};
 use bam_data::Tokenizer;
 use bam_lm::Error;
-use bam_lm::model::{CHUNK, Cache, Horizons, Transformer};
+use bam_lm::model::{CHUNK, Horizons, KvCache, Transformer};
 use bam_record::{CertifiedCache, KeptKeys, Perplexity, PerplexityWindow};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -83,7 +83,7 @@ impl<'a> PerplexityEvaluation<'a> {
 
 /// A document under way.
 pub struct Reading {
-    cache: Cache,
+    cache: KvCache,
     /// Nats of the tokens that were read.
     nats: Vec<f64>,
 }
@@ -288,13 +288,13 @@ impl Row {
     fn read_on(
         &self,
         model: &Transformer,
-        cache: &mut Cache,
+        cache: &mut KvCache,
         start: usize,
     ) -> Result<Vec<f32>, Error> {
         let inputs = self.inputs();
         let chunk = &inputs[start..(start + CHUNK).min(inputs.len())];
         let mut nats = Vec::new();
-        model.read(chunk, cache, chunk.len(), |_, logits| {
+        model.prefill(chunk, cache, chunk.len(), |_, logits| {
             nats = cross_entropies(logits, &self.0[start + 1..]);
         })?;
         Ok(nats)

@@ -26,7 +26,7 @@ use crate::greedy::{self, Answer, GreedyGenerator, PromptRows};
 use crate::loglikelihood::mean_and_error;
 use bam_data::Tokenizer;
 use bam_lm::Error;
-use bam_lm::model::check_row;
+use bam_lm::model::check_length;
 use bam_record::{Ruler, RulerAnswer, RulerCell};
 use fit::Frame;
 pub use sample::{Sample, SampleSet, read_samples};
@@ -204,7 +204,7 @@ pub fn make_samples(
     sources: &Sources,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<SampleSet>, Error> {
-    check_row(length)?;
+    check_length(length)?;
     let frame = Frame {
         stop,
         tokenizer,
