@@ -134,8 +134,7 @@ pub(crate) fn attend(
         let got = format!("{:?}", q.dtype());
         return unsupported("tensors of type F32 or BF16", got);
     }
-    let temperature =
-        temperature.unwrap_or_else(|| Tensor::ones([1, 1, 1], (&device, DType::F32)));
+    let temperature = temperature.unwrap_or_else(|| Tensor::ones([1, 1, 1], (&device, DType::F32)));
     let out = Dispatch::fused_attention(
         q.into_dispatch(),
         k.into_dispatch(),

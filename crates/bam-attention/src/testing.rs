@@ -6,9 +6,7 @@ use crate::error::AttentionError;
 use crate::log_prior::LogPrior;
 use crate::options::{Implementation, Options};
 use crate::temperature::Temperature;
-pub use bam_kernel::testing::{
-    Case, Shape, oracle, oracle_gradients, oracle_row, signed_numbers,
-};
+pub use bam_kernel::testing::{Case, Shape, oracle, oracle_gradients, oracle_row, signed_numbers};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// The tensors of a case, ready for [`attend`].
@@ -55,11 +53,7 @@ pub trait OnTensors {
     ///
     /// # Errors
     /// Those of [`attend`].
-    fn attend_as(
-        &self,
-        tensors: &Tensors,
-        options: &Options,
-    ) -> Result<Tensor<4>, AttentionError>;
+    fn attend_as(&self, tensors: &Tensors, options: &Options) -> Result<Tensor<4>, AttentionError>;
 
     /// The case's output and its gradients of `Σ out·weights` by q, k, v, log-prior and temperature,
     /// for signed weights that are the same every time.
@@ -122,11 +116,7 @@ impl OnTensors for Case {
         self.attend_as(tensors, &self.options(tensors, implementation)?)
     }
 
-    fn attend_as(
-        &self,
-        tensors: &Tensors,
-        options: &Options,
-    ) -> Result<Tensor<4>, AttentionError> {
+    fn attend_as(&self, tensors: &Tensors, options: &Options) -> Result<Tensor<4>, AttentionError> {
         let prior = LogPrior::new(tensors.ln_weights.clone(), self.lags())?;
         let [q, k, v] = [&tensors.q, &tensors.k, &tensors.v].map(Clone::clone);
         attend(q, k, v, &prior, options)

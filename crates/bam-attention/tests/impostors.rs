@@ -82,9 +82,7 @@ fn who_mixes_up_the_key_heads_is_caught() {
 #[test]
 fn who_ignores_the_mask_is_caught() {
     assert_told_apart(&case(), "causality", |case| case.causal = false);
-    assert_told_apart(&case().with_window(9), "window", |case| {
-        case.window = None
-    });
+    assert_told_apart(&case().with_window(9), "window", |case| case.window = None);
     assert_told_apart(&case().with_documents(3), "documents", |case| {
         case.documents = None
     });

@@ -87,12 +87,7 @@ impl KeyNorms {
     }
 
     /// Whether the norms cover that many keys of that many rows and heads.
-    pub(crate) fn check(
-        &self,
-        batch: usize,
-        heads: usize,
-        keys: usize,
-    ) -> Result<(), KernelError> {
+    pub(crate) fn check(&self, batch: usize, heads: usize, keys: usize) -> Result<(), KernelError> {
         if (self.batch, self.heads) == (batch, heads) && self.keys >= keys {
             return Ok(());
         }

@@ -102,9 +102,7 @@ pub use exponential::LN_SMALLEST_WEIGHT;
 pub use half::bf16;
 pub use instructions::Instructions;
 pub use key_norms::KeyNorms;
-pub use operands::{
-    LogWeights, Operands, Rows, Shapes, Temperature, TemperatureScope, Values,
-};
+pub use operands::{LogWeights, Operands, Rows, Shapes, Temperature, TemperatureScope, Values};
 pub use passes::{Gradients, Posterior};
 pub use plan::{Call, Plan};
 pub use position::{Lags, Positions, Visibility};

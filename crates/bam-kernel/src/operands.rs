@@ -87,9 +87,12 @@ impl<'a> Rows<'a> {
         let values = values.into();
         let reach = match shape.contains(&0) {
             true => Some(0),
-            false => shape.iter().zip(&strides).try_fold(shape[3], |sum, (n, stride)| {
-                sum.checked_add((n - 1).checked_mul(*stride)?)
-            }),
+            false => shape
+                .iter()
+                .zip(&strides)
+                .try_fold(shape[3], |sum, (n, stride)| {
+                    sum.checked_add((n - 1).checked_mul(*stride)?)
+                }),
         };
         match reach {
             Some(reach) if reach <= values.len() => Ok(Self {
@@ -321,7 +324,9 @@ impl Operands<'_> {
 
 /// `None` beyond what memory can hold.
 fn product(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |count, n| count.checked_mul(*n))
+    shape
+        .iter()
+        .try_fold(1usize, |count, n| count.checked_mul(*n))
 }
 
 fn length(

@@ -332,7 +332,10 @@ pub fn oracle_gradients(case: &Case) -> [Vec<f64>; 5] {
     let scale = 1.0 / (case.dim as f64).sqrt();
     let dim = case.dim;
     for row in 0..rows {
-        let (b, h) = (row / case.queries / case.heads, row / case.queries % case.heads);
+        let (b, h) = (
+            row / case.queries / case.heads,
+            row / case.queries % case.heads,
+        );
         let keys = posterior(case, b, h, row % case.queries);
         let first = case.first_key(b, h);
         let (tau, on_prior) = case.temperature_of(row);

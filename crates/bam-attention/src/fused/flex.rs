@@ -12,7 +12,10 @@ const FITS: &str = "slices of tensors fit the plan of their shapes";
 impl FusedKernel for Flex {
     fn forward(operands: &Operands<Self>, context: &Context) -> Posterior<Self> {
         let operands = readable_operands(operands);
-        let of = context.plan.forward(&slices(&operands, context)).expect(FITS);
+        let of = context
+            .plan
+            .forward(&slices(&operands, context))
+            .expect(FITS);
         let [b, h, i, d] = context.plan.shapes().q;
         Posterior {
             out: tensor(of.out, Shape::from([b, h, i, d]), DType::F32),
@@ -101,7 +104,10 @@ fn rows(tensor: &FlexTensor) -> Rows<'_> {
 fn slices<'a>(operands: &'a Operands<Flex>, context: &'a Context) -> bam_kernel::Operands<'a> {
     let lags = *context.plan.lags();
     let values = contiguous(&operands.ln_weights);
-    let ranges = context.prior.ranges.get_or_init(|| PriorRanges::new(values, lags.count()));
+    let ranges = context
+        .prior
+        .ranges
+        .get_or_init(|| PriorRanges::new(values, lags.count()));
     let heads = operands.ln_weights.shape()[0];
     let ln_weights = LogWeights::new(values, heads, lags).expect(FITS);
     let temperature = context.temperature.map(|scope| {

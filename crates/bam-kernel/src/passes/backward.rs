@@ -11,7 +11,6 @@
 //! A task owns some rows of one key head's query heads, in a fixed order inside; what tasks add up
 //! together is added in a fixed order after. So gradients are the same bits for any number of threads.
 
-use crate::exponential::exp2;
 use super::inputs::{ByDistance, Inputs, PAD};
 use super::panel::{BLOCK, QueryPanels, Sight, read_row, write_row};
 use super::product::{
@@ -20,6 +19,7 @@ use super::product::{
 use super::split::TASKS;
 use super::tile::KeyTile;
 use crate::certificate::Bounds;
+use crate::exponential::exp2;
 use crate::key_norms::TILE;
 use crate::operands::{Rows, TemperatureScope};
 use crate::rounding::at_least;

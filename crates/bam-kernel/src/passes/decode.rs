@@ -3,11 +3,11 @@
 //! Here the lanes hold elements of a key, then keys: every key is read once for all rows, and what
 //! decides the speed is the memory.
 
-use crate::key_norms::TILE;
-use crate::exponential::exp2;
 use super::task::{Task, Visit, may_stop};
 use super::tile::KeyTile;
 use crate::documents::Documents;
+use crate::exponential::exp2;
+use crate::key_norms::TILE;
 use pulp::{Simd, WithSimd};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -47,7 +47,12 @@ impl WithSimd for FewRows<'_, '_> {
                 break;
             }
             visited += 1;
-            tile.load(inputs, task.batch, task.head / inputs.plan.group(), first_key);
+            tile.load(
+                inputs,
+                task.batch,
+                task.head / inputs.plan.group(),
+                first_key,
+            );
             for &r in &searching {
                 let mut weights = [f32::NEG_INFINITY; TILE];
                 let row = task.rows.start + r;

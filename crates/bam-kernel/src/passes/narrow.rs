@@ -5,12 +5,12 @@
 //! are those of the `f32` panels, with a **pair** of numbers in each: two elements of a query, or the
 //! weights of two keys.
 
-use crate::key_norms::TILE;
 use super::inputs::Inputs;
 use super::panel::{Products, QueryPanels, Sight, write_row};
 use super::product::{Aligned, Line, aligned, lines, panel_rows};
 use crate::instructions::Instructions;
 use crate::instructions::amx::tiles::{SIDE, Tiles};
+use crate::key_norms::TILE;
 use half::bf16;
 use pulp::Simd;
 use rayon::prelude::*;

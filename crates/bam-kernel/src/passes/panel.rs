@@ -1,10 +1,10 @@
 //! A block of rows as panels, and the logits of a panel over a tile of keys.
 
-use crate::key_norms::TILE;
+use super::inputs::{ByDistance, Inputs};
 use super::product::{Aligned, Line, aligned, lines, lines_mut, panel_rows, rows_by_panel};
 use super::tile::KeyTile;
-use super::inputs::{ByDistance, Inputs};
 use crate::documents::Documents;
+use crate::key_norms::TILE;
 use pulp::Simd;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;

@@ -1,8 +1,8 @@
 //! One tile of keys and values, where the products can read it.
 
-use crate::key_norms::TILE;
-use super::product::{Aligned, aligned};
 use super::inputs::Inputs;
+use super::product::{Aligned, aligned};
+use crate::key_norms::TILE;
 use crate::operands::Rows;
 
 /// Keys and values of a tile, `[TILE, padded dim]` each, zeros where there is none and at padding.

@@ -65,7 +65,9 @@ impl ModelConfig {
 
 /// The nearer of the horizon and the last distance that the window shows.
 fn within(horizon: Option<usize>, window: Option<usize>, keys: usize) -> Option<usize> {
-    let shown = window.filter(|window| *window < keys).map(|window| window - 1);
+    let shown = window
+        .filter(|window| *window < keys)
+        .map(|window| window - 1);
     match (horizon, shown) {
         (Some(horizon), Some(shown)) => Some(horizon.min(shown)),
         (horizon, shown) => horizon.or(shown),

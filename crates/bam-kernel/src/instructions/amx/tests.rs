@@ -84,7 +84,8 @@ fn case(sizes: [usize; 6], seed: u64) -> Case {
 /// The case's output with `q`, `k` and `v` in `bf16`, on tiles, rounded to `bf16`.
 fn on_tiles(case: &Case, change: impl Fn(Call) -> Call) -> Vec<f32> {
     provide();
-    let narrow = |values: &[f32]| -> Vec<bf16> { values.iter().copied().map(bf16::from_f32).collect() };
+    let narrow =
+        |values: &[f32]| -> Vec<bf16> { values.iter().copied().map(bf16::from_f32).collect() };
     let [q, k, v] = [&case.q, &case.k, &case.v].map(|values| narrow(values));
     let operands = case.operands([&q, &k, &v].map(Into::into)).unwrap();
     let call = change(Call {
