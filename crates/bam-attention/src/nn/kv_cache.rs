@@ -148,21 +148,21 @@ pub struct HeadGroupCache {
     pub log_prior: LogPrior,
     /// What was left unread.
     pub skip_log: Arc<SkipLog>,
-    kept: Kept,
+    storage: Storage,
 }
 
 /// Keys and values, `[batch, key_heads, tokens, dim]` each.
 #[derive(Debug)]
-enum Kept {
+enum Storage {
     /// Every token, in room that was made for all.
-    All {
+    Full {
         keys: Tensor<4>,
         values: Tensor<4>,
         /// With them, keys that are skipped are not read at all.
         norms: Arc<KeyNorms>,
     },
     /// The last ones: with its own, a row sees `window` tokens.
-    Last {
+    SlidingWindow {
         window: usize,
         tokens: Option<[Tensor<4>; 2]>,
     },
@@ -200,14 +200,14 @@ impl HeadGroupCache {
         let [query_heads, _] = log_prior.ln_weights().dims();
         let group = query_heads / all;
         let heads = key_heads.start * group..key_heads.end * group;
-        let kept = match window {
-            Some(window) => Kept::Last {
+        let storage = match window {
+            Some(window) => Storage::SlidingWindow {
                 window,
                 tokens: None,
             },
             None => {
                 let room = || Tensor::zeros([batch, key_heads.len(), capacity, dim], device);
-                Kept::All {
+                Storage::Full {
                     keys: room(),
                     values: room(),
                     norms: Arc::new(KeyNorms::new(batch, key_heads.len())),
@@ -221,7 +221,7 @@ impl HeadGroupCache {
             heads,
             key_heads,
             skip_log: Arc::default(),
-            kept,
+            storage,
         })
     }
 
@@ -236,8 +236,8 @@ impl HeadGroupCache {
         k: Tensor<4>,
         v: Tensor<4>,
     ) -> Result<Seen, AttentionError> {
-        match &mut self.kept {
-            Kept::All {
+        match &mut self.storage {
+            Storage::Full {
                 keys,
                 values,
                 norms,
@@ -251,7 +251,7 @@ impl HeadGroupCache {
                     norms: Some(norms.clone()),
                 })
             }
-            Kept::Last { window, tokens } => {
+            Storage::SlidingWindow { window, tokens } => {
                 let (keys, values, before) = match tokens.take() {
                     None => (k, v, 0),
                     Some([keys, values]) => {
@@ -286,9 +286,9 @@ impl HeadGroupCache {
         length: usize,
         total: usize,
     ) -> Result<(), AttentionError> {
-        let needed = match &self.kept {
-            Kept::All { .. } => length,
-            Kept::Last { window, .. } => length.min(*window - 1),
+        let needed = match &self.storage {
+            Storage::Full { .. } => length,
+            Storage::SlidingWindow { window, .. } => length.min(*window - 1),
         };
         if needed == 0 {
             return Ok(());
@@ -315,13 +315,13 @@ impl HeadGroupCache {
             return None;
         }
         let dropped = total - self.kept(total);
-        let (keys, values) = match &self.kept {
-            Kept::All { keys, values, .. } => (keys, values),
-            Kept::Last {
+        let (keys, values) = match &self.storage {
+            Storage::Full { keys, values, .. } => (keys, values),
+            Storage::SlidingWindow {
                 tokens: Some([keys, values]),
                 ..
             } if positions.start >= dropped => (keys, values),
-            Kept::Last { .. } => {
+            Storage::SlidingWindow { .. } => {
                 return Some(Err(AttentionError::Value {
                     what: "tokens to take over",
                     expected: format!("from {} on", positions.start),
@@ -341,16 +341,18 @@ impl HeadGroupCache {
     /// Tokens that are kept of `length` that were read.
     #[must_use]
     pub fn kept(&self, length: usize) -> usize {
-        match &self.kept {
-            Kept::All { .. } => length,
-            Kept::Last { tokens, .. } => tokens.as_ref().map_or(0, |[keys, _]| keys.dims()[2]),
+        match &self.storage {
+            Storage::Full { .. } => length,
+            Storage::SlidingWindow { tokens, .. } => {
+                tokens.as_ref().map_or(0, |[keys, _]| keys.dims()[2])
+            }
         }
     }
 
     /// Forgets the last `count` of `length` tokens; `false` where what a row sees after that is gone.
     pub fn forget_last(&mut self, count: usize, length: usize) -> bool {
         let kept = self.kept(length);
-        let Kept::Last { window, tokens } = &mut self.kept else {
+        let Storage::SlidingWindow { window, tokens } = &mut self.storage else {
             return true;
         };
         let left = kept.saturating_sub(count);

@@ -117,10 +117,19 @@ impl PositionalPriorConfig {
 }
 
 impl PriorGroupConfig {
-    /// Whether a parameter learns.
-    #[must_use]
-    pub fn learns(&self, spec: &ParameterSpec) -> bool {
-        !self.fixed.contains(&spec.role)
+    /// The unconstrained numbers that heads start with, `heads × width` for each parameter.
+    ///
+    /// # Errors
+    /// Those of [`PositionalPriorConfig::init`].
+    pub fn theta(&self) -> Result<Vec<Vec<f32>>, AttentionError> {
+        match &self.start {
+            Some(priors) => theta_of(self.family, self.heads, priors),
+            None => {
+                let specs = self.family.parameters(self.heads).into_iter();
+                let theta = specs.map(|spec| spec.initial.iter().map(|x| *x as f32).collect());
+                Ok(theta.collect())
+            }
+        }
     }
 
     /// The module.
@@ -128,15 +137,7 @@ impl PriorGroupConfig {
     /// # Errors
     /// Those of [`PositionalPriorConfig::init`].
     pub fn init(&self, device: &Device) -> Result<PriorGroup, AttentionError> {
-        let theta = match &self.start {
-            None => {
-                let specs = self.family.parameters(self.heads).into_iter();
-                let initial = specs.map(|spec| spec.initial.iter().map(|x| *x as f32).collect());
-                initial.collect()
-            }
-            Some(priors) => theta_of(self.family, self.heads, priors)?,
-        };
-        self.init_at(theta, device)
+        self.init_at(self.theta()?, device)
     }
 
     /// The module with these unconstrained numbers, `heads × width` for each parameter.
@@ -168,12 +169,14 @@ impl PriorGroupConfig {
         }
         let param = |(spec, values): (&ParameterSpec, Vec<f32>)| {
             let data = TensorData::new(values, [self.heads, spec.width]);
-            Param::from_data(data, device).set_require_grad(self.learns(spec))
+            let learns = !self.fixed.contains(&spec.role);
+            Param::from_data(data, device).set_require_grad(learns)
         };
         Ok(PriorGroup {
             theta: specs.iter().zip(theta).map(param).collect(),
             family: self.family,
             heads: self.heads,
+            fixed: self.fixed.clone(),
         })
     }
 }
@@ -194,8 +197,9 @@ pub struct PriorGroup {
     pub theta: Vec<Param<Tensor<2>>>,
     #[module(skip)]
     family: Family,
-    #[module(skip)]
     heads: usize,
+    #[module(skip)]
+    fixed: Vec<Role>,
 }
 
 impl PositionalPrior {
@@ -309,6 +313,12 @@ impl PriorGroup {
     #[must_use]
     pub fn heads(&self) -> usize {
         self.heads
+    }
+
+    /// Whether parameters of a role were made to learn.
+    #[must_use]
+    pub fn learns(&self, role: Role) -> bool {
+        !self.fixed.contains(&role)
     }
 }
 
