@@ -1,33 +1,38 @@
-//! What a model says next: greedy answers to many prompts.
+//! Greedy answers to many prompts.
 //!
 //! As lm-eval's `generate_until` without stop strings: the most probable token each time, of equals the
 //! one with the lower id, until the token that ends documents or the budget.
 
-use crate::watch::{Watch, digest};
+use crate::evaluation::Subject;
+use crate::journal::digest;
 use bam_attention::Skipping;
-use bam_data::Tokenizer;
 use bam_lm::Error;
 use bam_lm::engine::generate::argmax;
-use bam_lm::model::{CHUNK, CachePriors, KvCache, Transformer, host_values};
-use rayon::prelude::*;
+use bam_lm::model::{CHUNK, CachePriors, KvCache, host_values};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-/// A model that answers.
+/// A model that answers greedily.
 #[derive(Clone, Copy, Debug)]
-pub struct Answerer<'a> {
+pub struct GreedyGenerator<'a> {
     /// The model.
-    pub model: &'a Transformer,
-    /// Its tokenizer.
-    pub tokenizer: &'a Tokenizer,
+    pub subject: Subject<'a>,
     /// Whether every prompt begins with the token that begins documents.
     pub begin: bool,
-    /// Tokens of an answer, at most.
-    pub budget: usize,
     /// Which keys may be left unread.
     pub skipping: Skipping,
 }
 
-/// What was answered to a prompt.
+/// Prompts as tokens, with the priors that all of them share.
+#[derive(Debug)]
+pub struct PromptRows {
+    rows: Vec<Vec<i32>>,
+    priors: CachePriors,
+    /// Tokens of an answer, at most.
+    budget: usize,
+}
+
+/// An answer to a prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Its text, without the token that ends documents.
@@ -38,41 +43,51 @@ pub struct Answer {
     pub tokens: usize,
 }
 
-/// Rows longer than this are read one at a time: the operation has work for all threads then, and one
-/// cache is in memory instead of one a thread.
+/// Rows longer than this are read one at a time.
 const LONG: usize = 8 * CHUNK;
 
-impl Answerer<'_> {
-    /// The answers to some prompts, in their order. `None` where the watch says stop.
+impl PromptRows {
+    /// Whether many are answered at once: none is so long that it has work for all threads.
+    pub(crate) fn at_once(&self) -> bool {
+        self.rows.iter().all(|row| row.len() <= LONG)
+    }
+}
+
+/// The name of a prompt with an answer of at most `budget` tokens.
+pub(crate) fn name(prompt: &str, budget: usize) -> String {
+    format!("{budget} tokens after {}", digest([prompt]))
+}
+
+impl GreedyGenerator<'_> {
+    /// All that decides an answer besides model, tokenizer, prompt and budget.
+    pub(crate) fn settings(&self) -> Value {
+        json!({"begin": self.begin, "skip": self.skipping.to_string()})
+    }
+
+    /// Makes ready to answer some prompts with at most `budget` tokens each.
     ///
     /// # Errors
-    /// If a prompt has no tokens, or the model fails.
-    pub fn answers(
+    /// If a prompt can't be encoded, or the model fails.
+    pub fn prepare(
         &self,
-        prompts: &[&str],
-        watch: Watch<Answer>,
-    ) -> Result<Option<Vec<Answer>>, Error> {
-        let rows: Vec<Vec<i32>> = prompts
-            .iter()
-            .map(|prompt| self.tokens(prompt))
-            .collect::<Result<_, _>>()?;
-        let Some(longest) = rows.iter().map(Vec::len).max() else {
-            return Ok(Some(Vec::new()));
-        };
-        let priors = self.model.priors(longest + self.budget)?;
-        let answer = |(prompt, row): (&&str, &Vec<i32>)| {
-            let asked = format!("{} tokens after {}", self.budget, digest([*prompt]));
-            watch.finding(&asked, || self.answer(row, &priors, watch.stop))
-        };
-        match longest > LONG {
-            true => prompts.iter().zip(&rows).map(answer).collect(),
-            false => prompts.par_iter().zip(&rows).map(answer).collect(),
-        }
+        prompts: impl IntoIterator<Item = impl AsRef<str>>,
+        budget: usize,
+    ) -> Result<PromptRows, Error> {
+        let rows = prompts.into_iter();
+        let rows = rows.map(|prompt| self.tokens(prompt.as_ref()));
+        let rows: Vec<Vec<i32>> = rows.collect::<Result<_, _>>()?;
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let priors = self.subject.model.priors(longest + budget)?;
+        Ok(PromptRows {
+            rows,
+            priors,
+            budget,
+        })
     }
 
     /// A prompt's tokens.
     fn tokens(&self, prompt: &str) -> Result<Vec<i32>, Error> {
-        let tokenizer = self.tokenizer;
+        let tokenizer = self.subject.tokenizer;
         let ids = tokenizer.encode(prompt)?;
         let beginning = tokenizer.bos().or(tokenizer.eos());
         let beginning = beginning.filter(|_| self.begin || ids.is_empty());
@@ -80,28 +95,36 @@ impl Answerer<'_> {
         Ok(row.map(|id| id as i32).collect())
     }
 
-    fn answer(
+    /// The answer to one of the prompts. `None` where `stop` says so.
+    ///
+    /// # Errors
+    /// If it has no tokens, or the model fails.
+    pub fn answer(
         &self,
-        prompt: &[i32],
-        priors: &CachePriors,
+        prompts: &PromptRows,
+        number: usize,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Answer>, Error> {
-        let room = prompt.len() + self.budget;
-        let cache = self.model.cache_with(1, room, priors, None)?;
+        let (prompt, budget) = (&prompts.rows[number], prompts.budget);
+        let room = prompt.len() + budget;
+        let cache = self
+            .subject
+            .model
+            .cache_with(1, room, &prompts.priors, None)?;
         let mut cache = cache.with_skipping(self.skipping);
         let Some(mut logits) = self.read(prompt, &mut cache, stop)? else {
             return Ok(None);
         };
-        let end = self.tokenizer.eos();
+        let end = self.subject.tokenizer.eos();
         let (mut said, mut tokens) = (Vec::new(), 0);
-        while tokens < self.budget {
+        while tokens < budget {
             let token = argmax(&logits) as u32;
             tokens += 1;
             if Some(token) == end {
                 break;
             }
             said.push(token);
-            if tokens < self.budget {
+            if tokens < budget {
                 let next = [token as i32];
                 match self.read(&next, &mut cache, stop)? {
                     Some(after) => logits = after,
@@ -110,10 +133,10 @@ impl Answerer<'_> {
             }
         }
         // A model may have ids that its tokenizer does not know.
-        let known = self.tokenizer.vocabulary_size() as u32;
+        let known = self.subject.tokenizer.vocabulary_size() as u32;
         said.retain(|token| *token < known);
         Ok(Some(Answer {
-            text: self.tokenizer.decode(&said)?,
+            text: self.subject.tokenizer.decode(&said)?,
             prompt_tokens: prompt.len(),
             tokens,
         }))
@@ -128,6 +151,7 @@ impl Answerer<'_> {
     ) -> Result<Option<Vec<f32>>, Error> {
         let mut after = Vec::new();
         let read = self
+            .subject
             .model
             .prefill_unless(stop, tokens, cache, 1, |_, logits| {
                 after = host_values(logits);
