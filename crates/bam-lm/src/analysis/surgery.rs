@@ -88,7 +88,11 @@ pub fn edit_priors(
     }
     agree_on_families(&mut after, config)?;
     let edited = with_states(model, &after)?;
-    check_laws(&after, config)?;
+    let laws = after.iter().enumerate().flat_map(|(place, heads)| {
+        let heads = heads.iter().enumerate();
+        heads.map(move |(head, state)| (name_of(config, place, head), state.law()))
+    });
+    check_laws(laws, config)?;
     check_weights(&edited)?;
     Ok((edited, changes(config, &before, &after)?))
 }

@@ -400,17 +400,17 @@ impl Transformer {
         Ok(x)
     }
 
-    /// One token of each of several rows, each with its own cache: adds them, and returns the logits
+    /// One token of each of several sequences, each with its own cache: adds them, and returns the logits
     /// after them.
     ///
-    /// The same as [`Transformer::forward_cached`] on each row, up to rounding; the matrix products are shared.
+    /// The same as [`Transformer::forward_cached`] on each, up to rounding; the matrix products are shared.
     ///
     /// # Shapes
     /// - `tokens`: one per cache
     /// - result: `[rows, 1, vocabulary]`
     ///
     /// # Errors
-    /// Ids outside the vocabulary, a cache without room or of more than one row.
+    /// Ids outside the vocabulary, a cache without room or of more than one sequence.
     pub fn decode_step(
         &self,
         tokens: &[i32],
@@ -421,7 +421,7 @@ impl Transformer {
         if tokens.len() != caches.len() || caches.iter().any(full) {
             return Err(Error::Value {
                 what: "caches",
-                expected: format!("{} of one row, with room for a token", tokens.len()),
+                expected: format!("{} of one sequence, with room for a token", tokens.len()),
                 got: format!("{}", caches.len()),
             });
         }
