@@ -12,68 +12,20 @@
 //! the order of their prior, largest first, whatever the mode: the evidence is complete early, and
 //! the modes differ in where they stop only. The proof is in `docs/kernel.md`.
 
-use crate::call::Call;
-use crate::position::Positions;
-use crate::skipping::{KeyNorms, larger, raised};
-use crate::{Documents, Lags, Skipping};
+use crate::documents::Documents;
+use crate::exponential::LN_SMALLEST_WEIGHT;
+use crate::key_norms::{KeyNorms, TILE};
+use crate::plan::Plan;
+use crate::prior_ranges::PriorRanges;
+use crate::rounding::larger;
+use crate::skipping::Skipping;
 use std::ops::Range;
 
-/// Keys of a tile: a whole number of groups and of vectors on every processor.
-pub(crate) const TILE: usize = 96;
+/// Below this distance from a row's largest logit a weight is exactly 0: −70, which is below the end of
+/// the exponential by more than the rounding of a difference.
+const EXACT_ZERO: f64 = LN_SMALLEST_WEIGHT.floor();
 
-/// Lags whose log-weights share a range.
-const LAGS: usize = 64;
-
-/// Below this distance from a row's largest logit a weight is exactly 0: the exponential ends at
-/// `−100·ln 2 = −69.3`, and the rest is more than the rounding of a difference.
-const EXACT_ZERO: f64 = -70.0;
-
-/// The smallest and largest log-weight of every head in every block of lags.
-#[derive(Debug)]
-pub(crate) struct PriorRanges {
-    blocks: usize,
-    lags: usize,
-    ranges: Vec<(f32, f32)>,
-}
-
-impl PriorRanges {
-    /// `ln_weights` is `[heads, lags]`.
-    pub fn new(ln_weights: &[f32], lags: usize) -> Self {
-        let range = |block: &[f32]| {
-            let start = (f32::INFINITY, f32::NEG_INFINITY);
-            block.iter().fold(start, |(low, high), w| {
-                // A NaN makes the range NaN, which no comparison below takes for small.
-                (-raised(-low, -w), raised(high, *w))
-            })
-        };
-        let ranges = ln_weights
-            .chunks_exact(lags)
-            .flat_map(|head| head.chunks(LAGS).map(range))
-            .collect();
-        Self {
-            blocks: lags.div_ceil(LAGS),
-            lags,
-            ranges,
-        }
-    }
-
-    /// Smallest and largest over the columns `first..=last`, or over more.
-    fn over(&self, head: usize, first: i64, last: i64) -> (f64, f64) {
-        let block = |column: i64| column.clamp(0, self.lags as i64 - 1) as usize / LAGS;
-        let ranges = &self.ranges[head * self.blocks..][..self.blocks];
-        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-        for (block_low, block_high) in &ranges[block(first)..=block(last.max(first))] {
-            if block_low.is_nan() {
-                return (f64::NAN, f64::NAN);
-            }
-            low = low.min(f64::from(*block_low));
-            high = high.max(f64::from(*block_high));
-        }
-        (low, high)
-    }
-}
-
-/// What is known of a block of rows before any key is.
+/// The knowledge of a block of rows before any key is read.
 #[derive(Clone, Debug)]
 pub(crate) struct RowBounds {
     pub batch: usize,
@@ -108,10 +60,9 @@ enum Rule {
     },
 }
 
-/// What all blocks of a call share.
+/// The part of the bound that all blocks of a call share.
 pub(crate) struct Bounds<'a> {
-    pub call: &'a Call,
-    pub lags: &'a Lags,
+    pub plan: &'a Plan,
     pub ranges: &'a PriorRanges,
     pub norms: Option<&'a KeyNorms>,
     pub dim: usize,
@@ -120,7 +71,7 @@ pub(crate) struct Bounds<'a> {
 impl Bounds<'_> {
     /// The tiles of split number `split` of `splits`, which take turns at the tiles.
     pub fn schedule(&self, block: &RowBounds, split: usize, splits: usize) -> Schedule {
-        let mut tiles: Vec<(usize, f64)> = tiles_in_sight(self.call, block)
+        let mut tiles: Vec<(usize, f64)> = tiles_in_sight(self.plan, block)
             .map(|first| (first, self.prior_bound(block, first)))
             .collect();
         // Last keys first where the prior doesn't tell; the sort keeps that order.
@@ -129,7 +80,7 @@ impl Bounds<'_> {
             tiles.sort_by(|a, b| b.1.total_cmp(&a.1));
         }
         let tiles: Vec<(usize, f64)> = tiles.into_iter().skip(split).step_by(splits).collect();
-        let rule = match (self.call.skipping, self.norms) {
+        let rule = match (self.plan.call().skipping, self.norms) {
             (Skipping::Off, _) | (_, None) => Rule::Never,
             (Skipping::Exact, Some(norms)) => {
                 let mut largest = self.bounds(block, &tiles, norms);
@@ -151,14 +102,14 @@ impl Bounds<'_> {
     }
 
     fn tile_keys(&self, first: usize) -> Range<usize> {
-        first..(first + TILE).min(self.call.positions.keys)
+        first..(first + TILE).min(self.plan.positions().keys)
     }
 
     /// `max (factor_i · ln w(lag))` over the rows and the tile.
     fn prior_bound(&self, block: &RowBounds, first_key: usize) -> f64 {
-        let positions: &Positions = &self.call.positions;
+        let positions = self.plan.positions();
         let (first, last) = positions.lags_between(&block.rows, &self.tile_keys(first_key));
-        let column = |lag: i64| lag - self.lags.first();
+        let column = |lag: i64| lag - self.plan.lags().first();
         let (low, high) = self.ranges.over(block.head, column(first), column(last));
         let (least, most) = block.prior_factors;
         [least * low, least * high, most * low, most * high]
@@ -168,7 +119,7 @@ impl Bounds<'_> {
 
     /// `U_J` of every tile, rounding included.
     fn bounds(&self, block: &RowBounds, tiles: &[(usize, f64)], norms: &KeyNorms) -> Vec<f64> {
-        let norms = norms.of_head(block.batch, block.head / self.call.group);
+        let norms = norms.of_head(block.batch, block.head / self.plan.group());
         // A sum of D products is off by less than D units of rounding of its norms' product, and the
         // scaled queries by less than 4 of theirs.
         let content = block.content * (1.0 + (self.dim + 4) as f64 * f64::from(f32::EPSILON));
@@ -222,7 +173,7 @@ impl Schedule {
     }
 }
 
-/// What covers the rounding of an evidence that was summed over that many tiles: an addition for
+/// A share that covers the rounding of an evidence that was summed over that many tiles: an addition for
 /// each, half a dozen roundings more where the largest logit grew, and the exponential's.
 fn ln_rounding(tiles: usize) -> f64 {
     ((512 + 6 * tiles) as f64 * f64::from(f32::EPSILON)).ln_1p()
@@ -248,14 +199,14 @@ fn ln_sums(bounds: Vec<f64>) -> Vec<f64> {
 
 /// The first keys of the tiles that the rows have to visit, ascending: visible by position, and
 /// holding a document that one of the rows is in.
-fn tiles_in_sight<'a>(call: &'a Call, block: &RowBounds) -> impl Iterator<Item = usize> + 'a {
-    let keys = call.positions.keys_in_sight(block.rows.clone());
+fn tiles_in_sight<'a>(plan: &'a Plan, block: &RowBounds) -> impl Iterator<Item = usize> + 'a {
+    let keys = plan.positions().keys_in_sight(block.rows.clone());
     let batch = block.batch;
-    let documents = call.documents.as_deref();
+    let documents = plan.documents();
     let (low, high) = documents.map_or((i32::MIN, i32::MAX), |documents| {
         Documents::range(&documents.query_ids(batch)[block.rows.clone()])
     });
-    let all = call.positions.keys;
+    let all = plan.positions().keys;
     (keys.start / TILE * TILE..keys.end)
         .step_by(TILE)
         .filter(move |&first| {

@@ -3,7 +3,7 @@
 //! `cargo xtask fuzz --cases 5000000`. A failure prints its number, which runs it alone.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, Shape, Tensors, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle};
 use bam_attention::{Instructions, Options, Skipping};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, bf16};
 use rand::rngs::StdRng;
@@ -81,7 +81,7 @@ impl Call {
             case = case.full();
         }
         if random.random_bool(0.2) {
-            case = case.with_horizon(random.random_range(0..150));
+            case = case.with_window(random.random_range(0..150));
         }
         if random.random_bool(0.3) {
             case = case.with_documents(random.random_range(1..6));

@@ -1,8 +1,9 @@
 //! One tile of keys and values, where the products can read it.
 
-use super::super::bound::TILE;
+use super::inputs::Inputs;
 use super::product::{Aligned, aligned};
-use super::{Inputs, Rows, Values};
+use crate::key_norms::TILE;
+use crate::operands::Rows;
 
 /// Keys and values of a tile, `[TILE, padded dim]` each, zeros where there is none and at padding.
 pub(super) struct KeyTile<'a> {
@@ -62,23 +63,17 @@ impl<'a> Rectangle<'a> {
     ) {
         let padded = inputs.padded_dim();
         let count = TILE.min(inputs.keys() - first);
-        self.in_place = match from.values {
-            Values::F32(values)
-                if count == TILE
-                    && from.dim == padded
-                    && from.strides[2] == padded
-                    && inputs.call.documents.is_none() =>
-            {
-                Some(&values[from.first(batch, head, first)..][..TILE * padded])
-            }
-            _ => None,
+        let whole = count == TILE && inputs.plan.documents().is_none();
+        self.in_place = match whole {
+            true => from.in_place((batch, head, first), TILE, padded),
+            false => None,
         };
         if self.in_place.is_some() {
             return;
         }
         for (index, to) in self.copy.chunks_exact_mut(padded).enumerate() {
             let key = first + index;
-            if index < count && !inputs.call.is_padding_key(batch, key) {
+            if index < count && !inputs.plan.is_padding_key(batch, key) {
                 from.load(batch, head, key, to);
             } else {
                 to.fill(0.0);

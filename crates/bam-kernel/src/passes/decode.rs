@@ -3,11 +3,11 @@
 //! Here the lanes hold elements of a key, then keys: every key is read once for all rows, and what
 //! decides the speed is the memory.
 
-use super::super::bound::TILE;
-use super::exponential::exp2;
-use super::forward::{Task, Visit, may_stop};
+use super::task::{Task, Visit, may_stop};
 use super::tile::KeyTile;
-use crate::Documents;
+use crate::documents::Documents;
+use crate::exponential::exp2;
+use crate::key_norms::TILE;
 use pulp::{Simd, WithSimd};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -47,7 +47,12 @@ impl WithSimd for FewRows<'_, '_> {
                 break;
             }
             visited += 1;
-            tile.load(inputs, task.batch, task.head / inputs.call.group, first_key);
+            tile.load(
+                inputs,
+                task.batch,
+                task.head / inputs.plan.group(),
+                first_key,
+            );
             for &r in &searching {
                 let mut weights = [f32::NEG_INFINITY; TILE];
                 let row = task.rows.start + r;
@@ -73,7 +78,7 @@ impl Row {
         let padded = inputs.padded_dim();
         let mut q = vec![0.0; padded];
         let mut prior_factor = 0.0;
-        if !inputs.call.is_padding_query(task.batch, row) {
+        if !inputs.plan.is_padding_query(task.batch, row) {
             let (of_content, of_prior) = inputs.factors(task.batch, task.head, row);
             inputs.q.load(task.batch, task.head, row, &mut q);
             let scale = of_content * LOG2_E;
@@ -98,7 +103,7 @@ impl Row {
         logits: &mut [f32; TILE],
     ) -> Range<usize> {
         let inputs = task.inputs;
-        let positions = &inputs.call.positions;
+        let positions = inputs.plan.positions();
         let seen = positions.visible_keys(row);
         let inside = |key: usize| key.clamp(tile.first, tile.first + TILE) - tile.first;
         let keys = inside(seen.start)..inside(seen.end);
@@ -124,13 +129,13 @@ impl Row {
         }
         logits[..keys.start].fill(f32::NEG_INFINITY);
         logits[keys.end..].fill(f32::NEG_INFINITY);
-        let column = positions.column_of_first_key(row, inputs.lags);
+        let column = positions.column_of_first_key(row, inputs.plan.lags());
         let first = (column + (tile.first + keys.start) as i64) as usize;
         let weights = &inputs.head_ln_weights(task.head)[first..][..keys.len()];
         for (logit, weight) in logits[keys.clone()].iter_mut().zip(weights) {
             *logit += self.prior_factor * weight;
         }
-        if let Some(documents) = inputs.call.documents.as_deref() {
+        if let Some(documents) = inputs.plan.documents() {
             let own = documents.query_ids(task.batch)[row];
             let ids = &documents.key_ids(task.batch)[tile.first + keys.start..];
             for (logit, id) in logits[keys.clone()].iter_mut().zip(ids) {

@@ -1,8 +1,8 @@
-//! Which instructions of the processor the fused implementation uses.
+//! The processor's vector instructions, to be detected or chosen.
 
 pub(crate) mod amx;
 
-use crate::AttentionError;
+use crate::error::KernelError;
 use pulp::Arch;
 
 /// A set of vector instructions. All give the same results up to rounding.
@@ -50,12 +50,10 @@ impl Instructions {
         Self::ALL.into_iter().filter(has).collect()
     }
 
-    pub(crate) fn check(self) -> Result<(), AttentionError> {
+    pub(crate) fn check(self) -> Result<(), KernelError> {
         match self.arch() {
             Some(_) => Ok(()),
-            None => Err(AttentionError::Unsupported {
-                implementation: "fused",
-                expected: "instructions that this processor has",
+            None => Err(KernelError::Instructions {
                 got: format!("{self:?}"),
             }),
         }
@@ -69,7 +67,7 @@ impl Instructions {
             Self::Avx512 => pulp::x86::V4::try_new().map(Arch::V4),
             Self::Neon => None,
             // Where there is no AVX-512, a test emulates the tiles.
-            Self::Amx if amx::granted() => Self::Avx512.arch().or(Self::Avx2.arch()),
+            Self::Amx if amx::permission::granted() => Self::Avx512.arch().or(Self::Avx2.arch()),
             Self::Amx => None,
         }
     }

@@ -2,13 +2,23 @@
 
 use pulp::Simd;
 
+/// The logarithm of the smallest weight that a key can have beside its row's heaviest: `−100·ln 2`, about
+/// −69.3. A key whose logit lies further below the row's largest has the weight 0, exactly.
+///
+/// A million such weights are less than the rounding of a sum by far. Products of smaller ones leave the
+/// normal range, where some processors take a hundred times as long.
+pub const LN_SMALLEST_WEIGHT: f64 = SMALLEST as f64 * std::f64::consts::LN_2;
+
+/// The same to the base 2: [`exp2`] is 0 below it.
+const SMALLEST: f32 = -100.0;
+
 /// `2^x` for `x ≤ 0` and a little above, at most 2 units in the last place off; exactly 0 below
 /// `2^−100`, `−∞` included. NaN and `+∞` give NaN.
 ///
 /// `x = n + r` with `|r| ≤ 1/2`, a polynomial for `2^r`, and `2^n` made of its bits. Several vectors
 /// at once: a constant that was loaded serves them all.
 #[inline(always)]
-pub(super) fn exp2<S: Simd, const COUNT: usize>(simd: S, x: [S::f32s; COUNT]) -> [S::f32s; COUNT] {
+pub(crate) fn exp2<S: Simd, const COUNT: usize>(simd: S, x: [S::f32s; COUNT]) -> [S::f32s; COUNT] {
     // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const COEFFICIENTS: [f32; 7] = [
@@ -48,10 +58,6 @@ pub(super) fn exp2<S: Simd, const COUNT: usize>(simd: S, x: [S::f32s; COUNT]) ->
     result
 }
 
-/// Below it, `2^x` is 0: a million such weights are less than the rounding of a sum by far. Products of
-/// smaller ones leave the normal range, where some processors take a hundred times as long.
-const SMALLEST: f32 = -100.0;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +90,17 @@ mod tests {
                 "2^{x} = {y}, not {exact}"
             );
         }
+    }
+
+    /// The largest number that gives 0 and the smallest that does not are on either side of the constant.
+    #[test]
+    fn the_constant_is_where_the_exponential_ends() {
+        let end = (LN_SMALLEST_WEIGHT / std::f64::consts::LN_2) as f32;
+        let mut values = [0.0f32; 16];
+        values[..4].copy_from_slice(&[end, end.next_down(), end.next_up(), end - 1.0]);
+        pulp::Arch::new().dispatch(Exp2Of(&mut values));
+        assert!(values[0] > 0.0 && values[2] > 0.0, "{values:?}");
+        assert_eq!([values[1], values[3]], [0.0, 0.0]);
     }
 
     #[test]

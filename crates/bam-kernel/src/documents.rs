@@ -1,6 +1,6 @@
 //! What hides keys besides position: document boundaries and padding.
 
-use crate::AttentionError;
+use crate::error::KernelError;
 use crate::position::Positions;
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ impl Documents {
     ///
     /// # Errors
     /// If `ids` does not hold `batch` rows of equal length.
-    pub fn new(batch: usize, ids: Vec<i32>) -> Result<Self, AttentionError> {
+    pub fn new(batch: usize, ids: Vec<i32>) -> Result<Self, KernelError> {
         Self::with_cache(batch, ids.clone(), ids)
     }
 
@@ -36,10 +36,10 @@ impl Documents {
         batch: usize,
         query_ids: Vec<i32>,
         key_ids: Vec<i32>,
-    ) -> Result<Self, AttentionError> {
+    ) -> Result<Self, KernelError> {
         for (what, ids) in [("query documents", &query_ids), ("key documents", &key_ids)] {
             if batch == 0 || ids.len() % batch != 0 {
-                return Err(AttentionError::Shape {
+                return Err(KernelError::Shape {
                     what,
                     expected: format!("[{batch}, length]"),
                     got: format!("[{}]", ids.len()),
@@ -63,18 +63,23 @@ impl Documents {
         )
     }
 
-    pub(crate) fn query_ids(&self, batch: usize) -> &[i32] {
+    /// The documents of a batch row's queries.
+    #[must_use]
+    pub fn query_ids(&self, batch: usize) -> &[i32] {
         let length = self.queries.len() / self.batch;
         &self.queries[batch * length..][..length]
     }
 
-    pub(crate) fn key_ids(&self, batch: usize) -> &[i32] {
+    /// The documents of a batch row's keys.
+    #[must_use]
+    pub fn key_ids(&self, batch: usize) -> &[i32] {
         let length = self.keys.len() / self.batch;
         &self.keys[batch * length..][..length]
     }
 
     /// Whether a token of document `id` takes part in nothing.
-    pub(crate) fn is_padding(id: i32) -> bool {
+    #[must_use]
+    pub fn is_padding(id: i32) -> bool {
         id == Self::PADDING
     }
 
@@ -87,13 +92,15 @@ impl Documents {
     }
 
     /// Whether a query of document `query` sees a key of document `key`.
-    pub(crate) fn shared(query: i32, key: i32) -> bool {
+    #[must_use]
+    pub fn shared(query: i32, key: i32) -> bool {
         query == key && !Self::is_padding(key)
     }
 }
 
 /// How many keys each row sees, `[batch, queries]` row after row: the `n` of scalable softmax.
-pub(crate) fn visible_counts(
+#[must_use]
+pub fn visible_counts(
     positions: &Positions,
     batch: usize,
     documents: Option<&Documents>,
@@ -151,7 +158,7 @@ mod tests {
     fn counts_match_the_definition() {
         let ids = vec![3, 3, 1, 1, 1, Documents::PADDING, 3, 8];
         for visibility in [Visibility::Causal, Visibility::Full] {
-            for horizon in [None, Some(1), Some(4)] {
+            for window in [None, Some(1), Some(4)] {
                 for offset in [0, 2, 7] {
                     let queries = ids.len() - offset;
                     let positions = Positions {
@@ -159,7 +166,7 @@ mod tests {
                         keys: ids.len(),
                         offset,
                         visibility,
-                        horizon,
+                        window,
                     };
                     let documents =
                         Documents::with_cache(1, ids[offset..].to_vec(), ids.clone()).unwrap();

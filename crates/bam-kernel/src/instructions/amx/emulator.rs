@@ -1,22 +1,17 @@
 //! AMX on a processor without it, for tests: its instructions trap, and the handler of the trap does
 //! what the manual says they do.
 
-use super::SIDE;
+use super::permission::{EMULATED, granted};
+use super::tiles::SIDE;
 use std::cell::UnsafeCell;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-static INSTALLED: AtomicBool = AtomicBool::new(false);
-
-pub(super) fn is_installed() -> bool {
-    INSTALLED.load(Ordering::Acquire)
-}
+use std::sync::atomic::Ordering;
 
 /// Makes AMX usable: the processor's own where it has it, else this.
 pub(super) fn provide() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        if super::granted() {
+        if granted() {
             return;
         }
         // SAFETY: the handler has the signature that SA_SIGINFO asks for and lives forever.
@@ -29,7 +24,7 @@ pub(super) fn provide() {
                 0
             );
         }
-        INSTALLED.store(true, Ordering::Release);
+        EMULATED.store(true, Ordering::Release);
     });
 }
 

@@ -2,10 +2,9 @@
 //! processor's own AMX where it has it, else on the emulator.
 
 use super::emulator::provide;
-use super::{SIDE, Tiles};
+use super::tiles::{SIDE, Tiles};
 use crate::testing::{Case, Shape, oracle, signed_numbers};
-use crate::{Implementation, Instructions, Options, SkipLog, Skipping};
-use burn::tensor::{Device, FloatDType, bf16};
+use crate::{Call, Instructions, Plan, SkipLog, Skipping, bf16};
 use std::sync::Arc;
 
 fn pairs(count: usize, seed: u64) -> Vec<u32> {
@@ -82,17 +81,20 @@ fn case(sizes: [usize; 6], seed: u64) -> Case {
     case
 }
 
-/// The case's output with `q`, `k` and `v` in `bf16`, on tiles.
-fn on_tiles(case: &Case, change: impl Fn(Options) -> Options) -> Vec<f32> {
+/// The case's output with `q`, `k` and `v` in `bf16`, on tiles, rounded to `bf16`.
+fn on_tiles(case: &Case, change: impl Fn(Call) -> Call) -> Vec<f32> {
     provide();
-    let mut tensors = case.tensors(&Device::flex());
-    for tensor in [&mut tensors.q, &mut tensors.k, &mut tensors.v] {
-        *tensor = tensor.clone().cast(FloatDType::BF16);
-    }
-    let options = case.options(&tensors, Implementation::Fused).unwrap();
-    let options = change(options.with_instructions(Instructions::Amx));
-    let out = case.attend_as(&tensors, &options).unwrap();
-    out.into_data().convert::<f32>().try_into_vec().unwrap()
+    let narrow =
+        |values: &[f32]| -> Vec<bf16> { values.iter().copied().map(bf16::from_f32).collect() };
+    let [q, k, v] = [&case.q, &case.k, &case.v].map(|values| narrow(values));
+    let operands = case.operands([&q, &k, &v].map(Into::into)).unwrap();
+    let call = change(Call {
+        instructions: Instructions::Amx,
+        ..case.call().unwrap()
+    });
+    let plan = Plan::new(call, operands.shapes()).unwrap();
+    let out = narrow(&plan.forward(&operands).unwrap().out);
+    out.into_iter().map(bf16::to_f32).collect()
 }
 
 /// In units of what two roundings to eight digits can do: of the weights, and of the result.
@@ -112,7 +114,7 @@ fn attention_on_tiles_is_the_definition() {
         for case in [
             case.clone(),
             case.clone().full(),
-            case.clone().with_horizon(40),
+            case.clone().with_window(40),
             case.clone().with_documents(3),
             case.with_temperature(true).with_documents(2),
         ] {
@@ -130,7 +132,7 @@ fn a_wrong_case_is_seen() {
     let mut wrong = right.clone();
     wrong.v.iter_mut().for_each(|v| *v *= 1.02);
     assert!(largest_error(&got, &wrong) > 1.0);
-    assert!(largest_error(&got, &right.with_horizon(100)) > 1.0);
+    assert!(largest_error(&got, &right.with_window(100)) > 1.0);
 }
 
 #[test]
@@ -140,9 +142,15 @@ fn skipping_on_tiles_is_exact() {
     case.ln_weights = (0..case.heads)
         .flat_map(|_| (0..case.lags).map(falling))
         .collect();
-    let off = on_tiles(&case, |options| options.with_skipping(Skipping::Off));
+    let off = on_tiles(&case, |call| Call {
+        skipping: Skipping::Off,
+        ..call
+    });
     let log = Arc::new(SkipLog::default());
-    let exact = on_tiles(&case, |options| options.with_skip_log(log.clone()));
+    let exact = on_tiles(&case, |call| Call {
+        skip_log: Some(log.clone()),
+        ..call
+    });
     assert_eq!(off, exact);
     assert!(log.heads().iter().all(|head| head.skipped_tiles > 0));
 }

@@ -11,41 +11,48 @@
 //! A task owns some rows of one key head's query heads, in a fixed order inside; what tasks add up
 //! together is added in a fixed order after. So gradients are the same bits for any number of threads.
 
-use super::super::bound::{Bounds, TILE};
-use super::exponential::exp2;
-use super::forward::at_least;
+use super::inputs::{ByDistance, Inputs, PAD};
 use super::panel::{BLOCK, QueryPanels, Sight, read_row, write_row};
 use super::product::{
     Aligned, Panels, aligned, columns_by_panel, lines, lines_mut, panels_by_rows, rows_by_panel,
 };
 use super::split::TASKS;
 use super::tile::KeyTile;
-use super::{ByDistance, Inputs, PAD, Rows};
-use crate::TemperatureScope;
+use crate::certificate::Bounds;
+use crate::exponential::exp2;
+use crate::key_norms::TILE;
+use crate::operands::{Rows, TemperatureScope};
+use crate::rounding::at_least;
 use crate::skipping::HeadSkips;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-/// Gradients, laid out as the operands are.
-pub(in super::super) struct Gradients {
+/// Gradients in the shapes of the operands, all numbers one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradients {
+    /// `[batch, query heads, queries, dim]`.
     pub q: Vec<f32>,
+    /// `[batch, key heads, keys, dim]`.
     pub k: Vec<f32>,
+    /// `[batch, key heads, keys, dim]`.
     pub v: Vec<f32>,
+    /// `[query heads, lags]`.
     pub ln_weights: Vec<f32>,
-    /// `[batch, heads, rows]`; empty where the call has no temperature.
+    /// `[batch or 1, query heads, queries]`, summed over the batch where it is 1; empty where the call
+    /// has no temperature.
     pub temperature: Vec<f32>,
 }
 
-pub(in super::super) fn backward(
+pub(super) fn backward(
     inputs: &Inputs<'_>,
     out: Rows<'_>,
     ln_evidence: &[f32],
     out_gradient: Rows<'_>,
 ) -> Gradients {
     let (batch, heads, dim) = (inputs.batch, inputs.heads, inputs.dim);
-    let (queries, group) = (inputs.queries(), inputs.call.group);
+    let (queries, group) = (inputs.queries(), inputs.plan.group());
     let norms = inputs.key_norms();
     let bounds = inputs.bounds(norms.as_deref());
     let by_distance = ByDistance::new(inputs);
@@ -84,22 +91,19 @@ pub(in super::super) fn backward(
     log_skips(inputs, &of_tasks);
     let ln_weights = add_ln_weights(inputs, &of_tasks, segments.len());
     let (k, v) = add_keys(inputs, of_tasks, segments.len());
-    if inputs.temperature.is_none() {
-        d_temperature.clear();
-    }
     Gradients {
         q: dq,
         k,
         v,
         ln_weights,
-        temperature: d_temperature,
+        temperature: add_temperature(inputs, &d_temperature),
     }
 }
 
 /// The rows in at most `count` parts that hold about as many visible keys each, cut between blocks.
 fn segments(inputs: &Inputs<'_>, count: usize) -> Vec<Range<usize>> {
     let queries = inputs.queries();
-    let positions = &inputs.call.positions;
+    let positions = inputs.plan.positions();
     let blocks = (0..queries)
         .step_by(BLOCK)
         .map(|first| first..(first + BLOCK).min(queries));
@@ -192,18 +196,18 @@ impl Task<'_> {
     fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(mut self, simd: S) -> Sums {
         let given = self.given;
         let (inputs, padded) = (given.inputs, given.inputs.padded_dim());
-        let seen = inputs.call.positions.keys_in_sight(self.rows.clone());
+        let seen = inputs.plan.positions().keys_in_sight(self.rows.clone());
         let keys = seen.start / TILE * TILE..seen.end.max(seen.start).next_multiple_of(TILE);
         let mut sums = Sums {
             dk: vec![0.0; keys.len() * padded],
             dv: vec![0.0; keys.len() * padded],
-            d_ln_weights: vec![vec![0.0; given.by_distance.columns]; inputs.call.group],
-            skips: vec![HeadSkips::default(); inputs.call.group],
+            d_ln_weights: vec![vec![0.0; given.by_distance.columns]; inputs.plan.group()],
+            skips: vec![HeadSkips::default(); inputs.plan.group()],
             keys,
         };
         let mut tile = KeyTile::new(inputs);
-        for index in 0..inputs.call.group {
-            let head = self.key_head * inputs.call.group + index;
+        for index in 0..inputs.plan.group() {
+            let head = self.key_head * inputs.plan.group() + index;
             for first in self.rows.clone().step_by(BLOCK) {
                 let rows = first..(first + BLOCK).min(self.rows.end);
                 let row_bounds = inputs.row_bounds(self.batch, head, rows.clone());
@@ -234,10 +238,11 @@ impl Task<'_> {
     fn finish_rows(&mut self, block: &RowBlock<'_>, index: usize) {
         let inputs = self.given.inputs;
         let (dim, padded, queries) = (inputs.dim, inputs.padded_dim(), &block.queries);
-        let both = inputs.call.temperature_scope == Some(TemperatureScope::LikelihoodAndPrior);
+        let scope = inputs.temperature.map(|of| of.scope());
+        let both = scope == Some(TemperatureScope::LikelihoodAndPrior);
         let mut q = vec![0.0; dim];
         for (r, row) in queries.rows.clone().enumerate() {
-            if inputs.call.is_padding_query(self.batch, row) {
+            if inputs.plan.is_padding_query(self.batch, row) {
                 continue;
             }
             let dq_scaled = || read_row(&block.dq, queries.width, padded, r);
@@ -305,7 +310,7 @@ impl<'a> RowBlock<'a> {
         let (batch, head) = at;
         let mut out = vec![0.0; inputs.dim];
         for (r, row) in rows.enumerate() {
-            if inputs.call.is_padding_query(batch, row) {
+            if inputs.plan.is_padding_query(batch, row) {
                 continue;
             }
             let scaled_q = &mut block.q_rows[r * padded..][..inputs.dim];
@@ -486,7 +491,7 @@ fn add_keys(inputs: &Inputs<'_>, of_tasks: Vec<Sums>, segments: usize) -> (Vec<f
 
 /// The gradient of the log-weights, `[heads, lags]`: batch rows and segments added in order.
 fn add_ln_weights(inputs: &Inputs<'_>, of_tasks: &[Sums], segments: usize) -> Vec<f32> {
-    let (lags, group) = (inputs.lags.count(), inputs.call.group);
+    let (lags, group) = (inputs.plan.lags().count(), inputs.plan.group());
     let mut sums = vec![0.0; inputs.heads * lags];
     for (index, task) in of_tasks.iter().enumerate() {
         let key_head = index / segments % inputs.key_heads();
@@ -500,11 +505,25 @@ fn add_ln_weights(inputs: &Inputs<'_>, of_tasks: &[Sums], segments: usize) -> Ve
     sums
 }
 
+/// The gradient of the temperature in its own shape, from that of every row.
+fn add_temperature(inputs: &Inputs<'_>, of_rows: &[f32]) -> Vec<f32> {
+    let Some(temperature) = inputs.temperature else {
+        return Vec::new();
+    };
+    let queries = inputs.queries();
+    let mut sums = vec![0.0; temperature.shape().iter().product()];
+    for (index, value) in of_rows.iter().enumerate() {
+        let (head, row) = (index / queries, index % queries);
+        sums[temperature.index(head / inputs.heads, head % inputs.heads, row)] += value;
+    }
+    sums
+}
+
 fn log_skips(inputs: &Inputs<'_>, of_tasks: &[Sums]) {
-    let Some(log) = &inputs.call.skip_log else {
+    let Some(log) = &inputs.plan.call().skip_log else {
         return;
     };
-    let group = inputs.call.group;
+    let group = inputs.plan.group();
     let segments = of_tasks.len() / (inputs.batch * inputs.key_heads());
     for (index, task) in of_tasks.iter().enumerate() {
         let key_head = index / segments % inputs.key_heads();

@@ -2,7 +2,7 @@
 //! skipped is not read; and bounds that leave something out are caught by the same assertions.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, Shape, Tensors, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle};
 use bam_attention::{HeadSkips, KeyNorms, Options, SkipLog, Skipping};
 use burn::tensor::{Device, Tensor};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ fn variants() -> Vec<(&'static str, Case)> {
     vec![
         ("causal", long()),
         ("both ways", long().full()),
-        ("horizon", long().with_horizon(300)),
+        ("window", long().with_window(300)),
         ("documents", long().with_documents(3)),
         ("temperature of either sign", long().with_temperature(true)),
         (
@@ -92,7 +92,7 @@ fn exact_skipping_gives_the_same_bits() {
         );
         assert_eq!(skipped(3), 0, "{name}: a flat head has nothing to skip");
         // Under a temperature of either sign every row has its own idea of what is near.
-        if !name.contains("temperature") && name != "horizon" {
+        if !name.contains("temperature") && name != "window" {
             assert!(
                 skipped(0) > 0 && skipped(5) > 0,
                 "{name}: nothing was skipped: {log:?}"

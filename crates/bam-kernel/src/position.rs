@@ -14,7 +14,7 @@ pub enum Visibility {
     Full,
 }
 
-/// A contiguous range of lags, the columns of a [`LogPrior`](crate::LogPrior).
+/// A contiguous range of lags, the columns of the log-weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lags {
     first: i64,
@@ -72,52 +72,59 @@ impl Lags {
 
 /// The positions of one call: how many queries and keys there are and how they lie to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Positions {
+pub struct Positions {
+    /// Query rows, at least one.
     pub queries: usize,
+    /// Keys, the cached ones included.
     pub keys: usize,
     /// Position of query row 0 among the keys.
     pub offset: usize,
+    /// Which way rows may look.
     pub visibility: Visibility,
-    /// Keys at this distance or farther are hidden.
-    pub horizon: Option<usize>,
+    /// Keys at this distance and beyond are hidden.
+    pub window: Option<usize>,
 }
 
 impl Positions {
-    /// The keys that row `i` may see, by position alone. Empty where the horizon or the keys end.
+    /// The keys that row `i` may see, by position alone. Empty where the window or the keys end.
+    #[must_use]
     pub fn visible_keys(&self, row: usize) -> Range<usize> {
         let position = self.offset + row;
-        let before = match self.horizon {
-            Some(horizon) => (position + 1).saturating_sub(horizon),
+        let before = match self.window {
+            Some(window) => (position + 1).saturating_sub(window),
             None => 0,
         };
-        let end = match (self.visibility, self.horizon) {
+        let end = match (self.visibility, self.window) {
             (Visibility::Causal, _) => (position + 1).min(self.keys),
-            (Visibility::Full, Some(horizon)) => position.saturating_add(horizon).min(self.keys),
+            (Visibility::Full, Some(window)) => position.saturating_add(window).min(self.keys),
             (Visibility::Full, None) => self.keys,
         };
         before.min(end)..end
     }
 
     /// The rows that may see key `j`, by position alone: the inverse of [`Self::visible_keys`].
+    #[must_use]
     pub fn visible_rows(&self, key: usize) -> Range<usize> {
-        let first = match (self.visibility, self.horizon) {
+        let first = match (self.visibility, self.window) {
             (Visibility::Causal, _) => key,
-            (Visibility::Full, Some(horizon)) => (key + 1).saturating_sub(horizon),
+            (Visibility::Full, Some(window)) => (key + 1).saturating_sub(window),
             (Visibility::Full, None) => 0,
         };
         let end = self
-            .horizon
-            .map_or(usize::MAX, |horizon| key.saturating_add(horizon));
+            .window
+            .map_or(usize::MAX, |window| key.saturating_add(window));
         let row = |position: usize| position.saturating_sub(self.offset).min(self.queries);
         row(first).min(row(end))..row(end)
     }
 
     /// The keys that at least one of the rows sees; the rows are consecutive and not none.
+    #[must_use]
     pub fn keys_in_sight(&self, rows: Range<usize>) -> Range<usize> {
         self.visible_keys(rows.start).start..self.visible_keys(rows.end - 1).end
     }
 
     /// Whether every one of the rows sees every one of the keys.
+    #[must_use]
     pub fn all_visible(&self, rows: &Range<usize>, keys: &Range<usize>) -> bool {
         // Both ends of a row's keys only move forward from row to row.
         self.visible_keys(rows.end - 1).start <= keys.start
@@ -126,6 +133,7 @@ impl Positions {
 
     /// The range of lags that occur between the rows and those of the keys that they may see, or a
     /// wider one: `(first, last)`.
+    #[must_use]
     pub fn lags_between(&self, rows: &Range<usize>, keys: &Range<usize>) -> (i64, i64) {
         let (first, last) = self.needed_lags();
         let nearest = keys.end as i64 - 1 - (self.offset + rows.start) as i64;
@@ -137,6 +145,7 @@ impl Positions {
     /// consecutive rows are consecutive columns. Row `i` is `i` columns further.
     ///
     /// Negative where the lag is beyond the last.
+    #[must_use]
     pub fn column_by_distance(&self, key: usize, lags: &Lags) -> i64 {
         lags.last() - (key as i64 - self.offset as i64)
     }
@@ -144,15 +153,17 @@ impl Positions {
     /// The column of the lag between row `i` and key 0. Key `j` is `j` columns further.
     ///
     /// Negative where `lags` does not reach back to key 0; the columns of visible keys are not.
+    #[must_use]
     pub fn column_of_first_key(&self, row: usize, lags: &Lags) -> i64 {
         -((self.offset + row) as i64) - lags.first
     }
 
     /// The range of lags that occur between a row and a key it may see: `(first, last)`.
+    #[must_use]
     pub fn needed_lags(&self) -> (i64, i64) {
         let last_position = (self.offset + self.queries - 1) as i64;
-        let reach = self.horizon.map_or(i64::MAX, |horizon| {
-            i64::try_from(horizon).map_or(i64::MAX, |horizon| horizon - 1)
+        let reach = self.window.map_or(i64::MAX, |window| {
+            i64::try_from(window).map_or(i64::MAX, |window| window - 1)
         });
         let first = (-last_position).max(-reach);
         let last = match self.visibility {
@@ -171,14 +182,14 @@ mod tests {
     #[test]
     fn rows_see_what_the_definition_says() {
         for visibility in [Visibility::Causal, Visibility::Full] {
-            for horizon in [None, Some(1), Some(3), Some(100), Some(usize::MAX)] {
+            for window in [None, Some(1), Some(3), Some(100), Some(usize::MAX)] {
                 for (queries, keys, offset) in [(1, 1, 0), (5, 5, 0), (3, 9, 6), (2, 9, 4)] {
                     let positions = Positions {
                         queries,
                         keys,
                         offset,
                         visibility,
-                        horizon,
+                        window,
                     };
                     let lags = Lags::full(keys, keys);
                     for key in 0..keys {
@@ -192,7 +203,7 @@ mod tests {
                             .filter(|&key| {
                                 let lag = key as i64 - position;
                                 (visibility == Visibility::Full || lag <= 0)
-                                    && horizon.is_none_or(|reach| lag.unsigned_abs() < reach as u64)
+                                    && window.is_none_or(|reach| lag.unsigned_abs() < reach as u64)
                             })
                             .collect();
                         assert_eq!(positions.visible_keys(row).collect::<Vec<_>>(), expected);

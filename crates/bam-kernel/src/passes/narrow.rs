@@ -5,13 +5,12 @@
 //! are those of the `f32` panels, with a **pair** of numbers in each: two elements of a query, or the
 //! weights of two keys.
 
-use super::super::bound::TILE;
-use super::forward::Products;
-use super::panel::{QueryPanels, Sight, write_row};
+use super::inputs::Inputs;
+use super::panel::{Products, QueryPanels, Sight, write_row};
 use super::product::{Aligned, Line, aligned, lines, panel_rows};
-use super::{Inputs, Values};
-use crate::Instructions;
-use crate::instructions::amx::{SIDE, Tiles};
+use crate::instructions::Instructions;
+use crate::instructions::amx::tiles::{SIDE, Tiles};
+use crate::key_norms::TILE;
 use half::bf16;
 use pulp::Simd;
 use rayon::prelude::*;
@@ -30,8 +29,7 @@ pub(super) struct PairedValues {
 impl PairedValues {
     /// `None` if AMX is not to be used, or the numbers don't fit it.
     pub fn new(inputs: &Inputs<'_>) -> Option<Self> {
-        let narrow = matches!(inputs.v.values, Values::Bf16(_));
-        if inputs.call.instructions != Instructions::Amx || !narrow {
+        if inputs.plan.call().instructions != Instructions::Amx || !inputs.v.are_narrow() {
             return None;
         }
         let of_tile = inputs.padded_dim() * TILE / 2;
@@ -66,7 +64,7 @@ impl PairedValues {
 }
 
 fn is_there(inputs: &Inputs<'_>, batch: usize, key: usize) -> bool {
-    key < inputs.keys() && !inputs.call.is_padding_key(batch, key)
+    key < inputs.keys() && !inputs.plan.is_padding_key(batch, key)
 }
 
 /// A block of queries and a tile of keys and values, as pairs of `bf16`.
@@ -96,14 +94,14 @@ impl<'p> Narrow<'p> {
         paired: &'p PairedValues,
     ) -> Option<Self> {
         let width = queries.width;
-        if !matches!(inputs.q.values, Values::Bf16(_)) || !width.is_multiple_of(SIDE) {
+        if !inputs.q.are_narrow() || !width.is_multiple_of(SIDE) {
             return None;
         }
         let depth = inputs.dim.next_multiple_of(2 * SIDE) / 2;
         let mut q = aligned(0, queries.count() * width * depth);
         let mut row = vec![0; depth];
         for (r, index) in queries.rows.clone().enumerate() {
-            if !inputs.call.is_padding_query(queries.batch, index) {
+            if !inputs.plan.is_padding_query(queries.batch, index) {
                 pair_up(
                     inputs.q.narrow(queries.batch, queries.head, index),
                     &mut row,

@@ -1,10 +1,10 @@
 //! A block of rows as panels, and the logits of a panel over a tile of keys.
 
-use super::super::bound::TILE;
+use super::inputs::{ByDistance, Inputs};
 use super::product::{Aligned, Line, aligned, lines, lines_mut, panel_rows, rows_by_panel};
 use super::tile::KeyTile;
-use super::{ByDistance, Inputs};
-use crate::Documents;
+use crate::documents::Documents;
+use crate::key_norms::TILE;
 use pulp::Simd;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -52,7 +52,7 @@ impl<'a> QueryPanels<'a> {
         let mut content_factors = aligned(0.0, padded);
         let mut prior_factors = aligned(0.0, padded);
         for (r, row) in rows.clone().enumerate() {
-            if inputs.call.is_padding_query(batch, row) {
+            if inputs.plan.is_padding_query(batch, row) {
                 continue;
             }
             (content_factors[r], prior_factors[r]) = inputs.factors(batch, head, row);
@@ -80,7 +80,7 @@ impl<'a> QueryPanels<'a> {
         self.scaled_q = aligned(0.0, self.content_factors.len() * padded);
         let mut q = vec![0.0; inputs.dim];
         for (r, row) in self.rows.clone().enumerate() {
-            if inputs.call.is_padding_query(self.batch, row) {
+            if inputs.plan.is_padding_query(self.batch, row) {
                 continue;
             }
             inputs.q.load(self.batch, self.head, row, &mut q);
@@ -114,7 +114,7 @@ impl<'a> QueryPanels<'a> {
 
     /// What the panel sees of a tile by position; `None` if nothing.
     pub fn sight(&self, inputs: &Inputs<'_>, panel: usize, first_key: usize) -> Option<Sight> {
-        let positions = &inputs.call.positions;
+        let positions = inputs.plan.positions();
         let rows = self.panel_rows(panel);
         let seen = positions.keys_in_sight(rows.clone());
         let tile = first_key..(first_key + TILE).min(inputs.keys());
@@ -122,7 +122,7 @@ impl<'a> QueryPanels<'a> {
         if keys.is_empty() {
             return None;
         }
-        let documents = inputs.call.documents.as_deref();
+        let documents = inputs.plan.documents();
         let one_document = documents.is_none_or(|documents| {
             let own = &documents.query_ids(self.batch)[rows.clone()];
             let ids = &documents.key_ids(self.batch)[keys.clone()];
@@ -215,11 +215,11 @@ impl<'a> QueryPanels<'a> {
         scores: &mut [f32],
     ) {
         let rows = self.panel_rows(panel);
-        let documents = inputs.call.documents.as_deref();
+        let documents = inputs.plan.documents();
         for j in keys.clone() {
             let key = first_key + j;
             let line = &mut scores[j * self.width..][..rows.len()];
-            let visible = inputs.call.positions.visible_rows(key);
+            let visible = inputs.plan.positions().visible_rows(key);
             let inside = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
             line[..inside(visible.start)].fill(f32::NEG_INFINITY);
             line[inside(visible.end)..].fill(f32::NEG_INFINITY);
@@ -234,6 +234,32 @@ impl<'a> QueryPanels<'a> {
             }
         }
     }
+}
+
+/// A way to take the products of a panel of rows and a tile of keys.
+pub(super) trait Products<'a, S: Simd, const VECTORS: usize> {
+    /// Reads the tile of that batch row and key head that begins at key `first_key`.
+    fn load(&mut self, inputs: &Inputs<'a>, at: (usize, usize), first_key: usize);
+
+    /// The logits of a panel and the keys in sight, as [`QueryPanels::logits`] gives them.
+    fn logits(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        panel: usize,
+        sight: &Sight,
+        scores: &mut [f32],
+    );
+
+    /// Adds the values of some keys of the tile, by the weights that a panel gives them.
+    fn add_values(
+        &mut self,
+        simd: S,
+        keys: Range<usize>,
+        weights: &mut [f32],
+        sums: &mut [Line<S, VECTORS>],
+    );
 }
 
 /// Writes `values` as row `r` of panels of `width` rows and `padded` lines.
