@@ -220,6 +220,8 @@ impl<'a> LogWeights<'a> {
 
 /// What a temperature multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum TemperatureScope {
     /// `τ·(q·k/√D + ln w)`: likelihood and prior, the reference's default ("prior scaled").
     LikelihoodAndPrior,

@@ -57,7 +57,7 @@ pub fn examine(
     });
     let model = config.init(device).with_tensors(whole.collect(), path)?;
     let bounds = model.logit_bounds();
-    let priors = model.log_priors(Lags::causal(length))?;
+    let priors = model.log_priors(Lags::causal(length));
     let mut heads = Vec::new();
     for (layer, (bounds, prior)) in bounds.iter().zip(priors).enumerate() {
         let ln_weights = host_values(prior.ln_weights().clone());

@@ -33,7 +33,7 @@ impl Transformer {
                 got: "0".into(),
             });
         }
-        let priors = self.log_priors(Lags::causal(keys))?;
+        let priors = self.log_priors(Lags::causal(keys));
         let layers: Result<Vec<_>, Error> = priors
             .iter()
             .zip(bounds)

@@ -144,22 +144,27 @@ struct Layer<'a> {
 
 impl<'a> Layer<'a> {
     fn new(attended: &'a Attended, window: Option<usize>) -> Self {
-        let temperature = attended.options.temperature.as_ref().map(|temperature| {
-            let on_prior = temperature.scope == TemperatureScope::LikelihoodAndPrior;
-            (host_values(temperature.values.clone()), on_prior)
-        });
+        let temperature = attended
+            .call
+            .options
+            .temperature
+            .as_ref()
+            .map(|temperature| {
+                let on_prior = temperature.scope == TemperatureScope::LikelihoodAndPrior;
+                (host_values(temperature.values.clone()), on_prior)
+            });
         Self {
             attended,
-            q: host_values(attended.q.clone()),
-            k: host_values(attended.k.clone()),
-            ln_weights: host_values(attended.log_prior.ln_weights().clone()),
+            q: host_values(attended.call.q.clone()),
+            k: host_values(attended.call.k.clone()),
+            ln_weights: host_values(attended.call.log_prior.ln_weights().clone()),
             temperature,
             window,
         }
     }
 
     fn tell(&self, rows: &[usize], sink: &mut impl FnMut(RowPosterior)) {
-        let heads = self.attended.heads.clone();
+        let heads = self.attended.call.heads.clone();
         for &row in rows {
             // In the last layer the rows begin with the first that is wanted.
             let index = row - self.attended.first_row;
@@ -174,10 +179,10 @@ impl<'a> Layer<'a> {
 
     /// Bayes' rule for query `index`, which stands at position `row`.
     fn posterior(&self, head: usize, row: usize, index: usize) -> RowPosterior {
-        let [_, heads, rows, dim] = self.attended.q.dims();
-        let [_, key_heads, keys, _] = self.attended.k.dims();
-        let lags = self.attended.log_prior.lags().count();
-        let own = head - self.attended.heads.start;
+        let [_, heads, rows, dim] = self.attended.call.q.dims();
+        let [_, key_heads, keys, _] = self.attended.call.k.dims();
+        let lags = self.attended.call.log_prior.lags().count();
+        let own = head - self.attended.call.heads.start;
         let seen = self.window.map_or(row + 1, |window| window.min(row + 1));
         let first_key = row + 1 - seen;
 
