@@ -3,11 +3,11 @@
 //! As lm-eval's `generate_until` without stop strings: the most probable token each time, of equals the
 //! one with the lower id, until the token that ends documents or the budget.
 
-use crate::evaluation::Subject;
+use crate::evaluation::{Found, Subject};
 use crate::journal::digest;
 use bam_attention::Skipping;
 use bam_lm::Error;
-use bam_lm::model::{CHUNK, CachePriors, KvCache, host_values};
+use bam_lm::model::{CHUNK, CachePriors, KvCache, argmax, host_values};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -94,7 +94,7 @@ impl GreedyGenerator<'_> {
         Ok(row.map(|id| id as i32).collect())
     }
 
-    /// The answer to one of the prompts. `None` where `stop` says so.
+    /// The answer to one of the prompts.
     ///
     /// # Errors
     /// If it has no tokens, or the model fails.
@@ -103,7 +103,7 @@ impl GreedyGenerator<'_> {
         prompts: &PromptRows,
         number: usize,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Option<Answer>, Error> {
+    ) -> Found<Answer> {
         let (prompt, budget) = (&prompts.rows[number], prompts.budget);
         let room = prompt.len() + budget;
         let cache = self
@@ -117,7 +117,7 @@ impl GreedyGenerator<'_> {
         let end = self.subject.tokenizer.eos();
         let (mut said, mut tokens) = (Vec::new(), 0);
         while tokens < budget {
-            let token = most_probable(&logits);
+            let token = argmax(&logits) as u32;
             tokens += 1;
             if Some(token) == end {
                 break;
@@ -147,7 +147,7 @@ impl GreedyGenerator<'_> {
         tokens: &[i32],
         cache: &mut KvCache,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Option<Vec<f32>>, Error> {
+    ) -> Found<Vec<f32>> {
         let mut after = Vec::new();
         let read = self
             .subject
@@ -157,12 +157,4 @@ impl GreedyGenerator<'_> {
             })?;
         Ok(read.map(|()| after))
     }
-}
-
-fn most_probable(logits: &[f32]) -> u32 {
-    let larger = |best: usize, token: usize| match logits[token] > logits[best] {
-        true => token,
-        false => best,
-    };
-    (1..logits.len()).fold(0, larger) as u32
 }

@@ -7,10 +7,11 @@
 
 mod questions;
 
-use crate::evaluation::{Evaluation, Subject, Work};
+use crate::evaluation::{Evaluation, Found, Stop, Subject, Work};
 use crate::journal::{digest, exact};
 use bam_data::{DataError, Tokenizer};
 use bam_lm::Error;
+use bam_lm::engine::generate::argmax;
 use bam_lm::model::{KvCache, Transformer, score_of};
 use bam_record::{Loglikelihood, LoglikelihoodScore};
 pub use questions::{Question, Questions};
@@ -59,12 +60,7 @@ impl<'a> Evaluation for LoglikelihoodEvaluation<'a> {
         questions.len() as u64
     }
 
-    fn set(
-        &self,
-        cell: &Self::Cell,
-        _: &[TaskScore],
-        _: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Option<Self::Set>, Error> {
+    fn set(&self, cell: &Self::Cell, _: &[TaskScore], _: Stop) -> Found<Self::Set> {
         Ok(Some(*cell))
     }
 
@@ -90,7 +86,7 @@ impl<'a> Evaluation for LoglikelihoodEvaluation<'a> {
         (): &(),
         sample: usize,
         _: &Work,
-    ) -> Result<Option<Vec<Likelihood>>, Error> {
+    ) -> Found<Vec<Likelihood>> {
         let Subject { model, tokenizer } = self.subject;
         likelihoods(model, tokenizer, &questions[sample], self.begin).map(Some)
     }
@@ -245,11 +241,7 @@ impl Question {
         let values: Vec<f64> = values
             .map(|(of, text)| of.ln_probability / size(text))
             .collect();
-        let larger = |best: usize, index: usize| match values[index] > values[best] {
-            true => index,
-            false => best,
-        };
-        (0..values.len()).fold(0, larger)
+        argmax(&values)
     }
 }
 
