@@ -7,7 +7,8 @@ use crate::evaluation::{Found, Subject};
 use crate::journal::digest;
 use bam_attention::Skipping;
 use bam_lm::Error;
-use bam_lm::model::{CHUNK, CachePriors, KvCache, argmax, host_values};
+use bam_lm::engine::generate::argmax;
+use bam_lm::model::{CHUNK, CachePriors, KvCache, host_values};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
