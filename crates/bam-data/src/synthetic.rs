@@ -10,19 +10,19 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// How passkey documents are made up.
+/// The make-up of passkey documents.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PasskeyRowsConfig {
     /// Fewest and most digits of a key. They vary, so that a length is not learned.
     pub digits: [usize; 2],
-    /// How often a document begins with the task sentence.
+    /// The share of documents that begin with the task sentence.
     pub task_probability: f64,
-    /// How often the key is hidden in text of the corpus instead of fillers.
+    /// The share of documents in which the key is hidden in text of the corpus instead of fillers.
     pub text_probability: f64,
-    /// How often such text fills the document and lies on one side of the key only.
+    /// The share of these in which the text fills the document and lies on one side of the key only.
     pub edge_probability: f64,
-    /// What a token of the answer counts in the loss, against 1 for the others.
+    /// The weight of a token of the answer in the loss, against 1 for the others.
     pub answer_weight: f32,
 }
 

@@ -7,6 +7,7 @@ use crate::watch::{Watch, digest};
 use bam_attention::Skipping;
 use bam_data::Tokenizer;
 use bam_lm::Error;
+use bam_lm::engine::generate::argmax;
 use bam_lm::model::{CHUNK, CachePriors, KvCache, Transformer, host_values};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,7 @@ impl Answerer<'_> {
         let end = self.tokenizer.eos();
         let (mut said, mut tokens) = (Vec::new(), 0);
         while tokens < self.budget {
-            let token = most_probable(&logits);
+            let token = argmax(&logits) as u32;
             tokens += 1;
             if Some(token) == end {
                 break;
@@ -133,12 +134,4 @@ impl Answerer<'_> {
             })?;
         Ok(read.map(|()| after))
     }
-}
-
-fn most_probable(logits: &[f32]) -> u32 {
-    let larger = |best: usize, token: usize| match logits[token] > logits[best] {
-        true => token,
-        false => best,
-    };
-    (1..logits.len()).fold(0, larger) as u32
 }

@@ -8,6 +8,7 @@
 use crate::watch::{Watch, digest, exact};
 use bam_data::{DataError, Tokenizer, json_values};
 use bam_lm::Error;
+use bam_lm::engine::generate::argmax;
 use bam_lm::model::{KvCache, Transformer, score_of};
 use bam_record::LoglikelihoodScore;
 use rayon::prelude::*;
@@ -327,11 +328,7 @@ impl Question {
         let values: Vec<f64> = values
             .map(|(of, text)| of.ln_probability / size(text))
             .collect();
-        let larger = |best: usize, index: usize| match values[index] > values[best] {
-            true => index,
-            false => best,
-        };
-        (0..values.len()).fold(0, larger)
+        argmax(&values)
     }
 }
 

@@ -9,6 +9,7 @@ use bam_data::Tokenizer;
 use bam_data::passkey::{Key, PasskeyTask, Prompt, SCORED_DIGITS};
 use bam_lm::Error;
 use bam_lm::analysis;
+use bam_lm::engine::generate::argmax;
 use bam_lm::model::{CachePriors, Horizons, KvCache, Transformer, check_length, host_values};
 use bam_record::{NotRun, Passkey, PasskeyCell, SkippedHead};
 use rand::SeedableRng;
@@ -397,9 +398,6 @@ fn argmax_rows(logits: burn::tensor::Tensor<3>) -> Vec<i32> {
     let [_, _, vocabulary] = logits.dims();
     host_values(logits)
         .chunks(vocabulary)
-        .map(|row| {
-            let best = (0..vocabulary).max_by(|&a, &b| row[a].total_cmp(&row[b]));
-            best.unwrap_or(0) as i32
-        })
+        .map(|row| argmax(row) as i32)
         .collect()
 }

@@ -1,4 +1,4 @@
-//! How large a content score `q·k/√D` can get, whatever is read: bounds from the parameters alone.
+//! Bounds of content scores `q·k/√D`, whatever is read, from the parameters alone.
 //!
 //! RMS norm divides by the root of the mean square, so what it lets through is at most `√dim` long,
 //! before its gains `γ`. A head's query is `Wᵀ(γ ⊙ u)` with `‖u‖ ≤ √dim`, so
@@ -124,7 +124,7 @@ impl Transformer {
             .collect()
     }
 
-    /// What the biases of norm and projection add to every vector of each head: `Wᵀβ + b`.
+    /// The vector that the biases of norm and projection add to every vector of each head: `Wᵀβ + b`.
     fn offsets(&self, norm: &Norm, linear: &Linear, heads: usize) -> Vec<Offset> {
         let values = |param: Option<&Param<Tensor<1>>>, size: usize| match param {
             Some(param) => host_values(param.val()),
@@ -192,11 +192,11 @@ impl Transformer {
 /// A vector that is always added.
 struct Offset {
     length: f64,
-    /// What computing it in `f32` can add to its length.
+    /// The length that computing it in `f32` can add.
     rounding: f64,
 }
 
-/// How far off a sum of so many products and what made them can be in `f32`, relative to their sizes.
+/// The error of a sum of so many products and what made them in `f32`, relative to their sizes.
 fn unit_of_sums(products: usize) -> f64 {
     (products + 8) as f64 * f64::from(f32::EPSILON)
 }
@@ -216,7 +216,7 @@ impl Columns {
             .collect()
     }
 
-    /// What norm and projection in `f32` can add to `σ`: a sum of `n` products is off by at most `n`
+    /// The error that norm and projection in `f32` can add to `σ`: a sum of `n` products is off by at most `n`
     /// units of rounding times the sum of their sizes, and that is at most the Frobenius norm times
     /// the length of the input.
     fn rounding(&self) -> f64 {

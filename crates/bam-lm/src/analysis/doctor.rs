@@ -1,4 +1,4 @@
-//! Whether the numbers hold: what `f32` and `bf16` make of every head's logits on a long row, found
+//! A check that the numbers hold: what `f32` and `bf16` make of every head's logits on a long row, found
 //! from the parameters before anything runs.
 //!
 //! With the row's temperature `τ`, a head's logits are within `|τ|·C + max |factor·ln w|`, `C` being
@@ -20,7 +20,7 @@ use std::path::Path;
 pub const MATTERS: f64 = 20.0;
 /// The exponential of less than this is 0 in the fused implementation.
 const UNDERFLOW: f64 = -87.3;
-/// Where a log-weight saturates, a little before `e^60` of the generalised Gaussian.
+/// The log-weight that saturates, a little before `e^60` of the generalised Gaussian.
 const SATURATED: f64 = 1e26;
 /// Steps between logits in `f32` from which on the posterior is off by a percent.
 const COARSE: f64 = 0.01;
@@ -156,7 +156,7 @@ fn broken_parameters(
         .collect()
 }
 
-/// What can be counted; `ln_weights` are those of the causal lags, the nearest key last.
+/// Counts of weights; `ln_weights` are those of the causal lags, the nearest key last.
 fn numbers(ln_weights: &[f32], bound: &LogitBound, length: usize) -> HeadCheckup {
     let factor = bound.sharpening.prior_factor(length);
     let content = bound.sharpening.temperature(length).abs() * bound.content;
@@ -183,7 +183,7 @@ fn numbers(ln_weights: &[f32], bound: &LogitBound, length: usize) -> HeadCheckup
     }
 }
 
-/// How far apart neighbouring numbers of that size are.
+/// The distance of neighbouring numbers of that size.
 fn step(size: f64, digits: i32) -> f64 {
     match size > 0.0 && size.is_finite() {
         true => (size.log2().floor() - f64::from(digits)).exp2(),
@@ -242,7 +242,7 @@ fn findings(
     findings
 }
 
-/// What is unusual about the parameters of a prior.
+/// Remarks on unusual parameters of a prior.
 fn law_findings(law: &Prior, length: usize, find: &mut impl FnMut(Verdict, String)) {
     for parameter in law.parameters() {
         let value = parameter.value;

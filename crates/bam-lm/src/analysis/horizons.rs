@@ -1,4 +1,4 @@
-//! How far heads can look whatever they read, and so which keys a cache can do without.
+//! Certified horizons of a model: how far heads can look whatever they read.
 
 use crate::Error;
 use crate::model::{Horizons, ModelConfig, Transformer, check_length, host_values};
@@ -52,7 +52,7 @@ impl Transformer {
 }
 
 impl ModelConfig {
-    /// What a cache with these horizons keeps of a row of this length.
+    /// The keys that a cache with these horizons keeps of a row of this length.
     #[must_use]
     pub fn kept_keys(&self, length: usize, horizons: &Horizons) -> KeptKeys {
         KeptKeys {

@@ -1,4 +1,4 @@
-//! What the heads make of a text: Bayes' rule, row by row and key by key.
+//! Row posteriors: Bayes' rule on a text, row by row and key by key.
 //!
 //! The model reads the text as it always does, through its cache; an observer is handed what every
 //! layer's attention is given, and takes the rows that were asked for apart. So a row costs memory
@@ -15,7 +15,7 @@ use std::ops::Range;
 /// Keys at this distance or nearer are near, for [`Glance::near_mass`].
 pub const NEAR: usize = 16;
 
-/// What every head of every layer makes of the rows at these positions of `tokens`: its prior, its
+/// Row posteriors of every head of every layer at these positions of `tokens`: its prior, its
 /// likelihood and its posterior over the keys up to the row's own.
 ///
 /// Rows come in ascending order, each once; of a row all layers, and of a layer all heads. The
@@ -94,7 +94,7 @@ pub fn each_row_posterior(
     Ok(())
 }
 
-/// What every head of every layer makes of the next token after those in the cache, which keeps all keys.
+/// Row posteriors of every head of every layer at the next token after those in the cache, which keeps all keys.
 pub(crate) fn of_next(
     model: &Transformer,
     token: i32,
@@ -129,7 +129,7 @@ fn observe(
     model.observe(piece, cache, read, &observer)
 }
 
-/// What a layer attended to, as numbers. It has kept all keys.
+/// The inputs of a layer's attention, as numbers. It has kept all keys.
 struct Layer<'a> {
     attended: &'a Attended,
     /// `[heads, rows, dim]`, `[key_heads, keys, dim]`, `[heads, lags]`.

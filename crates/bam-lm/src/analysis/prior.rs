@@ -1,4 +1,4 @@
-//! What the heads believe about distance: their priors as distributions over a row of keys.
+//! The heads' beliefs about distance: their priors as distributions over a row of keys.
 
 use crate::Error;
 use crate::model::encoding::Position;

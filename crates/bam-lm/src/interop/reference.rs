@@ -40,13 +40,13 @@ fn default_theta() -> f64 {
     STATED_THETA
 }
 
-/// What the cases' configurations name as the base of the rotary frequencies.
+/// The base of the rotary frequencies that the cases' configurations name.
 const STATED_THETA: f64 = 10_000.0;
-/// What the reference program rotated by when it says so: its numbers agree with this base to
+/// The base that the reference program rotated by when it says so: its numbers agree with this base to
 /// 3e-7 and with the stated one only to 0.1.
 const ROTATED_THETA: f64 = 500_000.0;
 
-/// How a trajectory was trained.
+/// The training of a trajectory.
 #[derive(Clone, Debug, Deserialize)]
 pub struct TrainingConfig {
     /// Decay rates of the moments.

@@ -1,4 +1,4 @@
-//! How position enters a model: one sum type for all encodings, orthogonal to scalable softmax.
+//! Encodings, the ways that position enters a model: one sum type for all encodings, orthogonal to scalable softmax.
 //!
 //! An [`Encoding`] is written as text: `nope`, `sinusoidal`, `rotary`, `rotary_local`, `alibi`,
 //! `bam`, the name of any prior family ([`FAMILIES`]), or several of them with their number of
@@ -16,13 +16,13 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Encoding {
-    /// How position enters.
+    /// The way that position enters.
     pub position: Position,
     /// Scalable softmax and what it multiplies, if it is on.
     pub ssmax: Option<TemperatureScope>,
 }
 
-/// How position enters a model.
+/// A way for position to enter a model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Position {
     /// Added to the embeddings.
@@ -40,7 +40,7 @@ pub enum Position {
 pub struct HeadGroup {
     /// The kind of prior.
     pub prior: PriorKind,
-    /// How many heads; `None` for all.
+    /// Number of heads; `None` for all.
     pub heads: Option<usize>,
 }
 

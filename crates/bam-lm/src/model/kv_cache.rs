@@ -65,7 +65,7 @@ pub(crate) struct LayerCache {
     pub groups: Vec<HeadGroupCache>,
 }
 
-/// What a layer is to keep.
+/// The tokens that a layer is to keep.
 struct LayerPlan<'a> {
     /// `[batch, key_heads, capacity, dim]`.
     shape: [usize; 4],
@@ -162,13 +162,13 @@ impl KvCache {
         Ok(())
     }
 
-    /// What may be left unread; [`Skipping::Exact`] if nothing is said.
+    /// The keys that may be left unread; [`Skipping::Exact`] if nothing is said.
     #[must_use]
     pub fn with_skipping(self, skipping: Skipping) -> Self {
         Self { skipping, ..self }
     }
 
-    /// What was left unread so far, by layer and head. What was not kept is not counted.
+    /// The keys left unread so far, by layer and head; those that were not kept are not counted.
     #[must_use]
     pub fn skips(&self) -> Vec<Vec<HeadSkips>> {
         let layers = self.layers.iter();

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 /// Tokens that are read at once; bounds the memory of a long row beside its cache.
 pub const CHUNK: usize = 1024;
 
-/// How probable a token was after those before it.
+/// A token's probability after those before it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenScore {
     /// `ln p(token | those before)`.

@@ -105,7 +105,7 @@ pub struct Transformer {
     pub(crate) history: History,
 }
 
-/// What a pass reads besides its own tokens.
+/// The source of a pass's tokens.
 enum Source<'a> {
     /// Nothing: they are whole rows, under the priors of the layers.
     Rows {
@@ -128,7 +128,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// What a pass shares because of it.
+    /// The pass that reads it.
     fn pass(&self) -> Pass<'a> {
         match self {
             Self::Rows {
@@ -219,7 +219,7 @@ impl Transformer {
         &self.config
     }
 
-    /// What was done to it since it was first made.
+    /// Its history since it was first made.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
@@ -437,7 +437,7 @@ impl Transformer {
         Ok(self.head(x))
     }
 
-    /// What the blocks begin with, besides positions.
+    /// The blocks' input, without positions.
     fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         self.normed_embeddings(self.tok_embeddings.forward(tokens))
     }

@@ -184,7 +184,7 @@ impl RAdam {
     }
 }
 
-/// What bias correction and rectification make of a step.
+/// A step after bias correction and rectification.
 #[derive(Clone, Copy)]
 struct Correction {
     first: f64,

@@ -170,7 +170,7 @@ fn bayes_rule_holds_in_every_entry() {
     }
 }
 
-/// Which rows are asked for, and how the text is cut into pieces, changes nothing but the rounding.
+/// The choice of rows, and of where the text is cut into pieces, changes nothing but the rounding.
 #[test]
 fn rows_do_not_depend_on_each_other() {
     let length = CHUNK + 70;

@@ -12,7 +12,7 @@ pub const CODE: [(&str, &str); 2] = [
     ("modeling_bam.py", include_str!("modeling_bam.py")),
 ];
 
-/// What `modeling_bam.py` reads of a configuration, or may leave unread. A field that is not here is
+/// Fields of a configuration that `modeling_bam.py` reads, or may leave unread. A field that is not here is
 /// a design that it does not know.
 const KNOWN_FIELDS: [&str; 20] = [
     "model_type",
