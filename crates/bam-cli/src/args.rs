@@ -1,4 +1,4 @@
-//! What can be typed: a file for each group of commands.
+//! The command line: a file for each group of commands.
 
 mod data;
 mod eval;

@@ -44,7 +44,7 @@ pub fn seconds() -> f64 {
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
-/// How far some work is: a bar with a rate and the time left on a terminal, a line now and then
+/// The progress of some work: a bar with a rate and the time left on a terminal, a line now and then
 /// where standard error is no terminal.
 pub struct Progress {
     bar: ProgressBar,
@@ -76,7 +76,7 @@ impl Progress {
         }
     }
 
-    /// Where the work begins, if not at 0; rates count from here.
+    /// The position that the work begins at, if not 0; rates count from here.
     pub fn start_at(&self, position: u64) {
         self.bar.set_position(position);
         self.bar.reset_eta();

@@ -1,4 +1,4 @@
-//! What every page, table and plot must hold, on small fixed records and on hostile ones.
+//! Promises of every page, table and plot, on small fixed records and on hostile ones.
 
 use super::page::{PageNotes, page};
 use super::{Runs, findings, plot, table};

@@ -31,7 +31,7 @@ use std::sync::Arc;
 /// The recipe of every model; only the encoding, the steps and the seed are set.
 const RECIPE: &str = include_str!("../../../../recipes/quickstart.toml");
 const TOKENS: usize = 1024;
-/// How often the tokenizer reads the task's sentences, so that a prompt fits a context of 128.
+/// Copies of the task's sentences that the tokenizer reads, so that a prompt fits a context of 128.
 const TASK_COPIES: usize = 1000;
 /// Multiples of the training length, and samples at each: fewer where a sample takes longer.
 const GRID: [(u64, usize); 10] = [
@@ -144,7 +144,7 @@ fn stopped(args: &QuickstartArgs) -> ExitCode {
     ExitCode::from(console::INTERRUPTED)
 }
 
-/// What to type for the same models and measurements.
+/// The command line for the same models and measurements.
 fn command_line(args: &QuickstartArgs) -> String {
     let encodings = match args.all {
         true => "--all".to_owned(),

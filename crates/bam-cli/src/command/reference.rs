@@ -81,7 +81,7 @@ pub fn parity(args: &ParityArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What is compared, without the part that tells one tensor or step from another.
+/// The kind of a comparison: its name without the part that tells one tensor or step from another.
 fn kind(what: &str) -> &str {
     if what.starts_with("loss[") {
         return "losses";

@@ -74,7 +74,7 @@ impl Shop {
     }
 }
 
-/// How far the program's logits of an imported model are from those of `transformers`.
+/// The largest difference of the program's logits of an imported model from those of `transformers`.
 fn error(shop: &Shop) -> f32 {
     let io = tensors::read(&shop.hf().join("io.safetensors"));
     let path = |name| shop.folder.path().join(name);
@@ -153,8 +153,8 @@ fn half_precision_is_read_as_it_is() {
     }
 }
 
-/// What is not computed is refused by name.
-/// What a configuration claims does not decide how much memory is taken.
+/// A setting that is not computed is refused by name.
+/// Memory does not follow the claims of a configuration.
 /// Tokenizers made to hang or to fill all memory: refused in no time, by every command that reads one.
 #[test]
 fn trained_models_of_other_programs() {

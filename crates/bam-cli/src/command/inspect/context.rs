@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// What the parameters say, beside what was measured.
+/// Horizons by the parameters, beside measurements.
 #[derive(Serialize)]
 struct Compared {
     #[serde(flatten)]
@@ -82,7 +82,7 @@ pub fn run(args: &ContextArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is expected and found where a record says of its model what this one is not. Weights are not
+/// Words for what is expected and found where a record is of another model. Weights are not
 /// part of a record: of two models of one shape it can't tell which it is of.
 fn other_model(record: &Record<Passkey>, model: &Transformer) -> Option<String> {
     let config = model.config();

@@ -60,7 +60,7 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
     })
 }
 
-/// What the history says of the run; its recipe says the rest.
+/// Arguments of the run for the history; its recipe says the rest.
 fn arguments(args: &UpcycleArgs, data: &Path) -> BTreeMap<String, String> {
     let ssmax = args.ssmax.map(|scope| ("ssmax", scope.to_possible_value()));
     let named = std::iter::once(("family", args.family.to_possible_value())).chain(ssmax);
@@ -84,9 +84,9 @@ fn upcycling(args: &UpcycleArgs, config: &ModelConfig) -> Upcycling {
     }
 }
 
-/// Where text comes from.
+/// The texts of a run.
 struct Materials {
-    /// What is learned from; `None` where tokens are there already.
+    /// The text that is learned from; `None` where tokens are there already.
     text: Option<Text>,
     held_out: String,
     /// The name of what is held out.

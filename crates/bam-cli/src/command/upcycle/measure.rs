@@ -27,7 +27,7 @@ pub struct Measuring<'a> {
     passkey: PasskeyPlan,
 }
 
-/// What was found of one model.
+/// Measurements of one model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// Nats per token by position.
