@@ -7,7 +7,7 @@ use crate::watch::{Watch, digest};
 use bam_attention::Skipping;
 use bam_data::Tokenizer;
 use bam_lm::Error;
-use bam_lm::model::{CHUNK, Cache, CachePriors, Transformer, host_values};
+use bam_lm::model::{CHUNK, CachePriors, KvCache, Transformer, host_values};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -122,13 +122,13 @@ impl Answerer<'_> {
     fn read(
         &self,
         tokens: &[i32],
-        cache: &mut Cache,
+        cache: &mut KvCache,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<f32>>, Error> {
         let mut after = Vec::new();
         let read = self
             .model
-            .read_unless(stop, tokens, cache, 1, |_, logits| {
+            .prefill_unless(stop, tokens, cache, 1, |_, logits| {
                 after = host_values(logits);
             })?;
         Ok(read.map(|()| after))

@@ -8,7 +8,7 @@
 use crate::watch::{Watch, digest, exact};
 use bam_data::{DataError, Tokenizer, json_values};
 use bam_lm::Error;
-use bam_lm::model::{Cache, Transformer, score_of};
+use bam_lm::model::{KvCache, Transformer, score_of};
 use bam_record::LoglikelihoodScore;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -252,7 +252,7 @@ pub fn likelihoods(
         let context: Vec<i32> = before.into_iter().chain(context).collect();
         if context != read || read.is_empty() {
             cache.truncate(0);
-            after = model.read_to_logits(&context, &mut cache)?;
+            after = model.prefill_to_logits(&context, &mut cache)?;
             read = context;
         }
         cache.truncate(read.len());
@@ -264,7 +264,7 @@ pub fn likelihoods(
 /// The likelihood of `continuation` after what is in the cache, given the logits after it.
 fn likelihood(
     model: &Transformer,
-    cache: &mut Cache,
+    cache: &mut KvCache,
     after: &[f32],
     continuation: &[i32],
 ) -> Result<Likelihood, Error> {

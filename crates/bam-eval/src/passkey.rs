@@ -8,8 +8,8 @@ use bam_attention::{HeadSkips, Skipping};
 use bam_data::Tokenizer;
 use bam_data::passkey::{Key, PasskeyTask, Prompt, SCORED_DIGITS};
 use bam_lm::Error;
-use bam_lm::inspect;
-use bam_lm::model::{Cache, CachePriors, Horizons, Transformer, check_row, host_values};
+use bam_lm::analysis;
+use bam_lm::model::{CachePriors, Horizons, KvCache, Transformer, check_length, host_values};
 use bam_record::{NotRun, Passkey, PasskeyCell, SkippedHead};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -182,7 +182,7 @@ fn skipped_heads(
     skips: &[Vec<HeadSkips>],
 ) -> Result<Vec<SkippedHead>, Error> {
     let longest = plan.lengths.iter().map(|at| at.length).max().unwrap_or(1);
-    let heads = inspect::heads(model, longest)?.heads.into_iter();
+    let heads = analysis::heads(model, longest)?.heads.into_iter();
     Ok(heads
         .map(|head| {
             let of_layer = skips.get(head.layer);
@@ -256,7 +256,7 @@ fn check(task: &PasskeyTask<'_>, plan: &PasskeyPlan) -> Result<(), Error> {
         });
     }
     for at in &plan.lengths {
-        check_row(at.length)?;
+        check_length(at.length)?;
         let key = task.random_key(&mut sample_random(plan.seed, at.length, 0))?;
         task.prompt(&key, at.length, 0.0)?;
     }
@@ -356,14 +356,14 @@ impl<'a> Reader<'a> {
 fn continued(
     model: &Transformer,
     prompt: &Prompt,
-    cache: &mut Cache,
+    cache: &mut KvCache,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<i32>>, Error> {
     let mut guesses = Vec::new();
     let mut next = prompt.tokens.clone();
     while guesses.len() < prompt.answer.len() {
         let mut guess = 0;
-        let read = model.read_unless(stop, &next, cache, 1, |_, logits| {
+        let read = model.prefill_unless(stop, &next, cache, 1, |_, logits| {
             guess = argmax_rows(logits)[0];
         })?;
         if read.is_none() {
@@ -379,14 +379,14 @@ fn continued(
 fn forced(
     model: &Transformer,
     prompt: &Prompt,
-    cache: &mut Cache,
+    cache: &mut KvCache,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<i32>>, Error> {
     let answer = &prompt.answer;
     let mut guesses = Vec::new();
     let mut tokens = prompt.tokens.clone();
     tokens.extend(&answer[..answer.len() - 1]);
-    let read = model.read_unless(stop, &tokens, cache, answer.len(), |_, logits| {
+    let read = model.prefill_unless(stop, &tokens, cache, answer.len(), |_, logits| {
         guesses.extend(argmax_rows(logits));
     })?;
     Ok(read.map(|()| guesses))

@@ -3,7 +3,7 @@
 use crate::watch::{Watch, digest, exact};
 use bam_data::Tokenizer;
 use bam_lm::Error;
-use bam_lm::model::{Cache, Transformer};
+use bam_lm::model::{KvCache, Transformer};
 use bam_record::{CertifiedCache, Perplexity, PerplexityWindow};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -215,12 +215,12 @@ impl Row {
     fn read(
         &self,
         model: &Transformer,
-        mut cache: Cache,
+        mut cache: KvCache,
         stop: &dyn Fn() -> bool,
         mut sink: impl FnMut(usize, &[f32]),
     ) -> Result<Option<()>, Error> {
         let inputs = self.inputs();
-        model.read_unless(stop, inputs, &mut cache, inputs.len(), |start, logits| {
+        model.prefill_unless(stop, inputs, &mut cache, inputs.len(), |start, logits| {
             sink(start, &cross_entropies(logits, &self.0[start + 1..]));
         })
     }

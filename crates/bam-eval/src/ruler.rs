@@ -31,7 +31,7 @@ use super::loglikelihood::mean_and_error;
 use super::watch::Watch;
 use bam_data::Tokenizer;
 use bam_lm::Error;
-use bam_lm::model::check_row;
+use bam_lm::model::check_length;
 use bam_record::{RulerAnswer, RulerCell};
 use fit::Frame;
 
@@ -49,7 +49,7 @@ pub fn make_samples(
     sources: &Sources,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<SampleSet>, Error> {
-    check_row(length)?;
+    check_length(length)?;
     let frame = Frame {
         stop,
         tokenizer,

@@ -118,7 +118,7 @@ fn what_the_model_would_say_is_right() {
         )
         .collect();
     let mut cache = model.cache(1, row.len()).unwrap();
-    let logits = model.read_to_logits(&row, &mut cache).unwrap();
+    let logits = model.prefill_to_logits(&row, &mut cache).unwrap();
     let texts: Vec<(String, f32)> = (0..tokenizer.vocabulary_size() as u32)
         .filter_map(|id| {
             let text = tokenizer.decode(&[id]).ok()?;

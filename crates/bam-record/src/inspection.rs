@@ -112,7 +112,7 @@ pub struct MeasuredHead {
 ///
 /// `posterior = exp(ln_prior + temperature·content − ln_evidence)`, entry by entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Belief {
+pub struct RowPosterior {
     /// The layer, from 0.
     pub layer: usize,
     /// The head, from 0.

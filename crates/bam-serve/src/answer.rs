@@ -6,8 +6,8 @@ use super::text::AnswerText;
 use async_stream::stream;
 use axum::http::StatusCode;
 use bam_data::DataError;
+use bam_lm::engine::scheduler::{Finish, SequenceEvent};
 use bam_lm::model::TokenScore;
-use bam_lm::model::scheduler::{Event, Finish};
 use futures_util::Stream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,7 +48,7 @@ pub struct Question {
 pub fn pieces(
     app: Arc<App>,
     question: Question,
-    mut events: UnboundedReceiver<Event>,
+    mut events: UnboundedReceiver<SequenceEvent>,
 ) -> impl Stream<Item = Result<Piece, ApiError>> + Send {
     let begun = Instant::now();
     stream! {
@@ -73,14 +73,14 @@ pub fn pieces(
                 }
             };
             let (said, finish) = match event {
-                Event::Prompt { reused, scores, .. } => {
+                SequenceEvent::Prompt { reused, scores, .. } => {
                     app.metrics.prompt(question.prompt.len(), reused);
                     if let Some(echo) = &question.echo {
                         yield said_again(&app, &question.prompt, echo, scores);
                     }
                     continue;
                 }
-                Event::Token { id, score } => {
+                SequenceEvent::Token { id, score } => {
                     if std::mem::take(&mut first) {
                         app.metrics.first_token(begun.elapsed());
                     }
@@ -88,12 +88,12 @@ pub fn pieces(
                     waiting.push(AnswerToken { id, at: before + text.decoded(), score });
                     (text.push(id), None)
                 }
-                Event::End(Finish::Failed(message)) => {
+                SequenceEvent::End(Finish::Failed(message)) => {
                     yield Err(ApiError::internal(message));
                     return;
                 }
-                Event::End(Finish::End) => (Ok(text.finish()), Some("stop")),
-                Event::End(Finish::Length) => (Ok(text.finish()), Some("length")),
+                SequenceEvent::End(Finish::End) => (Ok(text.finish()), Some("stop")),
+                SequenceEvent::End(Finish::Length) => (Ok(text.finish()), Some("length")),
             };
             let finish = if text.is_stopped() { Some("stop") } else { finish };
             let said = match said {

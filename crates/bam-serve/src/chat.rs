@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
 use bam_data::Tokenizer;
-use bam_lm::model::scheduler::{Request, Scheduler};
+use bam_lm::engine::scheduler::{Request, Scheduler};
 use minijinja::{Environment, ErrorKind};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -30,7 +30,7 @@ pub async fn chat(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, 
     }
     let text = template.render(&chat.messages)?;
     let prompt = app.encoder.encode(&template.tokenizer, text, false).await?;
-    let longest = Scheduler::longest_row(&app.config, &app.limits);
+    let longest = Scheduler::longest_sequence(&app.config, &app.limits);
     let tokens = chat
         .tokens
         .unwrap_or(longest.saturating_sub(prompt.len()).min(4096));
@@ -47,7 +47,7 @@ pub async fn chat(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, 
             sampling: chat.generation.sampling(index),
             end: app.tokenizer.eos().map(|id| id as i32),
             score_prompt: false,
-            beliefs: false,
+            row_posteriors: false,
             top: chat.logprobs,
         };
         app.check_request(&request)?;

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use bam_lm::model::scheduler::Request;
+use bam_lm::engine::scheduler::Request;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
             sampling,
             end: app.tokenizer.eos().map(|id| id as i32),
             score_prompt: completion.echo && completion.logprobs.is_some(),
-            beliefs: false,
+            row_posteriors: false,
             top: completion.logprobs,
         };
         app.check_request(&request)?;

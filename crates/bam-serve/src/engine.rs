@@ -1,7 +1,7 @@
 //! The thread that runs the model: it takes rows from the requests and gives events back.
 
+use bam_lm::engine::scheduler::{Limits, Listener, Load, Request, Scheduler, SequenceEvent};
 use bam_lm::model::Transformer;
-use bam_lm::model::scheduler::{Event, Limits, Listener, Load, Request, Scheduler};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -39,10 +39,10 @@ pub enum Refused {
 }
 
 /// A request's end of the events. When it is dropped, the row is given up.
-struct Channel(UnboundedSender<Event>);
+struct Channel(UnboundedSender<SequenceEvent>);
 
 impl Listener for Channel {
-    fn hear(&mut self, event: Event) {
+    fn hear(&mut self, event: SequenceEvent) {
         // Nobody there: the row is given up at the next turn.
         let _ = self.0.send(event);
     }
@@ -65,7 +65,10 @@ impl Engine {
     }
 
     /// Hands in rows, all or none; their events, in the same order.
-    pub fn submit(&self, requests: Vec<Request>) -> Result<Vec<UnboundedReceiver<Event>>, Refused> {
+    pub fn submit(
+        &self,
+        requests: Vec<Request>,
+    ) -> Result<Vec<UnboundedReceiver<SequenceEvent>>, Refused> {
         let mut state = self.inbox.lock();
         if state.closed || state.ended {
             return Err(Refused::Closed);
@@ -141,7 +144,7 @@ fn work(model: &Transformer, limits: &Limits, inbox: &Inbox) {
         for (request, listener) in rows {
             scheduler.add(request, listener);
         }
-        let turn = catch_unwind(AssertUnwindSafe(|| scheduler.turn()));
+        let turn = catch_unwind(AssertUnwindSafe(|| scheduler.step()));
         if turn.is_err() {
             // What it held may be broken. Whoever waited hears that nobody answers any more.
             scheduler = Scheduler::new(model, limits.clone());

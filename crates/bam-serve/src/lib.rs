@@ -28,7 +28,7 @@ mod text;
 
 use axum::http::StatusCode;
 use bam_data::Tokenizer;
-use bam_lm::model::scheduler::{Event, Limits, Request, Scheduler};
+use bam_lm::engine::scheduler::{Limits, Request, Scheduler, SequenceEvent};
 use bam_lm::model::{ModelConfig, Transformer};
 use body::Bodies;
 pub use chat::ChatTemplate;
@@ -99,7 +99,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl App {
     fn longest_row(&self) -> usize {
-        Scheduler::longest_row(&self.config, &self.limits)
+        Scheduler::longest_sequence(&self.config, &self.limits)
     }
 
     /// A request that names a model means this one.
@@ -134,7 +134,10 @@ impl App {
     }
 
     /// What happens next to a row.
-    async fn next(&self, events: &mut UnboundedReceiver<Event>) -> Result<Event, ApiError> {
+    async fn next(
+        &self,
+        events: &mut UnboundedReceiver<SequenceEvent>,
+    ) -> Result<SequenceEvent, ApiError> {
         let mut over = self.over.clone();
         tokio::select! {
             event = events.recv() => {
@@ -179,7 +182,7 @@ pub fn run(
     let spellings = (0..config.vocabulary as u32).map(|id| spell.spell(id).unwrap_or_default());
     let spellings: Vec<(String, Vec<u8>)> = spellings.collect();
     let longest_token = spellings.iter().map(|(_, bytes)| bytes.len()).max();
-    let longest_row = Scheduler::longest_row(&config, &settings.limits);
+    let longest_row = Scheduler::longest_sequence(&config, &settings.limits);
     drop(spell);
     let address = listener
         .local_addr()

@@ -8,10 +8,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use bam_lm::inspect::posterior::entropy_and_divergence;
-use bam_lm::model::scheduler::{Event, Finish, Request};
+use bam_lm::analysis::posterior::entropy_and_divergence;
+use bam_lm::engine::scheduler::{Finish, Request, SequenceEvent};
 use bam_prior::RowSummary;
-use bam_record::Belief;
+use bam_record::RowPosterior;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Va
     }
     let request = Request {
         prompt: tokens,
-        beliefs: true,
+        row_posteriors: true,
         ..Request::default()
     };
     app.check_request(&request)?;
@@ -73,41 +73,36 @@ pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Va
     let events = rows.first_mut().ok_or(ApiError::internal("no row"))?;
     loop {
         match app.next(events).await? {
-            Event::Prompt {
-                reused, beliefs, ..
+            SequenceEvent::Prompt {
+                reused,
+                row_posteriors,
+                ..
             } => {
                 app.metrics.prompt(keys, reused);
-                return Ok(Json(json!({"keys": keys, "layers": layers(&beliefs)})));
+                return Ok(Json(
+                    json!({"keys": keys, "layers": layers(&row_posteriors)}),
+                ));
             }
-            Event::End(Finish::Failed(message)) => return Err(ApiError::internal(message)),
-            Event::Token { .. } | Event::End(_) => {}
+            SequenceEvent::End(Finish::Failed(message)) => return Err(ApiError::internal(message)),
+            SequenceEvent::Token { .. } | SequenceEvent::End(_) => {}
         }
     }
 }
 
-/// The heads of every layer, of beliefs by layer and head.
-fn layers(beliefs: &[Belief]) -> Vec<Value> {
-    let layers = beliefs.chunk_by(|a, b| a.layer == b.layer);
+/// The heads of every layer, of row_posteriors by layer and head.
+fn layers(row_posteriors: &[RowPosterior]) -> Vec<Value> {
+    let layers = row_posteriors.chunk_by(|a, b| a.layer == b.layer);
     layers
         .map(|heads| json!({"heads": heads.iter().map(head).collect::<Vec<_>>()}))
         .collect()
 }
 
 /// One head: masses in bins of distance, about evenly wide on a logarithmic axis, and the heaviest keys.
-fn head(belief: &Belief) -> Value {
-    let prior: Vec<f64> = belief
-        .ln_prior
-        .iter()
-        .map(|x| f64::from(*x).exp())
-        .collect();
+fn head(row: &RowPosterior) -> Value {
+    let prior: Vec<f64> = row.ln_prior.iter().map(|x| f64::from(*x).exp()).collect();
     let by_distance: Vec<f64> = prior.iter().rev().copied().collect();
-    let likelihood = softmax(
-        belief
-            .content
-            .iter()
-            .map(|x| belief.temperature * f64::from(*x)),
-    );
-    let posterior: Vec<f64> = belief.posterior.iter().map(|x| f64::from(*x)).collect();
+    let likelihood = softmax(row.content.iter().map(|x| row.temperature * f64::from(*x)));
+    let posterior: Vec<f64> = row.posterior.iter().map(|x| f64::from(*x)).collect();
     let last = posterior.len() - 1;
     let mut bins: Vec<Value> = Vec::new();
     let mut from = 0;
@@ -133,7 +128,7 @@ fn head(belief: &Belief) -> Value {
     heaviest.sort_by(|a, b| posterior[*b].total_cmp(&posterior[*a]));
     let top = heaviest.iter().take(NAMED_KEYS).map(|&key| {
         json!({
-            "position": belief.first_key + key,
+            "position": row.first_key + key,
             "lag": last - key,
             "prior": prior[key],
             "likelihood": likelihood[key],
@@ -142,8 +137,8 @@ fn head(belief: &Belief) -> Value {
     });
     json!({
         "class": RowSummary::of_masses(&by_distance).ok().map(|row| row.class()),
-        "ln_evidence": belief.ln_evidence,
-        "kl": entropy_and_divergence(belief).1,
+        "ln_evidence": row.ln_evidence,
+        "kl": entropy_and_divergence(row).1,
         "bins": bins,
         "top": top.collect::<Vec<_>>(),
     })
@@ -163,7 +158,7 @@ mod tests {
     #[test]
     fn bins_hold_all_the_mass() {
         for keys in [1usize, 2, 5, 6, 7, 11, 12, 13, 63, 300, 301, 317] {
-            let belief = Belief {
+            let row = RowPosterior {
                 layer: 0,
                 head: 0,
                 row: keys - 1,
@@ -177,7 +172,7 @@ mod tests {
                     .collect(),
                 ln_evidence: 0.0,
             };
-            let head = head(&belief);
+            let head = head(&row);
             let bins = head["bins"].as_array().unwrap();
             for of in ["prior", "likelihood", "posterior"] {
                 let mass: f64 = bins.iter().map(|bin| bin[of].as_f64().unwrap()).sum();

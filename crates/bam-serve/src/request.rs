@@ -6,7 +6,7 @@
 mod fields;
 
 use super::error::ApiError;
-use bam_lm::model::generate::Sampling;
+use bam_lm::engine::generate::Sampling;
 pub use fields::{Fields, Prompts};
 use fields::{Object, PROMPTS, Whole};
 use serde::Deserialize;

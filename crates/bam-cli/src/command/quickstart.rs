@@ -16,9 +16,9 @@ use bam_data::atomic_file::write_atomically;
 use bam_data::{TokenStore, Tokenizer, TokenizerConfig};
 use bam_eval::passkey::{Depths, LengthPlan, PasskeyPlan};
 use bam_eval::perplexity::PerplexityPlan;
-use bam_lm::encoding::Encoding;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
+use bam_lm::model::encoding::Encoding;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
 use bam_record::RunRecords;
 use bam_report::page::{PageNotes, page};
@@ -272,7 +272,7 @@ fn evaluated(
         |file: &str| -> Option<PathBuf> { Some(dir.join(file)).filter(|path| !path.exists()) };
     if let Some(path) = missing(runs::HEADS) {
         let start = console::seconds();
-        let heads = bam_lm::inspect::heads(model, longest)?;
+        let heads = bam_lm::analysis::heads(model, longest)?;
         runs::write_record(&path, model, args.seed, console::seconds() - start, heads)?;
     }
     let tokenizer = &materials.tokenizer;

@@ -3,7 +3,7 @@
 use crate::args::ServeArgs;
 use crate::{console, runs};
 use anyhow::Context;
-use bam_lm::model::scheduler::{Limits, Scheduler};
+use bam_lm::engine::scheduler::{Limits, Scheduler};
 use bam_serve::{ChatTemplate, Notice, Settings};
 use std::io::Write;
 use std::net::TcpListener;
@@ -28,7 +28,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             }
         },
     };
-    let longest_row = Scheduler::longest_row(model.config(), &limits);
+    let longest_row = Scheduler::longest_sequence(model.config(), &limits);
     anyhow::ensure!(
         longest_row > 0,
         "--cache-memory: expected room for a token, got {}",

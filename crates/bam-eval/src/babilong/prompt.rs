@@ -3,7 +3,7 @@
 use super::{BUDGET, BabiTask, Background, Story};
 use bam_data::Tokenizer;
 use bam_lm::Error;
-use bam_lm::model::check_row;
+use bam_lm::model::check_length;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -77,7 +77,7 @@ pub fn make_prompts(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<PromptSet>, Error> {
     if let Some(length) = length {
-        check_row(length)?;
+        check_length(length)?;
     }
     let form = Form::of(task);
     let tokens =

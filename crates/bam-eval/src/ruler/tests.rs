@@ -4,8 +4,8 @@ use super::testing::{sources, tokenizer};
 use super::*;
 use crate::watch::Watch;
 use bam_attention::Skipping;
+use bam_lm::engine::generate::{Generator, Sampling};
 use bam_lm::model::ModelConfig;
-use bam_lm::model::generate::{Generator, Sampling};
 use bam_lm::testing::{lively, small};
 use burn::tensor::Device;
 use proptest::prelude::*;
@@ -116,7 +116,7 @@ fn lengths_too_short_have_a_reason() {
             "{task}: {needed}"
         );
     }
-    let endless = bam_lm::model::LONGEST_ROW + 1;
+    let endless = bam_lm::model::LONGEST_SEQUENCE + 1;
     assert!(make_samples(Task::Qa1, endless, 1, 1, tokenizer(), sources(), &|| false).is_err());
     let stopped = make_samples(Task::Qa1, 900, 1, 1, tokenizer(), sources(), &|| true);
     assert_eq!(stopped.unwrap(), None);

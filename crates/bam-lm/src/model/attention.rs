@@ -1,12 +1,12 @@
 //! One attention layer: projections around [`bam_attention::attend`].
 
 use super::block::Projections;
-use super::cache::{LayerCache, Part};
 use super::config::{ModelConfig, PriorScope};
+use super::kv_cache::{HeadGroupCache, LayerCache};
 use super::prior::PriorHeads;
 use super::rotary::rotate;
 use crate::Error;
-use crate::encoding::Position;
+use crate::model::encoding::Position;
 use bam_attention::{
     Documents, Implementation, LogPrior, Options, Skipping, Temperature, TemperatureScope, attend,
     scalable_softmax,
@@ -141,7 +141,7 @@ impl Attention {
 
     /// The layer's output for one token of each of several rows, `[rows, 1, dim]`, each with its own
     /// cache. The projections are those of all rows together.
-    pub(crate) fn step(
+    pub(crate) fn decode_step(
         &self,
         x: Tensor<3>,
         passes: &[Pass<'_>],
@@ -199,9 +199,9 @@ impl Attention {
         let out = match sight {
             Sight::Pass(log_prior) => attend(q, k, v, log_prior, &options)?,
             Sight::Cache(cache) => {
-                let mut outs = Vec::with_capacity(cache.parts.len());
-                for part in &mut cache.parts {
-                    outs.push(self.attend_part(part, pass, &options, &read, [&q, &k, &v])?);
+                let mut outs = Vec::with_capacity(cache.groups.len());
+                for group in &mut cache.groups {
+                    outs.push(self.attend_group(group, pass, &options, &read, [&q, &k, &v])?);
                 }
                 match outs.len() {
                     1 => outs.remove(0),
@@ -213,10 +213,10 @@ impl Attention {
         Ok(out.swap_dims(1, 2).reshape([batch, rows, heads * head_dim]))
     }
 
-    /// The output of a part's heads, which read what the part has kept and the new tokens.
-    fn attend_part(
+    /// The output of a group's heads, which read what the group has kept and the new tokens.
+    fn attend_group(
         &self,
-        part: &mut Part,
+        group: &mut HeadGroupCache,
         pass: &Pass<'_>,
         options: &Options,
         read: &Range<usize>,
@@ -224,32 +224,32 @@ impl Attention {
     ) -> Result<Tensor<4>, Error> {
         let some =
             |x: &Tensor<4>, heads: &Range<usize>| x.clone().narrow(1, heads.start, heads.len());
-        let [k, v] = [k, v].map(|x| some(x, &part.key_heads));
-        let seen = part.append(pass.offset, k, v)?;
-        let q = some(q, &part.heads);
+        let [k, v] = [k, v].map(|x| some(x, &group.key_heads));
+        let seen = group.append(pass.offset, k, v)?;
+        let q = some(q, &group.heads);
         let mut options = options
             .clone()
             .with_query_offset(seen.before + read.start)
-            .with_skip_log(part.skip_log.clone());
+            .with_skip_log(group.skip_log.clone());
         options.key_norms = seen.norms;
         // The nearer of the two hides.
         options.horizon = options.horizon.into_iter().chain(seen.horizon).min();
         if let Some(temperature) = &mut options.temperature {
             let of_all = temperature.values.clone();
-            temperature.values = of_all.narrow(1, part.heads.start, part.heads.len());
+            temperature.values = of_all.narrow(1, group.heads.start, group.heads.len());
         }
         if let Some(observer) = pass.observer {
             observer(&Attended {
                 layer: self.layer,
-                heads: part.heads.clone(),
+                heads: group.heads.clone(),
                 first_row: pass.offset + read.start,
                 q: q.clone(),
                 k: seen.keys.clone(),
-                log_prior: part.log_prior.clone(),
+                log_prior: group.log_prior.clone(),
                 options: options.clone(),
             });
         }
-        let out = attend(q, seen.keys, seen.values, &part.log_prior, &options)?;
+        let out = attend(q, seen.keys, seen.values, &group.log_prior, &options)?;
         Ok(out)
     }
 

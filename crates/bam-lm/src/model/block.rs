@@ -1,9 +1,9 @@
 //! A block: attention and a feed-forward layer, each after a norm and around a residual.
 
 use super::attention::{Attention, Pass, Sight};
-use super::cache::LayerCache;
 use super::config::ModelConfig;
 use super::design::{Activation, Design, NormKind, Residual};
+use super::kv_cache::LayerCache;
 use crate::Error;
 use burn::module::{Module, Param};
 use burn::nn::{
@@ -131,7 +131,7 @@ impl Block {
     }
 
     /// The block's output for one token of each of several rows, each with its own cache.
-    pub(crate) fn step(
+    pub(crate) fn decode_step(
         &self,
         x: Tensor<3>,
         passes: &[Pass<'_>],
@@ -139,7 +139,7 @@ impl Block {
     ) -> Result<Tensor<3>, Error> {
         let normed = self.attention_norm.forward(x.clone());
         let residual = start(self.design.attention_residual, x, &normed);
-        let attended = self.attention.step(normed, passes, caches)?;
+        let attended = self.attention.decode_step(normed, passes, caches)?;
         Ok(self.feed(residual + attended))
     }
 

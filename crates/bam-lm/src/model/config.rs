@@ -2,7 +2,7 @@
 
 use super::Design;
 use crate::Error;
-use crate::encoding::{Encoding, Position};
+use crate::model::encoding::{Encoding, Position};
 use bam_attention::TemperatureScope;
 use serde::{Deserialize, Serialize};
 
@@ -193,6 +193,12 @@ impl ModelConfig {
         }
         self.design.checked()?;
         Ok(self)
+    }
+
+    /// The distance from which on the encoding hides keys.
+    pub(crate) fn hidden_from(&self) -> Option<usize> {
+        let hides = self.encoding.position == Position::RotaryLocal;
+        hides.then_some(self.train_length)
     }
 }
 

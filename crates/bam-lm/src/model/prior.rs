@@ -2,7 +2,7 @@
 
 use super::config::{ModelConfig, PriorStart};
 use crate::Error;
-use crate::encoding::{HeadGroup, PriorKind};
+use crate::model::encoding::{HeadGroup, PriorKind};
 use bam_attention::log_prior::{Family, LagGrid, ParameterSpec, Role, family};
 use bam_attention::{Lags, LogPrior};
 use burn::module::{Module, Param};

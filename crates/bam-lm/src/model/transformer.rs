@@ -2,12 +2,12 @@
 
 use super::attention::{Observer, Pass, Sight};
 use super::block::{Block, Norm, Projections};
-use super::cache::Cache;
 use super::config::{ModelConfig, PriorScope};
+use super::kv_cache::KvCache;
 use super::prior::PriorHeads;
 use super::rotary::{angles, sinusoids};
 use crate::Error;
-use crate::encoding::Position;
+use crate::model::encoding::Position;
 use bam_attention::{Documents, Implementation, Lags, LogPrior};
 use bam_record::history::{Event, History};
 use burn::module::Module;
@@ -115,7 +115,7 @@ enum Source<'a> {
     },
     /// The tokens before them.
     Cache {
-        cache: &'a mut Cache,
+        cache: &'a mut KvCache,
         observer: Option<&'a Observer<'a>>,
     },
 }
@@ -169,7 +169,7 @@ fn pass_at<'a>(offset: usize) -> Pass<'a> {
 }
 
 /// A pass after the tokens of a cache.
-fn pass_after<'a>(cache: &Cache) -> Pass<'a> {
+fn pass_after<'a>(cache: &KvCache) -> Pass<'a> {
     Pass {
         skipping: Some(cache.skipping),
         ..pass_at(cache.length)
@@ -315,38 +315,39 @@ impl Transformer {
     ///
     /// # Errors
     /// Ids outside the vocabulary, more tokens than the cache has room for.
-    pub fn extend(
+    pub fn forward_cached(
         &self,
         tokens: &TokenRows,
-        cache: &mut Cache,
+        cache: &mut KvCache,
         read: Range<usize>,
     ) -> Result<Option<Tensor<3>>, Error> {
         let reads = !read.is_empty();
         // A layer can't be run for no row at all; without readers the last one is run for one.
         let rows = if reads { read } else { 0..1 };
-        let hidden = self.read_on(tokens, cache, None, rows)?;
+        let hidden = self.run_cached(tokens, cache, None, rows)?;
         Ok(reads.then(|| self.head(hidden)))
     }
 
-    /// Reads on as [`Transformer::extend`] does, without logits, and tells an observer what every
+    /// Reads on as [`Transformer::forward_cached`] does, without logits, and tells an observer what every
     /// layer attends to; the last layer in the rows `read`, which are not none.
     ///
     /// # Errors
-    /// Those of [`Transformer::extend`].
+    /// Those of [`Transformer::forward_cached`].
     pub(crate) fn observe(
         &self,
         tokens: &TokenRows,
-        cache: &mut Cache,
+        cache: &mut KvCache,
         read: Range<usize>,
         observer: &Observer<'_>,
     ) -> Result<(), Error> {
-        self.read_on(tokens, cache, Some(observer), read).map(drop)
+        self.run_cached(tokens, cache, Some(observer), read)
+            .map(drop)
     }
 
-    fn read_on(
+    fn run_cached(
         &self,
         tokens: &TokenRows,
-        cache: &mut Cache,
+        cache: &mut KvCache,
         observer: Option<&Observer<'_>>,
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
@@ -397,7 +398,7 @@ impl Transformer {
     /// One token of each of several rows, each with its own cache: adds them, and returns the logits
     /// after them.
     ///
-    /// The same as [`Transformer::extend`] on each row, up to rounding; the matrix products are shared.
+    /// The same as [`Transformer::forward_cached`] on each row, up to rounding; the matrix products are shared.
     ///
     /// # Shapes
     /// - `tokens`: one per cache
@@ -405,9 +406,13 @@ impl Transformer {
     ///
     /// # Errors
     /// Ids outside the vocabulary, a cache without room or of more than one row.
-    pub fn step(&self, tokens: &[i32], caches: &mut [&mut Cache]) -> Result<Tensor<3>, Error> {
+    pub fn decode_step(
+        &self,
+        tokens: &[i32],
+        caches: &mut [&mut KvCache],
+    ) -> Result<Tensor<3>, Error> {
         let rows = TokenRows::new(tokens.len(), tokens.to_vec(), self.config.vocabulary)?;
-        let full = |cache: &&mut Cache| cache.length >= cache.capacity() || cache.batch() != 1;
+        let full = |cache: &&mut KvCache| cache.length >= cache.capacity() || cache.batch() != 1;
         if tokens.len() != caches.len() || caches.iter().any(full) {
             return Err(Error::Value {
                 what: "caches",
@@ -426,7 +431,7 @@ impl Transformer {
         let mut x = Tensor::cat(rows, 0);
         for (index, block) in self.layers.iter().enumerate() {
             let layers = caches.iter_mut().map(|cache| &mut cache.layers[index]);
-            x = block.step(x, &passes, layers.collect())?;
+            x = block.decode_step(x, &passes, layers.collect())?;
         }
         caches.iter_mut().for_each(|cache| cache.length += 1);
         Ok(self.head(x))

@@ -5,7 +5,7 @@
 use super::learn::Learn;
 use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
-use crate::encoding::Encoding;
+use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart};
 use bam_attention::Implementation;
 use bam_data::PasskeyRowsConfig;

@@ -3,7 +3,7 @@
 use crate::args::ContextArgs;
 use crate::{console, runs};
 use anyhow::bail;
-use bam_lm::inspect::context::context;
+use bam_lm::analysis::context::context;
 use bam_lm::model::checkpoint::read_json;
 use bam_lm::model::{ModelConfig, Transformer};
 use bam_record::{Context, Passkey, Record};
