@@ -1,6 +1,7 @@
 //! The person at the terminal: progress, interruption, errors.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,6 +110,19 @@ impl Progress {
 pub fn note(text: &str) {
     // Standard error may be closed; that is no reason to stop.
     let _ = io::Write::write_all(&mut io::stderr(), format!("{text}\n").as_bytes());
+}
+
+/// The answer of a command, on standard output: the value as JSON if that was asked for, else as text.
+pub fn answer<T: Serialize>(
+    json: bool,
+    value: &T,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    let text = match json {
+        true => serde_json::to_string_pretty(value)? + "\n",
+        false => text(),
+    };
+    Ok(io::Write::write_all(&mut io::stdout(), text.as_bytes())?)
 }
 
 /// Panics of the libraries below are turned into errors by them; nothing else should panic, and

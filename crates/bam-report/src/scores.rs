@@ -267,42 +267,16 @@ fn not_run(reason: &Option<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bam_record::testing::{babilong_record, loglikelihood_record, record, ruler_record};
-    use bam_record::{NotRun, PasskeyCell, PerplexityWindow};
+    use bam_record::testing::{self, babilong_record, loglikelihood_record, record, ruler_record};
 
     /// One table, whatever was evaluated: the same columns, and what was not run says so.
     #[test]
     fn every_evaluation_has_the_same_columns() {
-        let retrieval = record(Passkey {
-            train_length: 128,
-            scored_digits: 5,
-            given_digits: 1,
-            cells: vec![PasskeyCell {
-                length: 2048,
-                depth: 0.5,
-                samples: 10,
-                correct: 9,
-                correct_digits: 48,
-                seconds: 1.0,
-            }],
-            not_run: vec![NotRun {
-                length: 4096,
-                reason: "no time".into(),
-            }],
-            skipping: String::new(),
-            heads: Vec::new(),
-            certified_cache: None,
-        });
+        let cells = [(2048, 0.5, 9, 10)];
+        let retrieval = record(testing::passkey(&cells, &[(4096, "no time")]));
         let perplexity = record(Perplexity {
-            certified_cache: None,
-            train_length: 128,
             document: "book".into(),
-            bytes_per_token: 3.0,
-            windows: vec![PerplexityWindow {
-                start: 0,
-                end: 1024,
-                cross_entropy: 3.0,
-            }],
+            ..testing::perplexity(&[(0, 1024, 3.0)])
         });
         let mut all = passkey("bam", &retrieval);
         all.extend(perplexities("bam", &perplexity));

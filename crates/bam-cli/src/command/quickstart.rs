@@ -23,7 +23,6 @@ use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
 use bam_record::RunRecords;
 use bam_report::page::{PageNotes, page};
 use burn::tensor::Device;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -105,12 +104,7 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         &args.out.join("summary.md"),
         bam_report::table::markdown(&all).as_bytes(),
     )?;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
-    } else {
-        write!(out, "{}", bam_report::table::summary(&all))?;
-    }
+    console::answer(args.json, &all, || bam_report::table::summary(&all))?;
     console::note(&format!(
         "\n{minutes:.1} minutes. The page: {}",
         path.display()

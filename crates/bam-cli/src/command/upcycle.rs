@@ -10,6 +10,7 @@
 
 mod begin;
 mod measure;
+mod plan;
 
 use crate::args::UpcycleArgs;
 use crate::command::train::{available_threads, open_trainer, train};
@@ -20,30 +21,13 @@ use bam_lm::model::checkpoint::read_json;
 use bam_lm::train::{Outcome, RunFolder, Trainer};
 use bam_record::{Upcycle, UpcycleLength};
 use measure::{Measured, Measuring};
+use plan::{HELD_OUT, PLAN, Plan, START};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-const PLAN: &str = "plan.json";
-const START: &str = "start";
-const TOKENS: &str = "tokens";
-const HELD_OUT: &str = "held-out.txt";
 const BEFORE: &str = "before.json";
-
-/// The plan of a run, besides its recipe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Plan {
-    /// The model as it was.
-    model: PathBuf,
-    /// The name of the text that perplexity is measured on.
-    document: String,
-    lengths: Vec<usize>,
-    samples: usize,
-    pieces: usize,
-    seed: u64,
-}
 
 /// Measurements before the first step.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -124,11 +108,7 @@ fn finish(
     let metrics = summary(plan, &before, &after, &measuring, trainer);
     let path = args.out.join(runs::UPCYCLE);
     let record = runs::write_record(&path, &model, plan.seed, seconds, metrics)?;
-    let mut stdout = std::io::stdout().lock();
-    match args.json {
-        true => writeln!(stdout, "{}", serde_json::to_string_pretty(&record)?)?,
-        false => write!(stdout, "{}", bam_report::upcycling::table(&record))?,
-    }
+    console::answer(args.json, &record, || bam_report::upcycling::table(&record))?;
     Ok(true)
 }
 

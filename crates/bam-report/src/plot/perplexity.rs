@@ -138,29 +138,18 @@ fn tick_text(tick: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use bam_record::PerplexityWindow;
+    use super::merged;
+    use bam_record::testing::perplexity;
 
     #[test]
     fn windows_merge_by_tokens_and_skip_what_is_not_finite() {
-        let window = |start, end, cross_entropy| PerplexityWindow {
-            start,
-            end,
-            cross_entropy,
-        };
-        let perplexity = Perplexity {
-            certified_cache: None,
-            train_length: 64,
-            document: String::new(),
-            bytes_per_token: 4.0,
-            windows: vec![
-                window(1100, 1110, 2.0),
-                window(1110, 1140, 4.0),
-                window(1140, 1140, 9.0),
-                window(1140, 1150, f64::NAN),
-                window(4000, 4100, 1.0),
-            ],
-        };
+        let perplexity = perplexity(&[
+            (1100, 1110, 2.0),
+            (1110, 1140, 4.0),
+            (1140, 1140, 9.0),
+            (1140, 1150, f64::NAN),
+            (4000, 4100, 1.0),
+        ]);
         let points = merged(&perplexity);
         assert_eq!(points.len(), 2);
         assert_eq!(points[0].1, 3.5);
