@@ -17,7 +17,7 @@ mod upcycle;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use eval::{
-    BabilongArgs, EvalCommand, Export, Format, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs,
+    BabilongArgs, EvalCommand, LoglikelihoodArgs, OutputArgs, PasskeyArgs, PerplexityArgs,
     RulerArgs, TaskChoice,
 };
 pub use export::{ExportCommand, ExportGgufArgs, ExportHfArgs};

@@ -145,18 +145,18 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// A command line that makes no sense, where only its words together show it.
 #[derive(Debug)]
-pub struct Misuse(pub String);
+pub struct UsageError(pub String);
 
 /// Exit code of such a command line.
-pub const MISUSED: u8 = 2;
+pub const USAGE: u8 = 2;
 
-impl std::fmt::Display for Misuse {
+impl std::fmt::Display for UsageError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Misuse {}
+impl std::error::Error for UsageError {}
 
 /// `error: ` and what went wrong, causes after it.
 pub fn print_error(error: &anyhow::Error) {

@@ -22,7 +22,7 @@ const CASES: [&str; 9] = [
     "llama_nope",
 ];
 
-/// How many times further off than `transformers` itself in `f32` we may be.
+/// The factor by which we may be further off than `transformers` itself in `f32`.
 const FACTOR: f64 = 8.0;
 const LENGTH: usize = 23;
 
@@ -186,7 +186,7 @@ fn the_cache_serves_every_design() {
     }
 }
 
-/// What the certified horizons forget is as little as they say, biases or not: where nothing is hidden
+/// The certified horizons forget as little as they say, biases or not: where nothing is hidden
 /// within the row, nothing changes, and the bound of the scores is one.
 #[test]
 fn certified_caches_serve_every_design() {

@@ -190,7 +190,7 @@ fn the_alibi_models_tokens_are_a_story() {
     assert_eq!(error, "token 1: expected an id from 0 to 3999, got 4000");
 }
 
-/// What `minbpe` does, written down again: in every word the earliest merge first, from the left.
+/// The rule of `minbpe`, written down again: in every word the earliest merge first, from the left.
 fn minbpe_tokens(words: &[&str]) -> Vec<u32> {
     let text = std::fs::read_to_string(file("alilama_minbpe.model")).unwrap();
     let merges: Vec<[u32; 2]> = (text.lines().skip(3))

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
 use bam_data::Tokenizer;
-use bam_lm::engine::scheduler::{Request, Scheduler};
+use bam_lm::engine::scheduler::{Generate, Request, Scheduler};
 use minijinja::{Environment, ErrorKind};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -41,15 +41,14 @@ pub async fn chat(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, 
     };
     let mut requests = Vec::new();
     for index in 0..chat.generation.choices {
-        let request = Request {
+        let request = Request::Generate(Generate {
             prompt: question.prompt.to_vec(),
-            tokens,
+            max_tokens: tokens,
             sampling: chat.generation.sampling(index),
             end: app.tokenizer.eos().map(|id| id as i32),
             score_prompt: false,
-            row_posteriors: false,
             top: chat.logprobs,
-        };
+        });
         app.check_request(&request)?;
         requests.push(request);
     }

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use bam_lm::engine::scheduler::Request;
+use bam_lm::engine::scheduler::{Generate, Request};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -27,15 +27,14 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
     let mut requests = Vec::new();
     for (index, question) in questions.iter().enumerate() {
         let sampling = generation.sampling(index % generation.choices);
-        let request = Request {
+        let request = Request::Generate(Generate {
             prompt: question.prompt.to_vec(),
-            tokens: completion.tokens,
+            max_tokens: completion.tokens,
             sampling,
             end: app.tokenizer.eos().map(|id| id as i32),
             score_prompt: completion.echo && completion.logprobs.is_some(),
-            row_posteriors: false,
             top: completion.logprobs,
-        };
+        });
         app.check_request(&request)?;
         requests.push(request);
     }

@@ -123,7 +123,8 @@ impl App {
     fn check_request(&self, request: &Request) -> Result<(), ApiError> {
         let checked = Scheduler::check(&self.config, &self.limits, request);
         checked.map_err(|error| ApiError {
-            code: Some("context_length_exceeded"),
+            code: matches!(error, bam_lm::Error::TooLong { .. })
+                .then_some("context_length_exceeded"),
             ..ApiError::invalid("prompt", error.to_string())
         })
     }

@@ -62,13 +62,9 @@ pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Va
         let expected = format!("from 1 to {most} of them");
         return Err(ApiError::expected("tokens", &expected, tokens.len()));
     }
-    let request = Request {
-        prompt: tokens,
-        row_posteriors: true,
-        ..Request::default()
-    };
+    let keys = tokens.len();
+    let request = Request::Inspect { prompt: tokens };
     app.check_request(&request)?;
-    let keys = request.prompt.len();
     let mut rows = app.engine.submit(vec![request])?;
     let events = rows.first_mut().ok_or(ApiError::internal("no row"))?;
     loop {
@@ -89,7 +85,7 @@ pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Va
     }
 }
 
-/// The heads of every layer, of row_posteriors by layer and head.
+/// The heads of every layer, of row posteriors by layer and head.
 fn layers(row_posteriors: &[RowPosterior]) -> Vec<Value> {
     let layers = row_posteriors.chunk_by(|a, b| a.layer == b.layer);
     layers

@@ -1,6 +1,8 @@
 //! Facts scattered in a text, with a question behind it, in BABILong's form.
 
-use super::{BUDGET, BabiTask, Background, Story};
+use super::background::Background;
+use super::facts::{BabiTask, Story};
+use crate::evaluation::{Found, Stop};
 use bam_data::Tokenizer;
 use bam_lm::Error;
 use bam_lm::model::check_length;
@@ -10,6 +12,9 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+
+/// Tokens of an answer, at most.
+pub const BUDGET: usize = 20;
 
 const FORMS: &str = include_str!("../../assets/babilong-prompts.json");
 
@@ -37,7 +42,7 @@ pub struct PromptSet {
     pub not_made: Option<String>,
 }
 
-/// What is said to the model besides facts and question.
+/// The words of a prompt besides facts and question.
 #[derive(Deserialize)]
 struct Form {
     instruction: String,
@@ -63,7 +68,7 @@ impl Form {
 }
 
 /// The first `count` questions whose facts fit, each in its own text. The same seed gives the same
-/// prompts. `None` where `stop` says so.
+/// prompts.
 ///
 /// # Errors
 /// If the length is no row's, or the tokenizer can't spell a prompt.
@@ -74,8 +79,8 @@ pub fn make_prompts(
     seed: u64,
     tokenizer: &Tokenizer,
     background: &Background,
-    stop: &(dyn Fn() -> bool + Sync),
-) -> Result<Option<PromptSet>, Error> {
+    stop: Stop,
+) -> Found<PromptSet> {
     if let Some(length) = length {
         check_length(length)?;
     }
@@ -174,7 +179,6 @@ fn shorten(sentences: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::BabiTask;
     use super::*;
     use crate::ruler::testing::tokenizer;
     use proptest::prelude::*;

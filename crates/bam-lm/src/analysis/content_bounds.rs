@@ -1,4 +1,4 @@
-//! How large a content score `q·k/√D` can get, whatever is read: bounds from the parameters alone.
+//! Bounds of content scores `q·k/√D`, whatever is read, from the parameters alone.
 //!
 //! RMS norm divides by the root of the mean square, so what it lets through is at most `√dim` long,
 //! before its gains `γ`. A head's query is `Wᵀ(γ ⊙ u)` with `‖u‖ ≤ √dim`, so
@@ -67,8 +67,8 @@ impl Transformer {
             }
             longest
         };
-        let queries = reach(&attention.wq, config.heads);
-        let keys = reach(&attention.wk, config.key_heads);
+        let queries = reach(&attention.query, config.heads);
+        let keys = reach(&attention.key, config.key_heads);
         let group = config.heads / config.key_heads;
         (0..config.heads)
             .map(|head| queries[head] * keys[head / group] / root)
@@ -124,7 +124,7 @@ impl Transformer {
             .collect()
     }
 
-    /// What the biases of norm and projection add to every vector of each head: `Wᵀβ + b`.
+    /// The vector that the biases of norm and projection add to every vector of each head: `Wᵀβ + b`.
     fn offsets(&self, norm: &Norm, linear: &Linear, heads: usize) -> Vec<Offset> {
         let values = |param: Option<&Param<Tensor<1>>>, size: usize| match param {
             Some(param) => host_values(param.val()),
@@ -192,11 +192,11 @@ impl Transformer {
 /// A vector that is always added.
 struct Offset {
     length: f64,
-    /// What computing it in `f32` can add to its length.
+    /// The length that computing it in `f32` can add.
     rounding: f64,
 }
 
-/// How far off a sum of so many products and what made them can be in `f32`, relative to their sizes.
+/// The error of a sum of so many products and what made them in `f32`, relative to their sizes.
 fn unit_of_sums(products: usize) -> f64 {
     (products + 8) as f64 * f64::from(f32::EPSILON)
 }
@@ -216,7 +216,7 @@ impl Columns {
             .collect()
     }
 
-    /// What norm and projection in `f32` can add to `σ`: a sum of `n` products is off by at most `n`
+    /// The error that norm and projection in `f32` can add to `σ`: a sum of `n` products is off by at most `n`
     /// units of rounding times the sum of their sizes, and that is at most the Frobenius norm times
     /// the length of the input.
     fn rounding(&self) -> f64 {
@@ -331,7 +331,7 @@ mod tests {
         };
         let model = lively(config, 5, &device);
         let (dim, head_dim) = (model.config.dim, model.config.head_dim());
-        let linear = &model.layers[1].attention.wq;
+        let linear = &model.layers[1].attention.query;
         let bounds = model.longest_rows(1, linear, model.config.heads);
         let length = |stream: &[f32], head: usize| -> f64 {
             let stream = TensorData::new(stream.to_vec(), [1, 1, dim]);
@@ -389,7 +389,7 @@ mod tests {
                 ..small("bam")
             };
             let model = lively(config, 6, &Device::flex());
-            let linear = &model.layers[0].attention.wk;
+            let linear = &model.layers[0].attention.key;
             let asked = model.longest_of_vocabulary(linear, model.config.key_heads);
             let any = model.longest_rows(0, linear, model.config.key_heads);
             for (asked, any) in asked.iter().zip(&any) {
@@ -415,8 +415,8 @@ mod tests {
         let model = lively(small("sinusoidal"), 6, &Device::flex());
         let config = &model.config;
         let attention = &model.layers[0].attention;
-        let queries = model.longest_rows(0, &attention.wq, config.heads);
-        let keys = model.longest_rows(0, &attention.wk, config.key_heads);
+        let queries = model.longest_rows(0, &attention.query, config.heads);
+        let keys = model.longest_rows(0, &attention.key, config.key_heads);
         let bound = queries[5] * keys[2] / (config.head_dim() as f64).sqrt();
         assert_eq!(model.logit_bounds()[0][5].content, bound);
     }

@@ -1,4 +1,4 @@
-//! What can be said of long rows from the parameters alone: how far heads can look, which keys
+//! Long rows from the parameters alone: how far heads can look, which keys
 //! suffice, and what a cache then needs.
 
 use super::prior::heads;

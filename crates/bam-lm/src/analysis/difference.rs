@@ -1,4 +1,4 @@
-//! Where two models of one shape differ: heads by what they believe, other tensors by their numbers.
+//! Differences of two models of one shape: heads by what they believe, other tensors by their numbers.
 
 use super::heads;
 use crate::Error;
@@ -7,7 +7,7 @@ use crate::model::{ParameterKind, Transformer};
 use bam_record::{Difference, Head, HeadDifference, TensorDifference};
 use std::collections::BTreeSet;
 
-/// What is not the same in both, priors over a causal row of `keys` keys.
+/// All that is not the same in both, priors over a causal row of `keys` keys.
 ///
 /// # Errors
 /// If they have other numbers of layers or heads, or those of [`heads`].

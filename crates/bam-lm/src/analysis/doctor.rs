@@ -1,4 +1,4 @@
-//! Whether the numbers hold: what `f32` and `bf16` make of every head's logits on a long row, found
+//! A check that the numbers hold: what `f32` and `bf16` make of every head's logits on a long row, found
 //! from the parameters before anything runs.
 //!
 //! With the row's temperature `τ`, a head's logits are within `|τ|·C + max |factor·ln w|`, `C` being
@@ -10,7 +10,7 @@ use super::prior::distributions;
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
 use crate::model::{ModelConfig, ParameterKind, Transformer, check_length, host_values};
-use bam_attention::Lags;
+use bam_attention::{LN_SMALLEST_WEIGHT, Lags};
 use bam_prior::{LogitBound, PositionalPrior, Prior, Sharpening};
 use bam_record::{Checkup, HeadCheckup};
 use burn::tensor::Device;
@@ -18,9 +18,7 @@ use std::path::Path;
 
 /// Nats below the largest log-weight within which keys matter.
 pub const MATTERS: f64 = 20.0;
-/// The exponential of less than this is 0 in the fused implementation.
-const UNDERFLOW: f64 = -87.3;
-/// Where a log-weight saturates, a little before `e^60` of the generalised Gaussian.
+/// The log-weight that saturates, a little before `e^60` of the generalised Gaussian.
 const SATURATED: f64 = 1e26;
 /// Steps between logits in `f32` from which on the posterior is off by a percent.
 const COARSE: f64 = 0.01;
@@ -59,7 +57,7 @@ pub fn examine(
     });
     let model = config.init(device).with_tensors(whole.collect(), path)?;
     let bounds = model.logit_bounds();
-    let priors = model.log_priors(Lags::causal(length))?;
+    let priors = model.log_priors(Lags::causal(length));
     let mut heads = Vec::new();
     for (layer, (bounds, prior)) in bounds.iter().zip(priors).enumerate() {
         let ln_weights = host_values(prior.ln_weights().clone());
@@ -156,7 +154,7 @@ fn broken_parameters(
         .collect()
 }
 
-/// What can be counted; `ln_weights` are those of the causal lags, the nearest key last.
+/// Counts of weights; `ln_weights` are those of the causal lags, the nearest key last.
 fn numbers(ln_weights: &[f32], bound: &LogitBound, length: usize) -> HeadCheckup {
     let factor = bound.sharpening.prior_factor(length);
     let content = bound.sharpening.temperature(length).abs() * bound.content;
@@ -168,7 +166,7 @@ fn numbers(ln_weights: &[f32], bound: &LogitBound, length: usize) -> HeadCheckup
         .filter(|w| *w >= high - MATTERS)
         .map(size)
         .fold(0.0, f64::max);
-    let weighs = |w: &f64| *w - high > UNDERFLOW;
+    let weighs = |w: &f64| *w - high >= LN_SMALLEST_WEIGHT;
     let farthest = weighed().position(|w| weighs(&w));
     HeadCheckup {
         layer: 0,
@@ -183,7 +181,7 @@ fn numbers(ln_weights: &[f32], bound: &LogitBound, length: usize) -> HeadCheckup
     }
 }
 
-/// How far apart neighbouring numbers of that size are.
+/// The distance of neighbouring numbers of that size.
 fn step(size: f64, digits: i32) -> f64 {
     match size > 0.0 && size.is_finite() {
         true => (size.log2().floor() - f64::from(digits)).exp2(),
@@ -242,7 +240,7 @@ fn findings(
     findings
 }
 
-/// What is unusual about the parameters of a prior.
+/// Remarks on unusual parameters of a prior.
 fn law_findings(law: &Prior, length: usize, find: &mut impl FnMut(Verdict, String)) {
     for parameter in law.parameters() {
         let value = parameter.value;
@@ -361,11 +359,12 @@ mod tests {
         let tensors = config.init(&Device::flex()).to_tensors();
         let found = checkup(&config, tensors, 1000);
         assert_eq!(found.lag_steps, [2_f64.powi(9 - 23), 4.0]);
-        // The steepest of six slopes is 1/4: e^−87.3 is passed after 349 tokens.
+        // The steepest of six slopes is 1/4: the smallest weight, e^−69.3, is passed after 277 tokens.
+        assert_eq!((-4.0 * LN_SMALLEST_WEIGHT).floor(), 277.0);
         let head = of(&found, 1, 0);
         assert_eq!(
             (head.ln_weights, head.zero_from),
-            ([-249.75, 0.0], Some(350))
+            ([-249.75, 0.0], Some(278))
         );
         assert_eq!(of(&found, 1, 3).zero_from, None);
         assert!(found.heads.iter().all(|head| head.verdict == "ok"));

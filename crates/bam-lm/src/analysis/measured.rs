@@ -1,4 +1,4 @@
-//! What the heads make of a text on average: their posteriors beside their priors.
+//! Averages over a text's rows, head by head: their posteriors beside their priors.
 
 use super::posterior::{each_row_posterior, entropy_and_divergence};
 use super::prior::curve_distances;

@@ -1,4 +1,4 @@
-//! What the heads make of a text: Bayes' rule, row by row and key by key.
+//! Row posteriors: Bayes' rule on a text, row by row and key by key.
 //!
 //! The model reads the text as it always does, through its cache; an observer is handed what every
 //! layer's attention is given, and takes the rows that were asked for apart. So a row costs memory
@@ -15,7 +15,7 @@ use std::ops::Range;
 /// Keys at this distance or nearer are near, for [`Glance::near_mass`].
 pub const NEAR: usize = 16;
 
-/// What every head of every layer makes of the rows at these positions of `tokens`: its prior, its
+/// Row posteriors of every head of every layer at these positions of `tokens`: its prior, its
 /// likelihood and its posterior over the keys up to the row's own.
 ///
 /// Rows come in ascending order, each once; of a row all layers, and of a layer all heads. The
@@ -94,7 +94,7 @@ pub fn each_row_posterior(
     Ok(())
 }
 
-/// What every head of every layer makes of the next token after those in the cache, which keeps all keys.
+/// Row posteriors of every head of every layer at the next token after those in the cache, which keeps all keys.
 pub(crate) fn of_next(
     model: &Transformer,
     token: i32,
@@ -121,15 +121,15 @@ fn observe(
         start: wanted[0] - start,
         end: wanted[wanted.len() - 1] + 1 - start,
     };
-    let hidden_from = model.config().hidden_from();
+    let window = model.config().window();
     let sink = RefCell::new(sink);
     let observer = |attended: &Attended| {
-        Layer::new(attended, hidden_from).tell(wanted, &mut *sink.borrow_mut());
+        Layer::new(attended, window).tell(wanted, &mut *sink.borrow_mut());
     };
     model.observe(piece, cache, read, &observer)
 }
 
-/// What a layer attended to, as numbers. It has kept all keys.
+/// The inputs of a layer's attention, as numbers. It has kept all keys.
 struct Layer<'a> {
     attended: &'a Attended,
     /// `[heads, rows, dim]`, `[key_heads, keys, dim]`, `[heads, lags]`.
@@ -139,27 +139,32 @@ struct Layer<'a> {
     /// `[heads, rows]`, and whether it is on the prior too.
     temperature: Option<(Vec<f32>, bool)>,
     /// Keys at this distance and beyond are hidden.
-    hidden_from: Option<usize>,
+    window: Option<usize>,
 }
 
 impl<'a> Layer<'a> {
-    fn new(attended: &'a Attended, hidden_from: Option<usize>) -> Self {
-        let temperature = attended.options.temperature.as_ref().map(|temperature| {
-            let on_prior = temperature.scope == TemperatureScope::LikelihoodAndPrior;
-            (host_values(temperature.values.clone()), on_prior)
-        });
+    fn new(attended: &'a Attended, window: Option<usize>) -> Self {
+        let temperature = attended
+            .call
+            .options
+            .temperature
+            .as_ref()
+            .map(|temperature| {
+                let on_prior = temperature.scope == TemperatureScope::LikelihoodAndPrior;
+                (host_values(temperature.values.clone()), on_prior)
+            });
         Self {
             attended,
-            q: host_values(attended.q.clone()),
-            k: host_values(attended.k.clone()),
-            ln_weights: host_values(attended.log_prior.ln_weights().clone()),
+            q: host_values(attended.call.q.clone()),
+            k: host_values(attended.call.k.clone()),
+            ln_weights: host_values(attended.call.log_prior.ln_weights().clone()),
             temperature,
-            hidden_from,
+            window,
         }
     }
 
     fn tell(&self, rows: &[usize], sink: &mut impl FnMut(RowPosterior)) {
-        let heads = self.attended.heads.clone();
+        let heads = self.attended.call.heads.clone();
         for &row in rows {
             // In the last layer the rows begin with the first that is wanted.
             let index = row - self.attended.first_row;
@@ -174,11 +179,11 @@ impl<'a> Layer<'a> {
 
     /// Bayes' rule for query `index`, which stands at position `row`.
     fn posterior(&self, head: usize, row: usize, index: usize) -> RowPosterior {
-        let [_, heads, rows, dim] = self.attended.q.dims();
-        let [_, key_heads, keys, _] = self.attended.k.dims();
-        let lags = self.attended.log_prior.lags().count();
-        let own = head - self.attended.heads.start;
-        let seen = self.hidden_from.map_or(row + 1, |from| from.min(row + 1));
+        let [_, heads, rows, dim] = self.attended.call.q.dims();
+        let [_, key_heads, keys, _] = self.attended.call.k.dims();
+        let lags = self.attended.call.log_prior.lags().count();
+        let own = head - self.attended.call.heads.start;
+        let seen = self.window.map_or(row + 1, |window| window.min(row + 1));
         let first_key = row + 1 - seen;
 
         let of_row = own * rows + index;

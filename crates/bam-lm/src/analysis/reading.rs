@@ -6,7 +6,7 @@ use crate::model::Transformer;
 use bam_data::Tokenizer;
 use bam_record::{Glance, ReadToken, Reading};
 
-/// Which heads a [`reading`] is about: all where nothing is said.
+/// The heads that a [`reading`] is about: all where nothing is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeadChoice {
     /// Only those of this layer.

@@ -6,7 +6,7 @@ use bam_attention::Skipping;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// How the next token is drawn.
+/// A way to draw the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most probable token.
@@ -67,11 +67,7 @@ impl Sampling {
     /// Without logits.
     pub fn draw(&self, logits: &[f32], random: &mut impl Rng) -> i32 {
         if self.temperature == 0.0 {
-            let larger = |best: usize, token: usize| match logits[token] > logits[best] {
-                true => token,
-                false => best,
-            };
-            return (1..logits.len()).fold(0, larger) as i32;
+            return argmax(logits) as i32;
         }
         let mut candidates: Vec<usize> = (0..logits.len()).collect();
         if self.top_k.is_some() || self.top_p < 1.0 {
@@ -102,6 +98,18 @@ impl Sampling {
         }
         candidates[count - 1] as i32
     }
+}
+
+/// The index of the largest value: of equals the first; NaN never, unless there is nothing else.
+#[must_use]
+pub fn argmax<T: PartialOrd>(values: &[T]) -> usize {
+    let is_number = |index: &usize| values[*index] >= values[*index];
+    let larger = |best: usize, index: usize| match values[index] > values[best] {
+        true => index,
+        false => best,
+    };
+    let numbers = (0..values.len()).filter(is_number);
+    numbers.reduce(larger).unwrap_or(0)
 }
 
 /// An iterator over generated tokens.
@@ -205,6 +213,26 @@ mod tests {
             }),
             [0, 4000, 0, 0]
         );
+    }
+
+    #[test]
+    fn the_first_of_equals_is_the_argmax_and_nan_never_is() {
+        const NAN: f32 = f32::NAN;
+        assert_eq!(argmax(&[1.0, 3.0, 3.0, 2.0]), 1);
+        assert_eq!(argmax(&[NAN, 1.0, NAN, 2.0, 2.0]), 3);
+        assert_eq!(argmax(&[f32::NEG_INFINITY, -1.0, NAN]), 1);
+        assert_eq!(argmax(&[NAN, f32::NEG_INFINITY]), 1);
+        assert_eq!((argmax(&[NAN, NAN]), argmax::<f32>(&[])), (0, 0));
+        let greedy = Sampling {
+            temperature: 0.0,
+            ..Sampling::default()
+        };
+        let mut random = ChaCha8Rng::seed_from_u64(0);
+        assert_eq!(greedy.draw(&[0.0, 2.0, 2.0], &mut random), 1);
+        // Null control: the order by which `max_by` takes the last of equals does not pass for it.
+        let last = [0.0f32, 2.0, 2.0];
+        let impostor = (0..3).max_by(|&a, &b| last[a].total_cmp(&last[b]));
+        assert_ne!(impostor, Some(argmax(&last)));
     }
 
     #[test]

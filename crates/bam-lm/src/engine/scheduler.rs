@@ -11,104 +11,40 @@
 //! on, and every sequence ends.
 
 mod prefix_cache;
+mod request;
 mod sequence;
 
-use super::generate::Sampling;
 use crate::Error;
 use crate::model::{
     CHUNK, CachePriors, Horizons, KvCache, LONGEST_SEQUENCE, ModelConfig, TokenRows, TokenScore,
     Transformer, host_values,
 };
 use bam_attention::Skipping;
-use bam_record::RowPosterior;
 use prefix_cache::{Prefix, PrefixCache};
+pub use request::{Finish, Generate, Listener, PROMPT_TOP, Request, SequenceEvent};
 use sequence::{Active, Sequence};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What a sequence is to be read and continued for.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// The tokens to read.
-    pub prompt: Vec<i32>,
-    /// Tokens to generate at most.
-    pub tokens: usize,
-    /// How they are drawn.
-    pub sampling: Sampling,
-    /// The token that ends the sequence.
-    pub end: Option<i32>,
-    /// Whether the prompt's own tokens are scored.
-    pub score_prompt: bool,
-    /// Whether the heads are asked what they believed at the prompt's last token. Such a sequence keeps all keys;
-    /// it is neither continued nor scored.
-    pub row_posteriors: bool,
-    /// Whether generated tokens are scored, and how many of the most probable tokens a score names.
-    pub top: Option<usize>,
-}
-
-/// The most probable tokens that the score of a prompt's token names.
-pub const PROMPT_TOP: usize = 5;
-
-/// Why a sequence ended.
-#[derive(Debug)]
-pub enum Finish {
-    /// The end token came.
-    End,
-    /// As many tokens as were asked for.
-    Length,
-    /// The model failed.
-    Failed(String),
-}
-
-/// What happens to a sequence, in this order: the prompt once, tokens, the end.
-#[derive(Debug)]
-pub enum SequenceEvent {
-    /// The prompt was read: tokens that did not have to be read again, and what was asked for.
-    Prompt {
-        /// Tokens taken over from another sequence.
-        reused: usize,
-        /// One per token of the prompt but the first; empty if not asked for.
-        scores: Vec<TokenScore>,
-        /// One per layer and head, in this order; empty if not asked for.
-        row_posteriors: Vec<RowPosterior>,
-    },
-    /// A token was generated; the end token too.
-    Token {
-        /// Its id.
-        id: i32,
-        /// How probable it was, if asked for.
-        score: Option<TokenScore>,
-    },
-    /// The sequence ended.
-    End(Finish),
-}
-
-/// Who asked for a sequence.
-pub trait Listener: Send {
-    /// Takes an event.
-    fn hear(&mut self, event: SequenceEvent);
-
-    /// Whether nobody listens any more: the sequence is given up.
-    fn is_gone(&self) -> bool;
-}
-
-/// What may be used.
+/// Bounds of the work.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Sequences that are worked on at once.
     pub active: usize,
     /// Bytes of all caches.
     pub cache_bytes: usize,
-    /// What may be left unread.
+    /// The keys that may be left unread.
     pub skipping: Skipping,
-    /// What caches can do without; they keep everything where there are none.
+    /// The horizons of caches; they keep everything where there are none.
     pub horizons: Option<Arc<Horizons>>,
 }
 
 impl Limits {
-    /// What a sequence's cache can do without.
+    /// The horizons of a sequence's cache.
     fn horizons_of(&self, request: &Request) -> Option<&Horizons> {
-        self.horizons.as_deref().filter(|_| !request.row_posteriors)
+        self.horizons
+            .as_deref()
+            .filter(|_| !request.needs_all_keys())
     }
 
     /// The longest sequence that there is memory for.
@@ -130,7 +66,7 @@ fn bytes_of(config: &ModelConfig, tokens: usize, horizons: Option<&Horizons>) ->
     2 * config.cached_keys(tokens, horizons) * config.head_dim() * size_of::<f32>()
 }
 
-/// Where the work stands.
+/// The state of the work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Sequences that wait for room.
@@ -145,7 +81,7 @@ pub struct Load {
     pub reused: u64,
     /// Tokens generated, in all.
     pub generated: u64,
-    /// How often a sequence was preempted for want of memory, in all.
+    /// Preemptions of a sequence for want of memory, in all.
     pub preemptions: u64,
 }
 
@@ -189,25 +125,20 @@ impl<'m> Scheduler<'m> {
     /// Checks a request before it is added.
     ///
     /// # Errors
-    /// If the prompt is empty, has a token outside the vocabulary or there is no memory for the sequence, or
-    /// the sampling can't be.
+    /// [`Error::TooLong`] if there is no memory for the sequence; others if the prompt is empty or has a
+    /// token outside the vocabulary, or the sampling can't be.
     pub fn check(config: &ModelConfig, limits: &Limits, request: &Request) -> Result<(), Error> {
-        request.sampling.checked()?;
-        TokenRows::new(1, request.prompt.clone(), config.vocabulary)?;
-        if request.row_posteriors && (request.tokens > 0 || request.score_prompt) {
-            return Err(Error::Value {
-                what: "a sequence whose heads are asked",
-                expected: "no tokens to generate and no scores".into(),
-                got: format!("{} tokens", request.tokens),
-            });
+        if let Some(generate) = request.generate() {
+            generate.sampling.checked()?;
         }
+        TokenRows::new(1, request.prompt().to_vec(), config.vocabulary)?;
         let longest = limits.longest(config, limits.horizons_of(request));
-        let length = request.prompt.len().saturating_add(request.tokens);
-        if length > longest {
-            return Err(Error::Value {
-                what: "prompt and tokens to generate",
-                expected: format!("at most {longest} tokens, which is what memory holds"),
-                got: format!("{} and {}", request.prompt.len(), request.tokens),
+        let (prompt, max_tokens) = (request.prompt().len(), request.max_tokens());
+        if prompt.saturating_add(max_tokens) > longest {
+            return Err(Error::TooLong {
+                longest,
+                prompt,
+                max_tokens,
             });
         }
         Ok(())
@@ -225,7 +156,7 @@ impl<'m> Scheduler<'m> {
         }
     }
 
-    /// Where the work stands.
+    /// The state of the work.
     #[must_use]
     pub fn load(&self) -> Load {
         Load {
@@ -346,7 +277,7 @@ impl<'m> Scheduler<'m> {
                 false => wanted,
             };
             let can =
-                cache.can_give(most) && (cache.holds_all() || !sequence.request.row_posteriors);
+                cache.can_give(most) && (cache.holds_all() || !sequence.request.needs_all_keys());
             if can { most } else { 0 }
         };
         let active = self.active.iter().enumerate().map(|(index, active)| {
@@ -575,7 +506,7 @@ enum PrefixSource {
     Cached(usize),
 }
 
-/// What a score of a prompt's token takes in memory, about.
+/// Memory of a score of a prompt's token, about.
 const BYTES_OF_SCORE: usize = size_of::<TokenScore>() + PROMPT_TOP * size_of::<(i32, f64)>();
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// The reference's `config.json`, with the fields that decide a model.
 #[derive(Clone, Debug, Deserialize)]
-struct RawConfig {
+struct CaseConfig {
     encoding: String,
     ssmax: bool,
     dim: usize,
@@ -40,13 +40,13 @@ fn default_theta() -> f64 {
     STATED_THETA
 }
 
-/// What the cases' configurations name as the base of the rotary frequencies.
+/// The base of the rotary frequencies that the cases' configurations name.
 const STATED_THETA: f64 = 10_000.0;
-/// What the reference program rotated by when it says so: its numbers agree with this base to
+/// The base that the reference program rotated by when it says so: its numbers agree with this base to
 /// 3e-7 and with the stated one only to 0.1.
 const ROTATED_THETA: f64 = 500_000.0;
 
-/// How a trajectory was trained.
+/// The training of a trajectory.
 #[derive(Clone, Debug, Deserialize)]
 pub struct TrainingConfig {
     /// Decay rates of the moments.
@@ -78,7 +78,7 @@ impl Case {
     /// # Errors
     /// If there is none, or it makes no model.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let raw: RawConfig = read_json(&dir.join("config.json"), "a reference configuration")?;
+        let raw: CaseConfig = read_json(&dir.join("config.json"), "a reference configuration")?;
         // Where it is not said, the reference scales a learned prior and adds a fixed one after.
         let scales_prior = raw.ssmax_scales_prior.unwrap_or(raw.encoding == "bam");
         let suffix = match (raw.ssmax, scales_prior) {

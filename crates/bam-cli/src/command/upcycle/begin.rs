@@ -3,7 +3,7 @@
 use super::measure::Measuring;
 use super::plan::{HELD_OUT, PLAN, Plan, START, TOKENS};
 use crate::args::UpcycleArgs;
-use crate::console::{self, Misuse};
+use crate::console::{self, UsageError};
 use crate::runs;
 use anyhow::{Context, bail};
 use bam_data::sha256_of;
@@ -27,7 +27,7 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
             "--rows: expected a multiple of the {} of --parts, got {}",
             args.parts, args.rows
         );
-        return Err(Misuse(message).into());
+        return Err(UsageError(message).into());
     }
     runs::ensure_new(&args.out)?;
     let model = runs::load_model(dir)?;

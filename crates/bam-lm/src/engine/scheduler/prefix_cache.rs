@@ -12,7 +12,7 @@ pub(super) struct PrefixCache {
 /// A sequence that ended.
 #[derive(Debug)]
 pub(super) struct Prefix {
-    /// What the cache holds.
+    /// The tokens that the cache holds.
     pub tokens: Vec<i32>,
     pub cache: KvCache,
     /// Of the tokens but the first, as far as they were scored.

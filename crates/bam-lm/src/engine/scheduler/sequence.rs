@@ -1,6 +1,6 @@
 //! A sequence: what was asked for and what came of it; and, while it is worked on, its cache.
 
-use super::{Finish, Listener, PROMPT_TOP, Request, SequenceEvent};
+use super::request::{Finish, Listener, PROMPT_TOP, Request, SequenceEvent};
 use crate::Error;
 use crate::analysis::posterior;
 use crate::model::{KvCache, TokenScore, Transformer, score_of};
@@ -27,9 +27,12 @@ pub(super) struct Sequence {
 
 impl Sequence {
     pub fn new(request: Request, listener: Box<dyn Listener>, number: u64) -> Self {
+        let seed = request
+            .generate()
+            .map_or(0, |generate| generate.sampling.seed);
         Self {
-            tokens: request.prompt.clone(),
-            random: ChaCha8Rng::seed_from_u64(request.sampling.seed),
+            tokens: request.prompt().to_vec(),
+            random: ChaCha8Rng::seed_from_u64(seed),
             request,
             listener,
             number,
@@ -40,17 +43,17 @@ impl Sequence {
 
     /// Tokens generated so far.
     pub fn generated(&self) -> usize {
-        self.tokens.len() - self.request.prompt.len()
+        self.tokens.len() - self.request.prompt().len()
     }
 
     /// Whether tokens that are read are scored.
     pub fn scores_prompt(&self) -> bool {
-        self.request.score_prompt && !self.told
+        self.request.scores_prompt() && !self.told
     }
 
-    /// What to reserve where a sequence comes to so many tokens: some more, but never beyond its end.
+    /// Tokens to reserve for a sequence that comes to so many: some more, but never beyond its end.
     pub fn reserve(&self, tokens: usize) -> usize {
-        let end = self.request.prompt.len() + self.request.tokens;
+        let end = self.request.prompt().len() + self.request.max_tokens();
         (tokens + STEP.max(tokens / 8)).min(end)
     }
 }
@@ -96,7 +99,7 @@ impl Active {
         self.cache.length() >= self.until
     }
 
-    /// Where reading ends if at most so many tokens are read.
+    /// The end of a piece of at most so many tokens.
     pub fn piece_end(&self, most: usize) -> usize {
         (self.cache.length() + most).min(self.until)
     }
@@ -107,7 +110,7 @@ impl Active {
         let last = end == self.until;
         let piece = &self.sequence.tokens[start..end];
         let mut row_posteriors = Vec::new();
-        if self.sequence.request.row_posteriors {
+        if let Request::Inspect { .. } = self.sequence.request {
             let (before, own) = piece.split_at(piece.len() - usize::from(last));
             if !before.is_empty() {
                 model.prefill(before, &mut self.cache, 0, |_, _| ())?;
@@ -150,7 +153,10 @@ impl Active {
             random,
             ..
         } = &mut self.sequence;
-        let end = request.prompt.len() + request.tokens;
+        let Some(request) = request.generate() else {
+            return Some(Finish::Length);
+        };
+        let end = request.prompt.len() + request.max_tokens;
         if tokens.len() == end {
             return Some(Finish::Length);
         }

@@ -1,13 +1,14 @@
 use super::*;
 use crate::analysis::posterior;
-use crate::engine::generate::Generator;
+use crate::engine::generate::{Generator, Sampling};
 use crate::testing::small;
+use bam_record::RowPosterior;
 use burn::tensor::Device;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::sync::{Arc, Mutex};
 
-/// What a listener heard.
+/// All that a listener heard.
 #[derive(Debug, Default)]
 struct Heard {
     tokens: Vec<i32>,
@@ -61,35 +62,36 @@ fn limits(rows_of_100: usize) -> Limits {
     }
 }
 
-fn request(seed: u64, length: usize, tokens: usize) -> Request {
+fn request(seed: u64, length: usize, max_tokens: usize) -> Generate {
     let sampling = Sampling {
         seed,
         ..Sampling::default()
     };
-    Request {
+    Generate {
         prompt: (0..length as i32)
             .map(|i| (i * 7 + seed as i32) % 31)
             .collect(),
-        tokens,
+        max_tokens,
         sampling,
-        end: None,
-        score_prompt: false,
-        row_posteriors: false,
-        top: None,
+        ..Generate::default()
     }
 }
 
 /// Adds a sequence; what is heard of it.
-fn add(scheduler: &mut Scheduler<'_>, request: Request) -> Ear {
+fn add(scheduler: &mut Scheduler<'_>, request: Generate) -> Ear {
+    add_any(scheduler, Request::Generate(request))
+}
+
+fn add_any(scheduler: &mut Scheduler<'_>, request: Request) -> Ear {
     let ear = Ear::default();
     scheduler.add(request, Box::new(ear.clone()));
     ear
 }
 
-/// What a sequence gets alone.
-fn alone(model: &Transformer, request: &Request) -> Vec<i32> {
+/// The tokens of a sequence alone.
+fn alone(model: &Transformer, request: &Generate) -> Vec<i32> {
     let (prompt, sampling) = (&request.prompt, request.sampling);
-    let alone = Generator::new(model, prompt, request.tokens, sampling, Skipping::Exact);
+    let alone = Generator::new(model, prompt, request.max_tokens, sampling, Skipping::Exact);
     alone.unwrap().map(Result::unwrap).collect()
 }
 
@@ -107,7 +109,7 @@ fn run(scheduler: &mut Scheduler<'_>) {
 fn rows_do_not_disturb_each_other() {
     for encoding in ["bam+ssmax", "rotary", "sinusoidal", "alibi:2,bam:4"] {
         let model = model(encoding);
-        let requests: Vec<Request> = [(1, 30, 20), (2, 1, 40), (3, 50, 1), (4, 9, 33), (5, 20, 0)]
+        let requests: Vec<Generate> = [(1, 30, 20), (2, 1, 40), (3, 50, 1), (4, 9, 33), (5, 20, 0)]
             .into_iter()
             .map(|(seed, length, tokens)| request(seed, length, tokens))
             .collect();
@@ -226,6 +228,11 @@ fn memory_is_bounded_and_rows_wait_for_it() {
     let ear = add(&mut scheduler, request(1, 290, 11));
     let finish = ear.0.lock().unwrap().finish.clone().unwrap();
     assert!(finish.contains("at most 300 tokens"), "{finish}");
+    let check = |request| Scheduler::check(model.config(), &limits, &Request::Generate(request));
+    let too_long = |request| matches!(check(request), Err(Error::TooLong { longest: 300, .. }));
+    assert!(too_long(request(1, 290, 11)) && check(request(1, 290, 10)).is_ok());
+    // Null control: other failures are not of this kind.
+    assert!(check(request(1, 0, 1)).is_err() && !too_long(request(1, 0, 1)));
 }
 
 #[test]
@@ -250,9 +257,8 @@ fn the_end_token_ends_a_row() {
     let alone = alone(&model, &wanted);
     wanted.end = Some(alone[7]);
     let until = alone.iter().position(|token| *token == alone[7]).unwrap();
-    let ear = Ear::default();
     let mut scheduler = Scheduler::new(&model, limits(20));
-    scheduler.add(wanted, Box::new(ear.clone()));
+    let ear = add(&mut scheduler, wanted);
     run(&mut scheduler);
     let heard = ear.0.lock().unwrap();
     assert_eq!(heard.tokens, alone[..=until]);
@@ -282,15 +288,15 @@ fn caches_can_do_without_what_is_beyond_the_horizon() {
     for _ in 0..2 {
         let ear = add(&mut scheduler, first.clone());
         run(&mut scheduler);
-        let capacity = first.prompt.len() + first.tokens;
+        let capacity = first.prompt.len() + first.max_tokens;
         let mut cache = model.certified_cache(1, capacity, &horizons).unwrap();
         let mut logits = model.prefill_to_logits(&first.prompt, &mut cache).unwrap();
         let mut random = ChaCha8Rng::seed_from_u64(first.sampling.seed);
         let mut alone = Vec::new();
-        while alone.len() < first.tokens {
+        while alone.len() < first.max_tokens {
             let token = first.sampling.draw(&logits, &mut random);
             alone.push(token);
-            if alone.len() < first.tokens {
+            if alone.len() < first.max_tokens {
                 logits = model.prefill_to_logits(&[token], &mut cache).unwrap();
             }
         }
@@ -312,19 +318,22 @@ fn heads_are_asked_between_other_rows() {
     bounded.horizons = Some(Arc::new(model.horizons(2000, 0.01).unwrap()));
     for (limits, expected) in [(limits(20), [59, 0, 39]), (bounded, [0, 0, 39])] {
         let mut scheduler = Scheduler::new(&model, limits);
-        scheduler.add(request(1, 60, 5), Box::new(Ear::default()));
+        add(&mut scheduler, request(1, 60, 5));
         run(&mut scheduler);
-        scheduler.add(request(3, 80, 20), Box::new(Ear::default()));
-        let mut asked = [request(1, 60, 0), request(2, 60, 0), request(2, 40, 0)];
+        add(&mut scheduler, request(3, 80, 20));
+        let asked = [(1, 60), (2, 60), (2, 40)];
         let mut reused = Vec::new();
-        for asked in &mut asked {
-            asked.row_posteriors = true;
-            let ear = add(&mut scheduler, asked.clone());
+        for (seed, length) in asked {
+            let prompt = request(seed, length, 0).prompt;
+            let asked = Request::Inspect {
+                prompt: prompt.clone(),
+            };
+            let ear = add_any(&mut scheduler, asked);
             run(&mut scheduler);
             let heard = ear.0.lock().unwrap();
             assert_eq!(heard.finish.as_deref(), Some("Length"));
-            let last = asked.prompt.len() - 1;
-            let alone = posterior::row_posteriors(&model, &asked.prompt, &[last]).unwrap();
+            let last = prompt.len() - 1;
+            let alone = posterior::row_posteriors(&model, &prompt, &[last]).unwrap();
             let apart = |others: &[RowPosterior]| {
                 let both = heard.row_posteriors.iter().zip(others);
                 both.map(|(heard, other)| {
@@ -336,7 +345,7 @@ fn heads_are_asked_between_other_rows() {
             };
             assert_eq!(heard.row_posteriors.len(), alone.len());
             assert!(apart(&alone) < 1e-4, "{}", apart(&alone));
-            let mut other = asked.prompt.clone();
+            let mut other = prompt;
             other[last] += 1;
             let other = posterior::row_posteriors(&model, &other, &[last]).unwrap();
             assert!(apart(&other) > 1e-3);
@@ -344,10 +353,6 @@ fn heads_are_asked_between_other_rows() {
         }
         assert_eq!(reused, expected);
     }
-    let mut both = request(1, 9, 4);
-    both.row_posteriors = true;
-    let refused = Scheduler::check(model.config(), &limits(2), &both).unwrap_err();
-    assert!(refused.to_string().contains("no tokens to generate"));
 }
 
 /// Memory is set aside for what a sequence has come to, not for what it might: a sequence that may become as long as
@@ -386,7 +391,7 @@ fn room_grows_with_the_answer_and_the_first_has_the_right_of_way() {
     for (request, ear) in requests.iter().zip(&ears) {
         let alone = alone(&model, request);
         let heard = ear.0.lock().unwrap();
-        assert!(heard.tokens == alone, "{} tokens", request.tokens);
+        assert!(heard.tokens == alone, "{} tokens", request.max_tokens);
         assert_eq!(heard.finish.as_deref(), Some("Length"));
     }
 }

@@ -9,6 +9,8 @@
 //! data, every tensor at a multiple of 32 bytes
 //! ```
 
+use crate::Error;
+
 /// A file in the making.
 #[derive(Clone, Debug, Default)]
 pub struct Gguf {
@@ -158,5 +160,14 @@ impl Bytes {
         self.u32(ARRAY);
         self.u32(of);
         self.u64(count);
+    }
+}
+
+/// A thing that GGUF can't say, with what can be done instead.
+pub(super) fn refused(expected: &str, got: String) -> Error {
+    Error::Value {
+        what: "export to GGUF",
+        expected: format!("{expected}; bam export hf and bam serve take every model"),
+        got,
     }
 }

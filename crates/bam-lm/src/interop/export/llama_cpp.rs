@@ -9,7 +9,7 @@
 //!
 //! Source: `src/llama-model.cpp` and `gguf-py/gguf/constants.py` of llama.cpp.
 
-use super::gguf::{Entry, Gguf};
+use super::gguf::{Entry, Gguf, refused};
 use super::vocabulary;
 use crate::Error;
 use crate::analysis::prior::distributions;
@@ -161,7 +161,7 @@ fn check_design(design: Design) -> Result<(), Error> {
 /// The name of a choice of `design`, what it should be and what it is.
 type Difference = (String, Value, Value);
 
-/// What designs differ in, as `config.json` says it.
+/// The differences of designs, as `config.json` says them.
 fn differences(expected: Design, got: Design) -> Vec<Difference> {
     let fields = |design: Design| match serde_json::to_value(design) {
         Ok(Value::Object(fields)) => fields,
@@ -250,15 +250,6 @@ fn tensor_name(ours: &str) -> Option<String> {
         }
     };
     Some(whole.to_owned())
-}
-
-/// What GGUF can't say, with what can be done instead.
-pub(super) fn refused(expected: &str, got: String) -> Error {
-    Error::Value {
-        what: "export to GGUF",
-        expected: format!("{expected}; bam export hf and bam serve take every model"),
-        got,
-    }
 }
 
 #[cfg(test)]

@@ -3,14 +3,13 @@
 //! llama.cpp knows ways of splitting words by name, so a tokenizer is recognised by what it is made
 //! of, not by a file's claim. Source: `src/llama-vocab.cpp` of llama.cpp.
 
-use super::gguf::{Entry, Gguf};
-use super::llama_cpp::refused;
+use super::gguf::{Entry, Gguf, refused};
 use crate::Error;
 use bam_data::Tokenizer;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 
-/// What a token is, as llama.cpp counts kinds.
+/// The kind of a token, as llama.cpp counts kinds.
 #[derive(Clone, Copy)]
 enum TokenKind {
     Normal = 1,
@@ -111,7 +110,7 @@ fn is_byte(token: &str) -> bool {
     digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
 }
 
-/// How SentencePiece writes a space.
+/// A space as SentencePiece writes it.
 const SPACE: &str = "▁";
 
 /// Whether a space is put before a text, of a tokenizer that writes spaces as SentencePiece does and

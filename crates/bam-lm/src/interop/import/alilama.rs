@@ -164,7 +164,7 @@ impl Weights<'_> {
 /// A longer token is a broken file: each merge may double the length of the one before.
 const LONGEST_TOKEN: usize = 256;
 
-/// What a `minbpe` file says.
+/// The contents of a `minbpe` file.
 struct MinBpe {
     /// Splits text into words, as a regular expression.
     pattern: String,

@@ -6,6 +6,7 @@
 
 mod bloom;
 mod keys;
+mod layout;
 mod llama;
 mod mpt;
 mod renaming;
@@ -13,25 +14,15 @@ mod tensors;
 
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
-use crate::model::encoding::Encoding;
-use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
+use crate::model::{ModelConfig, Transformer};
 use bam_data::Tokenizer;
 use burn::tensor::Device;
 use keys::Keys;
+use layout::Layout;
+pub use layout::Options;
 use renaming::Renaming;
 use std::path::Path;
 use tensors::TensorFiles;
-
-/// What `config.json` may leave open.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// How position enters, where it is not as the configuration says: `nope`, `rotary` or `alibi`.
-    pub position: Option<Encoding>,
-    /// The context that the model was trained at.
-    pub train_length: Option<usize>,
-    /// Keys of the configuration that are said not to matter.
-    pub ignored: Vec<String>,
-}
 
 /// Reads a folder's model: `config.json` and safetensors, whole or in shards.
 ///
@@ -72,18 +63,6 @@ pub fn read_tokenizer(folder: &Path) -> Result<Option<Tokenizer>, Error> {
     }
 }
 
-/// What the layouts differ in, besides the keys of their configurations.
-trait Layout {
-    /// What the names of most tensors begin with, in some files.
-    fn prefix(&self) -> &'static str;
-
-    /// The name of the embeddings, without the prefix.
-    fn embeddings(&self) -> &'static str;
-
-    /// Gives everything between the embeddings and the head the names of our checkpoints.
-    fn rename(&self, config: &ModelConfig, model: &mut Renaming) -> Result<(), Error>;
-}
-
 /// Takes the head; one that is tied may be spelled out as well, and has to be the embeddings then.
 fn head(
     config: &ModelConfig,
@@ -108,41 +87,3 @@ fn head(
 
 /// The name of the embeddings in our checkpoints.
 const EMBEDDINGS: &str = "tok_embeddings";
-
-/// A configuration with what none of the layouts has.
-fn plain_config() -> ModelConfig {
-    ModelConfig {
-        encoding: Encoding {
-            position: crate::model::encoding::Position::Prior(Vec::new()),
-            ssmax: None,
-        },
-        dim: 0,
-        layers: 0,
-        heads: 0,
-        key_heads: 0,
-        hidden: 0,
-        vocabulary: 0,
-        train_length: 0,
-        norm_epsilon: 0.0,
-        rotary_theta: 10_000.0,
-        prior_scope: PriorScope::Global,
-        prior_start: PriorStart::default(),
-        ssmax_from: 0,
-        design: Design::default(),
-    }
-}
-
-/// What was asked for instead of `usual`, if it is one of `possible`.
-fn position(options: &Options, usual: &str, possible: &[&str]) -> Result<Encoding, Error> {
-    let Some(given) = &options.position else {
-        return usual.parse();
-    };
-    match possible.contains(&given.to_string().as_str()) {
-        true => Ok(given.clone()),
-        false => Err(Error::Value {
-            what: "position",
-            expected: format!("one of {} for this layout", possible.join(", ")),
-            got: given.to_string(),
-        }),
-    }
-}

@@ -243,7 +243,7 @@ fn next_number(rest: &mut &[u8], path: &Path, what: &str) -> Result<i32, Error> 
     Ok(i32::from_le_bytes(*number))
 }
 
-/// What a token stands for: `<0x0A>` is a byte.
+/// The bytes that a token stands for: `<0x0A>` is one.
 fn spelled(token: usize, piece: &[u8]) -> Vec<u8> {
     if CONTROL_TOKENS.contains(&token) {
         return Vec::new();

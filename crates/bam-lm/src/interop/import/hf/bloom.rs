@@ -1,12 +1,12 @@
 //! Bloom: ALiBi, layer norms and biases everywhere, GELU by tanh, a norm after the embeddings.
 
 use super::keys::Keys;
+use super::layout::{Layout, Options, plain_config, position};
 use super::renaming::Renaming;
-use super::{Layout, Options, plain_config, position};
 use crate::Error;
 use crate::model::{Activation, Design, ModelConfig, NormKind, Residual};
 
-/// What the published models were trained at; some configurations do not say it.
+/// The length that the published models were trained at; some configurations do not say it.
 const USUAL_LENGTH: usize = 2048;
 
 struct Bloom;

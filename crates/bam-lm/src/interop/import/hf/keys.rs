@@ -59,7 +59,7 @@ pub(super) struct Keys {
     path: PathBuf,
     left: Map<String, Value>,
     ignored: Vec<String>,
-    /// Where they are, in messages: `attn_config.`.
+    /// Their place, in messages: `attn_config.`.
     within: String,
 }
 
@@ -152,7 +152,7 @@ impl Keys {
     }
 }
 
-/// What a value should have been, in words; the error of a type says it at its end.
+/// The value expected, in words; the error of a type says it at its end.
 fn kind(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let kind = text

@@ -1,8 +1,8 @@
 //! LLaMA: rotary pairs or no positions, RMS norm, SwiGLU, grouped key heads.
 
 use super::keys::Keys;
+use super::layout::{Layout, Options, plain_config, position};
 use super::renaming::Renaming;
-use super::{Layout, Options, plain_config, position};
 use crate::Error;
 use crate::model::encoding::Position;
 use crate::model::{Design, ModelConfig};

@@ -1,8 +1,8 @@
 //! MPT: ALiBi, layer norms without bias, exact GELU, a tied head.
 
 use super::keys::Keys;
+use super::layout::{Layout, Options, plain_config, position};
 use super::renaming::Renaming;
-use super::{Layout, Options, plain_config, position};
 use crate::Error;
 use crate::model::{Activation, Design, ModelConfig, NormKind};
 use serde_json::json;
@@ -12,7 +12,7 @@ const USUAL_BIAS_MAX: f64 = 8.0;
 
 struct Mpt {
     bias_max: f64,
-    /// What the usual scale `1/√D` of the scores has to be multiplied by.
+    /// The factor on the usual scale `1/√D` of the scores.
     sharpening: f64,
 }
 

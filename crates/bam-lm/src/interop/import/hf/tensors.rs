@@ -28,7 +28,7 @@ pub(super) struct TensorFiles {
     tensors: BTreeMap<String, Place>,
 }
 
-/// Where a tensor is.
+/// The place of a tensor.
 #[derive(Clone, Debug)]
 struct Place {
     file: PathBuf,
