@@ -26,6 +26,5 @@ pub use kv_cache::{CachePriors, Horizons, KvCache, LONGEST_SEQUENCE, check_lengt
 pub(crate) use parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
 pub use parameters::{ParameterInfo, ParameterKind};
 pub use prefill::{CHUNK, TokenScore, score_of};
-pub(crate) use prior::{Kind, PriorGroup};
-pub use prior::{PriorHeads, host_values};
+pub use prior::host_values;
 pub use transformer::{TokenRows, Transformer};

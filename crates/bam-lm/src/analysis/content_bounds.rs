@@ -67,8 +67,8 @@ impl Transformer {
             }
             longest
         };
-        let queries = reach(&attention.wq, config.heads);
-        let keys = reach(&attention.wk, config.key_heads);
+        let queries = reach(&attention.query, config.heads);
+        let keys = reach(&attention.key, config.key_heads);
         let group = config.heads / config.key_heads;
         (0..config.heads)
             .map(|head| queries[head] * keys[head / group] / root)
@@ -331,7 +331,7 @@ mod tests {
         };
         let model = lively(config, 5, &device);
         let (dim, head_dim) = (model.config.dim, model.config.head_dim());
-        let linear = &model.layers[1].attention.wq;
+        let linear = &model.layers[1].attention.query;
         let bounds = model.longest_rows(1, linear, model.config.heads);
         let length = |stream: &[f32], head: usize| -> f64 {
             let stream = TensorData::new(stream.to_vec(), [1, 1, dim]);
@@ -389,7 +389,7 @@ mod tests {
                 ..small("bam")
             };
             let model = lively(config, 6, &Device::flex());
-            let linear = &model.layers[0].attention.wk;
+            let linear = &model.layers[0].attention.key;
             let asked = model.longest_of_vocabulary(linear, model.config.key_heads);
             let any = model.longest_rows(0, linear, model.config.key_heads);
             for (asked, any) in asked.iter().zip(&any) {
@@ -415,8 +415,8 @@ mod tests {
         let model = lively(small("sinusoidal"), 6, &Device::flex());
         let config = &model.config;
         let attention = &model.layers[0].attention;
-        let queries = model.longest_rows(0, &attention.wq, config.heads);
-        let keys = model.longest_rows(0, &attention.wk, config.key_heads);
+        let queries = model.longest_rows(0, &attention.query, config.heads);
+        let keys = model.longest_rows(0, &attention.key, config.key_heads);
         let bound = queries[5] * keys[2] / (config.head_dim() as f64).sqrt();
         assert_eq!(model.logit_bounds()[0][5].content, bound);
     }

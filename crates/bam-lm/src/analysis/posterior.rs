@@ -121,10 +121,10 @@ fn observe(
         start: wanted[0] - start,
         end: wanted[wanted.len() - 1] + 1 - start,
     };
-    let hidden_from = model.config().hidden_from();
+    let window = model.config().window();
     let sink = RefCell::new(sink);
     let observer = |attended: &Attended| {
-        Layer::new(attended, hidden_from).tell(wanted, &mut *sink.borrow_mut());
+        Layer::new(attended, window).tell(wanted, &mut *sink.borrow_mut());
     };
     model.observe(piece, cache, read, &observer)
 }
@@ -139,27 +139,32 @@ struct Layer<'a> {
     /// `[heads, rows]`, and whether it is on the prior too.
     temperature: Option<(Vec<f32>, bool)>,
     /// Keys at this distance and beyond are hidden.
-    hidden_from: Option<usize>,
+    window: Option<usize>,
 }
 
 impl<'a> Layer<'a> {
-    fn new(attended: &'a Attended, hidden_from: Option<usize>) -> Self {
-        let temperature = attended.options.temperature.as_ref().map(|temperature| {
-            let on_prior = temperature.scope == TemperatureScope::LikelihoodAndPrior;
-            (host_values(temperature.values.clone()), on_prior)
-        });
+    fn new(attended: &'a Attended, window: Option<usize>) -> Self {
+        let temperature = attended
+            .call
+            .options
+            .temperature
+            .as_ref()
+            .map(|temperature| {
+                let on_prior = temperature.scope == TemperatureScope::LikelihoodAndPrior;
+                (host_values(temperature.values.clone()), on_prior)
+            });
         Self {
             attended,
-            q: host_values(attended.q.clone()),
-            k: host_values(attended.k.clone()),
-            ln_weights: host_values(attended.log_prior.ln_weights().clone()),
+            q: host_values(attended.call.q.clone()),
+            k: host_values(attended.call.k.clone()),
+            ln_weights: host_values(attended.call.log_prior.ln_weights().clone()),
             temperature,
-            hidden_from,
+            window,
         }
     }
 
     fn tell(&self, rows: &[usize], sink: &mut impl FnMut(RowPosterior)) {
-        let heads = self.attended.heads.clone();
+        let heads = self.attended.call.heads.clone();
         for &row in rows {
             // In the last layer the rows begin with the first that is wanted.
             let index = row - self.attended.first_row;
@@ -174,11 +179,11 @@ impl<'a> Layer<'a> {
 
     /// Bayes' rule for query `index`, which stands at position `row`.
     fn posterior(&self, head: usize, row: usize, index: usize) -> RowPosterior {
-        let [_, heads, rows, dim] = self.attended.q.dims();
-        let [_, key_heads, keys, _] = self.attended.k.dims();
-        let lags = self.attended.log_prior.lags().count();
-        let own = head - self.attended.heads.start;
-        let seen = self.hidden_from.map_or(row + 1, |from| from.min(row + 1));
+        let [_, heads, rows, dim] = self.attended.call.q.dims();
+        let [_, key_heads, keys, _] = self.attended.call.k.dims();
+        let lags = self.attended.call.log_prior.lags().count();
+        let own = head - self.attended.call.heads.start;
+        let seen = self.window.map_or(row + 1, |window| window.min(row + 1));
         let first_key = row + 1 - seen;
 
         let of_row = own * rows + index;

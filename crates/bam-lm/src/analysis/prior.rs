@@ -41,11 +41,7 @@ pub(crate) fn distributions(
     model: &Transformer,
     layer: usize,
 ) -> Vec<Result<Prior, bam_prior::Error>> {
-    let own = model.layers[layer].attention.prior.as_ref();
-    match own.or(model.prior.as_ref()) {
-        Some(prior) => prior.each_distribution(),
-        None => vec![Ok(Prior::Uniform(bam_prior::Uniform)); model.config().heads],
-    }
+    model.prior_of(layer).each_prior()
 }
 
 /// Whether the encoding has a prior to look at.

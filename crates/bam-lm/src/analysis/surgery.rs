@@ -9,11 +9,11 @@ mod overflow;
 
 use crate::Error;
 use crate::model::encoding::{HeadGroup, Position, PriorKind};
-use crate::model::{
-    Kind, ModelConfig, PriorGroup, PriorHeads, PriorScope, Transformer, host_values,
+use crate::model::{ModelConfig, PriorScope, Transformer, host_values};
+use bam_attention::nn;
+use bam_prior::{
+    GeneralizedGaussian, Link, ParameterSpec, PositionalPrior, Prior, Role, alibi_slopes,
 };
-use bam_attention::log_prior::{ParameterSpec, Role};
-use bam_prior::{Link, PositionalPrior, Prior};
 use bam_record::history::{HeadChange, HeadPrior};
 use overflow::{check_laws, check_weights};
 use std::collections::BTreeSet;
@@ -88,61 +88,65 @@ pub fn edit_priors(
     }
     agree_on_families(&mut after, config)?;
     let edited = with_states(model, &after)?;
-    check_laws(&after, config)?;
+    let laws = after.iter().enumerate().flat_map(|(place, heads)| {
+        let heads = heads.iter().enumerate();
+        heads.map(move |(head, state)| (name_of(config, place, head), state.law()))
+    });
+    check_laws(laws, config)?;
     check_weights(&edited)?;
     Ok((edited, changes(config, &before, &after)?))
 }
 
 fn states(model: &Transformer) -> Result<Places, Error> {
-    let of_layers = || {
-        let priors = model.layers.iter().map(|layer| &layer.attention.prior);
-        priors.flatten().collect::<Vec<_>>()
-    };
-    let places: Vec<&PriorHeads> = match &model.prior {
-        Some(shared) => vec![shared],
-        None => of_layers(),
-    };
-    if places.is_empty() {
+    let config = model.config();
+    if config.head_groups().is_empty() {
         return Err(Error::Value {
             what: "model",
             expected: "one whose heads have priors (nope, alibi, bam, …)".into(),
-            got: format!("the encoding {}", model.config().encoding),
+            got: format!("the encoding {}", config.encoding),
         });
     }
-    Ok(places.into_iter().map(states_of).collect())
+    let places = match config.prior_scope {
+        PriorScope::Global => 1,
+        PriorScope::Layer => config.layers,
+    };
+    let places = (0..places).map(|place| states_of(model.prior_of(place), config));
+    Ok(places.collect())
 }
 
-fn states_of(prior: &PriorHeads) -> Vec<HeadState> {
-    let groups = prior.groups.iter().flat_map(|group| {
+fn states_of(prior: &nn::PositionalPrior, config: &ModelConfig) -> Vec<HeadState> {
+    let kinds = config.head_groups().iter().map(|group| group.prior);
+    let groups = prior.groups.iter().zip(kinds).flat_map(|(group, kind)| {
+        let specs = group.family().parameters(0);
         let theta = group.theta.iter().map(|param| host_values(param.val()));
         let theta: Vec<Vec<f32>> = theta.collect();
-        (0..group.heads).map(move |head| HeadState {
-            kind: group.kind.0,
-            theta: theta
-                .iter()
-                .map(|all| row(all, group.heads, head).to_vec())
-                .collect(),
-        })
+        (0..group.heads()).map(move |head| HeadState::of(kind, &specs, &theta, head))
     });
     groups.collect()
 }
 
-fn row<T>(values: &[T], heads: usize, head: usize) -> &[T] {
-    let width = values.len() / heads;
-    &values[head * width..][..width]
-}
-
 impl HeadState {
-    /// Where a new model's head of this number starts.
-    fn initial(kind: PriorKind, head: usize, heads: usize, config: &ModelConfig) -> Self {
-        let specs = Kind(kind).specs(heads, config.prior_start);
-        let theta = specs
-            .iter()
-            .map(|spec| row(&spec.initial, heads, head).iter().map(|x| *x as f32));
+    /// A head of several whose numbers those are.
+    fn of(kind: PriorKind, specs: &[ParameterSpec], theta: &[Vec<f32>], head: usize) -> Self {
+        let own = specs.iter().zip(theta);
         Self {
             kind,
-            theta: theta.map(Iterator::collect).collect(),
+            theta: own
+                .map(|(spec, all)| spec.of_head(all, head).to_vec())
+                .collect(),
         }
+    }
+
+    /// The start of a new model's head of this number.
+    fn initial(
+        kind: PriorKind,
+        head: usize,
+        heads: usize,
+        config: &ModelConfig,
+    ) -> Result<Self, Error> {
+        let theta = kind.config(heads, config.prior_start)?.theta()?;
+        let specs = kind.family().parameters(0);
+        Ok(Self::of(kind, &specs, &theta, head))
     }
 
     fn apply(
@@ -153,7 +157,7 @@ impl HeadState {
         config: &ModelConfig,
     ) -> Result<(), Error> {
         if let Some(kind) = edit.family {
-            *self = Self::initial(kind, head, config.heads, config);
+            *self = Self::initial(kind, head, config.heads, config)?;
         }
         for (what, role, change) in [
             ("scale", Role::Scale, edit.scale),
@@ -174,9 +178,9 @@ impl HeadState {
         change: Change,
         at: &str,
     ) -> Result<(), Error> {
-        let specs = Kind(self.kind).family().parameters(1);
+        let specs = self.kind.family().parameters(1);
         let Some(index) = specs.iter().position(|spec| spec.role == role) else {
-            let has: Vec<&str> = specs.iter().map(|spec| role_name(spec.role)).collect();
+            let has: Vec<&str> = specs.iter().map(|spec| spec.role.name()).collect();
             return Err(Error::Value {
                 what,
                 expected: match has.is_empty() {
@@ -208,7 +212,7 @@ impl HeadState {
         let theta: Vec<Vec<f64>> = theta
             .map(|values| values.iter().map(|x| f64::from(*x)).collect())
             .collect();
-        Ok(Kind(self.kind).family().prior(&theta)?)
+        Ok(self.kind.family().prior(&theta)?)
     }
 
     fn distribution(&self) -> Result<HeadPrior, Error> {
@@ -223,21 +227,20 @@ impl HeadState {
     }
 
     /// The same weights as the other kind says them.
-    fn as_kind(&self, kind: PriorKind, head: usize, config: &ModelConfig) -> Self {
-        if self.kind == kind {
-            return self.clone();
-        }
-        let mut other = Self::initial(kind, head, config.heads, config);
-        match (self.kind.name(), kind.name()) {
-            ("nope", BAM) => other.theta[2] = vec![0.0],
-            ("alibi" | "laplace", BAM) => {
-                other.theta[1].clone_from(&self.theta[0]);
-                other.theta[2] = vec![1.0];
-            }
+    fn as_kind(&self, kind: PriorKind, head: usize, config: &ModelConfig) -> Result<Self, Error> {
+        if self.kind.family() == kind.family() {
             // ALiBi's slopes, learned.
-            _ => other.theta.clone_from(&self.theta),
+            let theta = self.theta.clone();
+            return Ok(Self { kind, theta });
         }
-        other
+        let slope = alibi_slopes(config.heads)?[head];
+        let own = GeneralizedGaussian::containing(&self.law()?, slope)?.map(Prior::from);
+        let theta = kind.family().theta(&own.unwrap_or(self.law()?))?;
+        let stored = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect();
+        Ok(Self {
+            kind,
+            theta: theta.into_iter().map(stored).collect(),
+        })
     }
 }
 
@@ -296,7 +299,7 @@ fn agree_on_families(places: &mut Places, config: &ModelConfig) -> Result<(), Er
             }
         })?;
         for heads in places.iter_mut() {
-            heads[head] = heads[head].as_kind(kind, head, config);
+            heads[head] = heads[head].as_kind(kind, head, config)?;
         }
     }
     let mut start = 0;
@@ -306,13 +309,11 @@ fn agree_on_families(places: &mut Places, config: &ModelConfig) -> Result<(), Er
         if !matches!(run.prior, PriorKind::Alibi) {
             continue;
         }
-        let standard = |head: usize, state: &HeadState| {
-            *state == HeadState::initial(PriorKind::Alibi, head, heads.len(), config)
-        };
-        let of_run = |place: &Vec<HeadState>| {
-            let mut states = place[heads.clone()].iter().enumerate();
-            states.all(|(head, state)| standard(head, state))
-        };
+        let count = heads.len();
+        let standard = (0..count)
+            .map(|head| HeadState::initial(PriorKind::Alibi, head, count, config))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let of_run = |place: &Vec<HeadState>| place[heads.clone()] == standard;
         if !places.iter().all(of_run) {
             for state in places
                 .iter_mut()
@@ -358,9 +359,10 @@ fn with_states(model: &Transformer, places: &Places) -> Result<Transformer, Erro
     let mut edited = model.clone();
     let groups = runs(&places[0]);
     let device = model.device();
-    let priors = places.iter().map(|heads| {
+    let start = model.config.prior_start;
+    let of_place = |heads: &Vec<HeadState>| {
         let mut rest = heads.as_slice();
-        let groups = groups.iter().map(|group| {
+        let of_group = |group: &HeadGroup| {
             let (run, others) = rest.split_at(group.heads.unwrap_or(heads.len()));
             rest = others;
             let theta = (0..run[0].theta.len()).map(|index| {
@@ -369,24 +371,21 @@ fn with_states(model: &Transformer, places: &Places) -> Result<Transformer, Erro
                     .copied()
             });
             let theta = theta.map(Iterator::collect).collect();
-            PriorGroup::with_theta(
-                group.prior,
-                run.len(),
-                theta,
-                model.config.prior_start,
-                &device,
-            )
-        });
-        PriorHeads {
-            groups: groups.collect(),
-        }
-    });
-    let mut priors: Vec<PriorHeads> = priors.collect();
+            Ok(group
+                .prior
+                .config(run.len(), start)?
+                .init_at(theta, &device)?)
+        };
+        let groups = groups.iter().map(of_group).collect::<Result<_, Error>>()?;
+        Ok(nn::PositionalPrior::of_groups(groups, &device)?)
+    };
+    let priors = places.iter().map(of_place);
+    let mut priors = priors.collect::<Result<Vec<nn::PositionalPrior>, Error>>()?;
     match &mut edited.prior {
         Some(shared) => *shared = priors.remove(0),
         None => {
             for (layer, prior) in edited.layers.iter_mut().zip(priors) {
-                layer.attention.prior = Some(prior);
+                layer.attention.prior = prior;
             }
         }
     }
@@ -460,14 +459,6 @@ fn name_of(config: &ModelConfig, place: usize, head: usize) -> String {
     match config.prior_scope {
         PriorScope::Layer => format!("{place}.{head}"),
         PriorScope::Global => head.to_string(),
-    }
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Location => "location",
-        Role::Scale => "scale",
-        Role::Shape => "shape",
     }
 }
 

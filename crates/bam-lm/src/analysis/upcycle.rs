@@ -7,8 +7,7 @@ use crate::model::checkpoint::NamedTensors;
 use crate::model::encoding::{HeadGroup, Position, PriorKind};
 use crate::model::{ModelConfig, ParameterKind, PriorScope, PriorStart, Transformer};
 use bam_attention::TemperatureScope;
-use bam_attention::log_prior::family;
-use bam_prior::{Prior, alibi_slopes};
+use bam_prior::{Family, GeneralizedGaussian, Prior, alibi_slopes};
 use std::path::Path;
 
 /// What becomes of a model.
@@ -117,61 +116,44 @@ fn turn(
     config: &mut ModelConfig,
     tensors: &mut NamedTensors,
 ) -> Result<(), Error> {
-    let (name, parameters): (_, &[&str]) = match target {
-        Target::Laplace => ("laplace", &["scale"]),
-        _ => ("generalized_gaussian", &["loc", "scale", "shape"]),
+    let family = match target {
+        Target::Laplace => Family::Laplace,
+        _ => Family::GeneralizedGaussian,
     };
     let slopes = alibi_slopes(config.heads)?;
+    let specs = family.parameters(config.heads);
     for layer in 0..config.layers {
-        let mut theta = vec![Vec::new(); parameters.len()];
+        let mut theta = vec![Vec::new(); specs.len()];
         for (head, prior) in distributions(model, layer).into_iter().enumerate() {
             let prior = prior?;
-            let values = match target {
-                Target::Laplace => laplace(&prior),
-                _ => generalised(&prior, slopes[head]),
+            let turned = match family {
+                Family::Laplace => Some(prior.clone()).filter(|of| Family::of(of) == Some(family)),
+                // Of a uniform prior the scale does not matter.
+                _ => GeneralizedGaussian::containing(&prior, slopes[head])?.map(Prior::from),
             };
-            let values = values.ok_or_else(|| Error::Value {
+            let turned = turned.ok_or_else(|| Error::Value {
                 what: "upcycling",
-                expected: format!("priors that a {name} prior can be equal to, or the same family"),
+                expected: format!(
+                    "priors that a {family} prior can be equal to, or the same family"
+                ),
                 got: format!("head {layer}.{head} with {prior:?}"),
             })?;
-            for (theta, value) in theta.iter_mut().zip(values) {
-                theta.push(value as f32);
+            for (theta, values) in theta.iter_mut().zip(family.theta(&turned)?) {
+                theta.extend(values.into_iter().map(|x| x as f32));
             }
         }
-        for (parameter, values) in parameters.iter().zip(theta) {
-            let name = format!("layers.{layer}.attention.prior.{parameter}");
+        for (spec, values) in specs.iter().zip(theta) {
+            let name = format!("layers.{layer}.attention.prior.{}", spec.name);
             tensors.insert(name, (vec![1, config.heads, 1, 1], values));
         }
     }
-    let prior = family(name).map(PriorKind::Learned);
-    let groups = prior.map(|prior| HeadGroup { prior, heads: None });
-    config.encoding.position = Position::Prior(groups.into_iter().collect());
+    config.encoding.position = Position::Prior(vec![HeadGroup {
+        prior: PriorKind::Learned(family),
+        heads: None,
+    }]);
     config.prior_scope = PriorScope::Layer;
     config.prior_start = PriorStart::default();
     Ok(())
-}
-
-/// `[θ_location, θ_scale, θ_shape]` of the generalised Gaussian of the same posteriors. Of a uniform
-/// prior the scale does not matter: it is `slope`.
-fn generalised(prior: &Prior, slope: f64) -> Option<Vec<f64>> {
-    match prior {
-        Prior::Uniform(_) => Some(vec![0.0, slope.ln(), 0.0]),
-        Prior::Laplace(of) => Some(vec![0.0, of.slope().ln(), 1.0]),
-        Prior::Gaussian(of) => {
-            let scale = 0.5 / of.deviation().powi(2);
-            Some(vec![(0.5 * of.location()).asinh(), scale.ln(), 2.0])
-        }
-        Prior::GeneralizedGaussian(of) => Some(of.unconstrained().to_vec()),
-        _ => None,
-    }
-}
-
-fn laplace(prior: &Prior) -> Option<Vec<f64>> {
-    match prior {
-        Prior::Laplace(of) => Some(vec![of.slope().ln()]),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// The reference's `config.json`, with the fields that decide a model.
 #[derive(Clone, Debug, Deserialize)]
-struct RawConfig {
+struct CaseConfig {
     encoding: String,
     ssmax: bool,
     dim: usize,
@@ -78,7 +78,7 @@ impl Case {
     /// # Errors
     /// If there is none, or it makes no model.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let raw: RawConfig = read_json(&dir.join("config.json"), "a reference configuration")?;
+        let raw: CaseConfig = read_json(&dir.join("config.json"), "a reference configuration")?;
         // Where it is not said, the reference scales a learned prior and adds a fixed one after.
         let scales_prior = raw.ssmax_scales_prior.unwrap_or(raw.encoding == "bam");
         let suffix = match (raw.ssmax, scales_prior) {

@@ -26,7 +26,7 @@ impl Transformer {
     /// The parameters under their checkpoint names, in their checkpoint layout.
     #[must_use]
     pub fn to_tensors(&self) -> NamedTensors {
-        let mut values = Collect(HashMap::new());
+        let mut values = CollectValues(HashMap::new());
         self.visit(&mut Visiting(&mut values));
         self.parameters()
             .into_iter()
@@ -184,9 +184,9 @@ pub fn read_json<T: serde::de::DeserializeOwned>(
     })
 }
 
-struct Collect(HashMap<ParamId, Vec<f32>>);
+struct CollectValues(HashMap<ParamId, Vec<f32>>);
 
-impl EachParameter for Collect {
+impl EachParameter for CollectValues {
     fn visit<const D: usize>(&mut self, id: ParamId, tensor: Tensor<D>) {
         self.0.insert(id, host_values(tensor));
     }

@@ -1,13 +1,13 @@
 //! Encodings, the ways that position enters a model: one sum type for all encodings, orthogonal to scalable softmax.
 //!
 //! An [`Encoding`] is written as text: `nope`, `sinusoidal`, `rotary`, `rotary_local`, `alibi`,
-//! `bam`, the name of any prior family ([`FAMILIES`]), or several of them with their number of
+//! `bam`, the name of any prior family ([`Family`]), or several of them with their number of
 //! heads, such as `alibi:2,bam:6`. `+ssmax` adds scalable softmax on likelihood and prior,
 //! `+ssmax-content` on the likelihood only.
 
 use crate::Error;
 use bam_attention::TemperatureScope;
-use bam_attention::log_prior::{FAMILIES, Family, family};
+use bam_prior::Family;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -45,24 +45,15 @@ pub struct HeadGroup {
 }
 
 /// A kind of prior.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PriorKind {
     /// Uniform: nothing but the causal mask.
     Nope,
     /// Laplace with ALiBi's slopes, fixed.
     Alibi,
     /// A family with learned parameters.
-    Learned(&'static dyn Family),
+    Learned(Family),
 }
-
-impl PartialEq for PriorKind {
-    fn eq(&self, other: &Self) -> bool {
-        self.name() == other.name()
-    }
-}
-
-/// `bam` is the generalised Gaussian.
-const BAM: &str = "generalized_gaussian";
 
 impl PriorKind {
     /// The name in encodings.
@@ -71,7 +62,7 @@ impl PriorKind {
         match self {
             Self::Nope => "nope",
             Self::Alibi => "alibi",
-            Self::Learned(family) if family.name() == BAM => "bam",
+            Self::Learned(Family::GeneralizedGaussian) => "bam",
             Self::Learned(family) => family.name(),
         }
     }
@@ -82,8 +73,8 @@ impl PriorKind {
         match name {
             "nope" | "uniform" => Some(Self::Nope),
             "alibi" => Some(Self::Alibi),
-            "bam" => family(BAM).map(Self::Learned),
-            _ => family(name).map(Self::Learned),
+            "bam" => Some(Self::Learned(Family::GeneralizedGaussian)),
+            _ => name.parse().ok().map(Self::Learned),
         }
     }
 }
@@ -92,15 +83,16 @@ impl FromStr for PriorKind {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        Self::named(name).ok_or_else(|| {
-            let families: Vec<&str> = FAMILIES.iter().map(|family| family.name()).collect();
-            Error::Value {
-                what: "family",
-                expected: format!("nope, alibi, bam or one of {}", families.join(", ")),
-                got: name.to_owned(),
-            }
+        Self::named(name).ok_or_else(|| Error::Value {
+            what: "family",
+            expected: format!("nope, alibi, bam or one of {}", families()),
+            got: name.to_owned(),
         })
     }
+}
+
+fn families() -> String {
+    Family::ALL.map(Family::name).join(", ")
 }
 
 impl Encoding {
@@ -181,17 +173,14 @@ impl FromStr for Encoding {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let unknown = || {
-            let families: Vec<&str> = FAMILIES.iter().map(|family| family.name()).collect();
-            Error::Value {
-                what: "encoding",
-                expected: format!(
-                    "nope, sinusoidal, rotary, rotary_local, alibi, bam, one of {} or a mixture \
+        let unknown = || Error::Value {
+            what: "encoding",
+            expected: format!(
+                "nope, sinusoidal, rotary, rotary_local, alibi, bam, one of {} or a mixture \
                      such as alibi:2,bam:6; each with +ssmax or +ssmax-content if wanted",
-                    families.join(", ")
-                ),
-                got: text.to_owned(),
-            }
+                families()
+            ),
+            got: text.to_owned(),
         };
         let (position, ssmax) = match text.split_once('+') {
             None => (text, None),

@@ -1,15 +1,14 @@
 //! Keys and values of the tokens before, so that a sequence can be read on in pieces.
 
-mod head_group;
 mod horizons;
 mod make;
 
 use super::ModelConfig;
 use crate::Error;
+use bam_attention::nn::HeadGroupCache;
 use bam_attention::{HeadSkips, LogPrior, Skipping};
 use burn::tensor::Device;
 
-pub(crate) use head_group::HeadGroupCache;
 use horizons::HeadWindow;
 pub use horizons::Horizons;
 
@@ -101,16 +100,19 @@ impl LayerCache {
     }
 
     fn take_over(&mut self, other: &Self, length: usize, total: usize) -> Result<(), Error> {
-        let mut groups = self.groups.iter_mut();
-        groups.try_for_each(|group| group.take_over(&other.groups, length, total))
+        for group in &mut self.groups {
+            group.take_over(&other.groups, length, total)?;
+        }
+        Ok(())
     }
 }
 
 impl LayerPlan<'_> {
     fn empty(self, device: &Device) -> Result<LayerCache, Error> {
-        let windows = self.windows.into_iter();
-        let groups =
-            windows.map(|window| HeadGroupCache::new(window, self.shape, self.prior, device));
+        let of_window = |HeadWindow { key_heads, tokens }| {
+            HeadGroupCache::new(key_heads, tokens, self.shape, self.prior, device)
+        };
+        let groups = self.windows.into_iter().map(of_window);
         Ok(LayerCache {
             groups: groups.collect::<Result<_, _>>()?,
         })

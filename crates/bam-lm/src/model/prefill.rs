@@ -1,11 +1,11 @@
-//! Reading a row on in pieces, and what the model makes of every token.
+//! Prefill: a sequence read in pieces, and the scores of its tokens.
 
 use super::prior::host_values;
 use super::{KvCache, TokenRows, Transformer};
 use crate::Error;
 use burn::tensor::Tensor;
 
-/// Tokens that are read at once; bounds the memory of a long row beside its cache.
+/// Tokens that are read at once; bounds the memory of a long sequence beside its cache.
 pub const CHUNK: usize = 1024;
 
 /// A token's probability after those before it.
@@ -59,7 +59,7 @@ impl Transformer {
         mut sink: impl FnMut(usize, Tensor<3>),
     ) -> Result<Option<()>, Error> {
         let vocabulary = self.config().vocabulary;
-        // Checked as a whole, so that nothing is read of a row that has a wrong token.
+        // Checked as a whole, so that nothing is read of a sequence that has a wrong token.
         TokenRows::new(1, tokens.to_vec(), vocabulary)?;
         let first_read = tokens.len() - tail.min(tokens.len());
         for (number, chunk) in tokens.chunks(CHUNK).enumerate() {

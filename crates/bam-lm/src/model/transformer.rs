@@ -4,10 +4,10 @@ use super::attention::{Observer, Pass, Sight};
 use super::block::{Block, Norm, Projections};
 use super::config::{ModelConfig, PriorScope};
 use super::kv_cache::KvCache;
-use super::prior::PriorHeads;
 use super::rotary::{angles, sinusoids};
 use crate::Error;
 use crate::model::encoding::Position;
+use bam_attention::nn::PositionalPrior;
 use bam_attention::{Documents, Implementation, Lags, LogPrior};
 use bam_record::history::{Event, History};
 use burn::module::Module;
@@ -98,7 +98,7 @@ pub struct Transformer {
     /// The head, where it is not the embeddings.
     pub(crate) output: Option<Linear>,
     /// The prior that all layers share, where they do.
-    pub(crate) prior: Option<PriorHeads>,
+    pub(crate) prior: Option<PositionalPrior>,
     #[module(skip)]
     pub(crate) config: ModelConfig,
     #[module(skip)]
@@ -162,7 +162,6 @@ fn pass_at<'a>(offset: usize) -> Pass<'a> {
         skipping: None,
         offset,
         documents: None,
-        horizon: None,
         rotary: None,
         observer: None,
     }
@@ -179,8 +178,16 @@ fn pass_after<'a>(cache: &KvCache) -> Pass<'a> {
 impl ModelConfig {
     /// A model with random weights: matrices and embeddings N(0, 0.02), biases 0, gains and SSMax
     /// scales 1, priors where the configuration starts them. Random numbers come from the device's seed.
+    ///
+    /// # Panics
+    /// If the configuration does not fit itself: [`ModelConfig::checked`].
     #[must_use]
     pub fn init(&self, device: &Device) -> Transformer {
+        let made = self.try_init(device);
+        made.expect("a configuration that was checked fits itself")
+    }
+
+    fn try_init(&self, device: &Device) -> Result<Transformer, Error> {
         let initializer = Initializer::Normal {
             mean: 0.0,
             std: 0.02,
@@ -190,25 +197,23 @@ impl ModelConfig {
             device,
         };
         let design = self.design;
-        let shared = self.prior_scope == PriorScope::Global;
-        let prior = match &self.encoding.position {
-            Position::Prior(groups) if shared => Some(PriorHeads::new(groups, self, device)),
-            _ => None,
+        let prior = match self.priors_of(PriorScope::Global)? {
+            Some(shared) => Some(shared.init(device)?),
+            None => None,
         };
-        Transformer {
+        let layers = (0..self.layers).map(|layer| Block::new(self, layer, &projections));
+        Ok(Transformer {
             tok_embeddings: EmbeddingConfig::new(self.vocabulary, self.dim)
                 .with_initializer(initializer.clone())
                 .init(device),
             embedding_norm: design.embedding_norm.then(|| Norm::new(self, device)),
-            layers: (0..self.layers)
-                .map(|layer| Block::new(self, layer, &projections))
-                .collect(),
+            layers: layers.collect::<Result<_, Error>>()?,
             norm: design.final_norm.then(|| Norm::new(self, device)),
             output: (!design.tied_head).then(|| projections.make(self.dim, self.vocabulary, false)),
             prior,
             config: self.clone(),
             history: History::default(),
-        }
+        })
     }
 }
 
@@ -260,7 +265,7 @@ impl Transformer {
         implementation: Implementation,
     ) -> Result<Tensor<3>, Error> {
         let rows = Source::Rows {
-            priors: self.log_priors(Lags::causal(tokens.length()))?,
+            priors: self.log_priors(Lags::causal(tokens.length())),
             documents,
             implementation,
         };
@@ -395,17 +400,17 @@ impl Transformer {
         Ok(x)
     }
 
-    /// One token of each of several rows, each with its own cache: adds them, and returns the logits
+    /// One token of each of several sequences, each with its own cache: adds them, and returns the logits
     /// after them.
     ///
-    /// The same as [`Transformer::forward_cached`] on each row, up to rounding; the matrix products are shared.
+    /// The same as [`Transformer::forward_cached`] on each, up to rounding; the matrix products are shared.
     ///
     /// # Shapes
     /// - `tokens`: one per cache
     /// - result: `[rows, 1, vocabulary]`
     ///
     /// # Errors
-    /// Ids outside the vocabulary, a cache without room or of more than one row.
+    /// Ids outside the vocabulary, a cache without room or of more than one sequence.
     pub fn decode_step(
         &self,
         tokens: &[i32],
@@ -416,7 +421,7 @@ impl Transformer {
         if tokens.len() != caches.len() || caches.iter().any(full) {
             return Err(Error::Value {
                 what: "caches",
-                expected: format!("{} of one row, with room for a token", tokens.len()),
+                expected: format!("{} of one sequence, with room for a token", tokens.len()),
                 got: format!("{}", caches.len()),
             });
         }
@@ -472,7 +477,6 @@ impl Transformer {
         let (head_dim, theta) = (config.head_dim(), config.rotary_theta);
         Pass {
             rotary: rotates.then(|| angles(positions, head_dim, theta, &self.device())),
-            horizon: self.config.hidden_from(),
             ..pass
         }
     }
@@ -489,19 +493,21 @@ impl Transformer {
     }
 
     /// The prior of every layer over the lags.
-    pub(crate) fn log_priors(&self, lags: Lags) -> Result<Vec<LogPrior>, Error> {
-        let device = self.device();
-        let shared = match &self.prior {
-            Some(prior) => Some(prior.log_prior(lags, &device)?),
-            None => None,
-        };
-        self.layers
-            .iter()
-            .map(|block| match (&shared, &block.attention.prior) {
-                (Some(shared), _) => Ok(shared.clone()),
-                (None, Some(own)) => own.log_prior(lags, &device),
-                (None, None) => Ok(LogPrior::uniform(self.config.heads, lags, &device)),
-            })
-            .collect()
+    pub(crate) fn log_priors(&self, lags: Lags) -> Vec<LogPrior> {
+        match &self.prior {
+            Some(shared) => vec![shared.forward(lags); self.layers.len()],
+            None => {
+                let layers = self.layers.iter();
+                layers
+                    .map(|block| block.attention.prior.forward(lags))
+                    .collect()
+            }
+        }
+    }
+
+    /// The priors of a layer's heads, its own or those that all layers share.
+    pub(crate) fn prior_of(&self, layer: usize) -> &PositionalPrior {
+        let shared = self.prior.as_ref();
+        shared.unwrap_or(&self.layers[layer].attention.prior)
     }
 }

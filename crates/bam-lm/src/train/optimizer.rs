@@ -4,7 +4,7 @@ use super::gradients::Gradients;
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
 use crate::model::{ParameterInfo, ParameterKind, Transformer};
-use bam_attention::log_prior::Role;
+use bam_prior::Role;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};

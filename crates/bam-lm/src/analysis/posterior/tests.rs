@@ -22,8 +22,8 @@ fn tokens(length: usize) -> Vec<i32> {
 
 /// A layer's call as the oracle takes it, with these values.
 fn case(attended: &Attended, values: &[f32]) -> Case {
-    let [batch, heads, queries, dim] = attended.q.dims();
-    let [_, key_heads, keys, _] = attended.k.dims();
+    let [batch, heads, queries, dim] = attended.call.q.dims();
+    let [_, key_heads, keys, _] = attended.call.k.dims();
     let layer = Layer::new(attended, None);
     Case {
         batch,
@@ -32,17 +32,17 @@ fn case(attended: &Attended, values: &[f32]) -> Case {
         queries,
         keys,
         dim,
-        offset: attended.options.query_offset,
+        offset: attended.call.options.query_offset,
         causal: true,
-        horizon: attended.options.horizon,
+        window: attended.call.options.window,
         documents: None,
         temperature: layer.temperature,
         q: layer.q,
         k: layer.k,
         v: values.to_vec(),
         ln_weights: layer.ln_weights,
-        first_lag: attended.log_prior.lags().first(),
-        lags: attended.log_prior.lags().count(),
+        first_lag: attended.call.log_prior.lags().first(),
+        lags: attended.call.log_prior.lags().count(),
     }
 }
 
@@ -85,11 +85,11 @@ fn posteriors_are_what_attention_attends_to() {
             let layers = RefCell::new(0);
             let observer = |attended: &Attended| {
                 *layers.borrow_mut() += 1;
-                let values = signed_numbers(attended.k.shape().num_elements(), 3.0, 5);
+                let values = signed_numbers(attended.call.k.shape().num_elements(), 3.0, 5);
                 let case = case(attended, &values);
                 let mut row_posteriors = Vec::new();
                 let rows: Vec<usize> = (0..length).collect();
-                let layer = Layer::new(attended, model.config().hidden_from());
+                let layer = Layer::new(attended, model.config().window());
                 layer.tell(&rows, &mut |row: RowPosterior| row_posteriors.push(row));
                 row_posteriors.sort_by_key(|row| (row.head, row.row));
                 let of = |p: &f32| f64::from(*p);
@@ -103,13 +103,13 @@ fn posteriors_are_what_attention_attends_to() {
                 let off = largest_difference(&ours, &definition);
                 assert!(off < rounding, "{encoding} {length}: {off}");
 
-                let shape = attended.k.dims();
+                let shape = attended.call.k.dims();
                 let v = TensorData::new(values, shape);
                 let v = Tensor::from_data(v, &Device::flex());
-                let (q, k) = (attended.q.clone(), attended.k.clone());
-                let mut options = attended.options.clone();
+                let (q, k) = (attended.call.q.clone(), attended.call.k.clone());
+                let mut options = attended.call.options.clone();
                 options.implementation = Implementation::Fused;
-                let out = attend(q, k, v, &attended.log_prior, &options).unwrap();
+                let out = attend(q, k, v, &attended.call.log_prior, &options).unwrap();
                 let out: Vec<f64> = host_values(out).iter().map(of).collect();
                 // A logit in f32 is off by a few units of its size, and so is its weight.
                 let largest = row_posteriors.iter().flat_map(|b| {

@@ -1,10 +1,9 @@
 //! Priors whose log-weights `f32` can't hold are refused, before anything is computed with them.
 
-use super::{Places, name_of};
 use crate::Error;
 use crate::model::{ModelConfig, Transformer, host_values};
 use bam_attention::Lags;
-use bam_prior::PositionalPrior;
+use bam_prior::{PositionalPrior, Prior};
 
 /// Rows that are looked at for overflow; `doctor` looks further.
 const MOST_KEYS: usize = 1 << 16;
@@ -13,17 +12,18 @@ const MOST_KEYS: usize = 1 << 16;
 /// length: what saturates in the model is finite there.
 ///
 /// # Errors
-/// Names the first head of which that is not so.
-pub(super) fn check_laws(places: &Places, config: &ModelConfig) -> Result<(), Error> {
+/// Those of a law; the name of the first head of which that is not so.
+pub(super) fn check_laws(
+    laws: impl Iterator<Item = (String, Result<Prior, Error>)>,
+    config: &ModelConfig,
+) -> Result<(), Error> {
     let keys = config.train_length.min(MOST_KEYS);
-    for (place, heads) in places.iter().enumerate() {
-        for (head, state) in heads.iter().enumerate() {
-            let law = state.law()?;
-            let mut ln_weights = (0..keys).map(|distance| law.ln_weight(-(distance as f64)));
-            let overflows = |x: &f64| !(x.abs() <= f64::from(f32::MAX));
-            if let Some(ln_weight) = ln_weights.find(overflows) {
-                return Err(overflow(keys, ln_weight, &name_of(config, place, head)));
-            }
+    for (head, law) in laws {
+        let law = law?;
+        let mut ln_weights = (0..keys).map(|distance| law.ln_weight(-(distance as f64)));
+        let overflows = |x: &f64| !(x.abs() <= f64::from(f32::MAX));
+        if let Some(ln_weight) = ln_weights.find(overflows) {
+            return Err(overflow(keys, ln_weight, &head));
         }
     }
     Ok(())
@@ -43,7 +43,7 @@ fn overflow(keys: usize, got: f64, at: &str) -> Error {
 /// As [`check_laws`] has them.
 pub(super) fn check_weights(model: &Transformer) -> Result<(), Error> {
     let keys = model.config().train_length.min(MOST_KEYS);
-    for (layer, prior) in model.log_priors(Lags::causal(keys))?.iter().enumerate() {
+    for (layer, prior) in model.log_priors(Lags::causal(keys)).iter().enumerate() {
         let ln_weights = host_values(prior.ln_weights().clone());
         if let Some(index) = ln_weights.iter().position(|x| !x.is_finite()) {
             let at = format!("{layer}.{}", index / keys);

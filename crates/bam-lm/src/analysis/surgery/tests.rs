@@ -3,8 +3,7 @@ use crate::model::TokenRows;
 use crate::testing::small;
 use bam_attention::Implementation;
 use bam_attention::Lags;
-use bam_attention::log_prior::FAMILIES;
-use bam_prior::PositionalPrior;
+use bam_prior::{Family, PositionalPrior};
 use burn::tensor::Device;
 
 fn model(encoding: &str) -> Transformer {
@@ -47,7 +46,7 @@ fn farthest(a: &[f32], b: &[f32]) -> f32 {
 /// Row `head` of a layer's log-weights over some lags.
 fn ln_weights(model: &Transformer, layer: usize, head: usize) -> Vec<f32> {
     let keys = 50;
-    let priors = model.log_priors(Lags::causal(keys)).unwrap();
+    let priors = model.log_priors(Lags::causal(keys));
     host_values(priors[layer].ln_weights().clone())[head * keys..][..keys].to_vec()
 }
 
@@ -212,7 +211,7 @@ fn what_a_family_lacks_or_refuses_is_an_error() {
 #[test]
 fn families_change_in_all_layers_by_regrouping() {
     let old = model("bam");
-    for family in FAMILIES {
+    for family in Family::ALL {
         let (new, changes) = edit_priors(&old, &to_family("*.2", family.name())).unwrap();
         let kind: PriorKind = family.name().parse().unwrap();
         let expected = match kind.name() {

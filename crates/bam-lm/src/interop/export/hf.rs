@@ -120,13 +120,13 @@ fn token_ids(tokenizer: &Tokenizer) -> impl Iterator<Item = (String, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bam_attention::log_prior::FAMILIES;
+    use bam_prior::Family;
 
     /// A family that is new here is new there.
     #[test]
     fn the_python_code_knows_every_family_and_its_parameters() {
         let [(_, configuration), (_, modeling)] = CODE;
-        for family in FAMILIES {
+        for family in Family::ALL {
             let parameters = family.parameters(1);
             let name = match family.name() {
                 "generalized_gaussian" => "bam",

@@ -21,7 +21,7 @@ impl Transformer {
     /// If the prior can't be evaluated.
     pub fn priors(&self, capacity: usize) -> Result<CachePriors, Error> {
         check_length(capacity)?;
-        let layers = self.log_priors(Lags::causal(capacity))?;
+        let layers = self.log_priors(Lags::causal(capacity));
         Ok(CachePriors { capacity, layers })
     }
 

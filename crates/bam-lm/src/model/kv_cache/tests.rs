@@ -84,12 +84,12 @@ fn outputs(model: &Transformer, cache: &mut KvCache, values: &Tensor<4>) -> Vec<
         let piece = TokenRows::new(1, tokens[start..start + length].to_vec(), 31).unwrap();
         let groups = RefCell::new(Vec::new());
         let observer = |attended: &Attended| {
-            let keys = attended.k.dims()[2];
-            let heads = attended.heads.start / group..attended.heads.end / group;
+            let keys = attended.call.k.dims()[2];
+            let heads = attended.call.heads.start / group..attended.call.heads.end / group;
             let v = values.clone().narrow(1, heads.start, heads.len());
             let v = v.narrow(2, start + length - keys, keys);
-            let (q, k) = (attended.q.clone(), attended.k.clone());
-            let out = attend(q, k, v, &attended.log_prior, &attended.options);
+            let (q, k) = (attended.call.q.clone(), attended.call.k.clone());
+            let out = attend(q, k, v, &attended.call.log_prior, &attended.call.options);
             groups.borrow_mut().push(out.unwrap());
         };
         model.observe(&piece, cache, 0..length, &observer).unwrap();
