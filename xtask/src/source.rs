@@ -14,7 +14,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Where the code says one of the words, whole: `(line, word)`.
+    /// Places where the code says one of the words, whole: `(line, word)`.
     pub fn code_with(&self, words: &[&'static str]) -> Vec<(usize, &'static str)> {
         let mut found = Vec::new();
         for (index, line) in self.code.lines().enumerate() {
@@ -45,6 +45,26 @@ impl<'a> Source<'a> {
             .collect()
     }
 
+    /// Comments on a declaration that open with one of the words: `(line, word)`. Their first line, no other.
+    pub fn openings(&self, words: &[&'static str]) -> Vec<(usize, &'static str)> {
+        let documents = |line: &'a str| {
+            let line = line.trim_start();
+            line.strip_prefix("///").or(line.strip_prefix("//!"))
+        };
+        let mut found = Vec::new();
+        let mut before = None;
+        for (index, line) in self.lines.iter().enumerate() {
+            let text = documents(line);
+            if before.is_none() || before.is_some_and(|before: &str| before.trim().is_empty()) {
+                let opening = text.and_then(|text| text.split_whitespace().next());
+                let word = words.iter().find(|word| opening == Some(**word));
+                found.extend(word.map(|word| (index + 1, *word)));
+            }
+            before = text;
+        }
+        found
+    }
+
     /// Notes to oneself that name no issue: `(line, what)`.
     pub fn loose_ends(&self) -> Vec<(usize, &'static str)> {
         const FIX: &str = concat!("FIX", "ME");
@@ -72,7 +92,7 @@ fn is_whole(line: &str, at: usize, word: &str) -> bool {
 }
 
 /// The text with everything blanked that is not code. Line breaks stay.
-fn code_only(text: &str) -> String {
+pub fn code_only(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut code = String::with_capacity(text.len());
     let mut at = 0;
@@ -90,7 +110,7 @@ fn code_only(text: &str) -> String {
     code
 }
 
-/// Where the comment, string or character that begins at `at` ends; `at` where none does.
+/// The end of the comment, string or character that begins at `at`; `at` if none does.
 fn end_of_quiet(chars: &[char], at: usize) -> usize {
     let next = |ahead: usize| chars.get(at + ahead).copied();
     match chars[at] {
