@@ -46,8 +46,8 @@ const fn fast(step: Step) -> Step {
 
 /// Everything is of the release profile, so that Burn is built once, for running and for testing.
 ///
-/// `bam-prior` is tested first and alone: it needs no Burn.
-const STEPS: [Step; 6] = [
+/// `bam-prior` and `bam-kernel` are tested first and alone: they need no Burn.
+const STEPS: [Step; 7] = [
     fast(cargo("format", "fmt --all --check")),
     fast(Step {
         name: "house rules",
@@ -55,13 +55,14 @@ const STEPS: [Step; 6] = [
         action: Action::House,
     }),
     fast(cargo("tests: bam-prior", "test --release -p bam-prior")),
+    fast(cargo("tests: bam-kernel", "test --release -p bam-kernel")),
     cargo(
         "lints",
         "clippy --release --workspace --all-targets -- -D warnings",
     ),
     cargo(
         "tests: all others",
-        "test --release --workspace --exclude bam-prior",
+        "test --release --workspace --exclude bam-prior --exclude bam-kernel",
     ),
     Step {
         name: "documentation",

@@ -1,14 +1,14 @@
 //! `cargo xtask fuzz`: random calls, as many as wanted.
 
-use crate::cargo::cargo;
+use crate::cargo::cargo_on;
 use std::path::Path;
 
-/// Runs `bam-attention`'s test `fuzz` with those options.
+/// Runs `bam-kernel`'s test `fuzz` with those options.
 ///
 /// # Errors
 /// If a call fails; its number is on standard error.
 pub fn run(root: &Path, options: &[&str]) -> Result<(), String> {
-    let status = cargo(root, "test")
+    let status = cargo_on(root, "test", &["--package", "bam-kernel"])
         .args(["--release", "--test", "fuzz", "--"])
         .args(options)
         .status()

@@ -1,4 +1,4 @@
-//! What hides keys besides position: document boundaries and padding.
+//! Boundaries of documents and padding, which hide keys besides position.
 
 use crate::error::KernelError;
 use crate::position::Positions;
@@ -98,7 +98,7 @@ impl Documents {
     }
 }
 
-/// How many keys each row sees, `[batch, queries]` row after row: the `n` of scalable softmax.
+/// The number of keys that each row sees, `[batch, queries]` row after row: the `n` of scalable softmax.
 #[must_use]
 pub fn visible_counts(
     positions: &Positions,

@@ -1,4 +1,4 @@
-//! What can be wrong with a call.
+//! The errors of a call.
 
 /// An input that does not fit: what it is, what was expected, what was given.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -21,7 +21,7 @@ pub enum KernelError {
         what: &'static str,
         /// Its shape.
         shape: String,
-        /// How many numbers that is, or how many at least.
+        /// Numbers that the shape wants, or at least wants.
         expected: String,
         /// Numbers in the slice.
         got: usize,

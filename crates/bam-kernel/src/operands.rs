@@ -115,7 +115,7 @@ impl<'a> Rows<'a> {
         matches!(self.values, Values::Bf16(_))
     }
 
-    /// Where a row begins.
+    /// The first number of a row.
     fn first(&self, batch: usize, head: usize, row: usize) -> usize {
         let [by_batch, by_head, by_row] = self.strides;
         batch * by_batch + head * by_head + row * by_row
@@ -218,7 +218,7 @@ impl<'a> LogWeights<'a> {
     }
 }
 
-/// What a temperature multiplies.
+/// The part of a logit that a temperature multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -14,13 +14,13 @@ use std::sync::Arc;
 pub struct Call {
     /// Position of the first query among the keys: the tokens already in the cache.
     pub offset: usize,
-    /// Which way rows may look.
+    /// The side of its own position that a row may look to.
     pub visibility: Visibility,
     /// Keys at this distance and beyond are hidden.
     pub window: Option<usize>,
     /// Documents packed into a row, and padding.
     pub documents: Option<Arc<Documents>>,
-    /// Which keys may be left unread.
+    /// The keys that may be left unread.
     pub skipping: Skipping,
     /// Norms of the keys that are known already, for skipping.
     pub key_norms: Option<Arc<KeyNorms>>,
@@ -55,7 +55,7 @@ impl Call {
         }
     }
 
-    /// Where so many queries stand among so many keys.
+    /// The positions of so many queries among so many keys.
     #[must_use]
     pub fn positions(&self, queries: usize, keys: usize) -> Positions {
         Positions {
@@ -159,7 +159,7 @@ impl Plan {
         &self.shapes
     }
 
-    /// Where queries and keys stand.
+    /// The positions of queries and keys.
     #[must_use]
     pub fn positions(&self) -> &Positions {
         &self.positions

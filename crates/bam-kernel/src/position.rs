@@ -1,11 +1,11 @@
-//! Where tokens are: the only file that subtracts positions.
+//! Positions of tokens: the only file that subtracts them.
 //!
 //! A **lag** is key position − query position, so a causal row sees lags ≤ 0. Query row `i` stands
 //! at position `offset + i` among the keys; the offset is the number of keys in the cache before it.
 
 use std::ops::Range;
 
-/// Which keys a row may see, by position alone.
+/// The keys that a row may see, by position alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visibility {
     /// Its own position and everything before it.
@@ -79,7 +79,7 @@ pub struct Positions {
     pub keys: usize,
     /// Position of query row 0 among the keys.
     pub offset: usize,
-    /// Which way rows may look.
+    /// The side of its own position that a row may look to.
     pub visibility: Visibility,
     /// Keys at this distance and beyond are hidden.
     pub window: Option<usize>,

@@ -1,4 +1,4 @@
-//! What skipping knows of a prior: the smallest and largest log-weight in every stretch of lags.
+//! The part of a prior that skipping knows: the smallest and largest log-weight in every stretch of lags.
 
 use crate::rounding::raised;
 

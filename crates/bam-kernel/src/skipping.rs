@@ -1,6 +1,6 @@
-//! Leaving out keys that a prior known in advance makes negligible: what a caller says and hears.
+//! Leaving out keys that a prior known in advance makes negligible, as a caller asks for it and hears of it.
 //!
-//! How the bound comes about, and why it holds, is in `docs/kernel.md`; its code is `certificate.rs`.
+//! The bound and its proof are in `docs/kernel.md`; the code is `certificate.rs`.
 
 use crate::error::KernelError;
 use std::sync::{Mutex, PoisonError};

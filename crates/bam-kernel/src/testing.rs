@@ -207,7 +207,7 @@ impl Case {
         Lags::starting_at(self.first_lag, self.lags)
     }
 
-    /// What the temperature multiplies, if there is one.
+    /// The part of a logit that the temperature multiplies, if there is one.
     #[must_use]
     pub fn temperature_scope(&self) -> Option<TemperatureScope> {
         let (_, on_prior) = self.temperature.as_ref()?;

@@ -160,7 +160,7 @@ fn narrow_numbers_are_widened() {
     }
 }
 
-/// Where rows have nothing to see there are exact zeros, and what stands at padding is not read.
+/// Rows that have nothing to see give exact zeros, and numbers at padding are not read.
 #[test]
 fn padding_and_rows_that_see_nothing() {
     for (queries, keys) in [(1, 70), (63, 63), (130, 130), (9, 5000)] {

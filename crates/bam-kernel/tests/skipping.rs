@@ -86,7 +86,7 @@ fn variants() -> Vec<(&'static str, Case)> {
     ]
 }
 
-/// What so many keys can weigh of a row and be exactly 0: less than `2⁻¹⁰⁰` each of the heaviest.
+/// The most that so many keys can weigh of a row and be exactly 0: less than `2⁻¹⁰⁰` each of the heaviest.
 fn zeros(keys: usize) -> f64 {
     keys as f64 * (-100f64).exp2()
 }

@@ -146,7 +146,7 @@ fn cut<'a>(
     tasks
 }
 
-/// What all tasks read.
+/// The inputs of all tasks.
 struct Given<'a> {
     inputs: &'a Inputs<'a>,
     bounds: &'a Bounds<'a>,
@@ -166,7 +166,7 @@ struct Task<'a> {
     d_temperature: Vec<&'a mut [f32]>,
 }
 
-/// What tasks add up together.
+/// Sums that tasks add up together.
 struct Sums {
     /// The keys that the rows see, in whole tiles.
     keys: Range<usize>,

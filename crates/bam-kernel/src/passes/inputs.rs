@@ -128,7 +128,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// What is known of some rows before any key is.
+    /// The knowledge of some rows before any key is read.
     pub fn row_bounds(&self, batch: usize, head: usize, rows: Range<usize>) -> RowBounds {
         let mut content = 0.0f32;
         let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);

@@ -112,7 +112,7 @@ impl<'a> QueryPanels<'a> {
         (self.ln_weights, ByDistance::column(inputs, row, key))
     }
 
-    /// What the panel sees of a tile by position; `None` if nothing.
+    /// The part of a tile that the panel sees by position; `None` if nothing.
     pub fn sight(&self, inputs: &Inputs<'_>, panel: usize, first_key: usize) -> Option<Sight> {
         let positions = inputs.plan.positions();
         let rows = self.panel_rows(panel);

@@ -15,7 +15,7 @@ use std::ops::Range;
 pub(super) struct ManyRows<'t, 'a> {
     pub task: &'t mut Task<'a>,
     pub by_distance: &'t ByDistance,
-    /// Where numbers are multiplied as `bf16`.
+    /// Values for AMX, if numbers are multiplied as `bf16`.
     pub paired: Option<&'t PairedValues>,
 }
 

@@ -1,7 +1,7 @@
 //! Splitting the keys of a block among several tasks, and putting the parts together again.
 //!
-//! How often depends on the sizes of a call only, never on the threads: the same call gives the same
-//! bits anywhere.
+//! The number of parts depends on the sizes of a call only, never on the threads: the same call gives
+//! the same bits anywhere.
 
 use rayon::prelude::*;
 
