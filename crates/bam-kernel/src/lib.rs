@@ -47,7 +47,7 @@
 //! let posterior = plan.forward(&operands)?;
 //! assert_eq!(posterior.out[..dim], v[..dim]); // The first row sees itself alone.
 //!
-//! let ones = vec![1.0; numbers.len()];
+//! let ones = vec![1.0f32; numbers.len()];
 //! let of_sum = plan.backward(
 //!     &operands,
 //!     &posterior.out,

@@ -338,7 +338,7 @@ fn length(
     at_least: &str,
     got: usize,
 ) -> KernelError {
-    let expected = expected.map_or("more than there can be".into(), |count| count.to_string());
+    let expected = expected.map_or(format!("over {}", usize::MAX), |count| count.to_string());
     KernelError::Length {
         what,
         shape: format!("{shape:?}"),

@@ -28,11 +28,11 @@ impl PriorRanges {
             })
         };
         let ranges = ln_weights
-            .chunks_exact(lags)
+            .chunks_exact(lags.max(1))
             .flat_map(|head| head.chunks(LAGS).map(range))
             .collect();
         Self {
-            blocks: lags.div_ceil(LAGS),
+            blocks: lags.div_ceil(LAGS).max(1),
             lags,
             ranges,
         }

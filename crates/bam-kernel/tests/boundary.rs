@@ -137,7 +137,7 @@ fn slices_that_are_not_as_long_as_their_shape() {
         ),
         (
             message(Rows::new(&numbers, [usize::MAX, 2, 3, 5]).err()),
-            "rows: expected more than there can be numbers for the shape [18446744073709551615, 2, 3, 5], got 24",
+            "rows: expected over 18446744073709551615 numbers for the shape [18446744073709551615, 2, 3, 5], got 24",
         ),
         (
             message(Rows::strided(&numbers, [1, 2, 3, 4], [24, 13, 4]).err()),

@@ -96,7 +96,7 @@ fn the_definitions_are_finite_differences() {
             };
             let expected: Vec<f64> = (0..got.len()).map(difference).collect();
             let error = relative_error(&got, &expected);
-            assert!(error < 1e-5, "gradient of {name} is off by {error:e}");
+            assert!(error < 1e-4, "gradient of {name} is off by {error:e}");
             // Null control: the gradient of another loss must not pass.
             let wrong: Vec<f64> = got.iter().map(|g| g * 1.01).collect();
             assert!(

@@ -292,7 +292,7 @@ fn norms_grow_with_the_cache() {
         pieces.extend(start, &piece).unwrap();
     }
     assert_eq!(whole, pieces);
-    let two = vec![0.0; 2 * 5 * 16];
+    let two = vec![0.0f32; 2 * 5 * 16];
     let error = pieces.extend(0, &Rows::new(&two, [2, 1, 5, 16]).unwrap());
     assert_eq!(
         error.unwrap_err().to_string(),
@@ -303,7 +303,7 @@ fn norms_grow_with_the_cache() {
 #[test]
 fn norms_with_a_gap_are_refused() {
     let mut norms = KeyNorms::new(1, 1);
-    let error = norms.extend(500, &Rows::new(&vec![0.0; 80], [1, 1, 5, 16]).unwrap());
+    let error = norms.extend(500, &Rows::new(&vec![0.0f32; 80], [1, 1, 5, 16]).unwrap());
     assert_eq!(
         error.unwrap_err().to_string(),
         "keys of the norms: expected shape to start at 0 or before, got a start at 500"
