@@ -10,6 +10,7 @@
 
 mod begin;
 mod measure;
+mod plan;
 
 use crate::args::UpcycleArgs;
 use crate::command::train::{available_threads, open_trainer, train};
@@ -21,30 +22,14 @@ use bam_lm::train::{Outcome, RunFolder, Trainer};
 use bam_record::{Record, Upcycle, UpcycleLength};
 use bam_report::text::counted;
 use measure::{Measured, Measuring};
+use plan::{HELD_OUT, PLAN, Plan, START};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-const PLAN: &str = "plan.json";
-const START: &str = "start";
-const TOKENS: &str = "tokens";
-const HELD_OUT: &str = "held-out.txt";
 const BEFORE: &str = "before.json";
-
-/// Facts of a run besides its recipe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Plan {
-    /// The model as it was.
-    model: PathBuf,
-    /// The name of the text that perplexity is measured on.
-    document: String,
-    lengths: Vec<usize>,
-    samples: usize,
-    pieces: usize,
-    seed: u64,
-}
 
 /// The measurements before the first step.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -92,7 +92,7 @@ fn a_folder_for_transformers_is_a_model_of_ours() {
     );
 }
 
-/// What Candle's loader and others go by: names, one type, no gaps, the metadata of PyTorch.
+/// The marks that Candle's loader and others go by: names, one type, no gaps, the metadata of PyTorch.
 #[test]
 fn weights_can_be_read_by_anyone() {
     let shop = Workshop::new();

@@ -40,7 +40,7 @@ impl Random {
 
 /// The bytes with one to four changes.
 fn damaged(bytes: &[u8], number: u64) -> Vec<u8> {
-    /// What parsers trip over.
+    /// Texts that parsers trip over.
     const WORDS: [&str; 14] = [
         "null",
         "-1",

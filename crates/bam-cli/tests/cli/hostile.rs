@@ -1,4 +1,4 @@
-//! What comes from elsewhere and means no good: clear errors, bounded memory and time, nothing written.
+//! Input from elsewhere that means no good: clear errors, bounded memory and time, nothing written.
 
 use crate::bad_input::refuses;
 use crate::fuzz::limited;

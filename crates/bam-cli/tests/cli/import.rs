@@ -74,7 +74,7 @@ impl Shop {
     }
 }
 
-/// How far the program's logits of an imported model are from those of `transformers`.
+/// Distance of the program's logits of an imported model from those of `transformers`.
 fn error(shop: &Shop) -> f32 {
     let io = tensors::read(&shop.hf().join("io.safetensors"));
     let path = |name| shop.folder.path().join(name);
@@ -153,7 +153,7 @@ fn half_precision_is_read_as_it_is() {
     }
 }
 
-/// What is not computed is refused by name.
+/// Anything that is not computed is refused by name.
 /// What a configuration claims does not decide how much memory is taken.
 /// Tokenizers made to hang or to fill all memory: refused in no time, by every command that reads one.
 #[test]

@@ -77,7 +77,7 @@ fn stopped_and_given_again(shop: &Workshop, line: &[OsString]) -> (String, Strin
     (said, left)
 }
 
-/// How often a command is begun that is to be stopped in its midst.
+/// Times that a command is begun that is to be stopped in its midst.
 const ATTEMPTS: usize = 20;
 
 const GOES_ON: &str = "the same command goes on from there";

@@ -89,7 +89,7 @@ fn an_edit_makes_a_whole_model_with_its_history() {
     assert!(seen.contains("shape −0.25"), "{seen}");
 }
 
-/// What a kill can leave of an edit in place, each state one step further: the old model, then the new one.
+/// All that a kill can leave of an edit in place, each state one step further: the old model, then the new one.
 #[test]
 fn an_edit_in_place_that_was_killed_happened_or_did_not() {
     let shop = Workshop::new();

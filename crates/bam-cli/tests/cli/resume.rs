@@ -8,7 +8,7 @@ use std::path::Path;
 const STEPS: usize = 120;
 const SETTINGS: [&str; 2] = ["train.steps=120", "train.checkpoint_every=5"];
 
-/// What must be the same: every loss as it is written, the validation losses among them, and the
+/// All that must be the same: every loss as it is written, the validation losses among them, and the
 /// final weights.
 struct Trace {
     losses: Vec<String>,
@@ -149,7 +149,7 @@ fn resuming_is_no_place_for_another_recipe() {
     assert!(message.contains("expected the recipe"), "{message}");
 }
 
-/// What can't be read of a half-written line does not hide the rest.
+/// The unreadable end of a half-written line does not hide the rest.
 #[test]
 fn reports_show_runs_that_were_killed() {
     let shop = Workshop::new();

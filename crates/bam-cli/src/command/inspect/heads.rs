@@ -1,6 +1,6 @@
 //! `bam inspect heads`.
 
-use super::{TIMES, tokens_of};
+use super::excerpt::tokens_of;
 use crate::args::{HeadsArgs, Length};
 use crate::{console, runs};
 use bam_data::atomic_file::write_atomically;
@@ -9,6 +9,8 @@ use bam_report::page::heads_page;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// Rows of a model that has not been asked about others: this many times its training length.
+const TIMES: Length = Length::Times(500.0);
 /// Tokens of a text that are read if nothing is said, in multiples of the training length.
 const MOST: Length = Length::Times(16.0);
 

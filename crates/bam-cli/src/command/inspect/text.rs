@@ -1,6 +1,6 @@
 //! `bam inspect text`.
 
-use super::tokens_of;
+use super::excerpt::tokens_of;
 use crate::args::{ColourArg, Length, TextArgs};
 use crate::{console, runs};
 use bam_data::atomic_file::write_atomically;

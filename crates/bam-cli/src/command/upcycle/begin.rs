@@ -1,6 +1,7 @@
 //! Everything that a run of `bam upcycle` begins with, in a folder that is there whole or not at all.
 
-use super::{HELD_OUT, PLAN, Plan, START, TOKENS};
+use super::measure::Measuring;
+use super::plan::{HELD_OUT, PLAN, Plan, START, TOKENS};
 use crate::args::UpcycleArgs;
 use crate::console::{self, UsageError};
 use crate::runs;
@@ -54,7 +55,7 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
         pieces: args.pieces as usize,
         seed: args.seed,
     };
-    super::Measuring::of_text(&materials.held_out, &plan, &tokenizer)?;
+    Measuring::of_text(&materials.held_out, &plan, &tokenizer)?;
     runs::new_folder(&args.out, |dir| {
         write(dir, &plan, &recipe, &start, &tokenizer, materials)
     })

@@ -1,6 +1,6 @@
 //! Perplexity by position and passkeys, the same for every model of a run.
 
-use super::Plan;
+use super::plan::Plan;
 use crate::command::eval::models::watched;
 use crate::console::{self, Progress};
 use crate::runs;
