@@ -17,6 +17,19 @@ pub enum Error {
         /// What it is.
         got: String,
     },
+    /// A sequence that there is no memory for.
+    #[error(
+        "prompt and tokens to generate: expected at most {longest} tokens, which is what memory holds, \
+         got {prompt} and {tokens}"
+    )]
+    TooLong {
+        /// The most tokens that memory holds.
+        longest: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens to generate.
+        tokens: usize,
+    },
     /// A token that the model does not know.
     #[error("token {index}: expected an id from 0 to {}, got {got}", vocabulary - 1)]
     Token {

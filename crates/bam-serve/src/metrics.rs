@@ -1,4 +1,4 @@
-//! What `/metrics` tells, in Prometheus' text form.
+//! The numbers of `/metrics`, in Prometheus' text form.
 
 use axum::http::StatusCode;
 use bam_lm::model::scheduler::Load;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Requests by path and status.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Answered {
-    path: &'static str,
+    path: String,
     status: u16,
 }
 
@@ -24,7 +24,7 @@ pub struct Metrics {
     prompt_tokens: Counter,
     reused_tokens: Counter,
     generated: Followed,
-    set_back: Followed,
+    preemptions: Followed,
     active: Gauge,
     waiting: Gauge,
     cache_bytes: Gauge,
@@ -63,7 +63,7 @@ impl Default for Metrics {
             prompt_tokens: Counter::default(),
             reused_tokens: Counter::default(),
             generated: Followed::default(),
-            set_back: Followed::default(),
+            preemptions: Followed::default(),
             active: Gauge::default(),
             waiting: Gauge::default(),
             cache_bytes: Gauge::default(),
@@ -80,7 +80,7 @@ impl Default for Metrics {
             ("prompt_tokens", "Tokens of prompts", &metrics.prompt_tokens),
             (
                 "reused_tokens",
-                "Tokens of prompts that another row had read",
+                "Tokens of prompts that another sequence had read",
                 &metrics.reused_tokens,
             ),
             (
@@ -89,16 +89,16 @@ impl Default for Metrics {
                 &metrics.generated.counter,
             ),
             (
-                "rows_set_back",
-                "Rows that wait again for want of memory",
-                &metrics.set_back.counter,
+                "preemptions",
+                "Sequences that wait again for want of memory",
+                &metrics.preemptions.counter,
             ),
         ] {
             registry.register(name, help, counter.clone());
         }
         for (name, help, gauge) in [
-            ("rows_active", "Rows that are worked on", &metrics.active),
-            ("rows_waiting", "Rows that wait", &metrics.waiting),
+            ("sequences_active", "Sequences that are worked on", &metrics.active),
+            ("sequences_waiting", "Sequences that wait", &metrics.waiting),
             (
                 "cache_bytes",
                 "Bytes of keys and values",
@@ -110,10 +110,10 @@ impl Default for Metrics {
         for (name, help, histogram) in [
             (
                 "first_token",
-                "Time to the first token of a row",
+                "Time to the first token of a sequence",
                 &metrics.first_token,
             ),
-            ("row", "Time to the end of a row", &metrics.whole),
+            ("sequence", "Time to the end of a sequence", &metrics.whole),
         ] {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         }
@@ -125,11 +125,10 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    pub fn answered(&self, path: &'static str, status: StatusCode) {
-        let status = status.as_u16();
-        self.answered
-            .get_or_create(&Answered { path, status })
-            .inc();
+    pub fn answered(&self, path: &str, status: StatusCode) {
+        let (path, status) = (path.to_owned(), status.as_u16());
+        let of_kind = self.answered.get_or_create(&Answered { path, status });
+        of_kind.inc();
     }
 
     pub fn prompt(&self, tokens: usize, reused: usize) {
@@ -151,7 +150,7 @@ impl Metrics {
         self.waiting.set(load.waiting as i64);
         self.cache_bytes.set(load.cache_bytes as i64);
         self.generated.follow(load.generated);
-        self.set_back.follow(load.set_back);
+        self.preemptions.follow(load.set_back);
         let mut text = String::new();
         // Writing to a string can't fail.
         let _ = text::encode(&mut text, &self.registry);

@@ -205,10 +205,10 @@ impl<'m> Scheduler<'m> {
         let longest = limits.longest(config, limits.horizons_of(request));
         let length = request.prompt.len().saturating_add(request.tokens);
         if length > longest {
-            return Err(Error::Value {
-                what: "prompt and tokens to generate",
-                expected: format!("at most {longest} tokens, which is what memory holds"),
-                got: format!("{} and {}", request.prompt.len(), request.tokens),
+            return Err(Error::TooLong {
+                longest,
+                prompt: request.prompt.len(),
+                tokens: request.tokens,
             });
         }
         Ok(())
