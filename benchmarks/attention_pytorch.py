@@ -1,25 +1,28 @@
-"""Times attention under positional priors in PyTorch on the CPU, to compare the Rust implementations with.
+"""Times attention under positional priors in PyTorch, on the CPU or a GPU, to compare the Rust implementations with.
 
 Prints one JSON object per measurement and line on standard output, and everything else on standard error:
 
     implementation, prior, head_class, pass, dtype, threads, batch, heads, head_dim, length,
-    milliseconds (the median), gflops (the causal half only), peak_bytes (growth of the resident memory
-    during one call, null where the system does not tell), answer_error
+    milliseconds (the median), gflops (the causal half only), peak_bytes (growth of the resident memory, or of
+    the GPU's, during one call, null where the system does not tell), answer_error, device
 
 Some rows of an answer, gradients by the queries included, are compared with an oracle in float64 before it is timed;
-on a wrong answer the program exits with 1.
+a wrong answer is not timed, and the program exits with 1 at its end.
 
 Implementations:
 
     pytorch-matmul        a square matrix product, what the machine can do at most
     pytorch-materialised  every score, log-weight and probability in memory, the prior computed in every call;
                           its backward pass under `ggd` goes on to the prior's scale and shape
-    pytorch-flex          flex_attention, compiled, the prior computed per score; it has no backward pass on a CPU
+    pytorch-flex          flex_attention, compiled, the prior computed per score; it has no backward pass on a CPU,
+                          and on a GPU its backward pass under `ggd` goes on to scale and shape
+    pytorch-flex-table    the same, the prior read by lag from a table, which gets a gradient; on a GPU only
     pytorch-sdpa-bias     scaled_dot_product_attention with prior and mask as a bias that is built beforehand
                           (neither its time nor its memory is counted) and gets no gradient
     pytorch-sdpa          scaled_dot_product_attention without a prior
 
 Run: python attention_pytorch.py --threads 2 --lengths 1024 4096
+     python attention_pytorch.py --device cuda --heads 16 --head-dim 128 --dtypes bf16 --lengths 1024 4096 16384
 """
 
 import argparse
@@ -52,10 +55,15 @@ MATMUL_SIZE = 2048
 CHECKED_ROWS = 8
 SCORE_MATRICES = 4
 SCORES_LIMIT_BYTES = 8 << 30
+DEVICE = "cpu"
 
 
 class Unavailable(Exception):
     """An implementation cannot run here at this size; the message says why."""
+
+
+class WrongAnswer(Exception):
+    """An implementation whose answer is not that of the oracle; the message says by how much."""
 
 
 def signed_numbers(shape, spread, seed):
@@ -91,9 +99,9 @@ class Prior:
         self.name = name
         self.slopes = np.array(alibi_slopes(heads)).reshape(heads, 1, 1)
         self.shapes = np.linspace(0.3, 1.0, heads).reshape(heads, 1, 1)
-        self.slope = torch.tensor(self.slopes, dtype=torch.float32)
+        self.slope = torch.tensor(self.slopes, dtype=torch.float32, device=DEVICE)
         self.scale = self.slope.log()
-        self.shape = torch.tensor(self.shapes, dtype=torch.float32)
+        self.shape = torch.tensor(self.shapes, dtype=torch.float32, device=DEVICE)
         self.location = torch.zeros_like(self.scale)
 
     def ln_weight(self, lags):
@@ -106,7 +114,7 @@ class Prior:
 
     def score_mod(self):
         """The same for flex_attention, which computes it score by score."""
-        slope, shape = self.slope.flatten(), self.shape.flatten()
+        slope, shape = self.scale.exp().flatten(), self.shape.flatten()
         mean = 2 * self.location.sinh().flatten()
 
         def ggd(score, _batch, head, query, key):
@@ -133,11 +141,11 @@ class Inputs:
 
     def __init__(self, shape, dtype):
         self.shape = shape
-        self.q = signed_numbers(shape, 2.0, 1).to(dtype)
-        self.k = signed_numbers(shape, 2.0, 2).to(dtype)
-        self.v = signed_numbers(shape, 3.0, 3).to(dtype)
+        self.q = signed_numbers(shape, 2.0, 1).to(DEVICE, dtype)
+        self.k = signed_numbers(shape, 2.0, 2).to(DEVICE, dtype)
+        self.v = signed_numbers(shape, 3.0, 3).to(DEVICE, dtype)
         # Narrow enough that gradients are no larger than outputs, so that one tolerance fits both.
-        self.out_gradient = signed_numbers(shape, 0.25, 4).to(dtype)
+        self.out_gradient = signed_numbers(shape, 0.25, 4).to(DEVICE, dtype)
 
     def qkv(self):
         return [self.q, self.k, self.v]
@@ -145,7 +153,7 @@ class Inputs:
 
 def lags_and_future(length):
     """[queries, keys]: key position - query position, and which keys a causal row does not see."""
-    positions = torch.arange(length)
+    positions = torch.arange(length, device=DEVICE)
     lags = positions[None, :] - positions[:, None]
     return lags.float(), lags > 0
 
@@ -153,7 +161,8 @@ def lags_and_future(length):
 def refuse_too_many_scores(shape):
     batch, heads, length, _ = shape
     expected = SCORE_MATRICES * batch * heads * length**2 * 4
-    if expected > SCORES_LIMIT_BYTES:
+    limit = SCORES_LIMIT_BYTES if DEVICE == "cpu" else torch.cuda.get_device_properties(0).total_memory // 2
+    if expected > limit:
         raise Unavailable(f"its scores would take about {expected / 2**30:.0f} GiB")
 
 
@@ -169,28 +178,69 @@ def materialised(prior, inputs):
     return attend
 
 
-def flex(prior, inputs):
+def compiled_flex(inputs, score_mod_of_now, learned=()):
+    """flex_attention under a score_mod that is made anew for every call, so that its gradients reach the leaves.
+
+    With fewer stages where what it would choose by itself needs more shared memory than there is.
+    """
     length = inputs.shape[2]
-    torch.compiler.reset()
-    compiled = torch.compile(flex_attention, dynamic=False)
-    block_mask = create_block_mask(lambda b, h, query, key: query >= key, None, None, length, length, device="cpu")
-    score_mod = prior.score_mod()
+    block_mask = create_block_mask(lambda b, h, query, key: query >= key, None, None, length, length, device=DEVICE)
 
-    def attend(q, k, v):
-        return compiled(q, k, v, score_mod=score_mod, block_mask=block_mask)
+    def attend_with(stages):
+        torch.compiler.reset()
+        compiled = torch.compile(flex_attention, dynamic=False)
+        options = None if stages is None else {"num_stages": stages}
 
-    try:
-        attend(*inputs.qkv())
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise Unavailable(f"it does not compile or run: {reason}") from error
-    return attend
+        def attend(q, k, v):
+            return compiled(q, k, v, score_mod=score_mod_of_now(), block_mask=block_mask, kernel_options=options)
+
+        return attend
+
+    def try_out(attend):
+        leaves = [*inputs.qkv(), *learned] if DEVICE != "cpu" else []
+        for leaf in leaves:
+            leaf.requires_grad_(True)
+        out = attend(*inputs.qkv())
+        if leaves:
+            torch.autograd.grad(out, leaves, inputs.out_gradient)
+
+    for stages in [None] if DEVICE == "cpu" else [None, 2, 1]:
+        attend = attend_with(stages)
+        try:
+            try_out(attend)
+            if stages is not None:
+                print(f"num_stages={stages}: with more it does not fit into shared memory", file=sys.stderr)
+            return attend
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            if stages == 1 or "out of resource" not in str(error):
+                raise Unavailable(f"it does not compile or run: {reason}") from error
+    raise Unavailable(f"it does not compile or run: {reason}")
+
+
+def flex(prior, inputs):
+    return compiled_flex(inputs, prior.score_mod, [prior.scale, prior.shape] if prior.name == "ggd" else [])
+
+
+def flex_table(prior, inputs):
+    if DEVICE == "cpu":
+        raise Unavailable("on a CPU it has no backward pass, and pytorch-flex stands for it")
+    distances = torch.arange(inputs.shape[2], device=DEVICE)
+    prior.table = prior.ln_weight(-distances.float()[None]).reshape(-1, inputs.shape[2]).contiguous()
+
+    def by_lag():
+        table = prior.table
+        return lambda score, _batch, head, query, key: score + table[head, (query - key).abs()]
+
+    return compiled_flex(inputs, by_lag, [prior.table])
 
 
 def sdpa_bias(prior, inputs):
     refuse_too_many_scores(inputs.shape)
     lags, future = lags_and_future(inputs.shape[2])
     bias = prior.ln_weight(lags).masked_fill_(future, -math.inf)[None]
+    # A GPU's kernels take a bias of the inputs' type only.
+    bias = bias if DEVICE == "cpu" else bias.to(inputs.q.dtype)
 
     def attend(q, k, v):
         return scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -210,12 +260,16 @@ class Implementation:
     build: Callable
     priors: list
     passes: list
-    learns_prior: bool = False
+    """Of what of the prior the backward pass gives gradients, by names of its attributes."""
+    learns: tuple = ()
+    """Passes on a GPU, where they are others."""
+    gpu_passes: list = None
 
 
 ATTENTION = {
-    "pytorch-materialised": Implementation(materialised, ["ggd", "alibi"], [FORWARD, FORWARD_BACKWARD], True),
-    "pytorch-flex": Implementation(flex, ["ggd", "alibi"], [FORWARD]),
+    "pytorch-materialised": Implementation(materialised, ["ggd", "alibi"], [FORWARD, FORWARD_BACKWARD], ("scale", "shape")),
+    "pytorch-flex": Implementation(flex, ["ggd", "alibi"], [FORWARD], ("scale", "shape"), [FORWARD, FORWARD_BACKWARD]),
+    "pytorch-flex-table": Implementation(flex_table, ["ggd"], [FORWARD, FORWARD_BACKWARD], ("table",)),
     "pytorch-sdpa-bias": Implementation(sdpa_bias, ["ggd"], [FORWARD, FORWARD_BACKWARD]),
     "pytorch-sdpa": Implementation(sdpa, ["uniform"], [FORWARD, FORWARD_BACKWARD]),
 }
@@ -224,7 +278,7 @@ MATMUL = "pytorch-matmul"
 
 def oracle(prior, inputs, rows):
     """Outputs, and gradients by q, of some query rows in float64."""
-    q, k, v, out_gradient = (x.double().numpy() for x in [*inputs.qkv(), inputs.out_gradient])
+    q, k, v, out_gradient = (x.detach().cpu().double().numpy() for x in [*inputs.qkv(), inputs.out_gradient])
     q, out_gradient = q[:, :, rows], out_gradient[:, :, rows]
     root = math.sqrt(q.shape[-1])
     lags = np.arange(k.shape[2])[None, :] - rows[:, None]
@@ -238,7 +292,7 @@ def oracle(prior, inputs, rows):
 
 def largest_error(answers, expected, rows):
     """Over the outputs and, where the call gives gradients, those by q."""
-    differences = [got.detach().double().numpy()[:, :, rows] - want for got, want in zip(answers, expected)]
+    differences = [got.detach().cpu().double().numpy()[:, :, rows] - want for got, want in zip(answers, expected)]
     return max(float(np.abs(difference).max()) for difference in differences)
 
 
@@ -250,6 +304,12 @@ def resident_bytes(field):
 def peak_growth(call):
     """Bytes by which the resident memory was larger at its peak during `call` than before it."""
     gc.collect()
+    if DEVICE != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
     try:
         # Freed memory that the allocator keeps would hide what the call needs.
         ctypes.CDLL(None).malloc_trim(0)
@@ -267,6 +327,8 @@ def median_seconds(call, repeats):
     while len(times) < (repeats or 3) or (repeats is None and sum(times) < 1.0 and len(times) < 50):
         start = time.perf_counter()
         call()
+        if DEVICE != "cpu":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -274,11 +336,12 @@ def median_seconds(call, repeats):
 def report(labels, call, flop, answer_error, repeats):
     """Measures a call that has run before, if its answer was right."""
     if not answer_error <= TOLERANCE[labels["dtype"]]:
-        sys.exit(f"wrong answer, an error of {answer_error}: {json.dumps(labels)}")
+        raise WrongAnswer(f"wrong answer, an error of {answer_error}: {json.dumps(labels)}")
     peak_bytes = peak_growth(call)
     seconds = median_seconds(call, repeats)
     measured = {"milliseconds": seconds * 1e3, "gflops": flop / seconds / 1e9, "peak_bytes": peak_bytes}
-    print(json.dumps({**labels, **measured, "answer_error": answer_error}), flush=True)
+    device = "cpu" if DEVICE == "cpu" else torch.cuda.get_device_name()
+    print(json.dumps({**labels, **measured, "answer_error": answer_error, "device": device}), flush=True)
 
 
 def labels(implementation, prior, pass_name, dtype, threads, shape):
@@ -298,9 +361,9 @@ def labels(implementation, prior, pass_name, dtype, threads, shape):
 
 
 def benchmark_matmul(dtype, args):
-    n = MATMUL_SIZE
+    n = MATMUL_SIZE if DEVICE == "cpu" else 4 * MATMUL_SIZE
     # Narrow enough that the entries of the product are about 1.
-    a, b = (signed_numbers([n, n], 0.2, seed).to(DTYPES[dtype]) for seed in (1, 2))
+    a, b = (signed_numbers([n, n], 0.2, seed).to(DEVICE, DTYPES[dtype]) for seed in (1, 2))
 
     def product():
         # Transposed as a linear layer's weights are; PyTorch's bf16 is many times slower without, on some CPUs.
@@ -321,8 +384,8 @@ def benchmark_attention(name, prior_name, dtype, length, args):
     rows = np.linspace(0, length - 1, CHECKED_ROWS).astype(int)
     expected = oracle(prior, inputs, rows)
     leaves = inputs.qkv()
-    if implementation.learns_prior and prior_name == "ggd":
-        leaves += [prior.scale, prior.shape]
+    if prior_name == "ggd":
+        leaves += [getattr(prior, name) for name in implementation.learns]
 
     def forward():
         return (attend(*inputs.qkv()),)
@@ -332,7 +395,8 @@ def benchmark_attention(name, prior_name, dtype, length, args):
         return out, *torch.autograd.grad(out, leaves, inputs.out_gradient)
 
     forward_flop = 2 * length**2 * args.head_dim * args.batch * args.heads
-    for pass_name in implementation.passes:
+    passes = implementation.passes if DEVICE == "cpu" else implementation.gpu_passes or implementation.passes
+    for pass_name in passes:
         backward = pass_name == FORWARD_BACKWARD
         for leaf in leaves:
             leaf.requires_grad_(backward)
@@ -347,6 +411,7 @@ def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--batch", type=int, default=1)
@@ -361,6 +426,9 @@ def arguments():
 def main():
     args = arguments()
     torch.set_num_threads(args.threads)
+    global DEVICE
+    DEVICE = args.device
+    wrong = 0
     for dtype in args.dtypes:
         if MATMUL in args.only:
             benchmark_matmul(dtype, args)
@@ -369,8 +437,12 @@ def main():
                 for prior_name in ATTENTION[name].priors:
                     try:
                         benchmark_attention(name, prior_name, dtype, length, args)
+                    except WrongAnswer as error:
+                        wrong += 1
+                        print(error, file=sys.stderr)
                     except Unavailable as reason:
                         print(f"skipped {name}, {prior_name}, {dtype}, length {length}: {reason}", file=sys.stderr)
+    sys.exit(1 if wrong else 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-//! What can be wrong with a call of [`attend`](crate::attend).
+//! Errors of the operation and of its modules.
 
-/// An input of the operation that does not fit: what it is, what was expected, what was given.
+/// An input or a configuration that does not fit: what it is, what was expected, what was given.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttentionError {
@@ -62,4 +62,17 @@ pub enum AttentionError {
         /// What was asked of it.
         got: String,
     },
+    /// A number or a setting that does not fit the others.
+    #[error("{what}: expected {expected}, got {got}")]
+    Value {
+        /// What it is.
+        what: &'static str,
+        /// What would fit.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// A prior that a head can't have, or parameters that are none.
+    #[error(transparent)]
+    Prior(#[from] bam_prior::Error),
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Every stationary prior is *one number per head and lag*, so a [`LogPrior`] is a tensor
-//! `[heads, lags]`: memory `O(H·N)`, never a `[query, key]` bias. [`attend`] is the only entry.
+//! `[heads, lags]`: memory `O(H·N)`, never a `[query, key]` bias. [`attend`] is the only way in.
 //! It is differentiable in `q`, `k`, `v`, the log-prior and the temperature.
 //!
 //! # Should I use this?
@@ -21,29 +21,20 @@
 //! # Example
 //!
 //! ```
-//! use bam_attention::log_prior::{Family, LagGrid, laplace::Laplace};
-//! use bam_attention::{Implementation, Lags, LogPrior, Options, attend};
+//! use bam_attention::nn::{BayesianAttentionConfig, Family, PositionalPriorConfig};
 //! use burn::tensor::{Device, Distribution, Tensor};
 //!
 //! let device = Device::flex().autodiff();
-//! let [batch, heads, length, dim] = [2, 4, 100, 16];
-//! let input = || Tensor::<4>::random([batch, heads, length, dim], Distribution::Default, &device);
-//! let (q, k, v) = (input().require_grad(), input(), input());
-//!
-//! // ALiBi's slopes as a learnable Laplace prior.
-//! let slopes = bam_prior::alibi_slopes(heads)?;
-//! let slopes: Vec<f32> = slopes.into_iter().map(|m| m as f32).collect();
-//! let slopes = Tensor::<1>::from_floats(slopes.as_slice(), &device).reshape([heads, 1]);
-//! let theta = slopes.log().require_grad();
-//! let grid = LagGrid { heads, lags: Lags::causal(length), device: device.clone() };
-//! let prior = LogPrior::new(Laplace.ln_weight(&[theta.clone()], &grid), grid.lags)?;
-//!
-//! let options = Options::causal(Implementation::Fused);
-//! let out = attend(q.clone(), k, v, &prior, &options)?;
-//! let gradients = out.sum().backward();
-//! assert_eq!(theta.grad(&gradients).unwrap().dims(), [heads, 1]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! let alibi = PositionalPriorConfig::learned(Family::Laplace, 4); // slopes that learn
+//! let attention = BayesianAttentionConfig::new(64, alibi).init(&device)?;
+//! let x = Tensor::<3>::random([2, 100, 64], Distribution::Default, &device);
+//! let gradients = attention.forward(x, None)?.sum().backward();
+//! let slopes = &attention.prior.groups[0].theta[0];
+//! assert_eq!(slopes.val().grad(&gradients).unwrap().dims(), [4, 1]);
+//! # Ok::<(), bam_attention::AttentionError>(())
 //! ```
+//!
+//! Beneath the modules of [`nn`] is one function, [`attend`], for queries, keys and values by head.
 #![warn(missing_docs)]
 
 mod attend;
@@ -53,6 +44,7 @@ mod fused;
 mod instructions;
 pub mod log_prior;
 mod mask;
+pub mod nn;
 mod position;
 mod reference;
 mod skipping;

@@ -1,28 +1,18 @@
 //! Log-weights per head and lag, as tensors: every family of [`bam_prior`], differentiable.
 //!
-//! The operation needs the prior only up to a constant per row, so a family is its unnormalised
-//! log-weight `ln w_h(d)` of the lag `d`. **Adding a family** is one file here that implements
-//! [`Family`] and one line in [`FAMILIES`].
-//!
-//! Parameters are unconstrained (`θ`), one row per head; each family's file names its maps.
+//! The operation needs the prior only up to a constant per row, so here a family is its unnormalised
+//! log-weight `ln w_h(d)` of the lag `d`: [`ln_weight`]. **Adding a family** is one arm of it; the rest
+//! is in [`bam_prior::Family`]. Parameters are unconstrained (`θ`), one row per head.
 
 use crate::fused::PriorRanges;
 use crate::{AttentionError, Lags};
-use bam_prior::{Link, Prior};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-pub mod gaussian;
-pub mod generalized_gaussian;
-pub mod kerple_log;
-pub mod kerple_power;
-pub mod laplace;
-pub mod laplace_slab;
-pub mod student_t;
-pub mod t5_buckets;
-pub mod table;
-pub mod uniform;
+mod families;
+
+pub use families::ln_weight;
 
 /// The prior of one call: a log-weight per head and lag.
 #[derive(Clone, Debug)]
@@ -90,7 +80,7 @@ impl LogPrior {
         Ok(Self::of(Tensor::from_data(some.into_data(), &device), lags))
     }
 
-    fn of(ln_weights: Tensor<2>, lags: Lags) -> Self {
+    pub(crate) fn of(ln_weights: Tensor<2>, lags: Lags) -> Self {
         Self {
             ln_weights,
             lags,
@@ -147,96 +137,4 @@ impl LagGrid {
         let entries = TensorData::new(entries, [self.lags.count()]);
         table.select(1, Tensor::<1, Int>::from_data(entries, &self.device))
     }
-}
-
-/// What a parameter does to the prior; training gives each role a learning rate of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Where the prior peaks.
-    Location,
-    /// How fast it falls.
-    Scale,
-    /// How its tail bends.
-    Shape,
-}
-
-/// One parameter of a family, before it is constrained.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ParameterSpec {
-    /// The name in checkpoints.
-    pub name: &'static str,
-    /// What it does.
-    pub role: Role,
-    /// The map from what is stored onto its value in the law.
-    pub link: Link,
-    /// Numbers per head: 1, or the size of a table.
-    pub width: usize,
-    /// Starting values, `heads × width`, row after row.
-    pub initial: Vec<f64>,
-}
-
-/// A family of priors whose parameters can be learned.
-pub trait Family: std::fmt::Debug + Send + Sync {
-    /// Its name in recipes and checkpoints.
-    fn name(&self) -> &'static str;
-
-    /// Its parameters with starting values for `heads` heads. Where the family can, it starts as
-    /// ALiBi, with its slopes.
-    fn parameters(&self, heads: usize) -> Vec<ParameterSpec>;
-
-    /// `ln w_h(d)` for every head and lag.
-    ///
-    /// # Shapes
-    /// - `theta`: per parameter `[heads, width]`, in the order of [`Family::parameters`]
-    /// - result: `[heads, lags]`
-    fn ln_weight(&self, theta: &[Tensor<2>], grid: &LagGrid) -> Tensor<2>;
-
-    /// One head's prior as a distribution, for inspection.
-    ///
-    /// # Errors
-    /// If the parameters are not finite.
-    fn prior(&self, theta: &[Vec<f64>]) -> Result<Prior, bam_prior::Error>;
-}
-
-/// Every family that has a tensor form.
-pub const FAMILIES: [&dyn Family; 10] = [
-    &uniform::Uniform,
-    &laplace::Laplace,
-    &gaussian::Gaussian,
-    &generalized_gaussian::GeneralizedGaussian,
-    &kerple_log::KerpleLog,
-    &kerple_power::KerplePower,
-    &student_t::StudentT,
-    &t5_buckets::T5Buckets,
-    &table::Table,
-    &laplace_slab::LaplaceSlab,
-];
-
-/// The family of that name.
-#[must_use]
-pub fn family(name: &str) -> Option<&'static dyn Family> {
-    FAMILIES.into_iter().find(|family| family.name() == name)
-}
-
-/// ALiBi's slopes as starting values, mapped by `map`.
-fn from_slopes(heads: usize, map: impl Fn(f64) -> f64) -> Vec<f64> {
-    bam_prior::alibi_slopes(heads)
-        .map(|slopes| slopes.into_iter().map(map).collect())
-        .unwrap_or_default()
-}
-
-/// A parameter of one number per head.
-fn scalar(name: &'static str, role: Role, link: Link, initial: Vec<f64>) -> ParameterSpec {
-    ParameterSpec {
-        name,
-        role,
-        link,
-        width: 1,
-        initial,
-    }
-}
-
-/// `μ = 2·sinh(θ) = e^θ − e^−θ`.
-fn location(theta: Tensor<2>) -> Tensor<2> {
-    theta.clone().exp() - theta.neg().exp()
 }

@@ -4,9 +4,11 @@ use crate::AttentionError;
 use crate::attend::Options;
 use crate::mask::visible_counts;
 use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 /// What the temperature multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TemperatureScope {
     /// `τ·(q·k/√D + ln w)`: likelihood and prior, the reference's default ("prior scaled").
     LikelihoodAndPrior,

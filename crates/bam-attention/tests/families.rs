@@ -6,9 +6,9 @@
 //! lag by `|∂d|·|d|·δ`, one inside the exponent of a power by `|ln w|·|ln|ln w||·δ`.
 
 use bam_attention::Lags;
-use bam_attention::log_prior::{FAMILIES, Family, LagGrid, family};
+use bam_attention::log_prior::{LagGrid, ln_weight};
 use bam_attention::testing::signed_numbers;
-use bam_prior::{Direction, PositionalPrior, Prior, T5Buckets};
+use bam_prior::{Direction, Family, PositionalPrior, Prior, T5Buckets};
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 
@@ -21,7 +21,7 @@ const SATURATED: f64 = 1e26;
 type Theta = Vec<Vec<Vec<f64>>>;
 
 /// `θ` around the family's start, different for every head; numbers that are exact in `f32`.
-fn theta(family: &dyn Family, heads: usize, seed: u64) -> Theta {
+fn theta(family: Family, heads: usize, seed: u64) -> Theta {
     let specs = family.parameters(heads);
     (0..heads)
         .map(|head| {
@@ -52,14 +52,14 @@ fn tensors(theta: &Theta, device: &Device) -> Vec<Tensor<2>> {
         .collect()
 }
 
-fn evaluate(family: &dyn Family, theta: &Theta, lags: Lags) -> Vec<f32> {
+fn evaluate(family: Family, theta: &Theta, lags: Lags) -> Vec<f32> {
     let device = Device::flex();
     let grid = LagGrid {
         heads: theta.len(),
         lags,
         device: device.clone(),
     };
-    let ln_weights = family.ln_weight(&tensors(theta, &device), &grid);
+    let ln_weights = ln_weight(family, &tensors(theta, &device), &grid);
     assert_eq!(ln_weights.dims(), [theta.len(), lags.count()]);
     ln_weights.into_data().as_slice::<f32>().unwrap().to_vec()
 }
@@ -84,13 +84,13 @@ fn allowed(law: &Prior, lag: f64, value: f64) -> f64 {
 }
 
 /// The largest error as a multiple of what is allowed: at most 1 where the two forms agree.
-fn disagreement(family: &dyn Family, of_tensor: &Theta, of_law: &Theta, lags: Lags) -> f64 {
+fn disagreement(family: Family, of_tensor: &Theta, of_law: &Theta, lags: Lags) -> f64 {
     let got = evaluate(family, of_tensor, lags);
     let mut largest: f64 = 0.0;
     for (row, theta) in got.chunks_exact(lags.count()).zip(of_law) {
         let law = family.prior(theta).unwrap();
         for (got, lag) in row.iter().zip(lags.iter()) {
-            assert!(got.is_finite(), "{} at lag {lag}: {got}", family.name());
+            assert!(got.is_finite(), "{} at lag {lag}: {got}", family);
             let lag = lag as f64;
             let expected = law.ln_weight(lag);
             let error = (f64::from(*got) - expected).abs();
@@ -116,7 +116,7 @@ fn windows() -> [Lags; 4] {
 
 #[test]
 fn tensor_and_law_are_one_formula() {
-    for family in FAMILIES {
+    for family in Family::ALL {
         for seed in 0..4 {
             let theta = theta(family, 3, seed);
             for lags in windows() {
@@ -124,7 +124,7 @@ fn tensor_and_law_are_one_formula() {
                 assert!(
                     excess <= 1.0,
                     "{}, lags from {}: {excess} times the allowed error",
-                    family.name(),
+                    family,
                     lags.first()
                 );
             }
@@ -135,7 +135,7 @@ fn tensor_and_law_are_one_formula() {
 /// Null control: a law with any number of any parameter off by 0.01 is told apart.
 #[test]
 fn parameters_that_are_off_are_told_apart() {
-    for family in FAMILIES {
+    for family in Family::ALL {
         let honest = theta(family, 1, 7);
         for parameter in 0..honest[0].len() {
             for entry in 0..honest[0][parameter].len() {
@@ -147,7 +147,7 @@ fn parameters_that_are_off_are_told_apart() {
                 assert!(
                     told_apart,
                     "{}: parameter {parameter}, entry {entry} goes unnoticed",
-                    family.name()
+                    family
                 );
             }
         }
@@ -156,11 +156,11 @@ fn parameters_that_are_off_are_told_apart() {
 
 #[test]
 fn both_directions_to_a_million_are_finite() {
-    for family in FAMILIES {
+    for family in Family::ALL {
         let theta = theta(family, 2, 3);
         let lags = Lags::starting_at(-1_000_000, 2_000_001);
         for (column, value) in evaluate(family, &theta, lags).iter().enumerate() {
-            assert!(value.is_finite(), "{}: {value} at {column}", family.name());
+            assert!(value.is_finite(), "{}: {value} at {column}", family);
         }
     }
 }
@@ -168,7 +168,7 @@ fn both_directions_to_a_million_are_finite() {
 /// Shapes that no `f32` can hold the weights of saturate; gradients stay numbers.
 #[test]
 fn steep_shapes_saturate() {
-    let bam = family("generalized_gaussian").unwrap();
+    let bam = Family::GeneralizedGaussian;
     for shape in [-20.0, -8.0, 7.0, 8.0, 50.0] {
         for theta_location in [0.0, -3.0, 0.4] {
             let theta = vec![vec![vec![theta_location], vec![-0.5], vec![shape]]];
@@ -188,7 +188,7 @@ fn steep_shapes_saturate() {
 
 #[test]
 fn t5_tells_past_from_future_where_rows_see_both() {
-    let t5 = family("t5_buckets").unwrap();
+    let t5 = Family::T5Buckets;
     let theta = theta(t5, 1, 2);
     let law = T5Buckets::new(theta[0][0].clone(), 128, Direction::Bidirectional).unwrap();
     let lags = Lags::full(500, 500);
@@ -203,7 +203,7 @@ fn loss_weights(lags: Lags) -> Vec<f32> {
 }
 
 /// Gradients of `Σ_d c_d·ln w(d)` by every parameter of one head.
-fn gradients(family: &dyn Family, theta: &Theta, lags: Lags) -> Vec<Vec<f64>> {
+fn gradients(family: Family, theta: &Theta, lags: Lags) -> Vec<Vec<f64>> {
     let device = Device::flex().autodiff();
     let parameters: Vec<Tensor<2>> = tensors(theta, &device)
         .into_iter()
@@ -215,7 +215,7 @@ fn gradients(family: &dyn Family, theta: &Theta, lags: Lags) -> Vec<Vec<f64>> {
         device: device.clone(),
     };
     let weights = TensorData::new(loss_weights(lags), [1, lags.count()]);
-    let loss = family.ln_weight(&parameters, &grid) * Tensor::from_data(weights, &device);
+    let loss = ln_weight(family, &parameters, &grid) * Tensor::from_data(weights, &device);
     let gradients = loss.sum().backward();
     parameters
         .iter()
@@ -229,7 +229,7 @@ fn gradients(family: &dyn Family, theta: &Theta, lags: Lags) -> Vec<Vec<f64>> {
 
 /// The same of the scalar law by central differences, and the size of the terms they sum.
 fn differences(
-    family: &dyn Family,
+    family: Family,
     theta: &Theta,
     lags: Lags,
     parameter: usize,
@@ -256,7 +256,7 @@ fn differences(
 fn gradients_are_those_of_the_law() {
     // f32 rounds each term by a few units and carries the exponent's rounding into it.
     const TOLERANCE: f64 = 200.0 * EPSILON;
-    for family in FAMILIES.into_iter().filter(|f| f.name() != "uniform") {
+    for family in Family::ALL.into_iter().filter(|f| *f != Family::Uniform) {
         for seed in [0, 1, 2] {
             let theta = theta(family, 1, seed);
             for lags in [
@@ -274,7 +274,7 @@ fn gradients_are_those_of_the_law() {
                             error <= allowed,
                             "{}: parameter {parameter}, entry {entry}, lags from {}: {got}, not \
                              {expected}",
-                            family.name(),
+                            family,
                             lags.first()
                         );
                         // Null control: 1 % of the terms' size would not pass.
@@ -290,8 +290,7 @@ fn gradients_are_those_of_the_law() {
 #[test]
 fn bam_and_laplace_start_as_alibi() {
     let lags = Lags::causal(100);
-    for name in ["laplace", "generalized_gaussian"] {
-        let family = family(name).unwrap();
+    for family in [Family::Laplace, Family::GeneralizedGaussian] {
         let specs = family.parameters(6);
         let start: Theta = (0..6)
             .map(|head| specs.iter().map(|spec| vec![spec.initial[head]]).collect())
@@ -302,7 +301,7 @@ fn bam_and_laplace_start_as_alibi() {
             for (got, lag) in row.iter().zip(lags.iter()) {
                 let expected = slope * lag as f64;
                 let error = (f64::from(*got) - expected).abs();
-                assert!(error < 2e-5 * expected.abs().max(1.0), "{name} at {lag}");
+                assert!(error < 2e-5 * expected.abs().max(1.0), "{family} at {lag}");
             }
         }
     }
@@ -317,12 +316,12 @@ proptest! {
 
     #[test]
     fn any_parameters_at_any_lag(
-        index in 0..FAMILIES.len(),
+        index in 0..Family::ALL.len(),
         seed in 0u64..1_000_000,
         first in -1_000_000i64..=0,
         count in 1usize..130,
     ) {
-        let family = FAMILIES[index];
+        let family = Family::ALL[index];
         let theta = theta(family, 2, seed);
         let lags = Lags::starting_at(first, count.min(first.unsigned_abs() as usize + 1));
         prop_assert!(disagreement(family, &theta, &theta, lags) <= 1.0);

@@ -3,8 +3,9 @@
 
 use bam_attention::Implementation::{Fused, Reference};
 use bam_attention::Lags;
-use bam_attention::log_prior::{Family, LagGrid, generalized_gaussian::GeneralizedGaussian};
+use bam_attention::log_prior::{LagGrid, ln_weight};
 use bam_attention::testing::{Case, Shape, Tensors, oracle};
+use bam_prior::{Family, GeneralizedGaussian};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 const KEYS: usize = 1_000_000;
@@ -16,21 +17,22 @@ type Prior = (f64, f64, f64);
 
 fn ln_weights(priors: &[Prior], lags: Lags) -> Vec<f32> {
     let device = Device::flex();
-    let column = |of: fn(&Prior) -> f64| {
-        let values: Vec<f32> = priors.iter().map(|prior| of(prior) as f32).collect();
-        Tensor::<2>::from_data(TensorData::new(values, [priors.len(), 1]), &device)
+    let of_head = |&(location, scale, shape): &Prior| {
+        let prior = GeneralizedGaussian::new(location, scale, shape).unwrap();
+        let theta = Family::GeneralizedGaussian.theta(&prior.into());
+        theta.unwrap().concat()
     };
-    let theta = [
-        column(|prior| (0.5 * prior.0).asinh()),
-        column(|prior| prior.1.ln()),
-        column(|prior| prior.2),
-    ];
+    let heads: Vec<Vec<f64>> = priors.iter().map(of_head).collect();
+    let theta = [0, 1, 2].map(|index| {
+        let values: Vec<f32> = heads.iter().map(|theta| theta[index] as f32).collect();
+        Tensor::<2>::from_data(TensorData::new(values, [priors.len(), 1]), &device)
+    });
     let grid = LagGrid {
         heads: priors.len(),
         lags,
         device: device.clone(),
     };
-    let values = GeneralizedGaussian.ln_weight(&theta, &grid).into_data();
+    let values = ln_weight(Family::GeneralizedGaussian, &theta, &grid).into_data();
     values.as_slice::<f32>().unwrap().to_vec()
 }
 

@@ -1,4 +1,4 @@
-//! What can be typed: a file for each group of commands.
+//! The command line: a file for each group of commands.
 
 mod data;
 mod eval;
@@ -17,7 +17,7 @@ mod upcycle;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use eval::{
-    BabilongArgs, EvalCommand, Export, Format, LoglikelihoodArgs, PasskeyArgs, PerplexityArgs,
+    BabilongArgs, EvalCommand, LoglikelihoodArgs, OutputArgs, PasskeyArgs, PerplexityArgs,
     RulerArgs, TaskChoice,
 };
 pub use export::{ExportCommand, ExportGgufArgs, ExportHfArgs};

@@ -44,7 +44,7 @@ pub fn seconds() -> f64 {
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
-/// How far some work is: a bar with a rate and the time left on a terminal, a line now and then
+/// Progress of some work: a bar with a rate and the time left on a terminal, a line now and then
 /// where standard error is no terminal.
 pub struct Progress {
     bar: ProgressBar,
@@ -76,7 +76,7 @@ impl Progress {
         }
     }
 
-    /// Where the work begins, if not at 0; rates count from here.
+    /// The position at which the work begins, if not 0; rates count from here.
     pub fn start_at(&self, position: u64) {
         self.bar.set_position(position);
         self.bar.reset_eta();
@@ -131,18 +131,18 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// A command line that makes no sense, where only its words together show it.
 #[derive(Debug)]
-pub struct Misuse(pub String);
+pub struct UsageError(pub String);
 
 /// Exit code of such a command line.
-pub const MISUSED: u8 = 2;
+pub const USAGE: u8 = 2;
 
-impl std::fmt::Display for Misuse {
+impl std::fmt::Display for UsageError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Misuse {}
+impl std::error::Error for UsageError {}
 
 /// `error: ` and what went wrong, causes after it.
 pub fn print_error(error: &anyhow::Error) {

@@ -22,8 +22,8 @@ fn main() -> ExitCode {
         Err(error) if console::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             console::print_error(&error);
-            match error.is::<console::Misuse>() {
-                true => ExitCode::from(console::MISUSED),
+            match error.is::<console::UsageError>() {
+                true => ExitCode::from(console::USAGE),
                 false => ExitCode::FAILURE,
             }
         }

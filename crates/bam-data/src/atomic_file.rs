@@ -1,7 +1,7 @@
 //! Files and folders that are whole or absent.
 //!
 //! They are made under a temporary name beside their own, `.NAME.PROCESS.tmp`, flushed to disk and renamed.
-//! What is not finished goes again when it is dropped. A killed process leaves its temporary names, which
+//! An unfinished one goes again when it is dropped. A killed process leaves its temporary names, which
 //! [`name_of`] knows and [`sweep`] removes.
 
 use std::ffi::OsString;
@@ -94,7 +94,7 @@ impl NewFolder {
         Ok(Self { temporary })
     }
 
-    /// Where it is until it is finished.
+    /// Its path until it is finished.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.temporary.path
@@ -125,7 +125,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.finish()
 }
 
-/// What the file or folder of a temporary name was to be called; `None` for other names.
+/// The final name of a temporary name's file or folder; `None` for other names.
 #[must_use]
 pub fn name_of(temporary: &str) -> Option<&str> {
     let (name, process) = temporary
@@ -151,7 +151,7 @@ pub fn sweep(dir: &Path, these: impl Fn(&str) -> bool) -> Result<(), FileError> 
     Ok(())
 }
 
-/// What is not there is no error.
+/// A path that is not there is no error.
 pub fn if_there(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,22 +1,17 @@
 use std::{
-    fs::File,
-    io::Read,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use super::{
-    DataError, HubAccess, HubAddress, HubProgress,
+    DataError, Document, HubAccess, HubAddress, HubProgress,
     folder::{self, FileKind},
     hub::HubFiles,
     json_lines::JsonLines,
     parquet_rows::ParquetRows,
 };
 
-/// Larger single documents are refused: one is held in memory at a time, and a corrupt file must not fill it.
-pub(super) const DOCUMENT_LIMIT: usize = 1 << 28;
-
-/// Where text comes from.
+/// A source of text.
 ///
 /// Parsed from what a user types: an address that begins with `hf://` is a dataset of the Hugging Face
 /// hub, anything else a local file or folder.
@@ -47,15 +42,7 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// One text and where it stood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    pub text: String,
-    /// The file, and for files of many documents its line or row, from 1: `books.jsonl.zst:17`.
-    pub origin: String,
-}
-
-/// Which text to read: a [`Source`] and how to read it.
+/// The text to read: a [`Source`] and how to read it.
 ///
 /// - `.txt`, `.md`: one document a file.
 /// - `.jsonl`, `.jsonl.gz`, `.jsonl.zst`: one document a line, the string in field `text`; other fields
@@ -108,7 +95,7 @@ impl Corpus {
     ///
     /// # Errors
     ///
-    /// Where the source does not exist, cannot be listed, or holds no file.
+    /// If the source does not exist, cannot be listed, or holds no file.
     pub fn documents<'a>(
         &self,
         progress: impl FnMut(HubProgress) + Send + 'a,
@@ -205,34 +192,8 @@ fn open(
     field: &str,
 ) -> Result<Box<dyn Iterator<Item = Result<Document, DataError>> + Send>, DataError> {
     Ok(match kind {
-        FileKind::Text => Box::new(std::iter::once(Ok(read_text(path)?))),
+        FileKind::Text => Box::new(std::iter::once(Ok(Document::read(path)?))),
         FileKind::JsonLines(compression) => Box::new(JsonLines::open(path, compression, field)?),
         FileKind::Parquet => Box::new(ParquetRows::open(path, field)?),
-    })
-}
-
-fn read_text(path: &Path) -> Result<Document, DataError> {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut bytes = Vec::new();
-    file.take(DOCUMENT_LIMIT as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(DataError::io("read", path))?;
-    if bytes.len() > DOCUMENT_LIMIT {
-        return Err(DataError::DocumentTooLarge {
-            path: path.to_path_buf(),
-            row: 1,
-            limit: DOCUMENT_LIMIT,
-        });
-    }
-    let mut text = String::from_utf8(bytes).map_err(|error| DataError::InvalidUtf8 {
-        path: path.to_path_buf(),
-        offset: error.utf8_error().valid_up_to() as u64,
-    })?;
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    Ok(Document {
-        text,
-        origin: path.display().to_string(),
     })
 }

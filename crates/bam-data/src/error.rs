@@ -1,6 +1,6 @@
 use std::{io, path::PathBuf};
 
-/// What can go wrong between a source of text and a row of tokens.
+/// Errors between a source of text and a row of tokens.
 ///
 /// Every message says what failed, what was expected and what was found instead.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::DataError;
 
-/// What a file holds, known from its name.
+/// The kind of a file, known from its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     /// One document, the whole file.

@@ -19,7 +19,7 @@ use super::{
     hub_address::is_path,
 };
 
-/// How to reach the hub and where to keep what was fetched.
+/// The way to the hub, and the folder of what was fetched.
 #[derive(Clone)]
 pub struct HubAccess {
     /// Laid out like the cache of the Python library, which can share it (usually `~/.cache/huggingface/hub`).
@@ -57,7 +57,7 @@ impl fmt::Debug for HubAccess {
     }
 }
 
-/// How far the download of one file is.
+/// The progress of the download of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubProgress {
     /// Path within the dataset.

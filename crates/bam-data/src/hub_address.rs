@@ -82,7 +82,7 @@ impl fmt::Display for HubAddress {
     }
 }
 
-/// What follows `OWNER/NAME`: `/path@revision` or `@revision/path`.
+/// The rest after `OWNER/NAME`: `/path@revision` or `@revision/path`.
 fn split_revision(rest: &str) -> (&str, &str) {
     let Some(after) = rest.strip_prefix('@') else {
         return rest.rsplit_once('@').unwrap_or((rest, "main"));

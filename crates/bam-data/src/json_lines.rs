@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     DataError, Document,
-    corpus::DOCUMENT_LIMIT,
+    document::DOCUMENT_LIMIT,
     folder::{Compression, FileKind},
 };
 
@@ -161,7 +161,7 @@ impl JsonLines {
 ///
 /// # Errors
 ///
-/// Where the file cannot be opened or has another extension; each value, where it is no JSON.
+/// If the file cannot be opened or has another extension; each value, if it is no JSON.
 pub fn json_values(
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<Value, DataError>> + use<>, DataError> {

@@ -14,6 +14,7 @@
 pub mod atomic_file;
 mod corpus;
 mod digest;
+mod document;
 mod error;
 mod folder;
 mod hub;
@@ -28,13 +29,15 @@ mod permutation;
 mod prepare;
 mod shard;
 mod store;
+mod store_index;
 mod stream_decoder;
 mod synthetic;
 mod tokenizer;
 mod train_tokenizer;
 
-pub use corpus::{Corpus, Document, Documents, Source};
+pub use corpus::{Corpus, Documents, Source};
 pub use digest::{hexadecimal, sha256_of};
+pub use document::Document;
 pub use error::DataError;
 pub use hub::{HubAccess, HubProgress};
 pub use hub_address::HubAddress;

@@ -73,7 +73,7 @@ impl Mixture {
         self.parts.iter().map(|part| part.rows).collect()
     }
 
-    /// Which source row `index` comes from, and which of that source's rows it is.
+    /// The source that row `index` comes from, and its number among that source's rows.
     #[must_use]
     pub fn origin(&self, index: u64) -> (usize, u64) {
         let (block, within) = (index / BLOCK, index % BLOCK);

@@ -16,7 +16,7 @@ pub struct Row {
     /// The document that `tokens[i]` belongs to, counted from 0 within the row, ascending. The tokens
     /// that begin and end a document belong to it.
     pub document_ids: Vec<i32>,
-    /// What each target's cross-entropy counts in the mean loss; 1 for plain text.
+    /// The weight of each target's cross-entropy in the mean loss; 1 for plain text.
     pub weights: Vec<f32>,
 }
 
@@ -30,7 +30,7 @@ pub trait RowSource: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Where the tokens cannot be read.
+    /// If the tokens cannot be read.
     fn row(&self, index: u64) -> Result<Row, DataError>;
 }
 
@@ -39,7 +39,7 @@ pub trait RowSource: Send + Sync {
 /// The stream is all documents in order, each with its beginning (BOS) before and its end (EOS) after it,
 /// where the tokenizer has them. Rows of `length` tokens are cut from it one after another, each with
 /// the next token as its last target, so neighbours share one token and every token is a target once.
-/// What is left over at the end, less than a row, is no target in that epoch.
+/// The rest at the end, less than a row, is no target in that epoch.
 ///
 /// Shuffled rows come in a new order every epoch. Row `index` is number `π(index mod rows)` of the
 /// stream, where `π` is a permutation that is computed from `(seed, index div rows)` without a table, so
@@ -207,7 +207,7 @@ impl RowSource for PackedRows {
 
 /// The places of documents in the stream, beginnings and ends counted.
 struct Stream<'a> {
-    /// Where the text of each document ends, in tokens of text.
+    /// The end of each document's text, in tokens of text.
     ends: &'a [u64],
     bos: Option<u32>,
     eos: Option<u32>,

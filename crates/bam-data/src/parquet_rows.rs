@@ -13,7 +13,7 @@ use parquet::{
     schema::types::Type,
 };
 
-use super::{DataError, Document, corpus::DOCUMENT_LIMIT};
+use super::{DataError, Document, document::DOCUMENT_LIMIT};
 
 /// The documents of a parquet file: one string column of the top level, a few rows at a time.
 ///

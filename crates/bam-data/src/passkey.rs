@@ -53,7 +53,7 @@ pub struct Key {
 pub struct Prompt {
     /// Everything up to the answer.
     pub tokens: Vec<i32>,
-    /// What should follow.
+    /// The answer that should follow.
     pub answer: Vec<i32>,
 }
 

@@ -1,4 +1,4 @@
-//! What a tokenizer from somewhere may make us compute: regular expressions that can take forever, and
+//! The cost of a tokenizer from somewhere: regular expressions that can take forever, and
 //! replacements that let a text grow without end, are refused when the file is read.
 //!
 //! The library backtracks. A repeated group that can match the same text in several ways takes time
@@ -21,10 +21,10 @@ const FEW: u32 = 16;
 const MOST_REPEATS: u32 = 1;
 /// Choices one after the other, in powers of two.
 const MOST_CHOICES: f64 = 16.0;
-/// How many times as long replacements may make a text, all together.
+/// The factor by which replacements may lengthen a text, all together.
 const MOST_GROWTH: f64 = 4096.0;
 
-/// Why the contents of a `tokenizer.json` are refused; `None` where nothing is wrong.
+/// The reason to refuse the contents of a `tokenizer.json`; `None` where nothing is wrong.
 pub(super) fn hazard(contents: &Value) -> Option<String> {
     let mut found = Found {
         growth: 1.0,
@@ -98,7 +98,7 @@ fn check(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// What trying to match costs.
+/// The cost of trying to match.
 #[derive(Clone, Copy, Default)]
 struct Ways {
     /// Repeats of any number, one after the other, that can give back some of what they took.

@@ -29,7 +29,7 @@ impl Permutation {
         }
     }
 
-    /// Where `index` goes. Must be below the size.
+    /// The place of `index`. Must be below the size.
     pub(super) fn apply(&self, index: u64) -> u64 {
         debug_assert!(index < self.size);
         let mut image = self.feistel(index);

@@ -2,7 +2,7 @@ use rayon::prelude::*;
 
 use super::{DataError, Document, ShardWriter, Tokenizer};
 
-/// How far [`prepare`] is.
+/// The progress of [`prepare`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrepareProgress {
     pub documents: u64,

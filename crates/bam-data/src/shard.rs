@@ -3,61 +3,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{DataError, TokenStore, TokenizerIdentity, Verify, hexadecimal};
+use super::{
+    DataError, TokenStore, TokenizerIdentity, Verify, hexadecimal,
+    store_index::{
+        DOCUMENTS_FILE, DocumentsEntry, INDEX_FILE, Index, ShardEntry, shard_file, token_bytes,
+    },
+};
 use crate::atomic_file::{NewFile, name_of};
 
-pub(super) const INDEX_FILE: &str = "index.json";
-pub(super) const DOCUMENTS_FILE: &str = "documents.bin";
-
-/// `index.json`: what the other files of a token store must be. Written last, so that a store without
-/// one is an unfinished one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Index {
-    pub version: u32,
-    /// Bytes of a token in the shards: 2 for vocabularies of up to 65,536, else 4. Little-endian.
-    pub token_bytes: u64,
-    pub tokenizer: TokenizerIdentity,
-    pub tokens: u64,
-    /// UTF-8 bytes of all texts: with `tokens` it turns nats per token into bits per byte.
-    pub bytes: u64,
-    pub documents: DocumentsEntry,
-    pub shards: Vec<ShardEntry>,
-}
-
-impl Index {
-    pub const VERSION: u32 = 1;
-}
-
-/// `documents.bin`: where each document ends, in tokens from the beginning of the store, as
-/// little-endian u64.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DocumentsEntry {
-    pub count: u64,
-    pub sha256: String,
-}
-
-/// `tokens-00000.bin` and so on, in order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ShardEntry {
-    pub tokens: u64,
-    pub sha256: String,
-}
-
-pub(super) fn shard_file(shard: usize) -> String {
-    format!("tokens-{shard:05}.bin")
-}
-
-pub(super) fn token_bytes(vocabulary: usize) -> u64 {
-    if vocabulary <= 1 << 16 { 2 } else { 4 }
-}
-
-/// How a token store is written.
+/// Settings of the writing of a token store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardOptions {
     /// Tokens in a full shard. Documents may go on from one shard to the next.
@@ -100,7 +56,7 @@ impl ShardWriter {
     ///
     /// # Errors
     ///
-    /// Where the folder holds anything that `options` do not allow to be replaced, or cannot be written.
+    /// If the folder holds anything that `options` do not allow to be replaced, or cannot be written.
     pub fn create(
         folder: &Path,
         tokenizer: &TokenizerIdentity,
@@ -180,7 +136,7 @@ impl ShardWriter {
     ///
     /// # Errors
     ///
-    /// Where something cannot be removed.
+    /// If something cannot be removed.
     pub fn discard(self) -> Result<(), DataError> {
         discard(&self.folder, self.made_folder)
     }
@@ -189,7 +145,7 @@ impl ShardWriter {
     ///
     /// # Errors
     ///
-    /// Where a write fails; the store is discarded then.
+    /// If a write fails; the store is discarded then.
     pub fn finish(self) -> Result<TokenStore, DataError> {
         let (folder, made_folder) = (self.folder.clone(), self.made_folder);
         self.write_rest().inspect_err(|_| {

@@ -1,6 +1,6 @@
 use std::{
     fs::File,
-    io::{ErrorKind, Read, Seek, SeekFrom},
+    io::{Read, Seek, SeekFrom},
     ops::Range,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     DataError, TokenizerIdentity, hexadecimal,
-    shard::{DOCUMENTS_FILE, INDEX_FILE, Index, shard_file, token_bytes},
+    store_index::{DOCUMENTS_FILE, Index, shard_file},
 };
 
-/// How much of a store on disk is checked when it is opened.
+/// The check of a store on disk when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
     /// The index, the sizes of all files, and the document boundaries: a moment, whatever the size.
@@ -30,7 +30,7 @@ pub enum Verify {
 pub struct TokenStore {
     tokenizer: TokenizerIdentity,
     bytes: u64,
-    /// Where each document ends, in tokens; never descending.
+    /// The end of each document, in tokens; never descending.
     ends: Vec<u64>,
     tokens: Tokens,
 }
@@ -58,9 +58,9 @@ impl TokenStore {
     ///
     /// # Errors
     ///
-    /// Where the store is unfinished, of another version, or its files are not what the index says.
+    /// If the store is unfinished, of another version, or its files are not what the index says.
     pub fn open(folder: &Path, verify: Verify) -> Result<Self, DataError> {
-        let index = read_index(folder)?;
+        let index = Index::read(folder)?;
         let ends = read_ends(folder, &index)?;
         let mut shards = Vec::with_capacity(index.shards.len());
         let mut start = 0;
@@ -149,7 +149,7 @@ impl TokenStore {
         self.bytes
     }
 
-    /// Where a document's tokens are; `None` past the last document.
+    /// The place of a document's tokens; `None` past the last document.
     #[must_use]
     pub fn document_range(&self, document: u64) -> Option<Range<u64>> {
         let index = usize::try_from(document).ok()?;
@@ -158,7 +158,7 @@ impl TokenStore {
         Some(start..end)
     }
 
-    /// Where each document ends, in tokens.
+    /// The end of each document, in tokens.
     pub(super) fn ends(&self) -> &[u64] {
         &self.ends
     }
@@ -269,69 +269,6 @@ fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<(), DataError> {
         Some(&token) => Err(DataError::UnknownToken { token, vocabulary }),
         None => Ok(()),
     }
-}
-
-fn read_index(folder: &Path) -> Result<Index, DataError> {
-    /// A shard takes a hundred bytes of index; this is room for hundreds of thousands.
-    const LIMIT: u64 = 1 << 26;
-    #[derive(serde::Deserialize)]
-    struct Version {
-        version: u32,
-    }
-
-    let path = folder.join(INDEX_FILE);
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(DataError::NoIndex {
-                path: folder.to_path_buf(),
-            });
-        }
-        file => file.map_err(DataError::io("open", &path))?,
-    };
-    let mut json = Vec::new();
-    file.take(LIMIT)
-        .read_to_end(&mut json)
-        .map_err(DataError::io("read", &path))?;
-    let error = |reason: String| DataError::Index {
-        path: path.clone(),
-        reason,
-    };
-    let parse = |parsed: serde_json::Error| error(parsed.to_string());
-    // Before the rest: another version may have other fields.
-    let Version { version } = serde_json::from_slice(&json).map_err(parse)?;
-    if version != Index::VERSION {
-        return Err(DataError::IndexVersion {
-            path,
-            expected: Index::VERSION,
-            got: version,
-        });
-    }
-    let index: Index = serde_json::from_slice(&json).map_err(parse)?;
-    check_index(&index).map_err(error)?;
-    Ok(index)
-}
-
-fn check_index(index: &Index) -> Result<(), String> {
-    let tokenizer = &index.tokenizer;
-    tokenizer.check().map_err(|error| error.to_string())?;
-    let expected = token_bytes(tokenizer.vocabulary);
-    if index.token_bytes != expected {
-        return Err(format!(
-            "expected {expected} bytes a token for a vocabulary of {}, got {}",
-            tokenizer.vocabulary, index.token_bytes
-        ));
-    }
-    let sum = index
-        .shards
-        .iter()
-        .try_fold(0_u64, |sum, shard| sum.checked_add(shard.tokens));
-    if sum != Some(index.tokens) {
-        return Err(format!(
-            "expected shards of {} tokens together, got {sum:?}",
-            index.tokens
-        ));
-    }
-    Ok(())
 }
 
 /// Reads `documents.bin`, which is always checked whole: it is small and kept in memory.

@@ -16,7 +16,7 @@ pub struct StreamDecoder<'a> {
     started: bool,
 }
 
-/// How the vocabulary spells its tokens.
+/// The vocabulary's way to spell tokens.
 #[derive(Clone)]
 enum Spelling {
     /// Every character stands for a byte, as in GPT-2.
@@ -29,8 +29,16 @@ enum Spelling {
     },
 }
 
+impl Tokenizer {
+    /// Decodes tokens as they come, in pieces of whole characters.
+    #[must_use]
+    pub fn stream_decoder(&self) -> StreamDecoder<'_> {
+        StreamDecoder::new(self)
+    }
+}
+
 impl<'a> StreamDecoder<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
+    fn new(tokenizer: &'a Tokenizer) -> Self {
         let decoder = serde_json::to_string(&tokenizer.inner.get_decoder()).unwrap_or_default();
         let spelling = if decoder.contains(r#""type":"ByteLevel""#) {
             Spelling::Bytes

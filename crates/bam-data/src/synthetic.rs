@@ -10,19 +10,19 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// How passkey documents are made up.
+/// The make-up of passkey documents.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PasskeyRowsConfig {
     /// Fewest and most digits of a key. They vary, so that a length is not learned.
     pub digits: [usize; 2],
-    /// How often a document begins with the task sentence.
+    /// The share of documents that begin with the task sentence.
     pub task_probability: f64,
-    /// How often the key is hidden in text of the corpus instead of fillers.
+    /// The share of documents in which the key is hidden in text of the corpus instead of fillers.
     pub text_probability: f64,
-    /// How often such text fills the document and lies on one side of the key only.
+    /// The share of these in which the text fills the document and lies on one side of the key only.
     pub edge_probability: f64,
-    /// What a token of the answer counts in the loss, against 1 for the others.
+    /// The weight of a token of the answer in the loss, against 1 for the others.
     pub answer_weight: f32,
 }
 
@@ -94,7 +94,10 @@ impl PasskeyRows {
         };
         let shortest = {
             let task = rows.task()?;
-            Document::shortest(&task, &task.random_key_of(fewest, &mut generator(seed, 0))?)
+            SyntheticDocument::shortest(
+                &task,
+                &task.random_key_of(fewest, &mut generator(seed, 0))?,
+            )
         };
         if shortest > length + 1 {
             return Err(DataError::PasskeyRow {
@@ -115,18 +118,18 @@ impl PasskeyRows {
         task: &PasskeyTask<'_>,
         room: usize,
         random: &mut ChaCha8Rng,
-    ) -> Result<Option<Document>, DataError> {
+    ) -> Result<Option<SyntheticDocument>, DataError> {
         let [fewest, most] = self.config.digits;
         let mut digits = random.random_range(fewest..=most);
         let (key, mut room) = loop {
             let key = task.random_key_of(digits, random)?;
-            match room.checked_sub(Document::shortest(task, &key)) {
+            match room.checked_sub(SyntheticDocument::shortest(task, &key)) {
                 Some(room) => break (key, room),
                 None if digits > fewest => digits -= 1,
                 None => return Ok(None),
             }
         };
-        let mut document = Document::default();
+        let mut document = SyntheticDocument::default();
         document.extend(self.tokenizer.bos().map(|id| id as i32), 1.0);
         if room >= task.task().len() && random.random_bool(self.config.task_probability) {
             document.extend(task.task().iter().copied(), 1.0);
@@ -178,12 +181,12 @@ impl PasskeyRows {
 
 /// Tokens of one document with what each counts in the loss.
 #[derive(Default)]
-struct Document {
+struct SyntheticDocument {
     tokens: Vec<i32>,
     weights: Vec<f32>,
 }
 
-impl Document {
+impl SyntheticDocument {
     /// Tokens of a passkey document without task and filler.
     fn shortest(task: &PasskeyTask<'_>, key: &crate::passkey::Key) -> usize {
         2 + key.information.len() + task.question().len() + key.given.len() + key.answer.len()
@@ -213,7 +216,7 @@ impl Document {
 }
 
 /// Documents one after the other as a row; what follows a document's end does not count.
-fn row_of(documents: Vec<Document>, length: usize) -> Row {
+fn row_of(documents: Vec<SyntheticDocument>, length: usize) -> Row {
     let (mut tokens, mut weights, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     for (document, id) in documents.into_iter().zip(0..) {
         ids.resize(ids.len() + document.tokens.len(), id);
@@ -254,7 +257,12 @@ impl RowSource for PasskeyRows {
         if filled < size {
             let bos = self.tokenizer.bos().map(|id| id as i32);
             let vocabulary = self.tokenizer.vocabulary_size();
-            documents.push(Document::copy(size - filled, vocabulary, bos, &mut random));
+            documents.push(SyntheticDocument::copy(
+                size - filled,
+                vocabulary,
+                bos,
+                &mut random,
+            ));
         }
         Ok(row_of(documents, self.length))
     }
@@ -280,7 +288,8 @@ impl RowSource for CopyRows {
 
     fn row(&self, index: u64) -> Result<Row, DataError> {
         let mut random = generator(self.seed ^ COPY_STREAM, index);
-        let document = Document::copy(self.length + 1, self.vocabulary, self.bos, &mut random);
+        let document =
+            SyntheticDocument::copy(self.length + 1, self.vocabulary, self.bos, &mut random);
         Ok(row_of(vec![document], self.length))
     }
 }

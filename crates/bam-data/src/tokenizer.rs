@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokenizers::ModelWrapper;
 
-use super::{DataError, StreamDecoder, hexadecimal, patterns};
+use super::{DataError, hexadecimal, patterns};
 use crate::atomic_file;
 
 /// Text to token ids and back.
@@ -39,7 +39,7 @@ pub struct Tokenizer {
     identity: TokenizerIdentity,
 }
 
-/// What tokens mean: enough to tell whether two stores of tokens, or a store and a model, belong together.
+/// The identity of a tokenizer: enough to tell whether two stores of tokens, or a store and a model, belong together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerIdentity {
@@ -91,7 +91,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// Where the file cannot be read, is larger than 128 MiB, is no tokenizer, asks for what we do not do, or
+    /// If the file cannot be read, is larger than 128 MiB, is no tokenizer, asks for what we do not do, or
     /// has expressions that can take forever.
     pub fn from_file(path: &Path) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io("open", path))?;
@@ -190,7 +190,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// Where this tokenizer cannot spell the text, or its regular expressions take too long on it.
+    /// If this tokenizer cannot spell the text, or its regular expressions take too long on it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         let encoding = in_time("encode", || self.inner.encode_fast(text, false))?;
         Ok(encoding.get_ids().to_vec())
@@ -232,12 +232,6 @@ impl Tokenizer {
         in_time("decode", || self.inner.decode(tokens, true))
     }
 
-    /// Decodes tokens as they come, in pieces of whole characters.
-    #[must_use]
-    pub fn stream_decoder(&self) -> StreamDecoder<'_> {
-        StreamDecoder::new(self)
-    }
-
     pub(super) fn check(&self, token: u32) -> Result<(), DataError> {
         if (token as usize) < self.identity.vocabulary {
             return Ok(());
@@ -248,7 +242,7 @@ impl Tokenizer {
         })
     }
 
-    /// How the vocabulary spells a token, for reports: `Ġthe`, `</s>`.
+    /// The vocabulary's spelling of a token, for reports: `Ġthe`, `</s>`.
     #[must_use]
     pub fn spelling(&self, token: u32) -> Option<String> {
         self.inner.id_to_token(token)
@@ -307,7 +301,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
         atomic_file::write(path, self.json.as_bytes()).map_err(DataError::io("write", path))
     }
@@ -352,7 +346,7 @@ pub(super) fn tokenize_error(action: &'static str, error: &dyn std::error::Error
     }
 }
 
-/// What the digest is taken of: keys sorted, and nothing that is dropped when the file is read.
+/// The text that the digest is taken of: keys sorted, and nothing that is dropped when the file is read.
 fn canonical(mut contents: Value) -> Value {
     if let Value::Object(file) = &mut contents {
         file.remove("truncation");

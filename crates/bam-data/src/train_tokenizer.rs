@@ -10,7 +10,7 @@ use super::{
     tokenizer::{BEGIN, END, check_vocabulary, tokenize_error},
 };
 
-/// How to train a byte-level BPE tokenizer.
+/// Settings of the training of a byte-level BPE tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenizerConfig {
     /// Tokens in all: `<s>`, `</s>`, the 256 bytes, and merges.
@@ -31,7 +31,7 @@ impl Default for TokenizerConfig {
     }
 }
 
-/// How much text the training of a tokenizer has read.
+/// The progress of the training of a tokenizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrainingProgress {
     pub documents: u64,

@@ -15,7 +15,7 @@ use bam_data::{Corpus, DataError, Document, HubAccess, HubAddress, HubProgress, 
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the server does with a request for the contents of a file.
+/// The server's answer to a request for the contents of a file.
 #[derive(Clone, Copy, PartialEq)]
 enum Manner {
     Answers,

@@ -104,7 +104,7 @@ fn document_ids_of_small_documents() {
     assert_eq!(row.document_ids, [0, 1, 1]);
 }
 
-/// How often each token is a target in an epoch.
+/// The number of times that each token is a target in an epoch.
 fn target_counts(source: &dyn RowSource, epoch: u64, rows: u64) -> HashMap<i32, usize> {
     let mut counts = HashMap::new();
     for index in epoch * rows..(epoch + 1) * rows {

@@ -5,183 +5,123 @@
 //! counts as right is what lm-eval counts: of one continuation, that it is the greedy one; of several,
 //! that the right one has the largest `ln p` (`acc`), or the largest per character (`acc_norm`).
 
-use crate::watch::{Watch, digest, exact};
-use bam_data::{DataError, Tokenizer, json_values};
+mod questions;
+
+use crate::evaluation::{Evaluation, Subject, Work};
+use crate::journal::{digest, exact};
+use bam_data::{DataError, Tokenizer};
 use bam_lm::Error;
-use bam_lm::model::{Cache, Transformer, score_of};
-use bam_record::LoglikelihoodScore;
-use rayon::prelude::*;
+use bam_lm::engine::generate::argmax;
+use bam_lm::model::{KvCache, Transformer, score_of};
+use bam_record::{Loglikelihood, LoglikelihoodScore};
+pub use questions::{Question, Questions};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::collections::BTreeMap;
-use std::path::Path;
+use serde_json::{Value, json};
 
-/// A context and what may follow it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Question {
-    /// What comes before; may be empty.
-    pub context: String,
-    /// The continuations, in the order of their numbers.
-    pub continuations: Vec<String>,
-    /// The number of the right one.
-    pub right: usize,
-    /// The number of the document that it is of, where the requests give one.
-    pub document: Option<u64>,
-    /// What the requests hold of that document besides.
-    pub contents: Option<Value>,
+/// The questions of some tasks; a cell is a task.
+pub struct LoglikelihoodEvaluation<'a> {
+    /// The model.
+    pub subject: Subject<'a>,
+    /// The tasks.
+    pub questions: &'a Questions,
+    /// Whether every row begins with the token that begins documents.
+    pub begin: bool,
 }
 
-/// The questions of some tasks.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Questions {
-    /// By the task's name.
-    pub tasks: BTreeMap<String, Vec<Question>>,
-    /// Requests that ask for a continuation without its question, and are not used.
-    pub unconditional: usize,
+/// The outcome of a task.
+pub struct TaskScore {
+    /// Its figures.
+    pub score: LoglikelihoodScore,
+    /// Those of each question's continuations.
+    pub likelihoods: Vec<Vec<Likelihood>>,
 }
 
-impl Questions {
-    /// Reads requests from a `.jsonl` file, perhaps compressed.
-    ///
-    /// A line is `{"task_name", "doc_id", "idx", "request": {"context", "continuation"}, "label"}`; the
-    /// label is the number of the right continuation, or not a number where there is one only. Also
-    /// `{"context", "continuations" or "continuation", "label", "task"}`, one line a question.
-    ///
-    /// # Errors
-    /// If the file can't be read, or a line is no request.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let mut read = Self::default();
-        let mut several: BTreeMap<(String, String), BTreeMap<usize, Line>> = BTreeMap::new();
-        let mut order = Vec::new();
-        for (number, value) in json_values(path)?.enumerate() {
-            let value = value?;
-            let line = Line::of(&value).ok_or_else(|| Error::File {
-                path: path.to_owned(),
-                expected: "a context and a continuation on each line".into(),
-                got: format!("line {}: {}", number + 1, shortened(&value)),
-            })?;
-            if line.context.trim() == "Answer:" {
-                read.unconditional += 1;
-                continue;
-            }
-            let document = match &line.document {
-                Some(document) => document.to_string(),
-                None => format!("line {number}"),
-            };
-            let key = (line.task.clone(), document);
-            let lines = several.entry(key.clone()).or_default();
-            if lines.is_empty() {
-                order.push(key);
-            }
-            let index = line.index.unwrap_or(lines.len());
-            lines.insert(index, line);
-        }
-        for key in order {
-            let lines = several.remove(&key).unwrap_or_default();
-            read.tasks
-                .entry(key.0)
-                .or_default()
-                .push(Line::question(lines, path)?);
-        }
-        Ok(read)
+impl<'a> Evaluation for LoglikelihoodEvaluation<'a> {
+    type Cell = (&'a str, &'a [Question]);
+    type Set = (&'a str, &'a [Question]);
+    type Ready = ();
+    type Finding = Vec<Likelihood>;
+    type Score = TaskScore;
+    type Metrics = Loglikelihood;
+
+    const NAME: &'static str = "loglikelihood";
+
+    fn settings(&self) -> Value {
+        json!({"begin": self.begin})
     }
 
-    /// The first `count` questions of every task.
-    #[must_use]
-    pub fn first(mut self, count: usize) -> Self {
-        self.tasks
-            .values_mut()
-            .for_each(|task| task.truncate(count));
-        self
+    fn grid(&self) -> Vec<Self::Cell> {
+        let tasks = self.questions.tasks.iter();
+        let cell = |(task, questions): (&'a String, &'a Vec<Question>)| (&**task, &**questions);
+        tasks.map(cell).collect()
     }
 
-    /// Questions in all.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.tasks.values().map(Vec::len).sum()
+    fn steps(&self, (_, questions): &Self::Cell) -> u64 {
+        questions.len() as u64
     }
-}
 
-/// One line of a file.
-struct Line {
-    task: String,
-    document: Option<Value>,
-    contents: Option<Value>,
-    index: Option<usize>,
-    context: String,
-    continuations: Vec<String>,
-    right: Option<usize>,
-}
+    fn set(
+        &self,
+        cell: &Self::Cell,
+        _: &[TaskScore],
+        _: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Self::Set>, Error> {
+        Ok(Some(*cell))
+    }
 
-impl Line {
-    fn of(value: &Value) -> Option<Self> {
-        let request = value.get("request").unwrap_or(value);
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let continuations = match (request.get("continuation"), request.get("continuations")) {
-            (Some(one), None) => vec![text(one)?],
-            (None, Some(Value::Array(several))) => {
-                several.iter().map(text).collect::<Option<_>>()?
-            }
-            _ => return None,
+    fn names(&self, (_, questions): &Self::Set) -> Vec<String> {
+        let texts = |question: &'a Question| {
+            let continuations = question.continuations.iter();
+            digest(std::iter::once(&question.context).chain(continuations))
         };
-        let number = |name: &str| value.get(name)?.as_u64().map(|n| n as usize);
-        let task = value.get("task_name").or_else(|| value.get("task"));
-        Some(Self {
-            task: task
-                .and_then(text)
-                .unwrap_or_else(|| "loglikelihood".into()),
-            document: value.get("doc_id").cloned(),
-            contents: value.get("doc").cloned(),
-            index: number("idx"),
-            context: text(request.get("context")?)?,
-            continuations,
-            right: number("label"),
-        })
+        questions.iter().map(texts).collect()
     }
 
-    /// The lines of a document as one question.
-    fn question(lines: BTreeMap<usize, Self>, path: &Path) -> Result<Question, Error> {
-        let mut lines = lines.into_values();
-        let Some(mut first) = lines.next() else {
-            return Ok(Question::default());
-        };
-        for line in lines {
-            if first.context != line.context {
-                return Err(Error::File {
-                    path: path.to_owned(),
-                    expected: "one context for the continuations of a document".into(),
-                    got: format!("{:?} and {:?}", first.context, line.context),
-                });
-            }
-            first.continuations.extend(line.continuations);
+    fn prepare(&self, _: &Self::Set) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn at_once(&self, (): &()) -> bool {
+        true
+    }
+
+    fn find(
+        &self,
+        (_, questions): &Self::Set,
+        (): &(),
+        sample: usize,
+        _: &Work,
+    ) -> Result<Option<Vec<Likelihood>>, Error> {
+        let Subject { model, tokenizer } = self.subject;
+        likelihoods(model, tokenizer, &questions[sample], self.begin).map(Some)
+    }
+
+    fn message(&self, (task, _): &Self::Set, _: Option<&Vec<Likelihood>>) -> String {
+        (*task).to_owned()
+    }
+
+    fn score(
+        &self,
+        (task, questions): &Self::Set,
+        likelihoods: Vec<Vec<Likelihood>>,
+        _: f64,
+    ) -> TaskScore {
+        TaskScore {
+            score: score(task, questions, &likelihoods),
+            likelihoods,
         }
-        let right = match (first.continuations.len(), first.right) {
-            (1, _) => 0,
-            (count, Some(right)) if right < count => right,
-            (count, right) => {
-                return Err(Error::File {
-                    path: path.to_owned(),
-                    expected: format!("a label below the {count} continuations"),
-                    got: format!("{right:?} after {:?}", first.context),
-                });
-            }
-        };
-        Ok(Question {
-            context: first.context,
-            continuations: first.continuations,
-            right,
-            document: first.document.and_then(|document| document.as_u64()),
-            contents: first.contents,
+    }
+
+    fn record(&self, scores: Vec<TaskScore>) -> Result<Loglikelihood, Error> {
+        Ok(Loglikelihood {
+            train_length: self.subject.model.config().train_length,
+            unconditional: self.questions.unconditional,
+            tasks: scores.into_iter().map(|task| task.score).collect(),
         })
     }
 }
 
-fn shortened(value: &Value) -> String {
-    let text = value.to_string();
-    text.chars().take(120).collect()
-}
-
-/// How probable a continuation is.
+/// The probability of a continuation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Likelihood {
     /// `ln p` of all its tokens after the context.
@@ -252,7 +192,7 @@ pub fn likelihoods(
         let context: Vec<i32> = before.into_iter().chain(context).collect();
         if context != read || read.is_empty() {
             cache.truncate(0);
-            after = model.read_to_logits(&context, &mut cache)?;
+            after = model.prefill_to_logits(&context, &mut cache)?;
             read = context;
         }
         cache.truncate(read.len());
@@ -264,7 +204,7 @@ pub fn likelihoods(
 /// The likelihood of `continuation` after what is in the cache, given the logits after it.
 fn likelihood(
     model: &Transformer,
-    cache: &mut Cache,
+    cache: &mut KvCache,
     after: &[f32],
     continuation: &[i32],
 ) -> Result<Likelihood, Error> {
@@ -277,27 +217,6 @@ fn likelihood(
         ln_probability: scores.iter().map(|score| score.ln_probability).sum(),
         greedy: pairs.clone().all(|(score, token)| score.is_greedy(*token)),
     })
-}
-
-/// The likelihoods of all continuations of some questions. `None` where the watch says stop.
-///
-/// # Errors
-/// Those of [`likelihoods`].
-pub fn answer_questions(
-    model: &Transformer,
-    tokenizer: &Tokenizer,
-    questions: &[Question],
-    begin: bool,
-    watch: Watch<Vec<Likelihood>>,
-) -> Result<Option<Vec<Vec<Likelihood>>>, Error> {
-    let answer = |question: &Question| {
-        let texts = question.continuations.iter().map(String::as_str);
-        let asked = digest([question.context.as_str()].into_iter().chain(texts));
-        watch.finding(&asked, || {
-            likelihoods(model, tokenizer, question, begin).map(Some)
-        })
-    };
-    questions.par_iter().map(answer).collect()
 }
 
 impl Question {
@@ -327,17 +246,12 @@ impl Question {
         let values: Vec<f64> = values
             .map(|(of, text)| of.ln_probability / size(text))
             .collect();
-        let larger = |best: usize, index: usize| match values[index] > values[best] {
-            true => index,
-            false => best,
-        };
-        (0..values.len()).fold(0, larger)
+        argmax(&values)
     }
 }
 
 /// A task's score from its questions and the likelihoods of their continuations.
-#[must_use]
-pub fn score(
+fn score(
     task: &str,
     questions: &[Question],
     likelihoods: &[Vec<Likelihood>],

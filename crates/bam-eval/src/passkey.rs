@@ -3,30 +3,34 @@
 //! A sample is right when every scored digit is the argmax given the right ones before it. That is
 //! the same as an exact match of the greedy continuation: both fail at the first wrong digit.
 
-use crate::watch::{Watch, digest, exact};
+use crate::evaluation::{Evaluation, Subject, Work};
+use crate::journal::{digest, exact};
 use bam_attention::{HeadSkips, Skipping};
 use bam_data::Tokenizer;
 use bam_data::passkey::{Key, PasskeyTask, Prompt, SCORED_DIGITS};
 use bam_lm::Error;
-use bam_lm::inspect;
-use bam_lm::model::{Cache, CachePriors, Horizons, Transformer, check_row, host_values};
-use bam_record::{NotRun, Passkey, PasskeyCell, SkippedHead};
+use bam_lm::analysis;
+use bam_lm::engine::generate::argmax;
+use bam_lm::model::{CachePriors, Horizons, KvCache, Transformer, check_length, host_values};
+use bam_record::{CertifiedCache, KeptKeys, NotRun, Passkey, PasskeyCell, SkippedHead};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many samples a length gets, at which depths.
+/// The samples of a length, and their depths.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LengthPlan {
     /// Tokens of prompt and answer, at most.
     pub length: usize,
     /// Samples in all, spread over the depths.
     pub samples: usize,
-    /// Where the key stands.
+    /// The places of the key.
     pub depths: Depths,
 }
 
-/// Where keys stand: 0 at the beginning, 1 right before the question.
+/// Places of keys: 0 at the beginning, 1 right before the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depths {
     /// This many depths, evenly from beginning to end.
@@ -52,14 +56,14 @@ pub struct PasskeyPlan {
     pub patience: Option<usize>,
     /// Decides keys and random depths.
     pub seed: u64,
-    /// What may be left unread.
+    /// Keys that may be left unread.
     pub skipping: Skipping,
     /// Caches keep of every head only what its certified horizon can reach, with at most this share of a
     /// row's posterior in what they forget.
     pub certified_cache: Option<f64>,
 }
 
-/// What came of a sample.
+/// The outcome of a sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleResult {
     /// Its length.
@@ -67,95 +71,232 @@ pub struct SampleResult {
     /// Its depth; samples of one depth are one cell.
     #[serde(with = "exact")]
     pub depth: f64,
-    /// How many tokens of the answer are right.
+    /// Tokens of the answer that are right.
     pub digits: usize,
     /// Whether all are.
     pub correct: bool,
-    /// How long it took.
+    /// The time it took.
     pub seconds: f64,
-    /// What was left unread, by layer and head.
+    /// The keys that were left unread, by layer and head.
     pub skips: Vec<Vec<Unread>>,
 }
 
-/// [`HeadSkips`] as they are kept.
+/// [`HeadSkips`] as a resume journal keeps them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Unread {
+#[serde(transparent)]
+pub struct Unread(#[serde(with = "ExactSkips")] HeadSkips);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "HeadSkips")]
+struct ExactSkips {
     visible_tiles: u64,
     skipped_tiles: u64,
     #[serde(with = "exact")]
     dropped_mass: f64,
 }
 
-/// Runs the grid. `clock` tells seconds. `None` where the watch says stop.
-///
-/// # Errors
-/// If a length is below the prompt's minimum (before anything runs), or the model fails.
-pub fn passkey(
-    model: &Transformer,
-    tokenizer: &Tokenizer,
-    plan: &PasskeyPlan,
-    clock: impl Fn() -> f64,
-    watch: Watch<SampleResult>,
-) -> Result<Option<Passkey>, Error> {
-    let task = PasskeyTask::new(tokenizer, plan.given_digits)?;
-    check(&task, plan)?;
-    let mut passkey = Passkey {
-        train_length: model.config().train_length,
-        scored_digits: SCORED_DIGITS,
-        given_digits: plan.given_digits,
-        cells: Vec::new(),
-        not_run: Vec::new(),
-        skipping: plan.skipping.to_string(),
-        heads: Vec::new(),
-        certified_cache: None,
-    };
-    let mut misses = 0;
-    let mut skips: Vec<Vec<HeadSkips>> = Vec::new();
-    for at in &plan.lengths {
-        if plan.patience.is_some_and(|patience| misses >= patience) {
-            let reason = format!("no sample right at {misses} shorter lengths in a row");
-            passkey.not_run.push(NotRun {
-                length: at.length,
-                reason,
-            });
-            continue;
-        }
-        let mut reader = Reader::new(model, plan, at.length);
-        if let Some(epsilon) = plan.certified_cache {
-            let horizons = model.horizons(at.length, epsilon)?;
-            let cache = passkey.certified_cache.get_or_insert_default();
-            cache.epsilon = epsilon;
-            let kept = model.config().kept_keys(at.length, &horizons);
-            cache.kept.push(kept);
-            reader.horizons = Some(horizons);
-        }
-        let mut right = 0;
-        for sample in 0..at.samples {
-            let mut random = sample_random(plan.seed, at.length, sample);
-            let depth = at.depths.of(sample, at.samples, &mut random);
-            let key = task.random_key(&mut random)?;
-            let asked = asked(plan, (at.length, depth), &key);
-            let found = watch.finding(&asked, || {
-                reader.sample(&task, &key, (at.length, depth), &clock, watch.stop)
-            })?;
-            let Some(result) = found else {
-                return Ok(None);
-            };
-            right += usize::from(result.correct);
-            add_skips(&mut skips, &result.skips);
-            add(&mut passkey.cells, &result);
-        }
-        misses = if right == 0 { misses + 1 } else { 0 };
-    }
-    passkey.heads = skipped_heads(model, plan, &skips)?;
-    Ok(Some(passkey))
+/// Passkeys over a grid of lengths; a cell is a length here, and its record has one for each depth.
+pub struct PasskeyEvaluation<'a> {
+    model: &'a Transformer,
+    task: PasskeyTask<'a>,
+    plan: &'a PasskeyPlan,
 }
 
-/// What stands for a sample: length, depth and key make the prompt.
-fn asked(plan: &PasskeyPlan, (length, depth): (usize, f64), key: &Key) -> String {
-    let key = digest([format!("{key:?}").as_str()]);
-    let how = if plan.greedy { "greedily" } else { "given" };
-    format!("{length} tokens, at {depth}, answered {how}: {key}")
+/// The samples of a length.
+pub struct PasskeySet<'a> {
+    at: &'a LengthPlan,
+    /// Depths and keys.
+    samples: Vec<(f64, Key)>,
+    /// Why there are none.
+    not_run: Option<NotRun>,
+    horizons: Option<Horizons>,
+    /// Right ones so far, those of shorter lengths included.
+    right: AtomicUsize,
+}
+
+/// The outcome of a length.
+pub struct LengthScore {
+    results: Vec<SampleResult>,
+    not_run: Option<NotRun>,
+    kept: Option<KeptKeys>,
+}
+
+impl LengthScore {
+    fn right(&self) -> usize {
+        self.results.iter().filter(|result| result.correct).count()
+    }
+}
+
+impl<'a> PasskeyEvaluation<'a> {
+    /// # Errors
+    /// If there is no sample, or a length is below the prompt's minimum.
+    pub fn new(subject: Subject<'a>, plan: &'a PasskeyPlan) -> Result<Self, Error> {
+        let task = PasskeyTask::new(subject.tokenizer, plan.given_digits)?;
+        check(&task, plan)?;
+        Ok(Self {
+            model: subject.model,
+            task,
+            plan,
+        })
+    }
+}
+
+impl<'a> Evaluation for PasskeyEvaluation<'a> {
+    type Cell = &'a LengthPlan;
+    type Set = PasskeySet<'a>;
+    type Ready = CachePriors;
+    type Finding = SampleResult;
+    type Score = LengthScore;
+    type Metrics = Passkey;
+
+    const NAME: &'static str = "passkey";
+
+    fn settings(&self) -> Value {
+        let plan = self.plan;
+        json!({"skip": plan.skipping.to_string(), "certified_cache": plan.certified_cache})
+    }
+
+    fn grid(&self) -> Vec<&'a LengthPlan> {
+        self.plan.lengths.iter().collect()
+    }
+
+    fn steps(&self, at: &&LengthPlan) -> u64 {
+        at.samples as u64
+    }
+
+    fn set(
+        &self,
+        at: &&'a LengthPlan,
+        before: &[LengthScore],
+        _: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<PasskeySet<'a>>, Error> {
+        let mut set = PasskeySet {
+            at,
+            samples: Vec::new(),
+            not_run: None,
+            horizons: None,
+            right: before.iter().map(LengthScore::right).sum::<usize>().into(),
+        };
+        let run = before.iter().rev().filter(|of| of.not_run.is_none());
+        let misses = run.take_while(|of| of.right() == 0).count();
+        if self
+            .plan
+            .patience
+            .is_some_and(|patience| misses >= patience)
+        {
+            set.not_run = Some(NotRun {
+                length: at.length,
+                reason: format!("no sample right at {misses} shorter lengths in a row"),
+            });
+            return Ok(Some(set));
+        }
+        let horizons = |epsilon| self.model.horizons(at.length, epsilon);
+        set.horizons = self.plan.certified_cache.map(horizons).transpose()?;
+        for sample in 0..at.samples {
+            set.samples.push(draw(&self.task, self.plan, at, sample)?);
+        }
+        Ok(Some(set))
+    }
+
+    /// Length, depth and key make the prompt.
+    fn names(&self, set: &PasskeySet) -> Vec<String> {
+        let (length, greedy) = (set.at.length, self.plan.greedy);
+        let answered = if greedy { "greedily" } else { "given" };
+        let name = |(depth, key): &(f64, Key)| {
+            let key = digest([format!("{key:?}")]);
+            format!("{length} tokens, at {depth}, answered {answered}: {key}")
+        };
+        set.samples.iter().map(name).collect()
+    }
+
+    fn prepare(&self, set: &PasskeySet) -> Result<CachePriors, Error> {
+        self.model.priors(set.at.length)
+    }
+
+    fn find(
+        &self,
+        set: &PasskeySet,
+        priors: &CachePriors,
+        sample: usize,
+        work: &Work,
+    ) -> Result<Option<SampleResult>, Error> {
+        let start = (work.clock)();
+        let (length, (depth, key)) = (set.at.length, &set.samples[sample]);
+        let prompt = self.task.prompt(key, length, *depth)?;
+        let room = prompt.tokens.len() + prompt.answer.len();
+        let cache = self
+            .model
+            .cache_with(1, room, priors, set.horizons.as_ref())?;
+        let mut cache = cache.with_skipping(self.plan.skipping);
+        let guesses = match self.plan.greedy {
+            true => continued(self.model, &prompt, &mut cache, work.stop)?,
+            false => forced(self.model, &prompt, &mut cache, work.stop)?,
+        };
+        let Some(guesses) = guesses else {
+            return Ok(None);
+        };
+        let pairs = guesses.iter().zip(&prompt.answer);
+        let digits = pairs.filter(|(guess, right)| guess == right).count();
+        let unread = |heads: Vec<HeadSkips>| heads.into_iter().map(Unread).collect();
+        Ok(Some(SampleResult {
+            length,
+            depth: *depth,
+            digits,
+            correct: digits == prompt.answer.len(),
+            skips: cache.skips().into_iter().map(unread).collect(),
+            seconds: (work.clock)() - start,
+        }))
+    }
+
+    fn message(&self, set: &PasskeySet, latest: Option<&SampleResult>) -> String {
+        let more = usize::from(latest.is_some_and(|result| result.correct));
+        let right = set.right.fetch_add(more, Ordering::Relaxed) + more;
+        format!("{right} right, now {} tokens", set.at.length)
+    }
+
+    fn score(&self, set: &PasskeySet, results: Vec<SampleResult>, _: f64) -> LengthScore {
+        let kept = |horizons| self.model.config().kept_keys(set.at.length, horizons);
+        LengthScore {
+            results,
+            not_run: set.not_run.clone(),
+            kept: set.horizons.as_ref().map(kept),
+        }
+    }
+
+    fn record(&self, scores: Vec<LengthScore>) -> Result<Passkey, Error> {
+        let mut cells = Vec::new();
+        let mut skips: Vec<Vec<HeadSkips>> = Vec::new();
+        for result in scores.iter().flat_map(|score| &score.results) {
+            add_skips(&mut skips, &result.skips);
+            add(&mut cells, result);
+        }
+        let kept: Vec<KeptKeys> = scores.iter().filter_map(|score| score.kept).collect();
+        Ok(Passkey {
+            train_length: self.model.config().train_length,
+            scored_digits: SCORED_DIGITS,
+            given_digits: self.plan.given_digits,
+            cells,
+            not_run: scores.into_iter().filter_map(|of| of.not_run).collect(),
+            skipping: self.plan.skipping.to_string(),
+            heads: skipped_heads(self.model, self.plan, &skips)?,
+            certified_cache: self
+                .plan
+                .certified_cache
+                .map(|epsilon| CertifiedCache { epsilon, kept }),
+        })
+    }
+}
+
+/// A sample's depth and key: the same for every model.
+fn draw(
+    task: &PasskeyTask,
+    plan: &PasskeyPlan,
+    at: &LengthPlan,
+    sample: usize,
+) -> Result<(f64, Key), Error> {
+    let mut random = sample_random(plan.seed, at.length, sample);
+    let depth = at.depths.of(sample, at.samples, &mut random);
+    Ok((depth, task.random_key(&mut random)?))
 }
 
 /// Whether every prompt of a length's samples fits into it, keys with many tokens included.
@@ -165,9 +306,7 @@ fn asked(plan: &PasskeyPlan, (length, depth): (usize, f64), key: &Key) -> String
 pub fn fits(tokenizer: &Tokenizer, plan: &PasskeyPlan, at: &LengthPlan) -> Result<bool, Error> {
     let task = PasskeyTask::new(tokenizer, plan.given_digits)?;
     for sample in 0..at.samples {
-        let mut random = sample_random(plan.seed, at.length, sample);
-        let depth = at.depths.of(sample, at.samples, &mut random);
-        let key = task.random_key(&mut random)?;
+        let (depth, key) = draw(&task, plan, at, sample)?;
         if task.prompt(&key, at.length, depth).is_err() {
             return Ok(false);
         }
@@ -175,14 +314,14 @@ pub fn fits(tokenizer: &Tokenizer, plan: &PasskeyPlan, at: &LengthPlan) -> Resul
     Ok(true)
 }
 
-/// What was left unread, by head, with the head's class over the longest row of the plan.
+/// The keys that were left unread, by head, with the head's class over the longest row of the plan.
 fn skipped_heads(
     model: &Transformer,
     plan: &PasskeyPlan,
     skips: &[Vec<HeadSkips>],
 ) -> Result<Vec<SkippedHead>, Error> {
     let longest = plan.lengths.iter().map(|at| at.length).max().unwrap_or(1);
-    let heads = inspect::heads(model, longest)?.heads.into_iter();
+    let heads = analysis::heads(model, longest)?.heads.into_iter();
     Ok(heads
         .map(|head| {
             let of_layer = skips.get(head.layer);
@@ -205,21 +344,7 @@ fn add_skips(sums: &mut Vec<Vec<HeadSkips>>, of_sample: &[Vec<Unread>]) {
     for (sums, heads) in sums.iter_mut().zip(of_sample) {
         sums.resize(heads.len(), HeadSkips::default());
         for (sum, head) in sums.iter_mut().zip(heads) {
-            sum.add(&HeadSkips {
-                visible_tiles: head.visible_tiles,
-                skipped_tiles: head.skipped_tiles,
-                dropped_mass: head.dropped_mass,
-            });
-        }
-    }
-}
-
-impl From<&HeadSkips> for Unread {
-    fn from(skips: &HeadSkips) -> Self {
-        Self {
-            visible_tiles: skips.visible_tiles,
-            skipped_tiles: skips.skipped_tiles,
-            dropped_mass: skips.dropped_mass,
+            sum.add(&head.0);
         }
     }
 }
@@ -256,7 +381,7 @@ fn check(task: &PasskeyTask<'_>, plan: &PasskeyPlan) -> Result<(), Error> {
         });
     }
     for at in &plan.lengths {
-        check_row(at.length)?;
+        check_length(at.length)?;
         let key = task.random_key(&mut sample_random(plan.seed, at.length, 0))?;
         task.prompt(&key, at.length, 0.0)?;
     }
@@ -291,79 +416,18 @@ fn add(cells: &mut Vec<PasskeyCell>, result: &SampleResult) {
     cell.seconds += result.seconds;
 }
 
-/// What the samples of a length share.
-struct Reader<'a> {
-    model: &'a Transformer,
-    plan: &'a PasskeyPlan,
-    length: usize,
-    /// Made for the first sample that is not known.
-    priors: Option<CachePriors>,
-    horizons: Option<Horizons>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(model: &'a Transformer, plan: &'a PasskeyPlan, length: usize) -> Self {
-        Self {
-            model,
-            plan,
-            length,
-            priors: None,
-            horizons: None,
-        }
-    }
-
-    fn sample(
-        &mut self,
-        task: &PasskeyTask<'_>,
-        key: &Key,
-        (length, depth): (usize, f64),
-        clock: impl Fn() -> f64,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Option<SampleResult>, Error> {
-        let start = clock();
-        let prompt = task.prompt(key, length, depth)?;
-        let room = prompt.tokens.len() + prompt.answer.len();
-        let priors = match &self.priors {
-            Some(priors) => priors,
-            None => self.priors.insert(self.model.priors(self.length)?),
-        };
-        let horizons = self.horizons.as_ref();
-        let cache = self.model.cache_with(1, room, priors, horizons)?;
-        let mut cache = cache.with_skipping(self.plan.skipping);
-        let guesses = match self.plan.greedy {
-            true => continued(self.model, &prompt, &mut cache, stop)?,
-            false => forced(self.model, &prompt, &mut cache, stop)?,
-        };
-        let Some(guesses) = guesses else {
-            return Ok(None);
-        };
-        let pairs = guesses.iter().zip(&prompt.answer);
-        let digits = pairs.filter(|(guess, right)| guess == right).count();
-        let skips = cache.skips();
-        let skips = skips.iter().map(|heads| heads.iter().map(Unread::from));
-        Ok(Some(SampleResult {
-            length,
-            depth,
-            digits,
-            correct: digits == prompt.answer.len(),
-            skips: skips.map(Iterator::collect).collect(),
-            seconds: clock() - start,
-        }))
-    }
-}
-
 /// As many tokens as the answer has, each the most probable one after those before it.
 fn continued(
     model: &Transformer,
     prompt: &Prompt,
-    cache: &mut Cache,
+    cache: &mut KvCache,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<i32>>, Error> {
     let mut guesses = Vec::new();
     let mut next = prompt.tokens.clone();
     while guesses.len() < prompt.answer.len() {
         let mut guess = 0;
-        let read = model.read_unless(stop, &next, cache, 1, |_, logits| {
+        let read = model.prefill_unless(stop, &next, cache, 1, |_, logits| {
             guess = argmax_rows(logits)[0];
         })?;
         if read.is_none() {
@@ -379,14 +443,14 @@ fn continued(
 fn forced(
     model: &Transformer,
     prompt: &Prompt,
-    cache: &mut Cache,
+    cache: &mut KvCache,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<i32>>, Error> {
     let answer = &prompt.answer;
     let mut guesses = Vec::new();
     let mut tokens = prompt.tokens.clone();
     tokens.extend(&answer[..answer.len() - 1]);
-    let read = model.read_unless(stop, &tokens, cache, answer.len(), |_, logits| {
+    let read = model.prefill_unless(stop, &tokens, cache, answer.len(), |_, logits| {
         guesses.extend(argmax_rows(logits));
     })?;
     Ok(read.map(|()| guesses))
@@ -397,9 +461,6 @@ fn argmax_rows(logits: burn::tensor::Tensor<3>) -> Vec<i32> {
     let [_, _, vocabulary] = logits.dims();
     host_values(logits)
         .chunks(vocabulary)
-        .map(|row| {
-            let best = (0..vocabulary).max_by(|&a, &b| row[a].total_cmp(&row[b]));
-            best.unwrap_or(0) as i32
-        })
+        .map(|row| argmax(row) as i32)
         .collect()
 }

@@ -1,17 +1,19 @@
 //! Cross-entropy by position: one long document read in one go.
 
-use crate::watch::{Watch, digest, exact};
+use crate::evaluation::{Evaluation, Subject, Work};
+use crate::journal::{digest, exact};
 use bam_data::Tokenizer;
 use bam_lm::Error;
-use bam_lm::model::{Cache, Transformer};
-use bam_record::{CertifiedCache, Perplexity, PerplexityWindow};
+use bam_lm::model::{CHUNK, Horizons, KvCache, Transformer};
+use bam_record::{CertifiedCache, KeptKeys, Perplexity, PerplexityWindow};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
+use serde_json::{Value, json};
 use std::ops::{ControlFlow, Range};
+use std::sync::{Mutex, PoisonError};
 
-/// What to read.
+/// A document, and how it is read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PerplexityPlan<'a> {
     /// The document's name.
@@ -30,96 +32,169 @@ pub struct PerplexityPlan<'a> {
 /// A window that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WindowRead {
-    /// Where it begins.
+    /// Its first position.
     pub start: usize,
-    /// Where it ends.
+    /// The position after its last.
     pub end: usize,
     /// Nats per token.
     #[serde(with = "exact")]
     pub cross_entropy: f64,
 }
 
-/// Reads the first tokens of a text and reports their cross-entropy in windows of consecutive positions.
-/// BOS and EOS are not scored; a BOS stands before the text where the tokenizer has one. `progress` is told
-/// how many tokens were read, of how many.
-///
-/// `None` where the watch says stop. What it knows is of use where it knows all windows: a document is
-/// read from its beginning.
-///
-/// # Errors
-/// If the text has too few tokens, or the model fails.
-pub fn perplexity(
-    model: &Transformer,
-    tokenizer: &Tokenizer,
-    plan: &PerplexityPlan,
-    progress: impl Fn(usize, usize),
-    watch: Watch<WindowRead>,
-) -> Result<Option<Perplexity>, Error> {
-    let ids = tokens_of(tokenizer, plan.text)?;
-    let length = plan.length.unwrap_or(ids.len());
-    if plan.window == 0 {
-        return Err(Error::Value {
-            what: "perplexity length",
-            expected: "windows of at least 1".into(),
-            got: format!("{length} in windows of 0"),
-        });
-    }
-    check_length(plan.title, &ids, length)?;
-    let row = Row::new(tokenizer, &ids[..length]);
-    let (mut cache, mut certified_cache) = (None, None);
-    if let Some(epsilon) = plan.certified_cache {
-        let horizons = model.horizons(row.inputs().len(), epsilon)?;
-        certified_cache = Some(CertifiedCache {
-            epsilon,
-            kept: vec![model.config().kept_keys(row.inputs().len(), &horizons)],
-        });
-        cache = Some(model.certified_cache(1, row.inputs().len(), &horizons)?);
-    }
-    let document = digest([plan.text]);
-    let ends = (0..row.inputs().len()).step_by(plan.window);
-    let windows = ends.map(|start| start..(start + plan.window).min(row.inputs().len()));
-    let asked = |at: &Range<usize>| format!("tokens {} to {} of {document}", at.start, at.end);
-    // The last one first: without it the others are no help.
-    let known = windows.clone().rev().map(|at| (watch.known)(&asked(&at)));
-    let known: Option<Vec<WindowRead>> = known.collect();
-    let mut read = known.unwrap_or_default();
-    read.reverse();
-    if read.is_empty() {
-        let cache = match cache {
-            Some(cache) => cache,
-            None => model.cache(1, row.inputs().len())?,
-        };
-        let mut nats: Vec<f64> = Vec::new();
-        let mut windows = windows.peekable();
-        let all = row.read(model, cache, watch.stop, |_, more| {
-            nats.extend(more.iter().map(|x| f64::from(*x)));
-            while let Some(at) = windows.next_if(|at| at.end <= nats.len()) {
-                let window = WindowRead {
-                    start: at.start,
-                    end: at.end,
-                    cross_entropy: nats[at.clone()].iter().sum::<f64>() / at.len() as f64,
-                };
-                (watch.found)(&asked(&at), &window);
-                read.push(window);
-            }
-            progress(nats.len(), row.inputs().len());
-        })?;
-        if all.is_none() {
-            return Ok(None);
+/// Cross-entropy of the first tokens of a text in windows of consecutive positions. BOS and EOS are not
+/// scored; a BOS stands before the text where the tokenizer has one. Its one cell is the document, its
+/// samples are the windows.
+pub struct PerplexityEvaluation<'a> {
+    model: &'a Transformer,
+    plan: PerplexityPlan<'a>,
+    row: Row,
+    windows: Vec<Range<usize>>,
+    bytes_per_token: f64,
+}
+
+impl<'a> PerplexityEvaluation<'a> {
+    /// # Errors
+    /// If the text has too few tokens, or windows are empty.
+    pub fn new(subject: Subject<'a>, plan: PerplexityPlan<'a>) -> Result<Self, Error> {
+        let ids = tokens_of(subject.tokenizer, plan.text)?;
+        let length = plan.length.unwrap_or(ids.len());
+        if plan.window == 0 {
+            return Err(Error::Value {
+                what: "perplexity length",
+                expected: "windows of at least 1".into(),
+                got: format!("{length} in windows of 0"),
+            });
         }
+        check_length(plan.title, &ids, length)?;
+        let row = Row::new(subject.tokenizer, &ids[..length]);
+        let end = row.inputs().len();
+        let starts = (0..end).step_by(plan.window);
+        Ok(Self {
+            model: subject.model,
+            windows: starts
+                .map(|start| start..(start + plan.window).min(end))
+                .collect(),
+            bytes_per_token: plan.text.len() as f64 / ids.len().max(1) as f64,
+            plan,
+            row,
+        })
     }
-    let windows = read.into_iter().map(|window| PerplexityWindow {
-        start: window.start,
-        end: window.end,
-        cross_entropy: window.cross_entropy,
-    });
-    Ok(Some(Perplexity {
-        train_length: model.config().train_length,
-        document: plan.title.to_owned(),
-        bytes_per_token: plan.text.len() as f64 / ids.len().max(1) as f64,
-        windows: windows.collect(),
-        certified_cache,
-    }))
+}
+
+/// A document under way.
+pub struct Reading {
+    cache: KvCache,
+    /// Nats of the tokens that were read.
+    nats: Vec<f64>,
+}
+
+impl Evaluation for PerplexityEvaluation<'_> {
+    type Cell = ();
+    type Set = Option<Horizons>;
+    type Ready = Mutex<Reading>;
+    type Finding = WindowRead;
+    type Score = (Vec<PerplexityWindow>, Option<KeptKeys>);
+    type Metrics = Perplexity;
+
+    const NAME: &'static str = "perplexity";
+    const INDEPENDENT: bool = false;
+
+    fn settings(&self) -> Value {
+        json!({"length": self.plan.length, "certified_cache": self.plan.certified_cache})
+    }
+
+    fn grid(&self) -> Vec<()> {
+        vec![()]
+    }
+
+    /// Tokens to read.
+    fn steps(&self, _: &()) -> u64 {
+        self.row.inputs().len() as u64
+    }
+
+    fn set(
+        &self,
+        _: &(),
+        _: &[Self::Score],
+        _: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Option<Horizons>>, Error> {
+        let length = self.row.inputs().len();
+        let horizons = |epsilon| self.model.horizons(length, epsilon);
+        Ok(Some(self.plan.certified_cache.map(horizons).transpose()?))
+    }
+
+    fn names(&self, _: &Option<Horizons>) -> Vec<String> {
+        let document = digest([self.plan.text]);
+        let name = |at: &Range<usize>| format!("tokens {} to {} of {document}", at.start, at.end);
+        self.windows.iter().map(name).collect()
+    }
+
+    fn prepare(&self, horizons: &Option<Horizons>) -> Result<Mutex<Reading>, Error> {
+        let length = self.row.inputs().len();
+        let cache = match horizons {
+            Some(horizons) => self.model.certified_cache(1, length, horizons)?,
+            None => self.model.cache(1, length)?,
+        };
+        Ok(Mutex::new(Reading {
+            cache,
+            nats: Vec::new(),
+        }))
+    }
+
+    fn find(
+        &self,
+        _: &Option<Horizons>,
+        ready: &Mutex<Reading>,
+        window: usize,
+        work: &Work,
+    ) -> Result<Option<WindowRead>, Error> {
+        let mut reading = ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let Reading { cache, nats } = &mut *reading;
+        let at = self.windows[window].clone();
+        while nats.len() < at.end {
+            if (work.stop)() {
+                return Ok(None);
+            }
+            let more = self.row.read_on(self.model, cache, nats.len())?;
+            nats.extend(more.iter().map(|x| f64::from(*x)));
+            (work.step)(more.len() as u64);
+        }
+        Ok(Some(WindowRead {
+            start: at.start,
+            end: at.end,
+            cross_entropy: nats[at.clone()].iter().sum::<f64>() / at.len() as f64,
+        }))
+    }
+
+    fn message(&self, _: &Option<Horizons>, _: Option<&WindowRead>) -> String {
+        String::new()
+    }
+
+    fn score(&self, horizons: &Option<Horizons>, windows: Vec<WindowRead>, _: f64) -> Self::Score {
+        let windows = windows.into_iter().map(|window| PerplexityWindow {
+            start: window.start,
+            end: window.end,
+            cross_entropy: window.cross_entropy,
+        });
+        let length = self.row.inputs().len();
+        let kept = |horizons| self.model.config().kept_keys(length, horizons);
+        (windows.collect(), horizons.as_ref().map(kept))
+    }
+
+    fn record(&self, scores: Vec<Self::Score>) -> Result<Perplexity, Error> {
+        let (windows, kept): (Vec<_>, Vec<_>) = scores.into_iter().unzip();
+        let certified_cache = self.plan.certified_cache.map(|epsilon| CertifiedCache {
+            epsilon,
+            kept: kept.into_iter().flatten().collect(),
+        });
+        Ok(Perplexity {
+            train_length: self.model.config().train_length,
+            document: self.plan.title.to_owned(),
+            bytes_per_token: self.bytes_per_token,
+            windows: windows.concat(),
+            certified_cache,
+        })
+    }
 }
 
 /// The tokens of a text.
@@ -156,20 +231,19 @@ pub fn by_position(
     }
     let mut sums = Vec::new();
     let mut read = 0;
-    let stopped = Cell::new(false);
     for piece in ids.chunks_exact(length).take(count) {
         let row = Row::new(tokenizer, piece);
-        let cache = model.cache(1, row.inputs().len())?;
+        let mut cache = model.cache(1, row.inputs().len())?;
         sums.resize(row.inputs().len(), 0.0);
-        let all = row.read(model, cache, &|| stopped.get(), |start, nats| {
-            for (sum, nats) in sums[start..].iter_mut().zip(nats) {
+        for start in (0..row.inputs().len()).step_by(CHUNK) {
+            let nats = row.read_on(model, &mut cache, start)?;
+            for (sum, nats) in sums[start..].iter_mut().zip(&nats) {
                 *sum += f64::from(*nats);
             }
             read += nats.len();
-            stopped.set(progress(read).is_break());
-        })?;
-        if all.is_none() || stopped.get() {
-            return Ok(None);
+            if progress(read).is_break() {
+                return Ok(None);
+            }
         }
     }
     Ok(Some(
@@ -204,25 +278,26 @@ impl Row {
         Self(bos.into_iter().chain(ids.iter().copied()).collect())
     }
 
-    /// What is read: position p of the logits predicts token p + 1, and the last one's next token is not
-    /// there.
+    /// The tokens to read: position p of the logits predicts token p + 1, and the last one's next token is
+    /// not there.
     fn inputs(&self) -> &[i32] {
         &self.0[..self.0.len() - 1]
     }
 
-    /// Hands on `−ln p` of the tokens after the first, chunk by chunk, with the index of a chunk's first.
-    /// `None` where `stop` says so.
-    fn read(
+    /// Reads the next chunk, from `start` on: `−ln p` of the token after each of its own.
+    fn read_on(
         &self,
         model: &Transformer,
-        mut cache: Cache,
-        stop: &dyn Fn() -> bool,
-        mut sink: impl FnMut(usize, &[f32]),
-    ) -> Result<Option<()>, Error> {
+        cache: &mut KvCache,
+        start: usize,
+    ) -> Result<Vec<f32>, Error> {
         let inputs = self.inputs();
-        model.read_unless(stop, inputs, &mut cache, inputs.len(), |start, logits| {
-            sink(start, &cross_entropies(logits, &self.0[start + 1..]));
-        })
+        let chunk = &inputs[start..(start + CHUNK).min(inputs.len())];
+        let mut nats = Vec::new();
+        model.prefill(chunk, cache, chunk.len(), |_, logits| {
+            nats = cross_entropies(logits, &self.0[start + 1..]);
+        })?;
+        Ok(nats)
     }
 }
 

@@ -10,10 +10,10 @@ mod fit;
 mod lexicon;
 mod needle;
 mod questions;
-mod sample;
+pub(crate) mod sample;
 mod scoring;
 mod sources;
-mod task;
+pub(crate) mod task;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -21,19 +21,174 @@ mod tests;
 mod variable_tracking;
 mod words;
 
-pub use sample::{Sample, SampleSet, read_samples};
-pub use scoring::{Matching, cleaned};
-pub use sources::{Essays, Paragraphs, Sources};
-pub use task::Task;
-
-use super::continuation::{Answer, Answerer};
-use super::loglikelihood::mean_and_error;
-use super::watch::Watch;
+use crate::evaluation::{Evaluation, Work};
+use crate::greedy::{self, Answer, GreedyGenerator, PromptRows};
+use crate::loglikelihood::mean_and_error;
 use bam_data::Tokenizer;
 use bam_lm::Error;
-use bam_lm::model::check_row;
-use bam_record::{RulerAnswer, RulerCell};
+use bam_lm::model::check_length;
+use bam_record::{Ruler, RulerAnswer, RulerCell};
 use fit::Frame;
+pub use sample::{Sample, SampleSet, read_samples};
+pub use scoring::{Matching, cleaned};
+use serde_json::Value;
+pub use sources::{Essays, Paragraphs, Sources};
+use std::borrow::Cow;
+pub use task::Task;
+
+/// The origin of samples.
+pub enum RulerSamples {
+    /// Files of other programs.
+    Read(Vec<SampleSet>),
+    /// Texts, a number of samples for each task and length, and a seed.
+    Made(Box<Sources>, usize, u64),
+}
+
+impl RulerSamples {
+    /// The tasks and lengths to run, shortest lengths first: those that were read, or else those asked for.
+    #[must_use]
+    pub fn grid(&self, tasks: &[Task], lengths: &[usize]) -> Vec<(Task, usize)> {
+        match self {
+            Self::Read(sets) => sets.iter().map(|set| (set.task, set.length)).collect(),
+            Self::Made(..) => {
+                let of = |length| tasks.iter().map(move |task| (*task, length));
+                lengths.iter().copied().flat_map(of).collect()
+            }
+        }
+    }
+
+    fn of(&self, (task, length): (Task, usize)) -> Option<&SampleSet> {
+        match self {
+            Self::Read(sets) => sets
+                .iter()
+                .find(|set| (set.task, set.length) == (task, length)),
+            Self::Made(..) => None,
+        }
+    }
+}
+
+/// Tasks at lengths; a cell is one of each.
+pub struct RulerEvaluation<'a> {
+    /// The model that answers.
+    pub generator: GreedyGenerator<'a>,
+    /// The samples.
+    pub samples: &'a RulerSamples,
+    /// The tasks and lengths.
+    pub grid: Vec<(Task, usize)>,
+    /// Files that the samples were read from, for the record.
+    pub samples_from: Vec<String>,
+}
+
+impl<'a> Evaluation for RulerEvaluation<'a> {
+    type Cell = (Task, usize);
+    type Set = Cow<'a, SampleSet>;
+    type Ready = PromptRows;
+    type Finding = Answer;
+    type Score = RulerCell;
+    type Metrics = Ruler;
+
+    const NAME: &'static str = "ruler";
+
+    fn settings(&self) -> Value {
+        self.generator.settings()
+    }
+
+    fn grid(&self) -> Vec<(Task, usize)> {
+        self.grid.clone()
+    }
+
+    fn steps(&self, cell: &(Task, usize)) -> u64 {
+        match self.samples {
+            RulerSamples::Made(_, count, _) => *count as u64,
+            read => read.of(*cell).map_or(0, |set| set.samples.len() as u64),
+        }
+    }
+
+    fn set(
+        &self,
+        (task, length): &(Task, usize),
+        _: &[RulerCell],
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Cow<'a, SampleSet>>, Error> {
+        let (task, length) = (*task, *length);
+        let tokenizer = self.generator.subject.tokenizer;
+        match self.samples {
+            RulerSamples::Made(sources, count, seed) => {
+                let made = make_samples(task, length, *count, *seed, tokenizer, sources, stop)?;
+                Ok(made.map(Cow::Owned))
+            }
+            read => Ok(read.of((task, length)).map(Cow::Borrowed)),
+        }
+    }
+
+    fn names(&self, set: &Cow<SampleSet>) -> Vec<String> {
+        let budget = set.task.budget();
+        let name = |sample: &Sample| greedy::name(&sample.prompt(), budget);
+        set.samples.iter().map(name).collect()
+    }
+
+    fn prepare(&self, set: &Cow<SampleSet>) -> Result<PromptRows, Error> {
+        let prompts = set.samples.iter().map(Sample::prompt);
+        self.generator.prepare(prompts, set.task.budget())
+    }
+
+    fn at_once(&self, rows: &PromptRows) -> bool {
+        rows.at_once()
+    }
+
+    fn find(
+        &self,
+        _: &Cow<SampleSet>,
+        rows: &PromptRows,
+        sample: usize,
+        work: &Work,
+    ) -> Result<Option<Answer>, Error> {
+        self.generator.answer(rows, sample, work.stop)
+    }
+
+    fn message(&self, set: &Cow<SampleSet>, _: Option<&Answer>) -> String {
+        format!("{} at {}", set.task, set.length)
+    }
+
+    fn score(&self, set: &Cow<SampleSet>, answers: Vec<Answer>, seconds: f64) -> RulerCell {
+        let answered = set.samples.iter().zip(answers);
+        let answers: Vec<RulerAnswer> = answered
+            .map(|(sample, answer)| RulerAnswer {
+                index: sample.index,
+                tokens: answer.prompt_tokens,
+                score: set.task.matching().score(&answer.text, &sample.outputs),
+                outputs: sample.outputs.clone(),
+                answer: answer.text,
+            })
+            .collect();
+        let scores: Vec<f64> = answers.iter().map(|answer| answer.score).collect();
+        let nulls = answers.iter().filter(|of| cleaned(&of.answer).is_empty());
+        RulerCell {
+            task: set.task.name().to_owned(),
+            length: set.length,
+            score: (!scores.is_empty()).then(|| mean_and_error(&scores)),
+            nulls: nulls.count(),
+            not_run: set.not_made.clone(),
+            seconds,
+            answers,
+        }
+    }
+
+    fn record(&self, cells: Vec<RulerCell>) -> Result<Ruler, Error> {
+        let essays = match self.samples {
+            RulerSamples::Read(_) => "",
+            RulerSamples::Made(sources, ..) => sources.essays.name(),
+        };
+        Ok(Ruler {
+            train_length: self.generator.subject.model.config().train_length,
+            essays: essays.to_owned(),
+            samples_from: self.samples_from.clone(),
+            begin: self.generator.begin,
+            skipping: self.generator.skipping.to_string(),
+            cells,
+        })
+    }
+}
 
 /// Makes `count` samples of a task. The same seed gives the same samples, sample by sample: fewer are the
 /// first of more. `None` where `stop` says so.
@@ -49,7 +204,7 @@ pub fn make_samples(
     sources: &Sources,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<SampleSet>, Error> {
-    check_row(length)?;
+    check_length(length)?;
     let frame = Frame {
         stop,
         tokenizer,
@@ -78,49 +233,5 @@ pub fn make_samples(
         length,
         samples,
         not_made,
-    }))
-}
-
-/// Answers the samples of a set; `answerer` is told the task's budget. `clock` tells seconds. `None` where
-/// the watch says stop.
-///
-/// # Errors
-/// If the model fails.
-pub fn answer_samples(
-    answerer: Answerer,
-    set: &SampleSet,
-    clock: impl Fn() -> f64,
-    watch: Watch<Answer>,
-) -> Result<Option<RulerCell>, Error> {
-    let start = clock();
-    let answerer = Answerer {
-        budget: set.task.budget(),
-        ..answerer
-    };
-    let prompts: Vec<String> = set.samples.iter().map(Sample::prompt).collect();
-    let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
-    let Some(answers) = answerer.answers(&prompts, watch)? else {
-        return Ok(None);
-    };
-    let answered = set.samples.iter().zip(answers);
-    let answers: Vec<RulerAnswer> = answered
-        .map(|(sample, answer)| RulerAnswer {
-            index: sample.index,
-            tokens: answer.prompt_tokens,
-            score: set.task.matching().score(&answer.text, &sample.outputs),
-            outputs: sample.outputs.clone(),
-            answer: answer.text,
-        })
-        .collect();
-    let scores: Vec<f64> = answers.iter().map(|answer| answer.score).collect();
-    let nulls = answers.iter().filter(|of| cleaned(&of.answer).is_empty());
-    Ok(Some(RulerCell {
-        task: set.task.name().to_owned(),
-        length: set.length,
-        score: (!scores.is_empty()).then(|| mean_and_error(&scores)),
-        nulls: nulls.count(),
-        not_run: set.not_made.clone(),
-        seconds: clock() - start,
-        answers,
     }))
 }

@@ -1,4 +1,4 @@
-//! Where sentences end. Only what stands between two sentences depends on it, never a word.
+//! Ends of sentences. Only the space between two sentences depends on it, never a word.
 
 /// Words before a full stop that ends no sentence.
 const ABBREVIATIONS: [&str; 22] = [

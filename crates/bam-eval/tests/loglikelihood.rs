@@ -1,10 +1,11 @@
 //! Log-likelihood of continuations: reading requests, cutting tokens, counting what is right.
 
 use bam_data::{Document, Tokenizer, TokenizerConfig};
+use bam_eval::evaluation::{Context, Subject, evaluate};
+use bam_eval::journal::Journal;
 use bam_eval::loglikelihood::{
-    Question, Questions, answer_questions, likelihoods, score, token_pair,
+    LoglikelihoodEvaluation, Question, Questions, likelihoods, token_pair,
 };
-use bam_eval::watch::Watch;
 use bam_lm::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
 use burn::tensor::Device;
 use std::path::Path;
@@ -118,7 +119,7 @@ fn what_the_model_would_say_is_right() {
         )
         .collect();
     let mut cache = model.cache(1, row.len()).unwrap();
-    let logits = model.read_to_logits(&row, &mut cache).unwrap();
+    let logits = model.prefill_to_logits(&row, &mut cache).unwrap();
     let texts: Vec<(String, f32)> = (0..tokenizer.vocabulary_size() as u32)
         .filter_map(|id| {
             let text = tokenizer.decode(&[id]).ok()?;
@@ -128,30 +129,40 @@ fn what_the_model_would_say_is_right() {
         .collect();
     let best = texts.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
     let worst = texts.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-    let questions = [
+    let questions = vec![
         question(context, &[&worst.0, &best.0], 1),
         question(context, &[&worst.0, &best.0], 0),
     ];
-    let answer = |watch| answer_questions(&model, &tokenizer, &questions, true, watch).unwrap();
-    let answers = answer(Watch::nobody()).unwrap();
-    let score = score("choice", &questions, &answers);
+    let questions = Questions {
+        tasks: [("choice".to_owned(), questions)].into(),
+        unconditional: 0,
+    };
+    let evaluation = LoglikelihoodEvaluation {
+        subject: Subject {
+            model: &model,
+            tokenizer: &tokenizer,
+        },
+        questions: &questions,
+        begin: true,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let journal = |name: &str| Journal::open(dir.path().join(name), "run".into(), 0.0).unwrap();
+    let answer = |stop: &(dyn Fn() -> bool + Sync), journal: Journal| {
+        let context = Context {
+            stop,
+            ..Context::default()
+        };
+        let found = evaluate(&evaluation, &context, Some(&journal), |_, _| Ok(())).unwrap();
+        found.map(|(metrics, _)| metrics)
+    };
+    let answered = answer(&|| false, journal("all")).unwrap();
+    let score = &answered.tasks[0];
     assert_eq!(score.accuracy.0, 0.5);
     assert!((score.accuracy.1 - 0.5).abs() < 1e-12, "√(0.5 / 1 / 2)");
     assert_eq!(score.perplexity, None);
-    let stop = Watch {
-        stop: &|| true,
-        ..Watch::nobody()
-    };
-    assert!(answer(stop).is_none());
+    assert_eq!(answer(&|| true, journal("none")), None);
     // What is known is not asked of the model again.
-    let known = Watch {
-        known: &|_| Some(answers[0].clone()),
-        ..stop
-    };
-    assert_eq!(
-        answer(known).unwrap(),
-        [answers[0].clone(), answers[0].clone()]
-    );
+    assert_eq!(answer(&|| true, journal("all")), Some(answered));
 }
 
 fn read(lines: &str) -> Result<Questions, String> {

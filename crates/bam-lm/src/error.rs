@@ -1,4 +1,4 @@
-//! What can go wrong in this crate.
+//! Errors of this crate.
 
 use bam_data::atomic_file::FileError;
 use std::path::{Path, PathBuf};
@@ -12,33 +12,33 @@ pub enum Error {
     Value {
         /// The thing.
         what: &'static str,
-        /// What it should be.
+        /// The value expected.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
-    },
-    /// A sequence that there is no memory for.
-    #[error(
-        "prompt and tokens to generate: expected at most {longest} tokens, which is what memory holds, \
-         got {prompt} and {tokens}"
-    )]
-    TooLong {
-        /// The most tokens that memory holds.
-        longest: usize,
-        /// Tokens of the prompt.
-        prompt: usize,
-        /// Tokens to generate.
-        tokens: usize,
     },
     /// A token that the model does not know.
     #[error("token {index}: expected an id from 0 to {}, got {got}", vocabulary - 1)]
     Token {
-        /// Where it stands.
+        /// Its index.
         index: usize,
         /// Size of the vocabulary.
         vocabulary: usize,
         /// The id.
         got: i64,
+    },
+    /// A request for more tokens than there is memory for.
+    #[error(
+        "prompt and tokens to generate: expected at most {longest} tokens, which is what memory holds, \
+         got {prompt} and {max_tokens}"
+    )]
+    TooLong {
+        /// Tokens of the longest sequence there can be.
+        longest: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens to generate.
+        max_tokens: usize,
     },
     /// A tensor of a file that does not fit.
     #[error("{}: tensor {tensor}: expected {expected}, got {got}", path.display())]
@@ -47,9 +47,9 @@ pub enum Error {
         path: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// What it should be.
+        /// The value expected.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
     },
     /// A file whose contents are not what its name says.
@@ -57,9 +57,9 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// The contents expected.
         expected: String,
-        /// What was found.
+        /// The contents found.
         got: String,
     },
     /// The operating system said no.

@@ -1,23 +1,20 @@
-//! Small language models under positional priors: data, model, training, evaluation, inspection.
+//! Small language models under positional priors: model, training, inference, analysis.
 //!
-//! What is done with the operation of [`bam_attention`]: a decoder whose positions enter as its
-//! [`encoding`] says ([`model`]), the text it reads ([`data`]), how it learns ([`train`]), and what
-//! it then can do far beyond its training length ([`eval`], [`inspect`]). Results are [`record`]s.
+//! Built on the operation of [`bam_attention`], in rooms: [`model`], a decoder whose positions enter as
+//! its [`encoding`](model::encoding) says; [`train`], how it learns; [`analysis`], a look into it;
+//! [`engine`], many sequences at once; [`interop`], the models of other programs. `model` knows none of
+//! the others; `engine` knows `analysis`, for requests that ask what heads make of a text.
 //!
 //! This crate never prints, reads the environment or the clock: devices, seeds, clocks and
 //! progress callbacks are arguments.
 #![forbid(unsafe_code)]
 
-pub mod encoding;
+pub mod analysis;
+pub mod engine;
 mod error;
-pub mod export;
-pub mod import;
-pub mod inspect;
+pub mod interop;
 pub mod model;
-pub mod parity;
-pub mod reference;
 pub mod testing;
 pub mod train;
-pub mod upcycle;
 
 pub use error::Error;

@@ -1,35 +1,30 @@
 //! The language model: a decoder built as its [`Design`] says, LLaMA-like if nothing else is said,
-//! whose positions enter as its [`Encoding`] says.
+//! whose positions enter as its [`Encoding`](encoding::Encoding) says.
 //!
-//! One forward pass serves training, evaluation and generation ([`Transformer::forward`] without a
-//! cache, [`Transformer::extend`] with one).
-//!
-//! [`Encoding`]: crate::encoding::Encoding
+//! One forward pass serves training, evaluation and generation: [`Transformer::forward`] without a
+//! cache; with a [`KvCache`], [`Transformer::prefill`] and [`Transformer::forward_cached`] for the tokens
+//! of one batch, [`Transformer::decode_step`] for one token of each of several sequences.
 
 mod attention;
 mod block;
-mod cache;
 pub mod checkpoint;
 mod config;
-mod content;
 mod design;
-pub mod generate;
-mod horizon;
+pub mod encoding;
+mod kv_cache;
 mod parameters;
+mod prefill;
 mod prior;
-mod read;
 mod rotary;
-pub mod scheduler;
-pub mod surgery;
 mod transformer;
 
 pub(crate) use attention::Attended;
-pub use cache::{Cache, CachePriors, LONGEST_ROW, check_row};
+pub(crate) use block::Norm;
 pub use config::{ModelConfig, PriorScope, PriorStart, ShapeStart};
 pub use design::{Activation, Design, NormKind, Residual};
-pub use horizon::Horizons;
+pub use kv_cache::{CachePriors, Horizons, KvCache, LONGEST_SEQUENCE, check_length};
 pub(crate) use parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
 pub use parameters::{ParameterInfo, ParameterKind};
-pub use prior::{PriorHeads, host_values};
-pub use read::{CHUNK, TokenScore, score_of};
+pub use prefill::{CHUNK, TokenScore, score_of};
+pub use prior::host_values;
 pub use transformer::{TokenRows, Transformer};

@@ -1,8 +1,8 @@
 //! Models for tests: small, and as lively as trained ones.
 
 use crate::model::{Design, ModelConfig, ParameterKind, PriorScope, PriorStart, Transformer};
-use bam_attention::log_prior::Role;
 use bam_attention::testing::signed_numbers;
+use bam_prior::Role;
 use burn::tensor::Device;
 use std::path::Path;
 

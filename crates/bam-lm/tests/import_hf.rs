@@ -3,7 +3,7 @@
 
 use bam_attention::Implementation::{self, Fused, Reference};
 use bam_data::Batch;
-use bam_lm::import::hf::{Options, read_model};
+use bam_lm::interop::import::hf::{Options, read_model};
 use bam_lm::model::checkpoint::{NamedTensors, read_tensors_and_ids};
 use bam_lm::model::{Activation, ModelConfig, Residual, TokenRows, Transformer};
 use bam_lm::train::batch_gradients;
@@ -22,7 +22,7 @@ const CASES: [&str; 9] = [
     "llama_nope",
 ];
 
-/// How many times further off than `transformers` itself in `f32` we may be.
+/// The factor by which we may be further off than `transformers` itself in `f32`.
 const FACTOR: f64 = 8.0;
 const LENGTH: usize = 23;
 
@@ -175,16 +175,18 @@ fn the_cache_serves_every_design() {
         let mut got = Vec::new();
         let mut cache = model.cache(1, LENGTH).unwrap();
         let sink = |_, logits| got.extend(values::<3>(logits));
-        model.read(&row[..11], &mut cache, 11, sink).unwrap();
+        model.prefill(&row[..11], &mut cache, 11, sink).unwrap();
         for token in &row[11..] {
-            got.extend(values(model.step(&[*token], &mut [&mut cache]).unwrap()));
+            got.extend(values(
+                model.decode_step(&[*token], &mut [&mut cache]).unwrap(),
+            ));
         }
         let error = largest_difference(&got, logits);
         assert!(error < expected.tolerance, "{case}: {error:e}");
     }
 }
 
-/// What the certified horizons forget is as little as they say, biases or not: where nothing is hidden
+/// The certified horizons forget as little as they say, biases or not: where nothing is hidden
 /// within the row, nothing changes, and the bound of the scores is one.
 #[test]
 fn certified_caches_serve_every_design() {
@@ -197,7 +199,7 @@ fn certified_caches_serve_every_design() {
         let mut cache = model.certified_cache(1, LENGTH, &horizons).unwrap();
         let mut got = Vec::new();
         let sink = |_, logits| got.extend(values::<3>(logits));
-        model.read(row, &mut cache, LENGTH, sink).unwrap();
+        model.prefill(row, &mut cache, LENGTH, sink).unwrap();
         let error = largest_difference(&got, &expected.logits[..LENGTH * vocabulary]);
         assert!(error < 1e-3, "{case}: {error:e}");
     }

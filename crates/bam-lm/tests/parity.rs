@@ -1,8 +1,8 @@
 //! Every case of the reference program, by both implementations of attention.
 
 use bam_attention::Implementation;
-use bam_lm::parity::compare;
-use bam_lm::reference::Case;
+use bam_lm::interop::parity::compare;
+use bam_lm::interop::reference::Case;
 use burn::tensor::Device;
 use std::path::{Path, PathBuf};
 

@@ -4,10 +4,10 @@
 use bam_attention::Implementation::{self, Fused, Reference};
 use bam_attention::Skipping;
 use bam_lm::Error;
-use bam_lm::import::alilama;
-use bam_lm::import::llama2c;
+use bam_lm::engine::generate::{Generator, Sampling};
+use bam_lm::interop::import::alilama;
+use bam_lm::interop::import::llama2c;
 use bam_lm::model::checkpoint::{read_json, read_tensors, write_tensors};
-use bam_lm::model::generate::{Generator, Sampling};
 use bam_lm::model::{Residual, TokenRows, Transformer};
 use burn::tensor::{Device, Tensor};
 use serde::Deserialize;
@@ -167,7 +167,7 @@ fn the_alibi_model_is_a_model_like_any_other() {
     let mut largest = 0.0_f64;
     for (token, expected) in tokens.iter().zip(&whole) {
         let got = model
-            .step(&[*token, *token], &mut [&mut cache, &mut other])
+            .decode_step(&[*token, *token], &mut [&mut cache, &mut other])
             .unwrap();
         let got = rows(got.squeeze_dim::<2>(1));
         let expected: Vec<f64> = expected.iter().map(|x| f64::from(*x)).collect();
@@ -190,7 +190,7 @@ fn the_alibi_models_tokens_are_a_story() {
     assert_eq!(error, "token 1: expected an id from 0 to 3999, got 4000");
 }
 
-/// What `minbpe` does, written down again: in every word the earliest merge first, from the left.
+/// The rule of `minbpe`, written down again: in every word the earliest merge first, from the left.
 fn minbpe_tokens(words: &[&str]) -> Vec<u32> {
     let text = std::fs::read_to_string(file("alilama_minbpe.model")).unwrap();
     let merges: Vec<[u32; 2]> = (text.lines().skip(3))

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::Family;
+
 /// A value outside the domain of a prior or of a question about it.
 ///
 /// The message says what was wrong, what is accepted and what came.
@@ -28,6 +30,34 @@ pub enum Error {
         /// The count that came.
         got: usize,
     },
+    /// A prior that a family's parameters can't say.
+    #[error("prior: expected one that {family} heads can have, got {got}")]
+    Family {
+        /// The name of the family.
+        family: &'static str,
+        /// The prior that came.
+        got: String,
+    },
+    /// A text that names no family.
+    #[error("family: expected one of {}, got {got}", Family::ALL.map(Family::name).join(", "))]
+    FamilyName {
+        /// The text.
+        got: String,
+    },
+}
+
+impl Error {
+    /// The same of a quantity with another name.
+    pub(crate) fn about(self, name: String) -> Self {
+        match self {
+            Self::Value { expected, got, .. } => Self::Value {
+                what: name.into(),
+                expected,
+                got,
+            },
+            other => other,
+        }
+    }
 }
 
 /// `got` if it is a finite number above zero.
@@ -72,7 +102,7 @@ pub(crate) fn exactly<const N: usize>(
 
 /// `values` if there are `expected` of them.
 pub(crate) fn as_many<'a>(
-    what: &'static str,
+    what: impl Into<Cow<'static, str>>,
     expected: usize,
     values: &'a [f64],
 ) -> Result<&'a [f64], Error> {

@@ -66,6 +66,11 @@ impl Gaussian {
         self.deviation
     }
 
+    /// `1/(2σ²)`: the scale of the [`crate::GeneralizedGaussian`] of shape 2 that this is.
+    pub fn precision(&self) -> f64 {
+        0.5 / self.deviation.powi(2)
+    }
+
     fn standardised(&self, lag: f64) -> f64 {
         (lag - self.location) / self.deviation
     }

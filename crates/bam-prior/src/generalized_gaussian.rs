@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{exactly, finite, positive, within};
 use crate::gamma::{ln_gamma, ln_upper_gamma_ratio};
 use crate::prior::saturated;
-use crate::{Error, Link, Parameter, PositionalPrior};
+use crate::{Error, Parameter, PositionalPrior, Prior};
 
 /// `ln w(d) = −a·(|d − μ| + ε)^β` with location `μ`, scale `a > 0` and shape `β`.
 ///
 /// Source: BAM (arXiv 2505.22842), in the form in which it is trained. The scale multiplies
 /// **outside** the power and `ε` = [`Self::EPSILON`]. The trained parameters are unconstrained:
-/// `μ = 2·sinh θ_location`, `a = exp θ_scale`, `β = θ_shape` ([`Self::from_unconstrained`]).
+/// `μ = 2·sinh θ_location`, `a = exp θ_scale`, `β = θ_shape` ([`crate::Family::GeneralizedGaussian`]).
 /// Units: `μ` and `ε` in tokens, `a` in nats per tokenᵝ.
 ///
 /// | Shape | Prior |
@@ -118,27 +118,25 @@ impl GeneralizedGaussian {
         })
     }
 
-    /// The trained form from unconstrained values:
-    /// `μ = 2·sinh θ_location`, `a = exp θ_scale`, `β = θ_shape`.
+    /// The trained form of the same posteriors as a prior that this family contains: uniform (shape
+    /// 0), Laplace (1), Gaussian (2), or itself; `None` for another one. A uniform prior is one at any
+    /// scale, and takes that of `flat_scale`.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] if one is not finite or `sinh` or `exp` leaves the range of `f64`.
-    pub fn from_unconstrained(
-        theta_location: f64,
-        theta_scale: f64,
-        theta_shape: f64,
-    ) -> Result<Self, Error> {
-        Self::new(
-            Link::TwoSinh.constrain(theta_location),
-            Link::Exponential.constrain(theta_scale),
-            Link::Identity.constrain(theta_shape),
-        )
-    }
-
-    /// `[θ_location, θ_scale, θ_shape]`, the inverse of [`Self::from_unconstrained`].
-    pub fn unconstrained(&self) -> [f64; 3] {
-        [(0.5 * self.location).asinh(), self.scale.ln(), self.shape]
+    /// [`Error::Value`] if the scale that this takes is not in the range of `f64`, or `flat_scale` is
+    /// not a finite number above 0.
+    pub fn containing(prior: &Prior, flat_scale: f64) -> Result<Option<Self>, Error> {
+        let (location, scale, shape) = match prior {
+            Prior::Uniform(_) => (0.0, flat_scale, 0.0),
+            Prior::Laplace(of) => (0.0, of.slope(), 1.0),
+            Prior::Gaussian(of) => (of.location(), of.precision(), 2.0),
+            Prior::GeneralizedGaussian(of) if of.epsilon == Self::EPSILON => {
+                (of.location, of.scale, of.shape)
+            }
+            _ => return Ok(None),
+        };
+        Self::new(location, scale, shape).map(Some)
     }
 
     /// The location `μ`: the lag around which the law is symmetric, in tokens.

@@ -45,11 +45,18 @@
 //! | [`T5Buckets`] | a number per bucket of distances | no |
 //! | [`Table`] | a number per distance, the last one extends | no |
 //! | [`Mixture`] | `ln Σ π_k·w_k(d)` | if every component is |
+//!
+//! # Learned parameters
+//!
+//! A head that learns its prior stores unconstrained numbers. [`Family`] is their one home: names in
+//! checkpoints, starting values, the [`Link`] of each to its value, and both ways between what is
+//! stored and a [`Prior`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod error;
+mod family;
 mod gamma;
 mod gaussian;
 mod generalized_gaussian;
@@ -68,6 +75,7 @@ mod table;
 mod uniform;
 
 pub use error::Error;
+pub use family::{Family, ParameterSpec, Role};
 pub use gaussian::Gaussian;
 pub use generalized_gaussian::GeneralizedGaussian;
 pub use horizon::{LogitBound, Sharpening};

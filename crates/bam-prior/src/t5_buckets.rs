@@ -64,6 +64,9 @@ impl TryFrom<Fields> for T5Buckets {
 }
 
 impl T5Buckets {
+    /// The maximum distance of T5 itself, in tokens.
+    pub const MAX_DISTANCE: usize = 128;
+
     /// The prior with log-weight `ln_weights[b]`, in nats, in bucket `b`; the number of buckets is
     /// the length of the table. T5 itself has 32 buckets and a maximum distance of 128 tokens.
     ///

@@ -103,7 +103,7 @@ pub struct MeasuredHead {
 ///
 /// `posterior = exp(ln_prior + temperature·content − ln_evidence)`, entry by entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Belief {
+pub struct RowPosterior {
     pub layer: usize,
     pub head: usize,
     /// Position of the row's token.

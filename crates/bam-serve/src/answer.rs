@@ -5,7 +5,7 @@ use super::error::ApiError;
 use super::text::AnswerText;
 use async_stream::try_stream;
 use bam_lm::model::TokenScore;
-use bam_lm::model::scheduler::{Event, Finish};
+use bam_lm::engine::scheduler::{SequenceEvent, Finish};
 use futures_util::Stream;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -56,7 +56,7 @@ pub struct Question {
 pub fn pieces(
     app: Arc<App>,
     question: Question,
-    mut events: UnboundedReceiver<Event>,
+    mut events: UnboundedReceiver<SequenceEvent>,
 ) -> impl Stream<Item = Result<Piece, ApiError>> + Send {
     let begun = Instant::now();
     try_stream! {
@@ -69,14 +69,14 @@ pub fn pieces(
         let mut generated = 0;
         loop {
             let (said, finish) = match app.next(&mut events).await? {
-                Event::Prompt { reused, scores, .. } => {
+                SequenceEvent::Prompt { reused, scores, .. } => {
                     app.metrics.prompt(question.prompt.len(), reused);
                     if let Some(echo) = &question.echo {
                         yield said_again(&app, &question.prompt, echo, scores)?;
                     }
                     continue;
                 }
-                Event::Token { id, score } => {
+                SequenceEvent::Token { id, score } => {
                     if std::mem::take(&mut first) {
                         app.metrics.first_token(begun.elapsed());
                     }
@@ -84,9 +84,9 @@ pub fn pieces(
                     waiting.push(AnswerToken { id, at: before + text.decoded(), score });
                     (text.push(id).map_err(ApiError::failed)?, None)
                 }
-                Event::End(Finish::Failed(message)) => Err(ApiError::failed(message))?,
-                Event::End(Finish::End) => (text.finish(), Some(FinishReason::Stop)),
-                Event::End(Finish::Length) => (text.finish(), Some(FinishReason::Length)),
+                SequenceEvent::End(Finish::Failed(message)) => Err(ApiError::failed(message))?,
+                SequenceEvent::End(Finish::End) => (text.finish(), Some(FinishReason::Stop)),
+                SequenceEvent::End(Finish::Length) => (text.finish(), Some(FinishReason::Length)),
             };
             let finish = if text.is_stopped() { Some(FinishReason::Stop) } else { finish };
             let all = finish.is_some() && !text.is_stopped();

@@ -8,7 +8,7 @@ use super::json::{Whole, shown};
 use super::metrics::Metrics;
 use super::template::ChatTemplate;
 use bam_data::Tokenizer;
-use bam_lm::model::scheduler::{Event, Limits, Request, Scheduler};
+use bam_lm::engine::scheduler::{SequenceEvent, Limits, Request, Scheduler};
 use bam_lm::model::{ModelConfig, Transformer};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -74,7 +74,7 @@ impl App {
         let spellings: Vec<(String, Vec<u8>)> = spellings.collect();
         drop(spell);
         let longest_token = spellings.iter().map(|(_, bytes)| bytes.len()).max();
-        let longest_sequence = Scheduler::longest_row(&config, &settings.limits);
+        let longest_sequence = Scheduler::longest_sequence(&config, &settings.limits);
         let (engine, thread) = Engine::start(model, settings.limits.clone(), settings.queue);
         let app = Self {
             created: unix_seconds(),
@@ -113,7 +113,7 @@ impl App {
         &self,
         field: &'static str,
         sequences: Vec<Request>,
-    ) -> Result<Vec<UnboundedReceiver<Event>>, ApiError> {
+    ) -> Result<Vec<UnboundedReceiver<SequenceEvent>>, ApiError> {
         for sequence in &sequences {
             Scheduler::check(&self.config, &self.settings.limits, sequence)
                 .map_err(|error| ApiError::sequence(field, &error))?;
@@ -122,7 +122,7 @@ impl App {
     }
 
     /// A sequence's next event.
-    pub async fn next(&self, events: &mut UnboundedReceiver<Event>) -> Result<Event, ApiError> {
+    pub async fn next(&self, events: &mut UnboundedReceiver<SequenceEvent>) -> Result<SequenceEvent, ApiError> {
         let mut over = self.over.clone();
         tokio::select! {
             event = events.recv() => {

@@ -2,7 +2,7 @@
 
 use super::error::ApiError;
 use bam_lm::model::Transformer;
-use bam_lm::model::scheduler::{Event, Limits, Listener, Load, Request, Scheduler};
+use bam_lm::engine::scheduler::{SequenceEvent, Limits, Listener, Load, Request, Scheduler};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -31,10 +31,10 @@ struct State {
 }
 
 /// A request's end of the events. When it is dropped, the sequence is given up.
-struct Channel(UnboundedSender<Event>);
+struct Channel(UnboundedSender<SequenceEvent>);
 
 impl Listener for Channel {
-    fn hear(&mut self, event: Event) {
+    fn hear(&mut self, event: SequenceEvent) {
         // Nobody there: the sequence is given up at the next step.
         let _ = self.0.send(event);
     }
@@ -60,7 +60,7 @@ impl Engine {
     pub fn submit(
         &self,
         requests: Vec<Request>,
-    ) -> Result<Vec<UnboundedReceiver<Event>>, ApiError> {
+    ) -> Result<Vec<UnboundedReceiver<SequenceEvent>>, ApiError> {
         let mut state = self.inbox.lock();
         if state.closed || state.ended {
             return Err(ApiError::Stopping);
@@ -136,7 +136,7 @@ fn work(model: &Transformer, limits: &Limits, inbox: &Inbox) {
         for (request, listener) in arrived {
             scheduler.add(request, listener);
         }
-        let step = catch_unwind(AssertUnwindSafe(|| scheduler.turn()));
+        let step = catch_unwind(AssertUnwindSafe(|| scheduler.step()));
         if step.is_err() {
             // What it held may be broken. Whoever waited hears that nobody answers any more.
             scheduler = Scheduler::new(model, limits.clone());

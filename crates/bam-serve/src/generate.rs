@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::reply::{Form, send};
 use super::request::Generation;
 use axum::response::Response;
-use bam_lm::model::scheduler::Request;
+use bam_lm::engine::scheduler::{Generate, Request};
 use std::sync::Arc;
 
 /// A prompt as tokens.
@@ -42,15 +42,14 @@ impl Job {
                 stops: Arc::clone(&generation.stops),
             };
             for choice in 0..generation.choices {
-                sequences.push(Request {
+                sequences.push(Request::Generate(Generate {
                     prompt: question.prompt.to_vec(),
-                    tokens: self.tokens,
+                    max_tokens: self.tokens,
                     sampling: generation.sampling(choice),
                     end: app.tokenizer.eos().map(|id| id as i32),
                     score_prompt: self.score_prompt,
-                    beliefs: false,
                     top: self.top,
-                });
+                }));
                 questions.push(question.clone());
             }
         }

@@ -38,7 +38,7 @@ use app::App;
 pub use app::Settings;
 use bam_data::Tokenizer;
 use bam_lm::model::Transformer;
-use bam_lm::model::scheduler::Scheduler;
+use bam_lm::engine::scheduler::Scheduler;
 pub use error::ServeError;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Server {
     /// The longest sequence, prompt and answer together, that there is memory for; 0 if not even a token fits.
     #[must_use]
     pub fn longest_sequence(&self) -> usize {
-        Scheduler::longest_row(self.model.config(), &self.settings.limits)
+        Scheduler::longest_sequence(self.model.config(), &self.settings.limits)
     }
 
     /// Serves on `listener` until `stop` is done, and then for as long as requests that run need, at most

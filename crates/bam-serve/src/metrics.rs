@@ -1,7 +1,7 @@
 //! The numbers of `/metrics`, in Prometheus' text form.
 
 use axum::http::StatusCode;
-use bam_lm::model::scheduler::Load;
+use bam_lm::engine::scheduler::Load;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -150,7 +150,7 @@ impl Metrics {
         self.waiting.set(load.waiting as i64);
         self.cache_bytes.set(load.cache_bytes as i64);
         self.generated.follow(load.generated);
-        self.preemptions.follow(load.set_back);
+        self.preemptions.follow(load.preemptions);
         let mut text = String::new();
         // Writing to a string can't fail.
         let _ = text::encode(&mut text, &self.registry);

@@ -9,10 +9,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use bam_lm::inspect::posterior::entropy_and_divergence;
-use bam_lm::model::scheduler::{Event, Finish, Request};
+use bam_lm::analysis::posterior::entropy_and_divergence;
+use bam_lm::engine::scheduler::{SequenceEvent, Finish, Request};
 use bam_prior::RowSummary;
-use bam_record::Belief;
+use bam_record::RowPosterior;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
@@ -116,18 +116,14 @@ pub async fn inspect(
         let told = format!("{FIELD}: expected from 1 to {most} of them, got {keys}");
         return Err(ApiError::TooLong { field: FIELD, told });
     }
-    let request = Request {
-        prompt: tokens,
-        beliefs: true,
-        ..Request::default()
-    };
+    let request = Request::Inspect { prompt: tokens };
     let mut sequences = app.submit(FIELD, vec![request])?;
     let events = sequences.first_mut().ok_or(ApiError::failed("no sequence"))?;
     loop {
         match app.next(events).await? {
-            Event::Prompt {
+            SequenceEvent::Prompt {
                 reused,
-                beliefs: row_posteriors,
+                row_posteriors,
                 ..
             } => {
                 app.metrics.prompt(keys, reused);
@@ -136,13 +132,13 @@ pub async fn inspect(
                 let layers = layers.collect();
                 return Ok(Json(Inspection { keys, layers }));
             }
-            Event::End(Finish::Failed(message)) => return Err(ApiError::failed(message)),
-            Event::Token { .. } | Event::End(_) => {}
+            SequenceEvent::End(Finish::Failed(message)) => return Err(ApiError::failed(message)),
+            SequenceEvent::Token { .. } | SequenceEvent::End(_) => {}
         }
     }
 }
 
-fn head(row: &Belief) -> Head {
+fn head(row: &RowPosterior) -> Head {
     let prior: Vec<f64> = row.ln_prior.iter().map(|x| f64::from(*x).exp()).collect();
     let by_distance: Vec<f64> = prior.iter().rev().copied().collect();
     let likelihood = softmax(row.content.iter().map(|x| row.temperature * f64::from(*x)));
@@ -201,7 +197,7 @@ mod tests {
     #[test]
     fn bins_hold_all_the_mass() {
         for keys in [1usize, 2, 5, 6, 7, 11, 12, 13, 63, 300, 301, 317] {
-            let row = Belief {
+            let row = RowPosterior {
                 layer: 0,
                 head: 0,
                 row: keys - 1,

@@ -6,7 +6,7 @@
 use super::error::ApiError;
 use super::json::{Number, Object, Unsupported, Whole};
 use super::prompts::{Content, Prompts, Stops};
-use bam_lm::model::generate::Sampling;
+use bam_lm::engine::generate::Sampling;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

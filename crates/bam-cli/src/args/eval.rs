@@ -2,16 +2,18 @@
 
 mod babilong;
 mod export;
+mod output;
 mod ruler;
 
 pub use babilong::BabilongArgs;
-pub use export::{Export, Format};
+pub use output::OutputArgs;
 pub use ruler::{RulerArgs, TaskChoice};
 
 use super::Length;
 use super::number::{at_least_one, share};
-use crate::console::Misuse;
+use crate::console::UsageError;
 use bam_attention::Skipping;
+use bam_eval::exchange::export::ExportFolder;
 use bam_eval::passkey::Depths;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -67,17 +69,13 @@ pub struct PasskeyArgs {
     /// Seed of keys and random depths
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Where to write the record, for one model; passkey.json in each model's folder if not given
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    /// Print the record as JSON; of several models a list
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl PasskeyArgs {
-    /// Where keys stand; a number of depths is one of equidistant depths only.
-    pub fn depths(&self) -> Result<Depths, Misuse> {
+    /// The places of keys; a number of depths is one of equidistant depths only.
+    pub fn depths(&self) -> Result<Depths, UsageError> {
         const USUAL_DEPTHS: u32 = 5;
         let depths = match self.depths {
             DepthChoice::Equidistant => {
@@ -94,7 +92,7 @@ impl PasskeyArgs {
             Some(count) => {
                 let depths = self.depths.to_possible_value();
                 let depths = depths.map_or_else(String::new, |value| value.get_name().to_owned());
-                Err(Misuse(format!(
+                Err(UsageError(format!(
                     "--depth-count: expected --depths equidistant, got --depths {depths} and {count}"
                 )))
             }
@@ -127,12 +125,8 @@ pub struct PerplexityArgs {
     /// this share of any row's posterior, for example 1e-6
     #[arg(long, value_name = "EPSILON", value_parser = share)]
     pub certified_cache: Option<f64>,
-    /// Where to write the record, for one model; perplexity.json in each model's folder if not given
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    /// Print the record as JSON; of several models a list
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Args, Debug)]
@@ -150,12 +144,8 @@ pub struct LoglikelihoodArgs {
     #[arg(long)]
     pub begin: bool,
     /// Also write the results as another program does: lm-eval:DIR
-    #[arg(long, value_name = "FORMAT:DIR", value_parser = Export::to_lm_eval)]
-    pub export: Vec<Export>,
-    /// Where to write the record, for one model; loglikelihood.json in each model's folder if not given
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    /// Print the record as JSON; of several models a list
-    #[arg(long)]
-    pub json: bool,
+    #[arg(long, value_name = "FORMAT:DIR", value_parser = export::to_lm_eval)]
+    pub export: Vec<ExportFolder>,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }

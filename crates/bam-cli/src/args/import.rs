@@ -1,7 +1,7 @@
 //! `bam import`.
 
 use super::reference::ImportReferenceArgs;
-use bam_lm::encoding::Encoding;
+use bam_lm::model::encoding::Encoding;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

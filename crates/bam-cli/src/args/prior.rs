@@ -1,8 +1,8 @@
 //! `bam prior`.
 
 use super::Length;
-use bam_lm::encoding::PriorKind;
-use bam_lm::model::surgery::{Change, HeadName};
+use bam_lm::analysis::surgery::{Change, HeadName};
+use bam_lm::model::encoding::PriorKind;
 use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! `bam quickstart` and `bam report`.
 
-use bam_lm::encoding::Encoding;
+use bam_lm::model::encoding::Encoding;
 use clap::Args;
 use std::path::PathBuf;
 

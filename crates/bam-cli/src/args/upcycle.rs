@@ -3,7 +3,7 @@
 use super::Length;
 use super::number::{above_zero, any_share, at_least_one};
 use bam_attention::TemperatureScope;
-use bam_lm::upcycle::Target;
+use bam_lm::analysis::upcycle::Target;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! `bam doctor`.
 
 use crate::args::DoctorArgs;
-use bam_lm::inspect::doctor::examine;
+use bam_lm::analysis::doctor::examine;
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place, read_files};
 use burn::tensor::Device;
 use std::io::Write;

@@ -3,7 +3,7 @@
 use crate::args::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 use crate::{console, runs};
 use bam_data::atomic_file::write_atomically;
-use bam_lm::export::{hf, llama_cpp};
+use bam_lm::interop::export::{hf, llama_cpp};
 use bam_lm::model::checkpoint::CONFIG_FILE;
 use std::path::Path;
 use std::process::ExitCode;

@@ -3,8 +3,8 @@
 use crate::args::GenerateArgs;
 use crate::{console, runs};
 use anyhow::Context;
-use bam_lm::model::generate::{Generator, Sampling};
-use bam_lm::model::{Cache, Transformer};
+use bam_lm::engine::generate::{Generator, Sampling};
+use bam_lm::model::{KvCache, Transformer};
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
@@ -56,7 +56,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// A cache with horizons, and a note of what it keeps.
-fn certified_cache(model: &Transformer, room: usize, epsilon: f64) -> anyhow::Result<Cache> {
+fn certified_cache(model: &Transformer, room: usize, epsilon: f64) -> anyhow::Result<KvCache> {
     let horizons = model.horizons(room, epsilon)?;
     let [kept, all] = [Some(&horizons), None].map(|h| model.config().cached_keys(room, h));
     console::note(&format!(

@@ -4,10 +4,10 @@ use crate::args::{ImportAlilamaArgs, ImportCommand, ImportHfArgs, ImportLlama2cA
 use crate::{console, runs};
 use bam_data::Tokenizer;
 use bam_data::sha256_of;
-use bam_lm::import::{alilama, hf, llama2c};
+use bam_lm::interop::import::{alilama, hf, llama2c};
+use bam_lm::interop::reference::Case;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::WEIGHTS_FILE;
-use bam_lm::reference::Case;
 use bam_record::history::Event;
 use burn::tensor::Device;
 use std::collections::BTreeMap;

@@ -3,9 +3,9 @@
 use crate::args::{PriorCommand, PriorDiffArgs, PriorEditArgs};
 use crate::{console, runs};
 use bam_data::sha256_of;
-use bam_lm::inspect::difference::difference;
+use bam_lm::analysis::difference::difference;
+use bam_lm::analysis::surgery::{PriorEdit, edit_priors};
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
-use bam_lm::model::surgery::{PriorEdit, edit_priors};
 use bam_record::history::Event;
 use std::collections::BTreeMap;
 use std::io::Write;

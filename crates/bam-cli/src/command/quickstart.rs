@@ -4,8 +4,7 @@
 //! an interrupted quickstart goes on with `--resume`.
 
 use crate::args::QuickstartArgs;
-use crate::command::eval;
-use crate::command::eval::unfinished::Unfinished;
+use crate::command::eval::models::Session;
 use crate::command::train::{available_threads, train};
 use crate::console::{self, Progress};
 use crate::corpus::{Book, held_out_book, training_books};
@@ -14,11 +13,12 @@ use anyhow::{Context, ensure};
 use bam_attention::Skipping;
 use bam_data::atomic_file::write_atomically;
 use bam_data::{TokenStore, Tokenizer, TokenizerConfig};
-use bam_eval::passkey::{Depths, LengthPlan, PasskeyPlan};
-use bam_eval::perplexity::PerplexityPlan;
-use bam_lm::encoding::Encoding;
+use bam_eval::evaluation::Subject;
+use bam_eval::passkey::{Depths, LengthPlan, PasskeyEvaluation, PasskeyPlan};
+use bam_eval::perplexity::{PerplexityEvaluation, PerplexityPlan};
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
+use bam_lm::model::encoding::Encoding;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
 use bam_record::RunRecords;
 use bam_report::page::{PageNotes, page};
@@ -31,7 +31,7 @@ use std::sync::Arc;
 /// The recipe of every model; only the encoding, the steps and the seed are set.
 const RECIPE: &str = include_str!("../../../../recipes/quickstart.toml");
 const TOKENS: usize = 1024;
-/// How often the tokenizer reads the task's sentences, so that a prompt fits a context of 128.
+/// Times that the tokenizer reads the task's sentences, so that a prompt fits a context of 128.
 const TASK_COPIES: usize = 1000;
 /// Multiples of the training length, and samples at each: fewer where a sample takes longer.
 const GRID: [(u64, usize); 10] = [
@@ -144,7 +144,7 @@ fn stopped(args: &QuickstartArgs) -> ExitCode {
     ExitCode::from(console::INTERRUPTED)
 }
 
-/// What to type for the same models and measurements.
+/// The command line for the same models and measurements.
 fn command_line(args: &QuickstartArgs) -> String {
     let encodings = match args.all {
         true => "--all".to_owned(),
@@ -272,12 +272,12 @@ fn evaluated(
         |file: &str| -> Option<PathBuf> { Some(dir.join(file)).filter(|path| !path.exists()) };
     if let Some(path) = missing(runs::HEADS) {
         let start = console::seconds();
-        let heads = bam_lm::inspect::heads(model, longest)?;
+        let heads = bam_lm::analysis::heads(model, longest)?;
         runs::write_record(&path, model, args.seed, console::seconds() - start, heads)?;
     }
     let tokenizer = &materials.tokenizer;
-    let of = (dir, model, &**tokenizer);
-    let mut unfinished = Unfinished::default();
+    let subject = Subject { model, tokenizer };
+    let mut session = Session::open(&[])?;
     if let Some(path) = missing(runs::PERPLEXITY) {
         let book = &materials.held_out;
         let plan = PerplexityPlan {
@@ -288,19 +288,32 @@ fn evaluated(
             certified_cache: None,
         };
         let title = format!("read {name}");
-        let left = &mut unfinished;
-        if eval::perplexity::measure(&title, args.seed, of, &plan, &path, left)?.is_none() {
+        let (of, evaluation) = (
+            (dir, subject, &*path),
+            PerplexityEvaluation::new(subject, plan)?,
+        );
+        if session
+            .measure(&title, of, &evaluation, args.seed)?
+            .is_none()
+        {
             return Ok(None);
         }
     }
     if let Some(path) = missing(runs::PASSKEY) {
         let plan = plan(args, model.config().train_length);
         let title = format!("passkey {name}");
-        if eval::passkey::measure(&title, of, &plan, &path, &mut unfinished)?.is_none() {
+        let (of, evaluation) = (
+            (dir, subject, &*path),
+            PasskeyEvaluation::new(subject, &plan)?,
+        );
+        if session
+            .measure(&title, of, &evaluation, args.seed)?
+            .is_none()
+        {
             return Ok(None);
         }
     }
-    unfinished.finished()?;
+    session.finish()?;
     if console::interrupted() {
         return Ok(None);
     }

@@ -4,10 +4,10 @@ use crate::args::{AttentionArg, LogitsArgs, ParityArgs};
 use crate::runs;
 use anyhow::{Context, ensure};
 use bam_attention::{Documents, Implementation};
+use bam_lm::interop::parity::{Comparison, compare};
+use bam_lm::interop::reference::{Case, CaseTensors};
 use bam_lm::model::TokenRows;
 use bam_lm::model::checkpoint::{NamedTensors, write_tensors};
-use bam_lm::parity::{Comparison, compare};
-use bam_lm::reference::{Case, CaseTensors};
 use burn::tensor::Device;
 use std::io::Write;
 use std::process::ExitCode;
@@ -81,7 +81,7 @@ pub fn parity(args: &ParityArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What is compared, without the part that tells one tensor or step from another.
+/// The name of a comparison, without the part that tells one tensor or step from another.
 fn kind(what: &str) -> &str {
     if what.starts_with("loss[") {
         return "losses";

@@ -3,7 +3,7 @@
 use crate::args::ServeArgs;
 use crate::{console, runs};
 use anyhow::Context;
-use bam_lm::model::scheduler::Limits;
+use bam_lm::engine::scheduler::Limits;
 use bam_serve::{ChatTemplate, Notice, Server, Settings};
 use std::io::Write;
 use std::net::TcpListener;

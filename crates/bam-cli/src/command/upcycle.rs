@@ -33,7 +33,7 @@ const TOKENS: &str = "tokens";
 const HELD_OUT: &str = "held-out.txt";
 const BEFORE: &str = "before.json";
 
-/// What a run has to know besides its recipe.
+/// Facts of a run besides its recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Plan {
     /// The model as it was.
@@ -46,7 +46,7 @@ struct Plan {
     seed: u64,
 }
 
-/// What is measured before the first step.
+/// The measurements before the first step.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Before {
     encoding: String,

@@ -326,7 +326,7 @@ fn who_leaves_is_not_generated_for() {
     let stream = server.keep_busy(1);
     drop(stream);
     let start = Instant::now();
-    while server.metric("bam_rows_active") > 0.0 {
+    while server.metric("bam_sequences_active") > 0.0 {
         assert!(start.elapsed() < Duration::from_secs(60), "the row goes on");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -152,7 +152,7 @@ impl Server {
             body.len()
         ));
         let start = Instant::now();
-        let there = || self.metric("bam_rows_active") + self.metric("bam_rows_waiting");
+        let there = || self.metric("bam_sequences_active") + self.metric("bam_sequences_waiting");
         while there() < f64::from(rows) {
             assert!(start.elapsed() < Duration::from_secs(60), "no row begins");
             std::thread::sleep(Duration::from_millis(2));

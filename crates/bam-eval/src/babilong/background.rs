@@ -33,7 +33,7 @@ impl Background {
         })
     }
 
-    /// What it is, for records.
+    /// Its name in records.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -7,7 +7,7 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BabiTask(u8);
 
-/// What the tasks' files are called.
+/// The names of the tasks' files.
 const NAMES: [&str; 20] = [
     "single-supporting-fact",
     "two-supporting-facts",

@@ -1,15 +1,19 @@
 //! Facts scattered in a text, with a question behind it, in BABILong's form.
 
-use super::{BUDGET, BabiTask, Background, Story};
+use super::background::Background;
+use super::facts::{BabiTask, Story};
 use bam_data::Tokenizer;
 use bam_lm::Error;
-use bam_lm::model::check_row;
+use bam_lm::model::check_length;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+
+/// Tokens of an answer, at most.
+pub const BUDGET: usize = 20;
 
 const FORMS: &str = include_str!("../../assets/babilong-prompts.json");
 
@@ -37,7 +41,7 @@ pub struct PromptSet {
     pub not_made: Option<String>,
 }
 
-/// What is said to the model besides facts and question.
+/// The words of a prompt besides facts and question.
 #[derive(Deserialize)]
 struct Form {
     instruction: String,
@@ -77,7 +81,7 @@ pub fn make_prompts(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<PromptSet>, Error> {
     if let Some(length) = length {
-        check_row(length)?;
+        check_length(length)?;
     }
     let form = Form::of(task);
     let tokens =
@@ -174,7 +178,6 @@ fn shorten(sentences: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::BabiTask;
     use super::*;
     use crate::ruler::testing::tokenizer;
     use proptest::prelude::*;

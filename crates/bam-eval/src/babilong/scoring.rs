@@ -1,8 +1,8 @@
 //! Whether an answer is right: its first sentence names the target and no other label of the task.
 
-use super::BabiTask;
+use super::facts::BabiTask;
 
-/// What can be answered to a task's questions.
+/// Possible answers to a task's questions.
 enum Labels {
     /// One of these.
     One(&'static [&'static str]),

@@ -1,6 +1,43 @@
 //! BABILong's tables of answers, which its `collect_results.py` reads.
 
-use bam_record::BabilongCell;
+use super::export::{Export, Exports, Format};
+use super::lm_eval;
+use super::run::folder_name;
+use crate::babilong::{BabilongEvaluation, PromptSet};
+use bam_lm::Error;
+use bam_record::{Babilong, BabilongCell, Record};
+
+/// lm-eval takes one length at a time, so each has a folder.
+impl Export for BabilongEvaluation<'_> {
+    fn export_cell(
+        &self,
+        set: &PromptSet,
+        cell: &BabilongCell,
+        exports: &mut Exports,
+    ) -> Result<(), Error> {
+        if cell.answers.is_empty() {
+            return Ok(());
+        }
+        for dir in exports.of_model(Format::Babilong, "") {
+            exports
+                .files
+                .add(dir.join(table_name(cell)), [table(cell)])?;
+        }
+        let task = format!("babilong_{}", cell.task);
+        exports.lm_eval_samples(&folder_name(&cell.label), &task, |lines| {
+            lines.babilong(&cell.answers, &set.prompts)
+        })
+    }
+
+    fn export_record(&self, record: &Record<Babilong>, exports: &mut Exports) -> Result<(), Error> {
+        for (label, _) in &self.lengths {
+            exports.lm_eval_results(&folder_name(label), |run, hashes| {
+                lm_eval::babilong(record, label, run, hashes)
+            })?;
+        }
+        Ok(())
+    }
+}
 
 /// The table's name: what was in the prompt is part of it.
 pub fn table_name(cell: &BabilongCell) -> String {

@@ -3,13 +3,13 @@
 //! Keys and their meaning are those of its `result_schema.py`, 0.4.13. What lm-eval would say of itself is
 //! `null`: this was another program.
 
-mod samples;
+pub mod samples;
 
-use super::{Run, folder_name};
-use crate::babilong::BUDGET;
-use crate::ruler::Task;
+use super::run::{Run, folder_name};
+use crate::babilong::prompt::BUDGET;
+use crate::ruler::task::Task;
 use bam_record::{Babilong, Loglikelihood, Record, Ruler, RulerCell};
-pub use samples::SampleLines;
+use samples::arguments;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -161,10 +161,6 @@ fn generation(name: &str, budget: usize, alias: &str) -> Value {
         "num_fewshot": 0,
         "metadata": {},
     })
-}
-
-fn arguments(budget: usize) -> Value {
-    json!({"do_sample": false, "temperature": 0.0, "max_gen_toks": budget, "until": []})
 }
 
 /// The file, with `group` for the mean over its tasks.

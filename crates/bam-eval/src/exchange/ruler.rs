@@ -1,8 +1,65 @@
 //! RULER's predictions, and the `summary.csv` that its `evaluate.py` makes of them.
 
-use crate::ruler::SampleSet;
-use bam_record::RulerCell;
+use super::export::{Export, Exports, Format};
+use super::lm_eval;
+use crate::ruler::{RulerEvaluation, SampleSet};
+use bam_lm::Error;
+use bam_record::{Record, Ruler, RulerCell};
 use serde_json::json;
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+impl Export for RulerEvaluation<'_> {
+    fn export_cell(
+        &self,
+        set: &Cow<SampleSet>,
+        cell: &RulerCell,
+        exports: &mut Exports,
+    ) -> Result<(), Error> {
+        if cell.answers.is_empty() {
+            return Ok(());
+        }
+        let place = format!("{}/{}/validation.jsonl", set.length, set.task);
+        for path in exports
+            .dirs(Format::RulerSamples)
+            .map(|dir| dir.join(&place))
+        {
+            // Another model's with the same tokenizer are the same.
+            if !exports.files.has(&path) {
+                let samples = set.samples.iter();
+                let lines = samples.map(|sample| sample.to_json(set.length).to_string());
+                exports.files.add(path, lines)?;
+            }
+        }
+        for dir in pred_folders(exports, set.length) {
+            let path = dir.join(format!("{}.jsonl", set.task));
+            exports.files.add(path, predictions(cell, set))?;
+        }
+        exports.lm_eval_samples("", set.task.lm_eval_name(), |lines| lines.ruler(cell, set))
+    }
+
+    fn export_record(&self, record: &Record<Ruler>, exports: &mut Exports) -> Result<(), Error> {
+        exports.lm_eval_results("", |run, hashes| lm_eval::ruler(record, run, hashes))?;
+        for mut cells in record.metrics.by_length() {
+            cells.retain(|cell| cell.score.is_some());
+            let Some(first) = cells.first() else {
+                continue;
+            };
+            for dir in pred_folders(exports, first.length) {
+                let path = dir.join(summary_name(&cells));
+                exports.files.add(path, [summary(&cells)])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The folder that RULER's own runner has for a length.
+fn pred_folders(exports: &Exports, length: usize) -> Vec<PathBuf> {
+    let dirs = exports.of_model(Format::Ruler, "").into_iter();
+    dirs.map(|dir| dir.join(format!("synthetic/{length}/pred")))
+        .collect()
+}
 
 /// The lines of `pred/<task>.jsonl`.
 pub fn predictions(cell: &RulerCell, set: &SampleSet) -> Vec<String> {

@@ -1,7 +1,9 @@
 //! The files of other programs, to the letter, on small fixed records.
 
-use super::lm_eval::{self, SampleLines, TaskHashes};
-use super::{Moment, Run, babilong, folder_name, ruler};
+use super::lm_eval::samples::SampleLines;
+use super::lm_eval::{self, TaskHashes};
+use super::run::{Moment, Run, folder_name};
+use super::{babilong, ruler};
 use crate::loglikelihood::{Likelihood, Question};
 use crate::ruler::{Sample, SampleSet, Task};
 use bam_record::RulerCell;

@@ -1,6 +1,7 @@
-//! How much haystack fits.
+//! The haystack that fits.
 
-use super::{Sample, Task};
+use super::sample::Sample;
+use super::task::Task;
 use bam_data::Tokenizer;
 use bam_lm::Error;
 use rand::SeedableRng;
@@ -14,7 +15,7 @@ pub(super) struct Draft {
     pub outputs: Vec<String>,
 }
 
-/// What samples are made for.
+/// The task and length that samples are made for.
 #[derive(Clone, Copy)]
 pub(super) struct Frame<'a> {
     pub tokenizer: &'a Tokenizer,
@@ -50,7 +51,7 @@ impl Frame<'_> {
         Ok(self.tokenizer.encode(text)?.len())
     }
 
-    /// What to say where not even the smallest haystack fits.
+    /// The reason where not even the smallest haystack fits.
     pub fn too_short(&self, needed: usize) -> String {
         format!(
             "{} needs at least {needed} tokens, {} of them for the answer",
@@ -59,14 +60,14 @@ impl Frame<'_> {
         )
     }
 
-    /// The largest size, from `smallest` on, whose tokens are at most `limit`; the smallest one's tokens
-    /// where there is none. Every unit of size has a token, so the search ends.
+    /// The largest size, from `smallest` on, whose tokens are at most `limit`, and those; the smallest one's
+    /// tokens where there is none. Every unit of size has a token, so the search ends.
     pub fn largest(
         &self,
         smallest: usize,
         limit: usize,
         tokens: impl Fn(usize) -> Result<usize, Error>,
-    ) -> Result<Result<usize, usize>, Error> {
+    ) -> Result<Result<(usize, usize), usize>, Error> {
         let tokens = |size| match (self.stop)() {
             true => Ok(usize::MAX),
             false => tokens(size),
@@ -75,21 +76,19 @@ impl Frame<'_> {
         if needed > limit {
             return Ok(Err(needed));
         }
-        let (mut fits, mut too_large) = (smallest, limit.max(smallest) + 1);
-        // Doubling first: texts much longer than the limit would take long to count.
+        let mut fits = (smallest, needed);
+        let mut too_large = limit.max(smallest) + 1;
         let mut step = smallest.max(1);
-        while fits + step < too_large {
-            match tokens(fits + step)? <= limit {
-                true => fits += step,
-                false => too_large = fits + step,
+        while fits.0 + 1 < too_large {
+            let mut size = fits.0 + (too_large - fits.0) / 2;
+            // Doubling first: texts much longer than the limit would take long to count.
+            if fits.0 + step < too_large {
+                size = fits.0 + step;
+                step *= 2;
             }
-            step *= 2;
-        }
-        while fits + 1 < too_large {
-            let middle = fits + (too_large - fits) / 2;
-            match tokens(middle)? <= limit {
-                true => fits = middle,
-                false => too_large = middle,
+            match tokens(size)? {
+                counted if counted <= limit => fits = (size, counted),
+                _ => too_large = size,
             }
         }
         Ok(Ok(fits))
@@ -104,7 +103,7 @@ impl Frame<'_> {
     ) -> Result<Made, Error> {
         let probe = |size| self.tokens(&draft(size, &mut self.random(PROBE)));
         let size = match self.largest(smallest, self.length, probe)? {
-            Ok(size) => size,
+            Ok((size, _)) => size,
             Err(needed) => return Ok(Err(self.too_short(needed))),
         };
         let samples = (0..count).into_par_iter().map(|index| {
@@ -199,6 +198,7 @@ mod tests {
             (3, 1_000_003, 1, Ok(1_000_003)),
         ] {
             let found = frame.largest(smallest, limit, |size| Ok(size * per));
+            let expected = expected.map(|size| (size, size * per));
             assert_eq!(found.unwrap(), expected, "{smallest} {limit} {per}");
         }
     }

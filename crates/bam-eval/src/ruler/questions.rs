@@ -1,7 +1,7 @@
 //! Questions about paragraphs among other paragraphs: `qa_1` and `qa_2`.
 
 use super::fit::{Draft, Frame, Made};
-use super::sources::{Paragraphs, Question};
+use super::sources::{ParagraphQuestion, Paragraphs};
 use bam_lm::Error;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -21,11 +21,7 @@ pub(super) fn samples(frame: &Frame, paragraphs: &Paragraphs, count: usize) -> R
             let draft = |size| paragraphs.draft(question, size, &mut frame.random(number));
             let (smallest, tokens) = (question.own.len(), |size| frame.tokens(&draft(size)));
             match frame.largest(smallest, frame.length, tokens)? {
-                Ok(size) => {
-                    let draft = draft(size);
-                    let length = frame.tokens(&draft)?;
-                    Ok(Ok(frame.sample(number, draft, length)?))
-                }
+                Ok((size, length)) => Ok(Ok(frame.sample(number, draft(size), length)?)),
                 Err(needed) => Ok(Err(needed)),
             }
         });
@@ -49,7 +45,7 @@ pub(super) fn samples(frame: &Frame, paragraphs: &Paragraphs, count: usize) -> R
 impl Paragraphs {
     /// A prompt with `size` paragraphs: the question's own, others of their article, any others. Where
     /// there are not so many, all of them, again and again.
-    fn draft(&self, question: &Question, size: usize, random: &mut ChaCha8Rng) -> Draft {
+    fn draft(&self, question: &ParagraphQuestion, size: usize, random: &mut ChaCha8Rng) -> Draft {
         let mut chosen = question.own.clone();
         if size >= self.texts.len() {
             chosen = (0..size).map(|place| place % self.texts.len()).collect();
@@ -95,7 +91,7 @@ mod tests {
         let texts = (0..30)
             .map(|n| format!("Paragraph number {n:02}."))
             .collect();
-        let question = |number: usize| Question {
+        let question = |number: usize| ParagraphQuestion {
             text: format!("Which comes after {number:02}?"),
             answers: vec![format!("number {:02}", number + 1)],
             own: vec![number + 1],

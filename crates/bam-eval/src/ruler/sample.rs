@@ -1,6 +1,6 @@
 //! One prompt with its references, and the files that other programs keep them in.
 
-use super::Task;
+use super::task::Task;
 use bam_data::json_values;
 use bam_lm::Error;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ pub struct Sample {
     pub input: String,
     /// The last words, which begin the answer: ` Answer:`.
     pub answer_prefix: String,
-    /// What is looked for in the answer.
+    /// The texts to find in the answer.
     pub outputs: Vec<String>,
     /// Tokens of the prompt and of the longest answer.
     pub length: usize,
@@ -24,7 +24,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// What the model reads.
+    /// The text that the model reads.
     #[must_use]
     pub fn prompt(&self) -> String {
         format!("{}{}", self.input, self.answer_prefix)

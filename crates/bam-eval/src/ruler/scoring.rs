@@ -1,6 +1,6 @@
 //! Whether an answer is right: RULER's `string_match_all` and `string_match_part`.
 
-/// How the references are looked for in an answer. Letters' case does not count, and a reference may
+/// The way that references are looked for in an answer. Letters' case does not count, and a reference may
 /// stand anywhere, inside a longer word too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matching {
@@ -79,7 +79,7 @@ mod tests {
         }
     }
 
-    /// What must not pass for a right answer: parts of it, and the question said again.
+    /// Wrong answers that must not pass: parts of it, and the question said again.
     #[test]
     fn impostors_score_nothing() {
         let references = texts(["7c2b9f5e-8d1a-4b6e-9f3a-1d2e3f4a5b6c"]);

@@ -1,6 +1,6 @@
 //! The texts that prompts are made of.
 
-use super::Task;
+use super::task::Task;
 use crate::sentences::ends_sentence;
 use bam_data::json_values;
 use bam_lm::Error;
@@ -13,7 +13,7 @@ use std::path::Path;
 /// All that the tasks draw on besides the lists of words.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// What needles are hidden in.
+    /// The text to hide needles in.
     pub essays: Essays,
     /// For `qa_1`.
     pub squad: Option<Paragraphs>,
@@ -86,7 +86,7 @@ impl Essays {
         Self::new(&name, &text)
     }
 
-    /// What they are, for records.
+    /// Their name in records.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -115,12 +115,12 @@ impl Essays {
 pub struct Paragraphs {
     /// Each once, in alphabetical order.
     pub(super) texts: Vec<String>,
-    pub(super) questions: Vec<Question>,
+    pub(super) questions: Vec<ParagraphQuestion>,
 }
 
 /// A question about some of the paragraphs.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Question {
+pub(super) struct ParagraphQuestion {
     pub text: String,
     pub answers: Vec<String>,
     /// Indices of the paragraphs that it can't be answered without.
@@ -169,7 +169,7 @@ impl Paragraphs {
             for paragraph in &article.paragraphs {
                 let own = place[&paragraph.context];
                 for asked in paragraph.qas.iter().filter(|asked| !asked.is_impossible) {
-                    questions.push(Question {
+                    questions.push(ParagraphQuestion {
                         text: asked.question.clone(),
                         answers: asked.answers.iter().map(|of| of.text.clone()).collect(),
                         own: vec![own],
@@ -212,7 +212,7 @@ impl Paragraphs {
         let text =
             |(title, sentences): &(String, Vec<String>)| format!("{title}\n{}", sentences.concat());
         let (texts, place) = distinct(all.iter().flat_map(|asked| asked.context.iter().map(text)));
-        let questions = all.iter().map(|asked| Question {
+        let questions = all.iter().map(|asked| ParagraphQuestion {
             text: asked.question.clone(),
             answers: vec![asked.answer.clone()],
             own: asked.context.iter().map(|of| place[&text(of)]).collect(),
@@ -278,7 +278,7 @@ mod tests {
         std::fs::write(path("squad.json"), squad).unwrap();
         let squad = Paragraphs::read_squad(&path("squad.json")).unwrap();
         assert_eq!(squad.texts, ["A is large.", "B is in A."]);
-        let question = Question {
+        let question = ParagraphQuestion {
             text: "Where?".into(),
             answers: vec!["A".into(), "in A".into()],
             own: vec![1],

@@ -33,7 +33,7 @@ pub enum Task {
     Qa2,
 }
 
-/// What needles are hidden in.
+/// The text that needles are hidden in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Haystack {
     /// One line of five sentences, again and again.
@@ -43,7 +43,7 @@ pub(super) enum Haystack {
     Needle,
 }
 
-/// What keys and values are.
+/// The form of keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Words,
@@ -124,7 +124,7 @@ impl Task {
         }
     }
 
-    /// How answers are scored.
+    /// The score of its answers.
     #[must_use]
     pub fn matching(self) -> Matching {
         match self {
@@ -139,7 +139,7 @@ impl Task {
         matches!(self, Self::Qa1 | Self::Qa2)
     }
 
-    /// What a needle task hides; `None` for another task.
+    /// The needles that it hides; `None` for another task.
     pub(super) fn needles(self) -> Option<Needles> {
         use Haystack::{Essay, Needle, Noise};
         use Kind::{Numbers, Uuids, Words};

@@ -2,8 +2,7 @@
 
 use super::lexicon::Lexicon;
 use super::needle::NOISE;
-use super::sources::Question;
-use super::{Essays, Paragraphs, Sources};
+use super::sources::{Essays, ParagraphQuestion, Paragraphs, Sources};
 use bam_data::{Document, Tokenizer, TokenizerConfig};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -49,7 +48,7 @@ pub(crate) fn sources() -> &'static Sources {
         let paragraphs = |near: bool| {
             let texts =
                 (0..40).map(|n| format!("Town {n:02} lies beyond {}", sentence(n).repeat(2)));
-            let question = |n: usize| Question {
+            let question = |n: usize| ParagraphQuestion {
                 text: format!("Which town lies first, {n}?"),
                 answers: vec![format!("Town {n:02}"), "another answer".into()],
                 own: vec![n],

@@ -1,11 +1,11 @@
-//! What holds for the samples of every task.
+//! Laws of the samples of every task.
 
 use super::testing::{sources, tokenizer};
 use super::*;
-use crate::watch::Watch;
+use crate::evaluation::{Context, Subject, evaluate};
 use bam_attention::Skipping;
+use bam_lm::engine::generate::{Generator, Sampling};
 use bam_lm::model::ModelConfig;
-use bam_lm::model::generate::{Generator, Sampling};
 use bam_lm::testing::{lively, small};
 use burn::tensor::Device;
 use proptest::prelude::*;
@@ -116,7 +116,7 @@ fn lengths_too_short_have_a_reason() {
             "{task}: {needed}"
         );
     }
-    let endless = bam_lm::model::LONGEST_ROW + 1;
+    let endless = bam_lm::model::LONGEST_SEQUENCE + 1;
     assert!(make_samples(Task::Qa1, endless, 1, 1, tokenizer(), sources(), &|| false).is_err());
     let stopped = make_samples(Task::Qa1, 900, 1, 1, tokenizer(), sources(), &|| true);
     assert_eq!(stopped.unwrap(), None);
@@ -144,18 +144,25 @@ fn samples_are_answered() {
         ..small("bam+ssmax")
     };
     let model = lively(config, 1, &device);
-    let answerer = Answerer {
+    let subject = Subject {
         model: &model,
         tokenizer: tokenizer(),
-        begin: false,
-        budget: 0,
-        skipping: Skipping::Exact,
     };
     let set = made(Task::VariableTracking, 1800, 3, 1);
-    let go_on = Watch::nobody();
-    let cell = answer_samples(answerer, &set, || 0.0, go_on)
-        .unwrap()
-        .unwrap();
+    let samples = RulerSamples::Read(vec![set.clone()]);
+    let evaluation = RulerEvaluation {
+        generator: GreedyGenerator {
+            subject,
+            begin: false,
+            skipping: Skipping::Exact,
+        },
+        samples: &samples,
+        grid: samples.grid(&[], &[]),
+        samples_from: Vec::new(),
+    };
+    let answered = |context: &Context| evaluate(&evaluation, context, None, |_, _| Ok(())).unwrap();
+    let (metrics, _) = answered(&Context::default()).unwrap();
+    let cell = &metrics.cells[0];
     assert_eq!(
         (cell.task.as_str(), cell.length, cell.answers.len()),
         ("vt", 1800, 3)
@@ -165,10 +172,8 @@ fn samples_are_answered() {
             .iter()
             .all(|of| of.tokens + 30 <= 1800 && of.tokens > 1500)
     );
-    let again = answer_samples(answerer, &set, || 0.0, go_on)
-        .unwrap()
-        .unwrap();
-    assert_eq!(cell, again);
+    let (again, _) = answered(&Context::default()).unwrap();
+    assert_eq!(metrics, again);
     // Token by token, as the generator has it.
     let prompt = tokenizer().encode(&set.samples[1].prompt()).unwrap();
     let prompt: Vec<i32> = prompt.into_iter().map(|id| id as i32).collect();
@@ -183,9 +188,9 @@ fn samples_are_answered() {
         .position(|token| Some(*token) == tokenizer().eos());
     let said = &said[..end.unwrap_or(said.len())];
     assert_eq!(cell.answers[1].answer, tokenizer().decode(said).unwrap());
-    let stop = Watch {
+    let stop = Context {
         stop: &|| true,
-        ..Watch::nobody()
+        ..Context::default()
     };
-    assert_eq!(answer_samples(answerer, &set, || 0.0, stop).unwrap(), None);
+    assert!(answered(&stop).is_none());
 }

@@ -31,7 +31,7 @@ pub(super) fn samples(frame: &Frame, count: usize) -> Result<Made, Error> {
     };
     match frame.largest(SMALLEST, frame.length, tokens)? {
         Err(needed) => Ok(Err(frame.too_short(needed))),
-        Ok(example) => frame.filled(count, SMALLEST, |lines, random| {
+        Ok((example, _)) => frame.filled(count, SMALLEST, |lines, random| {
             draft(example, lines, random)
         }),
     }

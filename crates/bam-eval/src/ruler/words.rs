@@ -12,8 +12,7 @@ use std::f64::consts::PI;
 /// Words that are asked for.
 const COMMON: usize = 10;
 
-/// How often common and other words are in the list, and how many words the worked example has, and how
-/// often.
+/// Repeats of common and other words in the list, and the words of the worked example with theirs.
 #[derive(Clone, Copy)]
 struct Repeats {
     common: usize,

@@ -1,10 +1,11 @@
 //! A block: attention and a feed-forward layer, each after a norm and around a residual.
 
-use super::attention::{Attention, Pass, Sight};
-use super::cache::LayerCache;
-use super::config::ModelConfig;
+use super::attention::{self, Pass, Sight};
+use super::config::{ModelConfig, PriorScope};
 use super::design::{Activation, Design, NormKind, Residual};
+use super::kv_cache::LayerCache;
 use crate::Error;
+use bam_attention::nn::{BayesianAttention, BayesianAttentionConfig, PositionalPriorConfig};
 use burn::module::{Module, Param};
 use burn::nn::{
     Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig,
@@ -16,10 +17,11 @@ use std::ops::Range;
 /// `x + attention(norm(x))`, then `x + feed_forward(norm(x))`; residuals start where the design says.
 #[derive(Module, Debug)]
 pub struct Block {
-    pub(crate) attention: Attention,
+    pub(crate) attention: BayesianAttention,
     pub(crate) feed_forward: FeedForward,
     pub(crate) attention_norm: Norm,
     pub(crate) ffn_norm: Norm,
+    layer: usize,
     #[module(skip)]
     design: Design,
 }
@@ -99,11 +101,29 @@ impl Projections<'_> {
 }
 
 impl Block {
-    pub(crate) fn new(config: &ModelConfig, layer: usize, projections: &Projections<'_>) -> Self {
+    /// # Errors
+    /// If the numbers do not fit each other.
+    pub(crate) fn new(
+        config: &ModelConfig,
+        layer: usize,
+        projections: &Projections<'_>,
+    ) -> Result<Self, Error> {
         let design = config.design;
         let linear = |input, output| projections.make(input, output, design.feed_forward_bias);
-        Self {
-            attention: Attention::new(config, layer, projections),
+        // Elsewhere than here a prior is uniform to a layer: shared by all, or none.
+        let own = config.priors_of(PriorScope::Layer)?;
+        let prior = own.unwrap_or_else(|| PositionalPriorConfig::uniform(config.heads));
+        let ssmax = config.encoding.ssmax;
+        let attention = BayesianAttentionConfig::new(config.dim, prior)
+            .with_key_heads(Some(config.key_heads))
+            .with_window(config.hidden_from())
+            .with_scalable_softmax(ssmax.filter(|_| layer >= config.ssmax_from))
+            .with_bias(design.attention_bias)
+            .with_output_projection(design.output_projection)
+            .with_clip_qkv(design.clip_qkv)
+            .with_initializer(projections.initializer.clone());
+        Ok(Self {
+            attention: attention.init(projections.device)?,
             feed_forward: FeedForward {
                 w1: linear(config.dim, config.hidden),
                 w2: linear(config.hidden, config.dim),
@@ -112,8 +132,9 @@ impl Block {
             },
             attention_norm: Norm::new(config, projections.device),
             ffn_norm: Norm::new(config, projections.device),
+            layer,
             design,
-        }
+        })
     }
 
     /// The block's output for the rows `read` of `x`.
@@ -126,12 +147,13 @@ impl Block {
     ) -> Result<Tensor<3>, Error> {
         let normed = self.attention_norm.forward(x.clone());
         let residual = start(self.design.attention_residual, x, &normed);
-        let attended = self.attention.forward(normed, sight, pass, read.clone())?;
+        let rows = read.clone();
+        let attended = attention::forward(&self.attention, self.layer, normed, sight, pass, rows)?;
         Ok(self.feed(residual.narrow(1, read.start, read.len()) + attended))
     }
 
     /// The block's output for one token of each of several rows, each with its own cache.
-    pub(crate) fn step(
+    pub(crate) fn decode_step(
         &self,
         x: Tensor<3>,
         passes: &[Pass<'_>],
@@ -139,7 +161,7 @@ impl Block {
     ) -> Result<Tensor<3>, Error> {
         let normed = self.attention_norm.forward(x.clone());
         let residual = start(self.design.attention_residual, x, &normed);
-        let attended = self.attention.step(normed, passes, caches)?;
+        let attended = attention::decode_step(&self.attention, self.layer, normed, passes, caches)?;
         Ok(self.feed(residual + attended))
     }
 

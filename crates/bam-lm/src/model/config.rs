@@ -2,7 +2,7 @@
 
 use super::Design;
 use crate::Error;
-use crate::encoding::{Encoding, Position};
+use crate::model::encoding::{Encoding, Position};
 use bam_attention::TemperatureScope;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawConfig", into = "RawConfig")]
 pub struct ModelConfig {
-    /// How position enters.
+    /// The way that position enters.
     pub encoding: Encoding,
     /// Width of the residual stream.
     pub dim: usize,
@@ -34,11 +34,11 @@ pub struct ModelConfig {
     pub rotary_theta: f64,
     /// One prior for all layers, or one per layer.
     pub prior_scope: PriorScope,
-    /// Where learned priors start.
+    /// The start of learned priors.
     pub prior_start: PriorStart,
     /// The first layer with scalable softmax, where the encoding has it; those below have none.
     pub ssmax_from: usize,
-    /// What blocks are made of.
+    /// The make of blocks.
     pub design: Design,
 }
 
@@ -52,7 +52,7 @@ pub enum PriorScope {
     Layer,
 }
 
-/// Where learned generalised Gaussian priors start.
+/// The start of learned generalised Gaussian priors.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriorStart {
@@ -194,6 +194,12 @@ impl ModelConfig {
         self.design.checked()?;
         Ok(self)
     }
+
+    /// The distance from which on the encoding hides keys.
+    pub(crate) fn hidden_from(&self) -> Option<usize> {
+        let hides = self.encoding.position == Position::RotaryLocal;
+        hides.then_some(self.train_length)
+    }
 }
 
 /// `config.json` as written.
@@ -227,7 +233,7 @@ fn is_default(design: &Design) -> bool {
     *design == Design::default()
 }
 
-/// How the reference's formula is to be read, spelled out for other tools.
+/// The reading of the reference's formula, spelled out for other tools.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct RawPrior {
     scope: PriorScope,
@@ -246,7 +252,7 @@ struct RawSsmax {
 }
 
 impl RawSsmax {
-    /// What the encoding says, spelled out.
+    /// The encoding, spelled out.
     fn of(encoding: &Encoding, from_layer: usize) -> Self {
         Self {
             enabled: encoding.ssmax.is_some(),

@@ -1,9 +1,9 @@
-//! How a model is built besides its sizes: norms, feed-forward layers, biases, where residuals start.
+//! The design of a model besides its sizes: norms, feed-forward layers, biases, where residuals start.
 
 use crate::Error;
 use serde::{Deserialize, Serialize};
 
-/// What blocks are made of. The default is LLaMA's: RMS norm, SwiGLU, no biases, a head of its own.
+/// The make of blocks. The default is LLaMA's: RMS norm, SwiGLU, no biases, a head of its own.
 ///
 /// ```text
 /// x ← embedding_norm(embeddings)
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub struct Design {
     /// The norm, everywhere.
     pub norm: NormKind,
-    /// What is between the matrices of a feed-forward layer.
+    /// The function between the matrices of a feed-forward layer.
     pub activation: Activation,
     /// Whether a third matrix multiplies it: `w2(σ(w1 x) ⊙ w3 x)` instead of `w2(σ(w1 x))`.
     pub gated: bool,
@@ -32,9 +32,9 @@ pub struct Design {
     /// Queries, keys and values are clamped to this size, entry by entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_qkv: Option<f64>,
-    /// Where the residual around attention starts.
+    /// The start of the residual around attention.
     pub attention_residual: Residual,
-    /// Where the residual around the feed-forward layer starts.
+    /// The start of the residual around the feed-forward layer.
     pub feed_forward_residual: Residual,
     /// A norm after the embeddings.
     pub embedding_norm: bool,
@@ -87,7 +87,7 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// Where a residual starts.
+/// The start of a residual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Residual {

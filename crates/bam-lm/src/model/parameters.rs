@@ -1,8 +1,11 @@
 //! The parameters of a model in a fixed order: their names in checkpoints and what they are.
 
 use super::block::Norm;
+use super::config::PriorScope;
+use super::encoding::HeadGroup;
 use super::transformer::Transformer;
-use bam_attention::log_prior::Role;
+use bam_attention::nn::PositionalPrior;
+use bam_prior::Role;
 use burn::module::{ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -51,10 +54,10 @@ impl Transformer {
         for (index, block) in self.layers.iter().enumerate() {
             let name = |rest: &str| format!("layers.{index}.{rest}");
             let attention = &block.attention;
-            list.linear(&name("attention.wq"), Some(&attention.wq));
-            list.linear(&name("attention.wk"), Some(&attention.wk));
-            list.linear(&name("attention.wv"), Some(&attention.wv));
-            list.linear(&name("attention.wo"), attention.wo.as_ref());
+            list.linear(&name("attention.wq"), Some(&attention.query));
+            list.linear(&name("attention.wk"), Some(&attention.key));
+            list.linear(&name("attention.wv"), Some(&attention.value));
+            list.linear(&name("attention.wo"), attention.output.as_ref());
             if let Some(scale) = &attention.ssmax_scale {
                 let heads = scale.val().dims()[0];
                 list.add(
@@ -67,7 +70,9 @@ impl Transformer {
                 );
                 list.of_heads(0..heads);
             }
-            list.prior(&name("attention.prior"), attention.prior.as_ref(), self);
+            if self.config.prior_scope == PriorScope::Layer {
+                list.prior(&name("attention.prior"), &attention.prior, self);
+            }
             let feed_forward = &block.feed_forward;
             list.linear(&name("feed_forward.w1"), Some(&feed_forward.w1));
             list.linear(&name("feed_forward.w2"), Some(&feed_forward.w2));
@@ -77,7 +82,9 @@ impl Transformer {
         }
         list.norm("norm", self.norm.as_ref());
         list.linear("output", self.output.as_ref());
-        list.prior("prior", self.prior.as_ref(), self);
+        if let Some(shared) = &self.prior {
+            list.prior("prior", shared, self);
+        }
         list.0
     }
 }
@@ -145,26 +152,29 @@ impl List {
     }
 
     /// `prefix.scale` and so on; several groups of heads are told apart by `prefix.0.scale`.
-    fn prior(&mut self, prefix: &str, prior: Option<&super::PriorHeads>, model: &Transformer) {
-        let Some(prior) = prior else { return };
-        let start = model.config.prior_start;
+    fn prior(&mut self, prefix: &str, prior: &PositionalPrior, model: &Transformer) {
+        let kinds = model.config.head_groups();
         let mut end = 0;
-        for (index, group) in prior.groups.iter().enumerate() {
+        for (index, (group, HeadGroup { prior: kind, .. })) in
+            prior.groups.iter().zip(kinds).enumerate()
+        {
+            let heads = group.heads();
             let first = end;
-            end += group.heads;
-            if !group.kind.stored() {
+            end += heads;
+            if !kind.stored() {
                 continue;
             }
-            for (param, spec) in group.theta.iter().zip(group.specs(start)) {
-                let name = match prior.groups.len() {
+            let specs = group.family().parameters(heads);
+            for (param, spec) in group.theta.iter().zip(specs) {
+                let name = match kinds.len() {
                     1 => format!("{prefix}.{}", spec.name),
                     _ => format!("{prefix}.{index}.{}", spec.name),
                 };
                 let shape = match spec.width {
-                    1 => vec![1, group.heads, 1, 1],
-                    width => vec![group.heads, width],
+                    1 => vec![1, heads, 1, 1],
+                    width => vec![heads, width],
                 };
-                let trainable = group.kind.learns(&spec, start);
+                let trainable = group.learns(spec.role);
                 self.add(
                     name,
                     param,

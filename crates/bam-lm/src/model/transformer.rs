@@ -2,12 +2,12 @@
 
 use super::attention::{Observer, Pass, Sight};
 use super::block::{Block, Norm, Projections};
-use super::cache::Cache;
 use super::config::{ModelConfig, PriorScope};
-use super::prior::PriorHeads;
+use super::kv_cache::KvCache;
 use super::rotary::{angles, sinusoids};
 use crate::Error;
-use crate::encoding::Position;
+use crate::model::encoding::Position;
+use bam_attention::nn::PositionalPrior;
 use bam_attention::{Documents, Implementation, Lags, LogPrior};
 use bam_record::history::{Event, History};
 use burn::module::Module;
@@ -98,14 +98,14 @@ pub struct Transformer {
     /// The head, where it is not the embeddings.
     pub(crate) output: Option<Linear>,
     /// The prior that all layers share, where they do.
-    pub(crate) prior: Option<PriorHeads>,
+    pub(crate) prior: Option<PositionalPrior>,
     #[module(skip)]
     pub(crate) config: ModelConfig,
     #[module(skip)]
     pub(crate) history: History,
 }
 
-/// What a pass reads besides its own tokens.
+/// The source of a pass's tokens.
 enum Source<'a> {
     /// Nothing: they are whole rows, under the priors of the layers.
     Rows {
@@ -115,7 +115,7 @@ enum Source<'a> {
     },
     /// The tokens before them.
     Cache {
-        cache: &'a mut Cache,
+        cache: &'a mut KvCache,
         observer: Option<&'a Observer<'a>>,
     },
 }
@@ -128,7 +128,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// What a pass shares because of it.
+    /// The pass that reads it.
     fn pass(&self) -> Pass<'a> {
         match self {
             Self::Rows {
@@ -162,14 +162,13 @@ fn pass_at<'a>(offset: usize) -> Pass<'a> {
         skipping: None,
         offset,
         documents: None,
-        horizon: None,
         rotary: None,
         observer: None,
     }
 }
 
 /// A pass after the tokens of a cache.
-fn pass_after<'a>(cache: &Cache) -> Pass<'a> {
+fn pass_after<'a>(cache: &KvCache) -> Pass<'a> {
     Pass {
         skipping: Some(cache.skipping),
         ..pass_at(cache.length)
@@ -179,8 +178,16 @@ fn pass_after<'a>(cache: &Cache) -> Pass<'a> {
 impl ModelConfig {
     /// A model with random weights: matrices and embeddings N(0, 0.02), biases 0, gains and SSMax
     /// scales 1, priors where the configuration starts them. Random numbers come from the device's seed.
+    ///
+    /// # Panics
+    /// If the configuration does not fit itself: [`ModelConfig::checked`].
     #[must_use]
     pub fn init(&self, device: &Device) -> Transformer {
+        let made = self.try_init(device);
+        made.expect("a configuration that was checked fits itself")
+    }
+
+    fn try_init(&self, device: &Device) -> Result<Transformer, Error> {
         let initializer = Initializer::Normal {
             mean: 0.0,
             std: 0.02,
@@ -190,25 +197,23 @@ impl ModelConfig {
             device,
         };
         let design = self.design;
-        let shared = self.prior_scope == PriorScope::Global;
-        let prior = match &self.encoding.position {
-            Position::Prior(groups) if shared => Some(PriorHeads::new(groups, self, device)),
-            _ => None,
+        let prior = match self.priors_of(PriorScope::Global)? {
+            Some(shared) => Some(shared.init(device)?),
+            None => None,
         };
-        Transformer {
+        let layers = (0..self.layers).map(|layer| Block::new(self, layer, &projections));
+        Ok(Transformer {
             tok_embeddings: EmbeddingConfig::new(self.vocabulary, self.dim)
                 .with_initializer(initializer.clone())
                 .init(device),
             embedding_norm: design.embedding_norm.then(|| Norm::new(self, device)),
-            layers: (0..self.layers)
-                .map(|layer| Block::new(self, layer, &projections))
-                .collect(),
+            layers: layers.collect::<Result<_, Error>>()?,
             norm: design.final_norm.then(|| Norm::new(self, device)),
             output: (!design.tied_head).then(|| projections.make(self.dim, self.vocabulary, false)),
             prior,
             config: self.clone(),
             history: History::default(),
-        }
+        })
     }
 }
 
@@ -219,7 +224,7 @@ impl Transformer {
         &self.config
     }
 
-    /// What was done to it since it was first made.
+    /// Its history since it was first made.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
@@ -260,7 +265,7 @@ impl Transformer {
         implementation: Implementation,
     ) -> Result<Tensor<3>, Error> {
         let rows = Source::Rows {
-            priors: self.log_priors(Lags::causal(tokens.length()))?,
+            priors: self.log_priors(Lags::causal(tokens.length())),
             documents,
             implementation,
         };
@@ -315,38 +320,39 @@ impl Transformer {
     ///
     /// # Errors
     /// Ids outside the vocabulary, more tokens than the cache has room for.
-    pub fn extend(
+    pub fn forward_cached(
         &self,
         tokens: &TokenRows,
-        cache: &mut Cache,
+        cache: &mut KvCache,
         read: Range<usize>,
     ) -> Result<Option<Tensor<3>>, Error> {
         let reads = !read.is_empty();
         // A layer can't be run for no row at all; without readers the last one is run for one.
         let rows = if reads { read } else { 0..1 };
-        let hidden = self.read_on(tokens, cache, None, rows)?;
+        let hidden = self.run_cached(tokens, cache, None, rows)?;
         Ok(reads.then(|| self.head(hidden)))
     }
 
-    /// Reads on as [`Transformer::extend`] does, without logits, and tells an observer what every
+    /// Reads on as [`Transformer::forward_cached`] does, without logits, and tells an observer what every
     /// layer attends to; the last layer in the rows `read`, which are not none.
     ///
     /// # Errors
-    /// Those of [`Transformer::extend`].
+    /// Those of [`Transformer::forward_cached`].
     pub(crate) fn observe(
         &self,
         tokens: &TokenRows,
-        cache: &mut Cache,
+        cache: &mut KvCache,
         read: Range<usize>,
         observer: &Observer<'_>,
     ) -> Result<(), Error> {
-        self.read_on(tokens, cache, Some(observer), read).map(drop)
+        self.run_cached(tokens, cache, Some(observer), read)
+            .map(drop)
     }
 
-    fn read_on(
+    fn run_cached(
         &self,
         tokens: &TokenRows,
-        cache: &mut Cache,
+        cache: &mut KvCache,
         observer: Option<&Observer<'_>>,
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
@@ -394,24 +400,28 @@ impl Transformer {
         Ok(x)
     }
 
-    /// One token of each of several rows, each with its own cache: adds them, and returns the logits
+    /// One token of each of several sequences, each with its own cache: adds them, and returns the logits
     /// after them.
     ///
-    /// The same as [`Transformer::extend`] on each row, up to rounding; the matrix products are shared.
+    /// The same as [`Transformer::forward_cached`] on each, up to rounding; the matrix products are shared.
     ///
     /// # Shapes
     /// - `tokens`: one per cache
     /// - result: `[rows, 1, vocabulary]`
     ///
     /// # Errors
-    /// Ids outside the vocabulary, a cache without room or of more than one row.
-    pub fn step(&self, tokens: &[i32], caches: &mut [&mut Cache]) -> Result<Tensor<3>, Error> {
+    /// Ids outside the vocabulary, a cache without room or of more than one sequence.
+    pub fn decode_step(
+        &self,
+        tokens: &[i32],
+        caches: &mut [&mut KvCache],
+    ) -> Result<Tensor<3>, Error> {
         let rows = TokenRows::new(tokens.len(), tokens.to_vec(), self.config.vocabulary)?;
-        let full = |cache: &&mut Cache| cache.length >= cache.capacity() || cache.batch() != 1;
+        let full = |cache: &&mut KvCache| cache.length >= cache.capacity() || cache.batch() != 1;
         if tokens.len() != caches.len() || caches.iter().any(full) {
             return Err(Error::Value {
                 what: "caches",
-                expected: format!("{} of one row, with room for a token", tokens.len()),
+                expected: format!("{} of one sequence, with room for a token", tokens.len()),
                 got: format!("{}", caches.len()),
             });
         }
@@ -426,13 +436,13 @@ impl Transformer {
         let mut x = Tensor::cat(rows, 0);
         for (index, block) in self.layers.iter().enumerate() {
             let layers = caches.iter_mut().map(|cache| &mut cache.layers[index]);
-            x = block.step(x, &passes, layers.collect())?;
+            x = block.decode_step(x, &passes, layers.collect())?;
         }
         caches.iter_mut().for_each(|cache| cache.length += 1);
         Ok(self.head(x))
     }
 
-    /// What the blocks begin with, besides positions.
+    /// The blocks' input, without positions.
     fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         self.normed_embeddings(self.tok_embeddings.forward(tokens))
     }
@@ -467,7 +477,6 @@ impl Transformer {
         let (head_dim, theta) = (config.head_dim(), config.rotary_theta);
         Pass {
             rotary: rotates.then(|| angles(positions, head_dim, theta, &self.device())),
-            horizon: self.config.hidden_from(),
             ..pass
         }
     }
@@ -484,19 +493,21 @@ impl Transformer {
     }
 
     /// The prior of every layer over the lags.
-    pub(crate) fn log_priors(&self, lags: Lags) -> Result<Vec<LogPrior>, Error> {
-        let device = self.device();
-        let shared = match &self.prior {
-            Some(prior) => Some(prior.log_prior(lags, &device)?),
-            None => None,
-        };
-        self.layers
-            .iter()
-            .map(|block| match (&shared, &block.attention.prior) {
-                (Some(shared), _) => Ok(shared.clone()),
-                (None, Some(own)) => own.log_prior(lags, &device),
-                (None, None) => Ok(LogPrior::uniform(self.config.heads, lags, &device)),
-            })
-            .collect()
+    pub(crate) fn log_priors(&self, lags: Lags) -> Vec<LogPrior> {
+        match &self.prior {
+            Some(shared) => vec![shared.forward(lags); self.layers.len()],
+            None => {
+                let layers = self.layers.iter();
+                layers
+                    .map(|block| block.attention.prior.forward(lags))
+                    .collect()
+            }
+        }
+    }
+
+    /// The priors of a layer's heads, its own or those that all layers share.
+    pub(crate) fn prior_of(&self, layer: usize) -> &PositionalPrior {
+        let shared = self.prior.as_ref();
+        shared.unwrap_or(&self.layers[layer].attention.prior)
     }
 }

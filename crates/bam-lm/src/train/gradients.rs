@@ -87,7 +87,7 @@ fn part_gradients(
     let weights = &batch.weights[range];
     let share = weights.iter().sum::<f32>() / batch.weights.iter().sum::<f32>();
     let loss = model.loss(&tokens, &targets, weights, Some(documents), implementation)? * share;
-    let mut collected = Collect {
+    let mut collected = CollectGradients {
         gradients: loss.backward(),
         of: HashMap::new(),
     };
@@ -155,12 +155,12 @@ impl ReplaceParameter for OwnLeaves {
     }
 }
 
-struct Collect {
+struct CollectGradients {
     gradients: burn::tensor::Gradients,
     of: HashMap<ParamId, Tensor<1>>,
 }
 
-impl EachParameter for Collect {
+impl EachParameter for CollectGradients {
     fn visit<const D: usize>(&mut self, id: ParamId, tensor: Tensor<D>) {
         if let Some(gradient) = tensor.grad(&self.gradients) {
             let size = gradient.shape().num_elements();

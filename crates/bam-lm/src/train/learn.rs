@@ -1,4 +1,4 @@
-//! Which parameters a run changes, and which keep every bit.
+//! The parameters that a run changes; the others keep every bit.
 
 use crate::Error;
 use crate::model::{ParameterInfo, ParameterKind, Transformer};
@@ -21,7 +21,7 @@ pub struct Learn {
 pub enum Part {
     /// Matrices, embeddings, gains and biases.
     Weights,
-    /// What priors learn: locations, scales, shapes, tables.
+    /// The priors' parameters: locations, scales, shapes, tables.
     Prior,
     /// The scales of scalable softmax.
     Ssmax,

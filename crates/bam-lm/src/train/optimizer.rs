@@ -4,7 +4,7 @@ use super::gradients::Gradients;
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
 use crate::model::{ParameterInfo, ParameterKind, Transformer};
-use bam_attention::log_prior::Role;
+use bam_prior::Role;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -184,7 +184,7 @@ impl RAdam {
     }
 }
 
-/// What bias correction and rectification make of a step.
+/// A step after bias correction and rectification.
 #[derive(Clone, Copy)]
 struct Correction {
     first: f64,

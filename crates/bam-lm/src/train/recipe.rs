@@ -5,7 +5,7 @@
 use super::learn::Learn;
 use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
-use crate::encoding::Encoding;
+use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart};
 use bam_attention::Implementation;
 use bam_data::PasskeyRowsConfig;
@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 pub struct Recipe {
     /// The model.
     pub model: ModelRecipe,
-    /// What it reads.
+    /// The data that it reads.
     pub data: DataRecipe,
-    /// How it learns.
+    /// The training.
     pub train: TrainRecipe,
 }
 
@@ -28,7 +28,7 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecipe {
-    /// How position enters.
+    /// The way that position enters.
     pub encoding: Encoding,
     /// Width.
     pub dim: usize,
@@ -45,13 +45,13 @@ pub struct ModelRecipe {
     /// One prior, or one per layer.
     #[serde(default = "default_scope")]
     pub prior_scope: PriorScope,
-    /// Where priors start.
+    /// The start of priors.
     #[serde(default)]
     pub prior_start: PriorStart,
     /// The first layer with scalable softmax, where the encoding has it.
     #[serde(default)]
     pub ssmax_from: usize,
-    /// What blocks are made of.
+    /// The make of blocks.
     #[serde(default, skip_serializing_if = "is_default")]
     pub design: Design,
     /// The folder of a model of this shape whose parameters the run begins with, instead of random
@@ -68,7 +68,7 @@ fn default_scope() -> PriorScope {
     PriorScope::Layer
 }
 
-/// What a run reads.
+/// The data of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataRecipe {
@@ -80,7 +80,7 @@ pub struct DataRecipe {
     /// Shares of the rows.
     #[serde(default)]
     pub mix: Mix,
-    /// How passkey documents are made up.
+    /// The make-up of passkey documents.
     #[serde(default)]
     pub passkey: PasskeyRowsConfig,
 }
@@ -107,7 +107,7 @@ impl Default for Mix {
     }
 }
 
-/// How a run learns.
+/// The training of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainRecipe {
@@ -135,13 +135,13 @@ pub struct TrainRecipe {
     /// Multiples of the learning rate for priors and scalable softmax.
     #[serde(default)]
     pub rates: LearningRates,
-    /// Which parameters learn; the others keep every bit.
+    /// The parameters that learn; the others keep every bit.
     #[serde(default, skip_serializing_if = "Learn::is_all")]
     pub learn: Learn,
     /// Decides the initial weights and the order of the rows.
     #[serde(default)]
     pub seed: u64,
-    /// How attention is computed.
+    /// The implementation of attention.
     #[serde(default)]
     pub attention: AttentionChoice,
     /// Steps between two measurements of the validation loss.

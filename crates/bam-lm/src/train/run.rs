@@ -35,13 +35,13 @@ pub struct RunFolder {
     dir: PathBuf,
 }
 
-/// What a checkpoint knows besides tensors.
+/// The state of a checkpoint besides tensors.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct State {
     step: u64,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All steps were taken and the model is in the folder.

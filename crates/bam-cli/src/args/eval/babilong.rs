@@ -1,9 +1,10 @@
 //! `bam eval babilong`.
 
 use super::super::Length;
-use super::Export;
+use super::{OutputArgs, export};
 use bam_attention::Skipping;
 use bam_eval::babilong::BabiTask;
+use bam_eval::exchange::export::ExportFolder;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -38,14 +39,10 @@ pub struct BabilongArgs {
     #[arg(long, default_value = "exact")]
     pub skip: Skipping,
     /// Also write the results as another program does: lm-eval:DIR or babilong:DIR
-    #[arg(long, value_name = "FORMAT:DIR", value_parser = Export::to_lm_eval_or_babilong)]
-    pub export: Vec<Export>,
-    /// Where to write the record, for one model; babilong.json in each model's folder if not given
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    /// Print the record as JSON; of several models a list
-    #[arg(long)]
-    pub json: bool,
+    #[arg(long, value_name = "FORMAT:DIR", value_parser = export::to_lm_eval_or_babilong)]
+    pub export: Vec<ExportFolder>,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl BabilongArgs {

@@ -1,8 +1,9 @@
 //! `bam eval ruler`.
 
 use super::super::Length;
-use super::Export;
+use super::{OutputArgs, export};
 use bam_attention::Skipping;
+use bam_eval::exchange::export::ExportFolder;
 use bam_eval::ruler::Task;
 use clap::Args;
 use std::path::PathBuf;
@@ -49,14 +50,10 @@ pub struct RulerArgs {
     #[arg(long, default_value = "exact")]
     pub skip: Skipping,
     /// Also write the results as another program does: lm-eval:DIR or ruler:DIR
-    #[arg(long, value_name = "FORMAT:DIR", value_parser = Export::to_lm_eval_or_ruler)]
-    pub export: Vec<Export>,
-    /// Where to write the record, for one model; ruler.json in each model's folder if not given
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    /// Print the record as JSON; of several models a list
-    #[arg(long)]
-    pub json: bool,
+    #[arg(long, value_name = "FORMAT:DIR", value_parser = export::to_lm_eval_or_ruler)]
+    pub export: Vec<ExportFolder>,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// A task, or all of them.

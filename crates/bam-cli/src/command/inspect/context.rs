@@ -3,7 +3,7 @@
 use crate::args::ContextArgs;
 use crate::{console, runs};
 use anyhow::bail;
-use bam_lm::inspect::context::context;
+use bam_lm::analysis::context::context;
 use bam_lm::model::checkpoint::read_json;
 use bam_lm::model::{ModelConfig, Transformer};
 use bam_record::{Context, Passkey, Record};
@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// What the parameters say, beside what was measured.
+/// The parameters' word beside the measured one.
 #[derive(Serialize)]
 struct Compared {
     #[serde(flatten)]
@@ -82,7 +82,7 @@ pub fn run(args: &ContextArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is expected and found where a record says of its model what this one is not. Weights are not
+/// The expected and the found where a record says of its model what this one is not. Weights are not
 /// part of a record: of two models of one shape it can't tell which it is of.
 fn other_model(record: &Record<Passkey>, model: &Transformer) -> Option<String> {
     let config = model.config();

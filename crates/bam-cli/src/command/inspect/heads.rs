@@ -4,7 +4,7 @@ use super::{TIMES, tokens_of};
 use crate::args::{HeadsArgs, Length};
 use crate::{console, runs};
 use bam_data::atomic_file::write_atomically;
-use bam_lm::inspect;
+use bam_lm::analysis;
 use bam_report::page::heads_page;
 use std::io::Write;
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
             let tokenizer = runs::load_tokenizer(&args.model, &model)?;
             let (name, tokens) = tokens_of(path, &tokenizer, &model, args.length, MOST)?;
             let rows = args.rows as usize;
-            Some(inspect::measured::measured(&model, &name, &tokens, rows)?)
+            Some(analysis::measured::measured(&model, &name, &tokens, rows)?)
         }
     };
     let keys = match (args.keys, &measured) {
@@ -31,7 +31,7 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
         (None, Some(measured)) => measured.length,
         (None, None) => TIMES.tokens(model.config().train_length),
     };
-    let mut heads = inspect::heads(&model, keys)?;
+    let mut heads = analysis::heads(&model, keys)?;
     heads.measured = measured;
     let encoding = model.config().encoding.to_string();
     if let Some(path) = &args.html {
@@ -45,7 +45,7 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
     }
     let text = bam_report::inspection::heads(&encoding, &heads, args.curves);
     write!(out, "{text}")?;
-    if !inspect::has_prior(&model) {
+    if !analysis::has_prior(&model) {
         writeln!(
             out,
             "this encoding has no prior over distance: every head's is uniform"

@@ -4,7 +4,7 @@ use super::tokens_of;
 use crate::args::{ColourArg, Length, TextArgs};
 use crate::{console, runs};
 use bam_data::atomic_file::write_atomically;
-use bam_lm::inspect::reading::{HeadChoice, reading};
+use bam_lm::analysis::reading::{HeadChoice, reading};
 use bam_report::page::reading_page;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

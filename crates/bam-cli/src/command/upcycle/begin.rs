@@ -2,16 +2,16 @@
 
 use super::{HELD_OUT, PLAN, Plan, START, TOKENS};
 use crate::args::UpcycleArgs;
-use crate::console::{self, Misuse};
+use crate::console::{self, UsageError};
 use crate::runs;
 use anyhow::{Context, bail};
 use bam_data::sha256_of;
 use bam_data::{Corpus, Document, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer};
+use bam_lm::analysis::upcycle::{SsmaxStart, Upcycling, upcycled};
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
 use bam_lm::model::{ModelConfig, Transformer};
 use bam_lm::train::recipe::{DataRecipe, Mix, ModelRecipe, TrainRecipe};
 use bam_lm::train::{Part, RAdamConfig, Recipe, RunFolder};
-use bam_lm::upcycle::{SsmaxStart, Upcycling, upcycled};
 use bam_record::history::Event;
 use clap::ValueEnum;
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
             "--rows: expected a multiple of the {} of --parts, got {}",
             args.parts, args.rows
         );
-        return Err(Misuse(message).into());
+        return Err(UsageError(message).into());
     }
     runs::ensure_new(&args.out)?;
     let model = runs::load_model(dir)?;
@@ -60,7 +60,7 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
     })
 }
 
-/// What the history says of the run; its recipe says the rest.
+/// The run in the words of the history; its recipe says the rest.
 fn arguments(args: &UpcycleArgs, data: &Path) -> BTreeMap<String, String> {
     let ssmax = args.ssmax.map(|scope| ("ssmax", scope.to_possible_value()));
     let named = std::iter::once(("family", args.family.to_possible_value())).chain(ssmax);
@@ -84,9 +84,9 @@ fn upcycling(args: &UpcycleArgs, config: &ModelConfig) -> Upcycling {
     }
 }
 
-/// Where text comes from.
+/// The texts.
 struct Materials {
-    /// What is learned from; `None` where tokens are there already.
+    /// The text that is learned from; `None` where tokens are there already.
     text: Option<Text>,
     held_out: String,
     /// The name of what is held out.

@@ -1,19 +1,19 @@
 //! Perplexity by position and passkeys, the same for every model of a run.
 
 use super::Plan;
+use crate::command::eval::models::watched;
 use crate::console::{self, Progress};
 use crate::runs;
 use anyhow::ensure;
 use bam_attention::Skipping;
 use bam_data::Tokenizer;
-use bam_eval::passkey::{Depths, LengthPlan, PasskeyPlan, SampleResult, fits, passkey};
+use bam_eval::evaluation::Subject;
+use bam_eval::passkey::{Depths, LengthPlan, PasskeyEvaluation, PasskeyPlan, fits};
 use bam_eval::perplexity::{by_position, tokens_of};
-use bam_eval::watch::Watch;
 use bam_lm::model::Transformer;
 use bam_record::Passkey;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Depths that keys stand at.
 const DEPTHS: usize = 5;
@@ -27,7 +27,7 @@ pub struct Measuring<'a> {
     passkey: PasskeyPlan,
 }
 
-/// What was found of one model.
+/// The measurements of one model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// Nats per token by position.
@@ -124,21 +124,14 @@ impl<'a> Measuring<'a> {
     }
 
     fn passkeys(&self, model: &Transformer, when: &str) -> anyhow::Result<Option<Passkey>> {
-        let plan = &self.passkey;
-        let total = self.plan.samples * plan.lengths.len();
-        let progress = Progress::new(total as u64, &format!("passkeys, {when}"));
-        let samples = AtomicU64::new(0);
-        let watch = Watch {
-            stop: &console::interrupted,
-            found: &|_, done: &SampleResult| {
-                let samples = samples.fetch_add(1, Ordering::Relaxed) + 1;
-                progress.at(samples, &format!("{} tokens", done.length));
-            },
-            ..Watch::nobody()
+        let subject = Subject {
+            model,
+            tokenizer: self.tokenizer,
         };
-        let found = passkey(model, self.tokenizer, plan, console::seconds, watch)?;
-        progress.finish();
-        Ok(found)
+        let evaluation = PasskeyEvaluation::new(subject, &self.passkey)?;
+        let title = format!("passkeys, {when}");
+        let found = watched(&title, &evaluation, None, |_, _| Ok(()))?;
+        Ok(found.map(|(passkey, _)| passkey))
     }
 }
 

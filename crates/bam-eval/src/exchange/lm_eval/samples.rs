@@ -1,15 +1,14 @@
 //! Lines of `samples_<task>_<time>.jsonl`: what was asked, and what came of it.
 
-use super::arguments;
-use crate::babilong::{BUDGET, Prompt};
+use crate::babilong::prompt::{BUDGET, Prompt};
 use crate::loglikelihood::{Likelihood, Question};
-use crate::ruler::{Sample, SampleSet};
+use crate::ruler::sample::{Sample, SampleSet};
 use bam_data::hexadecimal;
 use bam_record::{BabilongAnswer, RulerAnswer, RulerCell};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// What a task's samples become: lines of the file, and a digest over all of them.
+/// A task's samples as lines of the file, and a digest over all of them.
 #[derive(Debug, Default)]
 pub struct SampleLines {
     count: usize,
@@ -23,7 +22,7 @@ struct Logged {
     target: String,
     /// A pair for each request: the prompt, and what is asked of it.
     arguments: Vec<[Value; 2]>,
-    /// What was answered to each request.
+    /// The answer to each request.
     responses: Vec<Value>,
     metrics: Vec<(String, Value)>,
 }
@@ -154,10 +153,15 @@ impl SampleLines {
         line.to_string()
     }
 
-    /// What `task_hashes` says of them.
+    /// Their digest in `task_hashes`.
     pub fn digest(&self) -> String {
         hexadecimal(&self.digests.clone().finalize())
     }
+}
+
+/// The settings of a generation, as lm-eval has them.
+pub(super) fn arguments(budget: usize) -> Value {
+    json!({"do_sample": false, "temperature": 0.0, "max_gen_toks": budget, "until": []})
 }
 
 /// A likelihood as lm-eval logs it: two texts.

@@ -4,16 +4,21 @@
 //! that gives this one its name, `.replacement`, is the moment from which on the new model is read, by
 //! [`place`]. Then its files move up. What a killed process did not move is moved by the next that writes.
 
-use super::{CONFIG_FILE, NamedTensors, WEIGHTS_FILE, write_tensors};
+use super::tensors::{NamedTensors, write_tensors};
 use crate::Error;
 use bam_data::atomic_file::{NewFolder, if_there, sweep, write_atomically};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// `config.json`.
+pub const CONFIG_FILE: &str = "config.json";
+/// `model.safetensors`.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
 const REPLACEMENT: &str = ".replacement";
 
-/// Where a model's file is: [`CONFIG_FILE`] or [`WEIGHTS_FILE`].
+/// The path of a model's file: [`CONFIG_FILE`] or [`WEIGHTS_FILE`].
 #[must_use]
 pub fn place(dir: &Path, file: &str) -> PathBuf {
     let replacement = dir.join(REPLACEMENT).join(file);
@@ -75,7 +80,7 @@ fn move_up(dir: &Path, new: &Path, file: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read_tensors;
+    use super::super::tensors::read_tensors;
     use super::*;
 
     const OLD: f32 = 1.0;

@@ -1,0 +1,43 @@
+use std::{fs::File, io::Read, path::Path};
+
+use super::DataError;
+
+/// One text and where it stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    pub text: String,
+    /// The file, and for files of many documents its line or row, from 1: `books.jsonl.zst:17`.
+    pub origin: String,
+}
+
+/// Larger single documents are refused: one is held in memory at a time, and a corrupt file must not fill it.
+pub(super) const DOCUMENT_LIMIT: usize = 1 << 28;
+
+impl Document {
+    /// A text file as one document.
+    pub(super) fn read(path: &Path) -> Result<Self, DataError> {
+        let file = File::open(path).map_err(DataError::io("open", path))?;
+        let mut bytes = Vec::new();
+        file.take(DOCUMENT_LIMIT as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(DataError::io("read", path))?;
+        if bytes.len() > DOCUMENT_LIMIT {
+            return Err(DataError::DocumentTooLarge {
+                path: path.to_path_buf(),
+                row: 1,
+                limit: DOCUMENT_LIMIT,
+            });
+        }
+        let mut text = String::from_utf8(bytes).map_err(|error| DataError::InvalidUtf8 {
+            path: path.to_path_buf(),
+            offset: error.utf8_error().valid_up_to() as u64,
+        })?;
+        if text.starts_with('\u{feff}') {
+            text.drain(..'\u{feff}'.len_utf8());
+        }
+        Ok(Self {
+            text,
+            origin: path.display().to_string(),
+        })
+    }
+}

@@ -1,0 +1,300 @@
+//! One way to run every evaluation: cells of a grid, samples of a cell, findings, scores, a record.
+
+use crate::journal::Journal;
+use bam_data::{Tokenizer, hexadecimal, sha256_of};
+use bam_lm::Error;
+use bam_lm::model::Transformer;
+use bam_lm::model::checkpoint::WEIGHTS_FILE;
+use rayon::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A model under evaluation.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The model.
+    pub model: &'a Transformer,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+}
+
+/// Surroundings of an evaluation: the person who may stop it and is told how far it is, and the time.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Whether to stop: asked before every sample, and before every piece of a long row.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+    /// Seconds since some moment.
+    pub clock: &'a (dyn Fn() -> f64 + Sync),
+    /// Told how many steps are done, of how many, and a few words; first of none.
+    pub progress: &'a (dyn Fn(u64, u64, &str) + Sync),
+}
+
+impl Default for Context<'_> {
+    /// Nobody: it goes on to the end, in no time.
+    fn default() -> Self {
+        Self {
+            stop: &|| false,
+            clock: &|| 0.0,
+            progress: &|_, _, _| (),
+        }
+    }
+}
+
+/// Surroundings of one sample.
+pub struct Work<'a> {
+    /// Whether to stop, as [`Context::stop`].
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+    /// Seconds, as [`Context::clock`].
+    pub clock: &'a (dyn Fn() -> f64 + Sync),
+    /// Told of steps that are done, where an evaluation counts others than samples.
+    pub step: &'a (dyn Fn(u64) + Sync),
+}
+
+/// An evaluation of one model: a grid of cells with samples.
+///
+/// A finding follows from its sample's name, the model, its tokenizer and the [settings](Self::settings),
+/// and from nothing else. So it does not matter in which order samples are found, or where, and it may come
+/// from an earlier run, whatever else that run was asked.
+pub trait Evaluation: Sync {
+    /// One cell's place in the grid.
+    type Cell;
+    /// The samples of a cell.
+    type Set: Sync;
+    /// Anything that samples of a set share and that is made only where one is to be found.
+    type Ready: Sync;
+    /// The outcome of one sample; a resume journal keeps it to the bit.
+    type Finding: Serialize + DeserializeOwned + Send;
+    /// The outcome of a cell.
+    type Score;
+    /// The record's figures.
+    type Metrics: Serialize;
+
+    /// Its name in progress and in journals.
+    const NAME: &'static str;
+    /// Whether samples are found each by itself. Otherwise one goes on from the one before: they are found
+    /// in their order, and what is known of a set is of use only where all of it is.
+    const INDEPENDENT: bool = true;
+
+    /// All that decides a finding besides model, tokenizer and the sample's name.
+    fn settings(&self) -> Value;
+
+    /// The cells, in the order in which they run.
+    fn grid(&self) -> Vec<Self::Cell>;
+
+    /// Steps of a cell, as progress counts them: samples, as far as can be known before they are made.
+    fn steps(&self, cell: &Self::Cell) -> u64;
+
+    /// The samples of a cell, given the scores of those before it. `None` where `stop` says so.
+    ///
+    /// # Errors
+    /// If they can't be made.
+    fn set(
+        &self,
+        cell: &Self::Cell,
+        before: &[Self::Score],
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Self::Set>, Error>;
+
+    /// A name for each sample that nothing else has.
+    fn names(&self, set: &Self::Set) -> Vec<String>;
+
+    /// Makes ready to find samples.
+    ///
+    /// # Errors
+    /// If that can't be done.
+    fn prepare(&self, set: &Self::Set) -> Result<Self::Ready, Error>;
+
+    /// Whether many samples are found at once. One at a time is better for rows that are long enough to give
+    /// all threads work: one cache is in memory then, instead of one a thread.
+    fn at_once(&self, _ready: &Self::Ready) -> bool {
+        false
+    }
+
+    /// Finds a sample; `None` where it is stopped.
+    ///
+    /// # Errors
+    /// If the model fails.
+    fn find(
+        &self,
+        set: &Self::Set,
+        ready: &Self::Ready,
+        sample: usize,
+        work: &Work,
+    ) -> Result<Option<Self::Finding>, Error>;
+
+    /// A few words for the person, after a finding or at the end of a set.
+    fn message(&self, set: &Self::Set, latest: Option<&Self::Finding>) -> String;
+
+    /// The score of a cell that took so many seconds.
+    fn score(&self, set: &Self::Set, findings: Vec<Self::Finding>, seconds: f64) -> Self::Score;
+
+    /// The record's figures.
+    ///
+    /// # Errors
+    /// If they can't be computed.
+    fn record(&self, scores: Vec<Self::Score>) -> Result<Self::Metrics, Error>;
+}
+
+/// Runs an evaluation: its figures, and the seconds that they took, earlier runs' included. `None` where
+/// it was stopped; what was found is in the journal then. `scored` is told of every cell.
+///
+/// # Errors
+/// Those of the evaluation and of `scored`.
+pub fn evaluate<E: Evaluation>(
+    evaluation: &E,
+    context: &Context,
+    journal: Option<&Journal>,
+    mut scored: impl FnMut(&E::Set, &E::Score) -> Result<(), Error>,
+) -> Result<Option<(E::Metrics, f64)>, Error> {
+    let begun = (context.clock)();
+    let mut earlier = 0.0;
+    let grid = evaluation.grid();
+    let runner = Runner {
+        evaluation,
+        context,
+        journal,
+        done: AtomicU64::new(0),
+        total: grid.iter().map(|cell| evaluation.steps(cell)).sum(),
+    };
+    (context.progress)(0, runner.total, "");
+    let mut expected = 0;
+    let mut scores = Vec::new();
+    for cell in grid {
+        let Some(set) = evaluation.set(&cell, &scores, context.stop)? else {
+            return Ok(None);
+        };
+        let start = (context.clock)();
+        let Some(findings) = runner.findings(&set)? else {
+            return Ok(None);
+        };
+        let before = journal.map_or(0.0, Journal::seconds_before);
+        earlier += before;
+        let seconds = (context.clock)() - start + before;
+        let score = evaluation.score(&set, findings, seconds);
+        scored(&set, &score)?;
+        scores.push(score);
+        expected += evaluation.steps(&cell);
+        runner.over(expected, &set);
+    }
+    let metrics = evaluation.record(scores)?;
+    Ok(Some((metrics, (context.clock)() - begun + earlier)))
+}
+
+struct Runner<'a, E> {
+    evaluation: &'a E,
+    context: &'a Context<'a>,
+    journal: Option<&'a Journal>,
+    /// Steps, of so many.
+    done: AtomicU64,
+    total: u64,
+}
+
+impl<E: Evaluation> Runner<'_, E> {
+    /// The findings of a set: those that are known, and those that are not.
+    fn findings(&self, set: &E::Set) -> Result<Option<Vec<E::Finding>>, Error> {
+        let names = self.evaluation.names(set);
+        let known = |name: &String| self.journal?.known(name);
+        let mut findings: Vec<Option<E::Finding>> = names.iter().map(known).collect();
+        let missing = |findings: &[Option<E::Finding>]| -> Vec<usize> {
+            (0..findings.len())
+                .filter(|at| findings[*at].is_none())
+                .collect()
+        };
+        let mut wanted = missing(&findings);
+        if !E::INDEPENDENT && !wanted.is_empty() {
+            findings.fill_with(|| None);
+            wanted = missing(&findings);
+            // Nothing is taken up, so its time does not count.
+            self.journal.map(Journal::seconds_before);
+        }
+        for known in findings.iter().flatten() {
+            self.found(set, known);
+        }
+        if !wanted.is_empty() {
+            let ready = self.evaluation.prepare(set)?;
+            let find = |at: &usize| self.find(set, &ready, *at, &names[*at]);
+            let found: Option<Vec<E::Finding>> = match self.evaluation.at_once(&ready) {
+                true => wanted.par_iter().map(find).collect::<Result<_, _>>()?,
+                false => wanted.iter().map(find).collect::<Result<_, _>>()?,
+            };
+            let Some(found) = found else {
+                return Ok(None);
+            };
+            for (at, found) in wanted.into_iter().zip(found) {
+                findings[at] = Some(found);
+            }
+        }
+        Ok(Some(findings.into_iter().flatten().collect()))
+    }
+
+    /// Finds a sample and keeps what is found; `None` where it is time to stop, before or while.
+    fn find(
+        &self,
+        set: &E::Set,
+        ready: &E::Ready,
+        sample: usize,
+        name: &str,
+    ) -> Result<Option<E::Finding>, Error> {
+        if E::INDEPENDENT && (self.context.stop)() {
+            return Ok(None);
+        }
+        let work = Work {
+            stop: self.context.stop,
+            clock: self.context.clock,
+            step: &|steps| self.step(steps, ""),
+        };
+        let found = self.evaluation.find(set, ready, sample, &work)?;
+        if let Some(found) = &found {
+            if let Some(journal) = self.journal {
+                journal.keep(name, found, (self.context.clock)());
+            }
+            self.found(set, found);
+        }
+        Ok(found)
+    }
+
+    fn found(&self, set: &E::Set, found: &E::Finding) {
+        if E::INDEPENDENT {
+            self.step(1, &self.evaluation.message(set, Some(found)));
+        }
+    }
+
+    fn step(&self, steps: u64, message: &str) {
+        let done = self.done.fetch_add(steps, Ordering::Relaxed) + steps;
+        (self.context.progress)(done, self.total, message);
+    }
+
+    /// A set is over, and with it so many steps in all; what could not be made is done too.
+    fn over(&self, expected: u64, set: &E::Set) {
+        if self.done.swap(expected, Ordering::Relaxed) < expected {
+            let message = self.evaluation.message(set, None);
+            (self.context.progress)(expected, self.total, &message);
+        }
+    }
+}
+
+/// All that findings depend on besides their samples' names, as a digest: the version of the
+/// program, the model in `dir`, its tokenizer, and settings.
+///
+/// # Errors
+/// If the model's weights can't be read.
+pub fn run_digest<E: Evaluation>(
+    version: &str,
+    dir: &Path,
+    subject: Subject,
+    evaluation: &E,
+) -> Result<String, Error> {
+    let run = json!([
+        version,
+        sha256_of(&dir.join(WEIGHTS_FILE))?,
+        subject.model.config(),
+        subject.tokenizer.sha256(),
+        E::NAME,
+        evaluation.settings(),
+    ]);
+    Ok(hexadecimal(&Sha256::digest(run.to_string())))
+}

@@ -1,0 +1,140 @@
+//! Results of an evaluation as staged files of other programs.
+
+use super::lm_eval::TaskHashes;
+use super::lm_eval::samples::SampleLines;
+use super::run::{Moment, Run, folder_name};
+use super::staged_files::StagedFiles;
+use crate::evaluation::Evaluation;
+use bam_lm::Error;
+use bam_record::Record;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The program whose files are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// lm-eval: `results_<time>.json` and `samples_<task>_<time>.jsonl`.
+    LmEval,
+    /// RULER: `<task>.jsonl` and `summary.csv`.
+    Ruler,
+    /// RULER's samples, the same for all models: `<length>/<task>/validation.jsonl`.
+    RulerSamples,
+    /// BABILong: `<task>_<length>_….csv`.
+    Babilong,
+}
+
+/// A folder for files of a format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportFolder {
+    pub format: Format,
+    pub dir: PathBuf,
+}
+
+/// An evaluation whose results other programs have files for; without any where it says nothing of them.
+pub trait Export: Evaluation {
+    /// Adds the files of a cell.
+    ///
+    /// # Errors
+    /// If a file can't be written.
+    fn export_cell(
+        &self,
+        _set: &Self::Set,
+        _score: &Self::Score,
+        _exports: &mut Exports,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Adds the files of a record.
+    ///
+    /// # Errors
+    /// If a file can't be written.
+    fn export_record(
+        &self,
+        _record: &Record<Self::Metrics>,
+        _exports: &mut Exports,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// The files of one model.
+pub struct Exports<'a> {
+    pub(super) folders: &'a [ExportFolder],
+    pub(super) files: &'a mut StagedFiles,
+    run: Run<'a>,
+    /// Samples by the part of lm-eval's results that they are in, and by task.
+    lines: BTreeMap<(String, String), SampleLines>,
+}
+
+impl<'a> Exports<'a> {
+    /// No files yet of the model in `folder`, as it was named, whose run began at this time.
+    #[must_use]
+    pub fn new(
+        folders: &'a [ExportFolder],
+        files: &'a mut StagedFiles,
+        folder: &'a str,
+        began: &'a Moment,
+    ) -> Self {
+        Self {
+            folders,
+            files,
+            run: Run { folder, began },
+            lines: BTreeMap::new(),
+        }
+    }
+
+    /// The folders of a format.
+    pub(super) fn dirs(&self, format: Format) -> impl Iterator<Item = &'a Path> + use<'a> {
+        let of = self.folders.iter();
+        let of = of.filter(move |folder| folder.format == format);
+        of.map(|folder| folder.dir.as_path())
+    }
+
+    /// The model's folders in those of a format, below `part`.
+    pub(super) fn of_model(&self, format: Format, part: &str) -> Vec<PathBuf> {
+        let model = folder_name(self.run.folder);
+        let dir = |dir: &Path| dir.join(part).join(&model);
+        self.dirs(format).map(dir).collect()
+    }
+
+    /// Adds samples of a task to those of lm-eval, to the results in `part`.
+    pub(super) fn lm_eval_samples(
+        &mut self,
+        part: &str,
+        task: &str,
+        lines: impl FnOnce(&mut SampleLines) -> Vec<String>,
+    ) -> Result<(), Error> {
+        let dirs = self.of_model(Format::LmEval, part);
+        if dirs.is_empty() {
+            return Ok(());
+        }
+        let key = (part.to_owned(), task.to_owned());
+        let lines = lines(self.lines.entry(key).or_default());
+        for dir in dirs {
+            let path = dir.join(self.run.began.samples_file(task));
+            self.files.add(path, &lines)?;
+        }
+        Ok(())
+    }
+
+    /// Adds lm-eval's results in `part`, given the digests of its samples.
+    pub(super) fn lm_eval_results(
+        &mut self,
+        part: &str,
+        results: impl FnOnce(&Run, &TaskHashes) -> Value,
+    ) -> Result<(), Error> {
+        let of_part = self.lines.iter().filter(|((of, _), _)| of == part);
+        let hashes = of_part.map(|((_, task), lines)| (task.clone(), lines.digest()));
+        let text = format!("{:#}", results(&self.run, &hashes.collect()));
+        for dir in self.of_model(Format::LmEval, part) {
+            let path = dir.join(self.run.began.results_file());
+            self.files.add(path, [&text])?;
+        }
+        Ok(())
+    }
+}
+
+impl Export for crate::passkey::PasskeyEvaluation<'_> {}
+impl Export for crate::perplexity::PerplexityEvaluation<'_> {}
