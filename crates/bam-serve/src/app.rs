@@ -8,7 +8,7 @@ use super::json::{Whole, shown};
 use super::metrics::Metrics;
 use super::template::ChatTemplate;
 use bam_data::Tokenizer;
-use bam_lm::engine::scheduler::{SequenceEvent, Limits, Request, Scheduler};
+use bam_lm::engine::scheduler::{Limits, Request, Scheduler, SequenceEvent};
 use bam_lm::model::{ModelConfig, Transformer};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -122,7 +122,10 @@ impl App {
     }
 
     /// A sequence's next event.
-    pub async fn next(&self, events: &mut UnboundedReceiver<SequenceEvent>) -> Result<SequenceEvent, ApiError> {
+    pub async fn next(
+        &self,
+        events: &mut UnboundedReceiver<SequenceEvent>,
+    ) -> Result<SequenceEvent, ApiError> {
         let mut over = self.over.clone();
         tokio::select! {
             event = events.recv() => {

@@ -48,10 +48,15 @@ impl Bodies {
         let mut share: Option<OwnedSemaphorePermit> = None;
         loop {
             let frame = tokio::time::timeout(self.patience, body.frame()).await;
-            let Some(frame) = frame.map_err(|_| ApiError::Silent { seconds: self.patience.as_secs_f64() })? else {
+            let Some(frame) = frame.map_err(|_| ApiError::Silent {
+                seconds: self.patience.as_secs_f64(),
+            })?
+            else {
                 break;
             };
-            let broken = |error: axum::Error| ApiError::Broken { told: error.to_string() };
+            let broken = |error: axum::Error| ApiError::Broken {
+                told: error.to_string(),
+            };
             let Ok(data) = frame.map_err(broken)?.into_data() else {
                 continue;
             };

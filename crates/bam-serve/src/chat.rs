@@ -25,12 +25,19 @@ pub async fn chat(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, 
     let generation = chat.generation()?;
     app.check_model(chat.model.as_deref())?;
     let template = app.template.as_ref().ok_or(ApiError::NoTemplate)?;
-    let messages: Vec<&Message> = chat.messages.iter().map(|Object(message)| message).collect();
+    let messages: Vec<&Message> = chat
+        .messages
+        .iter()
+        .map(|Object(message)| message)
+        .collect();
     for message in &messages {
         check_message(&app.tokenizer, message)?;
     }
     let text = template.render(&messages)?;
-    let tokens = app.encoder.encode(&template.tokenizer, FIELD, text, false).await?;
+    let tokens = app
+        .encoder
+        .encode(&template.tokenizer, FIELD, text, false)
+        .await?;
     let room = app.longest_sequence().saturating_sub(tokens.len());
     let top = chat.top();
     let job = Job {
@@ -154,7 +161,9 @@ fn logprobs(app: &App, top: usize, tokens: &[AnswerToken]) -> Vec<ChatToken> {
             bytes: bytes.to_vec(),
         }
     };
-    let scored = tokens.iter().filter_map(|token| Some((token.id, token.score.as_ref()?)));
+    let scored = tokens
+        .iter()
+        .filter_map(|token| Some((token.id, token.score.as_ref()?)));
     let scored = scored.map(|(id, score)| {
         let top = score.top.iter().take(top);
         ChatToken {

@@ -23,7 +23,10 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
     drop(body);
     let generation = completion.generation()?;
     app.check_model(completion.model.as_deref())?;
-    let (count, most) = (completion.prompt.count() * generation.choices, app.engine.most());
+    let (count, most) = (
+        completion.prompt.count() * generation.choices,
+        app.engine.most(),
+    );
     if count > most {
         let expected = format!("at most {most} prompts times n");
         return Err(ApiError::expected(FIELD, &expected, count));
@@ -34,7 +37,9 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
     let job = Job {
         field: FIELD,
         prompts: prompts(&app, completion.prompt, echo, begin).await?,
-        tokens: completion.max_tokens.map_or(USUAL_TOKENS, json::Whole::count),
+        tokens: completion
+            .max_tokens
+            .map_or(USUAL_TOKENS, json::Whole::count),
         score_prompt: echo && top.is_some(),
         top,
         generation,
@@ -65,7 +70,10 @@ async fn prompts(
         Prompts::Texts(texts) => {
             for text in texts {
                 let echo = echo.then(|| text.clone());
-                let mut tokens = app.encoder.encode(&app.tokenizer, FIELD, text, begin).await?;
+                let mut tokens = app
+                    .encoder
+                    .encode(&app.tokenizer, FIELD, text, begin)
+                    .await?;
                 if tokens.is_empty() {
                     // Nothing is the beginning of a document.
                     let begin = app.tokenizer.bos().or(app.tokenizer.eos());
@@ -134,7 +142,11 @@ fn logprobs(app: &App, top: usize, tokens: &[AnswerToken]) -> CompletionLogprobs
         all.text_offset.push(token.at);
         all.token_logprobs.push(own);
         all.top_logprobs.push(score.map(|score| {
-            let top = score.top.iter().take(top).map(|(id, ln_p)| (name(*id), finite(*ln_p)));
+            let top = score
+                .top
+                .iter()
+                .take(top)
+                .map(|(id, ln_p)| (name(*id), finite(*ln_p)));
             top.chain(own.map(|own| (name(token.id), own))).collect()
         }));
     }

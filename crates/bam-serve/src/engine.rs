@@ -1,8 +1,8 @@
 //! The thread that runs the model: it takes sequences from the requests and gives events back.
 
 use super::error::ApiError;
+use bam_lm::engine::scheduler::{Limits, Listener, Load, Request, Scheduler, SequenceEvent};
 use bam_lm::model::Transformer;
-use bam_lm::engine::scheduler::{SequenceEvent, Limits, Listener, Load, Request, Scheduler};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;

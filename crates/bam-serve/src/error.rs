@@ -149,7 +149,9 @@ impl ApiError {
     }
 
     pub fn failed(told: impl ToString) -> Self {
-        Self::Failed { told: told.to_string() }
+        Self::Failed {
+            told: told.to_string(),
+        }
     }
 
     /// A sequence that the scheduler refuses, by the field that asks for it.
@@ -157,7 +159,10 @@ impl ApiError {
         let told = error.to_string();
         match error {
             bam_lm::Error::TooLong { .. } => Self::TooLong { field, told },
-            _ => Self::Field { field: field.into(), told },
+            _ => Self::Field {
+                field: field.into(),
+                told,
+            },
         }
     }
 
@@ -195,9 +200,9 @@ impl ApiError {
     fn param(&self) -> Option<&str> {
         let root = |field: &'_ str| field.find(['.', '[']).unwrap_or(field.len());
         match self {
-            Self::Missing { field } | Self::Unsupported { field, .. } | Self::Field { field, .. } => {
-                Some(&field[..root(field)])
-            }
+            Self::Missing { field }
+            | Self::Unsupported { field, .. }
+            | Self::Field { field, .. } => Some(&field[..root(field)]),
             // Of a field that is not known only its surroundings are.
             Self::Unknown { field } | Self::Twice { field } => {
                 Some(&field[..root(field)]).filter(|root| root.len() < field.len())

@@ -4,7 +4,9 @@ use super::error::ApiError;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Unexpected, Visitor};
+use serde::de::{
+    self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Unexpected, Visitor,
+};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -20,7 +22,9 @@ const SHOWN: usize = 60;
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let Object(request) = serde_path_to_error::deserialize(&mut json).map_err(refused)?;
-    let got = |error: serde_json::Error| ApiError::NotJson { got: error.to_string() };
+    let got = |error: serde_json::Error| ApiError::NotJson {
+        got: error.to_string(),
+    };
     json.end().map_err(got)?;
     Ok(request)
 }
@@ -41,7 +45,9 @@ fn refused(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
     if !error.is_data() {
         return ApiError::NotJson { got: text };
     }
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let text = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(text, _)| text);
     let inside = |name: &str| match path.as_str() {
         "." => shown(name),
         // The path of an unknown field ends with its name.
@@ -50,13 +56,19 @@ fn refused(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
     };
     let name = text.split('`').nth(1).unwrap_or_default();
     if text.starts_with("unknown field ") {
-        return ApiError::Unknown { field: inside(name) };
+        return ApiError::Unknown {
+            field: inside(name),
+        };
     }
     if text.starts_with("duplicate field ") {
-        return ApiError::Twice { field: inside(name) };
+        return ApiError::Twice {
+            field: inside(name),
+        };
     }
     if text.starts_with("missing field ") {
-        return ApiError::Missing { field: inside(name) };
+        return ApiError::Missing {
+            field: inside(name),
+        };
     }
     let told = match text.rsplit_once(", expected ") {
         Some((wrong, expected)) => {
@@ -66,14 +78,20 @@ fn refused(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
                 .unwrap_or(wrong);
             (expected, got(wrong))
         }
-        None => match text.strip_prefix("expected ").and_then(|text| text.split_once(", got ")) {
+        None => match text
+            .strip_prefix("expected ")
+            .and_then(|text| text.split_once(", got "))
+        {
             Some((expected, got)) => (expected, got.to_owned()),
             None => ("something else", text.to_owned()),
         },
     };
     match path.as_str() {
         "." => ApiError::NotJson { got: told.1 },
-        path if told.0 == UNSUPPORTED => ApiError::Unsupported { field: path.into(), got: told.1 },
+        path if told.0 == UNSUPPORTED => ApiError::Unsupported {
+            field: path.into(),
+            got: told.1,
+        },
         path => ApiError::expected(path, told.0, told.1),
     }
 }

@@ -37,8 +37,8 @@ mod tokens;
 use app::App;
 pub use app::Settings;
 use bam_data::Tokenizer;
-use bam_lm::model::Transformer;
 use bam_lm::engine::scheduler::Scheduler;
+use bam_lm::model::Transformer;
 pub use error::ServeError;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -88,7 +88,9 @@ impl Server {
         stop: impl Future<Output = ()> + Send + 'static,
         notify: impl Fn(Notice) + Send + Sync + 'static,
     ) -> Result<(), ServeError> {
-        let address = listener.local_addr().map_err(ServeError::io("the address"))?;
+        let address = listener
+            .local_addr()
+            .map_err(ServeError::io("the address"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -96,8 +98,14 @@ impl Server {
             .map_err(ServeError::io("the server's threads"))?;
         let (over, told) = watch::channel(false);
         let loopback = address.ip().to_canonical().is_loopback();
-        let (app, thread) =
-            App::start(self.model, self.tokenizer, self.template, self.settings, loopback, told);
+        let (app, thread) = App::start(
+            self.model,
+            self.tokenizer,
+            self.template,
+            self.settings,
+            loopback,
+            told,
+        );
         let engine = app.engine.clone();
         runtime.block_on(serve(app, over, listener, stop, notify))?;
         engine.close();

@@ -97,7 +97,11 @@ impl Default for Metrics {
             registry.register(name, help, counter.clone());
         }
         for (name, help, gauge) in [
-            ("sequences_active", "Sequences that are worked on", &metrics.active),
+            (
+                "sequences_active",
+                "Sequences that are worked on",
+                &metrics.active,
+            ),
             ("sequences_waiting", "Sequences that wait", &metrics.waiting),
             (
                 "cache_bytes",

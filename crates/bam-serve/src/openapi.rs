@@ -95,11 +95,20 @@ impl Operation {
             content.insert((*media).to_owned(), json!({"schema": schema}));
         }
         let mut responses = Map::new();
-        responses.insert("200".into(), json!({"description": "the answer", "content": content}));
-        let of_access: &[u16] = if self.access == Access::Open { &[403, 500] } else { &[401, 403, 500] };
+        responses.insert(
+            "200".into(),
+            json!({"description": "the answer", "content": content}),
+        );
+        let of_access: &[u16] = if self.access == Access::Open {
+            &[403, 500]
+        } else {
+            &[401, 403, 500]
+        };
         let error = answers.subschema_for::<ErrorBody>().to_value();
         for status in of_access.iter().chain(&self.refusals) {
-            let reason = StatusCode::from_u16(*status).ok().and_then(|s| s.canonical_reason());
+            let reason = StatusCode::from_u16(*status)
+                .ok()
+                .and_then(|s| s.canonical_reason());
             let content = media("application/json", error.clone());
             let refusal = json!({"description": reason, "content": content});
             responses.insert(status.to_string(), refusal);

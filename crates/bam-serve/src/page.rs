@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bam_lm::analysis::posterior::entropy_and_divergence;
-use bam_lm::engine::scheduler::{SequenceEvent, Finish, Request};
+use bam_lm::engine::scheduler::{Finish, Request, SequenceEvent};
 use bam_prior::RowSummary;
 use bam_record::RowPosterior;
 use schemars::JsonSchema;
@@ -118,7 +118,9 @@ pub async fn inspect(
     }
     let request = Request::Inspect { prompt: tokens };
     let mut sequences = app.submit(FIELD, vec![request])?;
-    let events = sequences.first_mut().ok_or(ApiError::failed("no sequence"))?;
+    let events = sequences
+        .first_mut()
+        .ok_or(ApiError::failed("no sequence"))?;
     loop {
         match app.next(events).await? {
             SequenceEvent::Prompt {
@@ -128,7 +130,9 @@ pub async fn inspect(
             } => {
                 app.metrics.prompt(keys, reused);
                 let layers = row_posteriors.chunk_by(|a, b| a.layer == b.layer);
-                let layers = layers.map(|layer| Layer { heads: layer.iter().map(head).collect() });
+                let layers = layers.map(|layer| Layer {
+                    heads: layer.iter().map(head).collect(),
+                });
                 let layers = layers.collect();
                 return Ok(Json(Inspection { keys, layers }));
             }
@@ -174,7 +178,9 @@ fn head(row: &RowPosterior) -> Head {
         posterior: posterior[key],
     });
     Head {
-        class: RowSummary::of_masses(&by_distance).ok().map(|row| row.class()),
+        class: RowSummary::of_masses(&by_distance)
+            .ok()
+            .map(|row| row.class()),
         ln_evidence: row.ln_evidence,
         kl: entropy_and_divergence(row).1,
         bins,

@@ -30,7 +30,9 @@ impl<'de> Deserialize<'de> for Prompts {
             type Value = Prompts;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, an array of strings, an array of token ids, or an array of those")
+                f.write_str(
+                    "a string, an array of strings, an array of token ids, or an array of those",
+                )
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Prompts, E> {
@@ -132,13 +134,19 @@ impl<'de> Deserialize<'de> for Stops {
             type Value = Vec<String>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a string or up to {MOST_STOPS} strings, of 1 to {LONGEST_STOP} characters")
+                write!(
+                    f,
+                    "a string or up to {MOST_STOPS} strings, of 1 to {LONGEST_STOP} characters"
+                )
             }
 
             fn visit_str<E: de::Error>(self, stop: &str) -> Result<Vec<String>, E> {
                 match stop.chars().count() {
                     1..=LONGEST_STOP => Ok(vec![stop.to_owned()]),
-                    length => Err(E::invalid_value(Unexpected::Other(&format!("{length} characters")), &self)),
+                    length => Err(E::invalid_value(
+                        Unexpected::Other(&format!("{length} characters")),
+                        &self,
+                    )),
                 }
             }
 
@@ -229,7 +237,10 @@ impl JsonSchema for Content {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let forms = [generator.subschema_for::<String>(), generator.subschema_for::<Vec<Part>>()];
+        let forms = [
+            generator.subschema_for::<String>(),
+            generator.subschema_for::<Vec<Part>>(),
+        ];
         json_schema!({"anyOf": forms})
     }
 }

@@ -75,7 +75,11 @@ pub async fn send<F: Form>(
 ) -> Result<Response, ApiError> {
     let mut reply = Reply {
         id: format!("{}-{:032x}", F::ID, rand::random::<u128>()),
-        object: if generation.stream { F::PART } else { F::OBJECT },
+        object: if generation.stream {
+            F::PART
+        } else {
+            F::OBJECT
+        },
         created: unix_seconds(),
         model: app.settings.name.clone(),
         choices: Vec::new(),
@@ -83,7 +87,14 @@ pub async fn send<F: Form>(
     };
     if generation.stream {
         let app = Arc::clone(app);
-        let events = events(app, reply, form, prompt_tokens, answers, generation.stream_usage);
+        let events = events(
+            app,
+            reply,
+            form,
+            prompt_tokens,
+            answers,
+            generation.stream_usage,
+        );
         let events = Sse::new(events).keep_alive(KeepAlive::default());
         return Ok(events.into_response());
     }

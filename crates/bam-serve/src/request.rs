@@ -213,13 +213,19 @@ impl Chat {
             return Err(ApiError::expected("messages", "at least one", "none"));
         }
         if self.top_logprobs.is_some() && self.top().is_none() {
-            return Err(ApiError::expected("top_logprobs", "logprobs with it", "none"));
+            return Err(ApiError::expected(
+                "top_logprobs",
+                "logprobs with it",
+                "none",
+            ));
         }
         self.common()
     }
 
     pub fn tokens(&self) -> Option<usize> {
-        self.max_completion_tokens.or(self.max_tokens).map(Whole::count)
+        self.max_completion_tokens
+            .or(self.max_tokens)
+            .map(Whole::count)
     }
 
     /// How many of the most probable tokens are named, where log-probabilities are wanted.
@@ -261,42 +267,63 @@ pub struct Inspect {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::Code;
+    use super::super::json;
     use super::*;
 
-    fn completion(body: &str) -> Result<Completion, String> {
-        Completion::parse(body.as_bytes()).map_err(|error| error.message)
+    fn parse(body: &[u8]) -> Result<(Prompts, Generation), ApiError> {
+        let completion: Completion = json::parse(body)?;
+        let generation = completion.generation()?;
+        Ok((completion.prompt, generation))
+    }
+
+    fn completion(body: &str) -> Result<(Prompts, Generation), String> {
+        parse(body.as_bytes()).map_err(|error| error.to_string())
     }
 
     #[test]
     fn prompts_come_in_four_forms() {
         let prompts = |json: &str| {
-            completion(&format!(r#"{{"prompt": {json}}}"#)).map(|completion| completion.prompts)
+            completion(&format!(r#"{{"prompt": {json}}}"#)).map(|(prompts, _)| prompts)
         };
+        let tokens = |ids: &[i64]| ids.iter().map(|id| Whole(*id)).collect::<Vec<_>>();
         assert_eq!(prompts(r#""a""#), Ok(Prompts::Texts(vec!["a".into()])));
         assert_eq!(
             prompts(r#"["a", ""]"#),
             Ok(Prompts::Texts(vec!["a".into(), String::new()]))
         );
-        assert_eq!(prompts("[1, 2.0]"), Ok(Prompts::Tokens(vec![vec![1, 2]])));
         assert_eq!(
-            prompts("[[1], [2, -3]]"),
-            Ok(Prompts::Tokens(vec![vec![1], vec![2, -3]]))
+            prompts("[1, 2.0]"),
+            Ok(Prompts::Tokens(vec![tokens(&[1, 2])]))
         );
-        for wrong in [
-            "[]",
-            r#"[1, "a"]"#,
-            "[[1], 2]",
-            "1",
-            "{}",
-            "[1.5]",
-            "[[[1]]]",
-            "null",
-        ] {
+        assert_eq!(
+            prompts("[[1], [2, 3]]"),
+            Ok(Prompts::Tokens(vec![tokens(&[1]), tokens(&[2, 3])]))
+        );
+        for wrong in ["[]", r#"[1, "a"]"#, "[[1], 2]", "1", "{}", "null"] {
             let message = prompts(wrong).unwrap_err();
             assert!(
                 message.contains("prompt: expected a string"),
                 "{wrong}: {message}"
             );
+        }
+        for (wrong, expected) in [
+            (
+                "[1.5]",
+                "prompt[0]: expected a whole number from 0 up, got 1.5",
+            ),
+            (
+                "[[1, -3]]",
+                "prompt[0][1]: expected a whole number from 0 up, got -3",
+            ),
+            (
+                "[[[1]]]",
+                "prompt[0][0]: expected a whole number from 0 up, got an array",
+            ),
+            ("[true]", "prompt[0]: expected a string, a token id"),
+        ] {
+            let message = prompts(wrong).unwrap_err();
+            assert!(message.contains(expected), "{wrong}: {message}");
         }
     }
 
@@ -321,7 +348,10 @@ mod tests {
                 r#""presence_penalty": 1"#,
                 "presence_penalty: expected nothing",
             ),
-            (r#""stop": [""]"#, "stop: expected strings of 1"),
+            (
+                r#""stop": [""]"#,
+                "strings, of 1 to 250 characters, got 0 characters",
+            ),
             (
                 r#""max_tokens": 1.5"#,
                 "max_tokens: expected a whole number",
@@ -341,7 +371,7 @@ mod tests {
             (r#""seed": 1, "seed": 2"#, "got two fields seed"),
             (
                 r#""stop": 5"#,
-                "stop: expected a string or up to 16 strings, got 5",
+                "stop: expected a string or up to 16 strings, of 1 to 250 characters, got 5",
             ),
             (
                 r#""stream_options": [null, null]"#,
@@ -366,7 +396,7 @@ mod tests {
     #[test]
     fn rows_are_drawn_apart_unless_there_is_a_seed() {
         let seeds = |body: &str| {
-            let generation = completion(body).unwrap().generation;
+            let generation = completion(body).unwrap().1;
             [0, 0, 1].map(|choice| generation.sampling(choice).seed)
         };
         assert_eq!(seeds(r#"{"prompt": "a", "seed": 7}"#), [7, 7, 8]);
@@ -414,6 +444,91 @@ mod tests {
         ] {
             assert!(completion(body).is_err());
         }
-        assert!(Completion::parse(b"{\"prompt\": \"\xff\"}").is_err());
+        assert!(parse(b"{\"prompt\": \"\xff\"}").is_err());
+    }
+
+    /// Of every kind of failure its code and parameter; only what is too long is said to be.
+    #[test]
+    fn each_failure_has_its_code() {
+        use Code::*;
+        for (more, code, param) in [
+            (r#", "temperature": 3"#, InvalidValue, Some("temperature")),
+            (r#", "stop": [""]"#, InvalidValue, Some("stop")),
+            (r#", "best_of": 2"#, InvalidValue, Some("best_of")),
+            (r#", "max_tokens": -1"#, InvalidValue, Some("max_tokens")),
+            (
+                r#", "logit_bias": {"1": 2}"#,
+                UnsupportedParameter,
+                Some("logit_bias"),
+            ),
+            (r#", "pormpt": "x""#, UnknownParameter, None),
+            (
+                r#", "stream": true, "stream_options": {"wings": 2}"#,
+                UnknownParameter,
+                Some("stream_options"),
+            ),
+            (r#", "seed": 1, "seed": 2"#, DuplicateParameter, None),
+            (", 5", InvalidJson, None),
+        ] {
+            let error = parse(format!(r#"{{"prompt": "a"{more}}}"#).as_bytes()).unwrap_err();
+            let body = error.body().error;
+            assert_eq!(
+                (body.code, body.param.as_deref()),
+                (Some(code), param),
+                "{error}"
+            );
+            assert_eq!(error.status(), 400);
+        }
+        let missing = parse(b"{}").unwrap_err().body().error;
+        assert_eq!(missing.code, Some(MissingRequiredParameter));
+        assert_eq!(missing.param.as_deref(), Some("prompt"));
+        assert_eq!(
+            parse(b"[]").unwrap_err().body().error.code,
+            Some(InvalidJson)
+        );
+        // The scheduler's own refusals: its variant decides.
+        let of = |error: bam_lm::Error| ApiError::sequence("prompt", &error).body().error.code;
+        let (longest, prompt, max_tokens) = (8, 9, 1);
+        assert_eq!(
+            of(bam_lm::Error::TooLong {
+                longest,
+                prompt,
+                max_tokens
+            }),
+            Some(ContextLengthExceeded)
+        );
+        let (index, vocabulary, got) = (0, 2, 5);
+        assert_eq!(
+            of(bam_lm::Error::Token {
+                index,
+                vocabulary,
+                got
+            }),
+            Some(InvalidValue)
+        );
+    }
+
+    /// The description names the fields that serde knows, and no others.
+    #[test]
+    fn schemas_have_the_fields_that_are_read() {
+        fn check<T: serde::de::DeserializeOwned + JsonSchema>() {
+            let error = serde_json::from_str::<T>(r#"{"?": 0}"#)
+                .err()
+                .unwrap()
+                .to_string();
+            let mut known: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+            known.sort_unstable();
+            let schema = schemars::schema_for!(T).to_value();
+            assert_eq!(schema["additionalProperties"], false);
+            let properties = schema["properties"].as_object().unwrap();
+            let mut described: Vec<&str> = properties.keys().map(String::as_str).collect();
+            described.sort_unstable();
+            assert_eq!(described, known);
+        }
+        check::<Completion>();
+        check::<Chat>();
+        check::<Tokenize>();
+        check::<Detokenize>();
+        check::<Inspect>();
     }
 }

@@ -37,9 +37,14 @@ fn endpoints() -> Vec<Endpoint> {
     let health = Operation::told::<Health>("/health").open();
     let metrics = Operation::file("/metrics", "application/openmetrics-text");
     vec![
-        (completion.streams().summary("Continue prompts"), post(completions)),
         (
-            of_chat.streams().summary("Answer a chat, where the model has a chat template"),
+            completion.streams().summary("Continue prompts"),
+            post(completions),
+        ),
+        (
+            of_chat
+                .streams()
+                .summary("Answer a chat, where the model has a chat template"),
             post(chat),
         ),
         (
@@ -64,15 +69,25 @@ fn endpoints() -> Vec<Endpoint> {
                 .summary("The row posterior of every head at the last of some tokens"),
             post(inspect),
         ),
-        (health.refuses(503).summary("Whether the model answers"), get(status::health)),
-        (metrics.summary("Prometheus metrics"), get(status::metrics)),
-        (Operation::file("/", "text/html").open().summary("A page"), get(page::index)),
         (
-            Operation::file("/style.css", "text/css").open().summary("The page's style"),
+            health.refuses(503).summary("Whether the model answers"),
+            get(status::health),
+        ),
+        (metrics.summary("Prometheus metrics"), get(status::metrics)),
+        (
+            Operation::file("/", "text/html").open().summary("A page"),
+            get(page::index),
+        ),
+        (
+            Operation::file("/style.css", "text/css")
+                .open()
+                .summary("The page's style"),
             get(page::style),
         ),
         (
-            Operation::file("/script.js", "text/javascript").open().summary("The page's script"),
+            Operation::file("/script.js", "text/javascript")
+                .open()
+                .summary("The page's script"),
             get(page::script),
         ),
     ]
@@ -202,9 +217,16 @@ fn refused(headers: &HeaderMap, bodies: &Bodies) -> Option<ApiError> {
     };
     let other = |header, expected, got: &str| {
         let got = got.to_owned();
-        Some(ApiError::MediaType { header, expected, got })
+        Some(ApiError::MediaType {
+            header,
+            expected,
+            got,
+        })
     };
-    let kind = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default();
+    let kind = text(header::CONTENT_TYPE)
+        .split(';')
+        .next()
+        .unwrap_or_default();
     if !kind.trim().eq_ignore_ascii_case("application/json") {
         return other("Content-Type", "application/json", kind);
     }

@@ -36,7 +36,11 @@ pub async fn tokenize(
     let begin = asked.add_special_tokens.unwrap_or(true);
     let tokens = match named {
         Some(id) => vec![id as i32],
-        None => app.encoder.encode(&app.tokenizer, "prompt", asked.prompt, begin).await?,
+        None => {
+            app.encoder
+                .encode(&app.tokenizer, "prompt", asked.prompt, begin)
+                .await?
+        }
     };
     let spell = |id: &i32| app.spelling(*id).0.to_owned();
     let spelled = asked.return_token_strs.unwrap_or(false);
