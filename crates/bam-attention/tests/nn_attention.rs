@@ -100,7 +100,7 @@ fn by_hand(
         .collect();
     let ln_weights = TensorData::new(ln_weights, [HEADS, lags.count()]);
     let prior = LogPrior::new(Tensor::from_data(ln_weights, &device), lags).unwrap();
-    options.horizon = config.window;
+    options.window = config.window;
     if let (Some(scale), Some(scope)) = (&attention.ssmax_scale, config.scalable_softmax) {
         let values = scalable_softmax(scale.val(), queries, keys, &options).unwrap();
         options.temperature = Some(Temperature { values, scope });

@@ -1,14 +1,14 @@
-//! One answer: events of a row as pieces of text, with their tokens.
+//! One answer: events of a sequence as pieces of text, with their tokens.
 
-use super::App;
+use super::app::App;
 use super::error::ApiError;
 use super::text::AnswerText;
-use async_stream::stream;
-use axum::http::StatusCode;
-use bam_data::DataError;
+use async_stream::try_stream;
 use bam_lm::engine::scheduler::{Finish, SequenceEvent};
 use bam_lm::model::TokenScore;
 use futures_util::Stream;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -31,11 +31,19 @@ pub struct Piece {
     pub tokens: Vec<AnswerToken>,
     /// Tokens that were generated, also those of a stop string.
     pub generated: usize,
-    /// Why the answer ends here, if it does.
-    pub finish: Option<&'static str>,
+    /// The reason, if the answer ends here.
+    pub finish: Option<FinishReason>,
 }
 
-/// What an answer follows, and where it ends.
+/// The reason that an answer ended for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    Stop,
+    Length,
+}
+
+/// A prompt, and where its answer ends.
 #[derive(Clone, Debug)]
 pub struct Question {
     pub prompt: Arc<[i32]>,
@@ -51,32 +59,20 @@ pub fn pieces(
     mut events: UnboundedReceiver<SequenceEvent>,
 ) -> impl Stream<Item = Result<Piece, ApiError>> + Send {
     let begun = Instant::now();
-    stream! {
-        let mut text = match AnswerText::new(&app.tokenizer, &question.stops).after(&question.prompt) {
-            Ok(text) => text,
-            Err(error) => {
-                yield Err(undecodable(&error));
-                return;
-            }
-        };
+    try_stream! {
+        let text = AnswerText::new(&app.tokenizer, &question.stops);
+        let mut text = text.after(&question.prompt).map_err(ApiError::failed)?;
         let before = question.echo.as_ref().map_or(0, |echo| echo.chars().count());
         let mut first = true;
         // Tokens wait for their text, which may turn out to be a stop string.
         let mut waiting = Vec::new();
         let mut generated = 0;
         loop {
-            let event = match app.next(&mut events).await {
-                Ok(event) => event,
-                Err(error) => {
-                    yield Err(error);
-                    return;
-                }
-            };
-            let (said, finish) = match event {
+            let (said, finish) = match app.next(&mut events).await? {
                 SequenceEvent::Prompt { reused, scores, .. } => {
                     app.metrics.prompt(question.prompt.len(), reused);
                     if let Some(echo) = &question.echo {
-                        yield said_again(&app, &question.prompt, echo, scores);
+                        yield said_again(&app, &question.prompt, echo, scores)?;
                     }
                     continue;
                 }
@@ -86,32 +82,22 @@ pub fn pieces(
                     }
                     generated += 1;
                     waiting.push(AnswerToken { id, at: before + text.decoded(), score });
-                    (text.push(id), None)
+                    (text.push(id).map_err(ApiError::failed)?, None)
                 }
-                SequenceEvent::End(Finish::Failed(message)) => {
-                    yield Err(ApiError::internal(message));
-                    return;
-                }
-                SequenceEvent::End(Finish::End) => (Ok(text.finish()), Some("stop")),
-                SequenceEvent::End(Finish::Length) => (Ok(text.finish()), Some("length")),
+                SequenceEvent::End(Finish::Failed(message)) => Err(ApiError::failed(message))?,
+                SequenceEvent::End(Finish::End) => (text.finish(), Some(FinishReason::Stop)),
+                SequenceEvent::End(Finish::Length) => (text.finish(), Some(FinishReason::Length)),
             };
-            let finish = if text.is_stopped() { Some("stop") } else { finish };
-            let said = match said {
-                Ok(said) => said,
-                Err(error) => {
-                    yield Err(undecodable(&error));
-                    return;
-                }
-            };
+            let finish = if text.is_stopped() { Some(FinishReason::Stop) } else { finish };
             let all = finish.is_some() && !text.is_stopped();
             let certain = waiting.partition_point(|token| all || text.has_said(token.at - before));
             if finish.is_some() || certain > 0 || !said.is_empty() {
-                yield Ok(Piece {
+                yield Piece {
                     text: said,
                     tokens: waiting.drain(..certain).collect(),
                     generated: std::mem::take(&mut generated),
                     finish,
-                });
+                };
             }
             if finish.is_some() {
                 app.metrics.finished(begun.elapsed());
@@ -140,7 +126,7 @@ fn said_again(
         let at = text.decoded().min(most);
         tokens.push(AnswerToken { id, at, score });
         if placed {
-            text.push(id).map_err(|error| undecodable(&error))?;
+            text.push(id).map_err(ApiError::failed)?;
         }
     }
     Ok(Piece {
@@ -149,8 +135,4 @@ fn said_again(
         generated: 0,
         finish: None,
     })
-}
-
-fn undecodable(error: &DataError) -> ApiError {
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }

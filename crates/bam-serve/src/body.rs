@@ -2,7 +2,6 @@
 
 use super::error::ApiError;
 use axum::body::{Body, Bytes};
-use axum::http::StatusCode;
 use http_body_util::BodyExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bodies of the largest size that there is memory for at once.
 const AT_ONCE: usize = 4;
-/// How long a client may be silent in the midst of a body.
+/// The time that a client may be silent in the midst of a body.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What memory is shared out in.
+/// The unit that memory is shared out in.
 const KIB: usize = 1024;
 
 /// The memory for bodies.
@@ -49,12 +48,16 @@ impl Bodies {
         let mut share: Option<OwnedSemaphorePermit> = None;
         loop {
             let frame = tokio::time::timeout(self.patience, body.frame()).await;
-            let Some(frame) = frame.map_err(|_| self.silent())? else {
+            let Some(frame) = frame.map_err(|_| ApiError::Silent {
+                seconds: self.patience.as_secs_f64(),
+            })?
+            else {
                 break;
             };
-            let wrong =
-                |error| ApiError::new(StatusCode::BAD_REQUEST, format!("the body: {error}"));
-            let Ok(data) = frame.map_err(wrong)?.into_data() else {
+            let broken = |error: axum::Error| ApiError::Broken {
+                told: error.to_string(),
+            };
+            let Ok(data) = frame.map_err(broken)?.into_data() else {
                 continue;
             };
             if bytes.len() + data.len() > self.most {
@@ -65,7 +68,7 @@ impl Bodies {
             if more > 0 {
                 let room = Arc::clone(&self.room);
                 let more = room.try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
-                let more = more.map_err(|_| full())?;
+                let more = more.map_err(|_| ApiError::BodiesFull)?;
                 match &mut share {
                     None => share = Some(more),
                     Some(share) => share.merge(more),
@@ -85,34 +88,14 @@ impl Bodies {
     }
 
     pub fn too_long(&self) -> ApiError {
-        ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body: expected at most {} bytes, got more", self.most),
-        )
-    }
-
-    fn silent(&self) -> ApiError {
-        let seconds = self.patience.as_secs_f64();
-        ApiError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            format!("the body: nothing came for {seconds} seconds"),
-        )
-    }
-}
-
-fn full() -> ApiError {
-    ApiError {
-        code: Some("bodies_full"),
-        ..ApiError::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "the bodies of other requests take all memory for them; try again later",
-        )
+        ApiError::LongBody { most: self.most }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::StatusCode;
     use futures_util::stream;
     use std::convert::Infallible;
 
@@ -134,7 +117,7 @@ mod tests {
     fn bodies_share_a_bounded_memory() {
         run(async {
             let bodies = Bodies::new(3000);
-            let status = |read: Result<Held, ApiError>| read.map_err(|error| error.status);
+            let status = |read: Result<Held, ApiError>| read.map_err(|error| error.status());
             let whole = bodies.read(pieces(&[1000, 1, 0, 1999])).await.unwrap();
             assert_eq!(whole.bytes, vec![7; 3000]);
             assert_eq!(bodies.read(pieces(&[])).await.unwrap().bytes.len(), 0);
@@ -158,7 +141,7 @@ mod tests {
             bodies.patience = Duration::from_millis(20);
             let endless = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
             let error = bodies.read(endless).await.unwrap_err();
-            assert_eq!(error.status, StatusCode::REQUEST_TIMEOUT);
+            assert_eq!(error.status(), StatusCode::REQUEST_TIMEOUT);
         });
     }
 }

@@ -1,196 +1,154 @@
 //! `/v1/completions`.
 
-use super::answer::{AnswerToken, Piece, Question, pieces};
+use super::answer::{AnswerToken, FinishReason, Piece};
+use super::app::App;
 use super::error::ApiError;
-use super::reply::{Reply, Usage};
-use super::request::{Completion, Prompts};
-use super::{App, reply};
+use super::generate::{Job, Prompt};
+use super::json;
+use super::prompts::Prompts;
+use super::reply::{Form, finite};
+use super::request::{Completion, USUAL_TOKENS};
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
-use bam_lm::engine::scheduler::{Generate, Request};
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+const FIELD: &str = "prompt";
+
 pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
-    let completion = Completion::parse(&body)?;
+    let completion: Completion = json::parse(&body)?;
     drop(body);
+    let generation = completion.generation()?;
     app.check_model(completion.model.as_deref())?;
-    let rows = completion.prompts.count() * completion.generation.choices;
-    if rows > app.engine.most_rows() {
-        let expected = format!("at most {} prompts times n", app.engine.most_rows());
-        return Err(ApiError::expected("prompt", &expected, rows));
+    let (count, most) = (
+        completion.prompt.count() * generation.choices,
+        app.engine.most(),
+    );
+    if count > most {
+        let expected = format!("at most {most} prompts times n");
+        return Err(ApiError::expected(FIELD, &expected, count));
     }
-    let questions = questions(&app, &completion).await?;
-    let generation = &completion.generation;
-    let mut requests = Vec::new();
-    for (index, question) in questions.iter().enumerate() {
-        let sampling = generation.sampling(index % generation.choices);
-        let request = Request::Generate(Generate {
-            prompt: question.prompt.to_vec(),
-            max_tokens: completion.tokens,
-            sampling,
-            end: app.tokenizer.eos().map(|id| id as i32),
-            score_prompt: completion.echo && completion.logprobs.is_some(),
-            top: completion.logprobs,
-        });
-        app.check_request(&request)?;
-        requests.push(request);
-    }
-    let prompt_tokens = questions
-        .iter()
-        .step_by(generation.choices)
-        .map(|question| question.prompt.len())
-        .sum();
-    let events = app.engine.submit(requests)?;
-    let answers = questions
-        .into_iter()
-        .zip(events)
-        .map(|(question, events)| pieces(Arc::clone(&app), question, events))
-        .collect();
-    let usage = Usage {
-        prompt: prompt_tokens,
-        generated: 0,
+    let echo = completion.echo.unwrap_or(false);
+    let top = completion.logprobs.map(json::Whole::count);
+    let begin = completion.add_special_tokens.unwrap_or(true);
+    let job = Job {
+        field: FIELD,
+        prompts: prompts(&app, completion.prompt, echo, begin).await?,
+        tokens: completion
+            .max_tokens
+            .map_or(USUAL_TOKENS, json::Whole::count),
+        score_prompt: echo && top.is_some(),
+        top,
+        generation,
     };
-    let form = Form {
-        top: completion.logprobs,
-        token_ids: completion.token_ids,
-    };
-    let head = reply::head(&app, "cmpl", "text_completion");
-    reply::send(
-        app,
-        Reply { head, usage, form },
-        answers,
-        &completion.generation,
-    )
-    .await
+    let token_ids = completion.return_token_ids.unwrap_or(false);
+    job.answer(app, Completions { top, token_ids }).await
 }
 
-/// A question per choice, choices of a prompt side by side.
-async fn questions(app: &Arc<App>, completion: &Completion) -> Result<Vec<Question>, ApiError> {
-    let prompts: Vec<(Vec<i32>, String)> = match &completion.prompts {
-        Prompts::Tokens(rows) => {
-            let mut prompts = Vec::new();
-            for row in rows {
-                let tokens = app.check_tokens("prompt", row)?;
-                let text = match completion.echo {
-                    true => app.decode(&tokens)?,
-                    false => String::new(),
-                };
-                prompts.push((tokens, text));
+async fn prompts(
+    app: &App,
+    prompts: Prompts,
+    echo: bool,
+    begin: bool,
+) -> Result<Vec<Prompt>, ApiError> {
+    let nothing = || ApiError::expected(FIELD, "at least one token", "none");
+    let mut all = Vec::with_capacity(prompts.count());
+    match prompts {
+        Prompts::Tokens(prompts) => {
+            for tokens in prompts {
+                let tokens = app.check_tokens(FIELD, &tokens)?;
+                if tokens.is_empty() {
+                    return Err(nothing());
+                }
+                let echo = echo.then(|| app.decode(FIELD, &tokens)).transpose()?;
+                all.push(Prompt { tokens, echo });
             }
-            prompts
         }
         Prompts::Texts(texts) => {
-            let mut prompts = Vec::new();
             for text in texts {
-                prompts.push((
-                    app.encode(text.clone(), completion.begin).await?,
-                    text.clone(),
-                ));
+                let echo = echo.then(|| text.clone());
+                let mut tokens = app
+                    .encoder
+                    .encode(&app.tokenizer, FIELD, text, begin)
+                    .await?;
+                if tokens.is_empty() {
+                    // Nothing is the beginning of a document.
+                    let begin = app.tokenizer.bos().or(app.tokenizer.eos());
+                    tokens.push(begin.ok_or_else(nothing)? as i32);
+                }
+                all.push(Prompt { tokens, echo });
             }
-            prompts
         }
-    };
-    let stops: Arc<[String]> = completion.generation.stops.clone().into();
-    let mut questions = Vec::new();
-    for (mut tokens, text) in prompts {
-        if tokens.is_empty() {
-            // Nothing is the beginning of a document.
-            let begin = app.tokenizer.bos().or(app.tokenizer.eos());
-            let begin = begin.filter(|_| matches!(completion.prompts, Prompts::Texts(_)));
-            let none = || ApiError::expected("prompt", "at least one token", "none");
-            tokens.push(begin.ok_or_else(none)? as i32);
-        }
-        let question = Question {
-            prompt: tokens.into(),
-            echo: completion.echo.then(|| text.into()),
-            stops: Arc::clone(&stops),
-        };
-        questions.extend(std::iter::repeat_n(question, completion.generation.choices));
     }
-    Ok(questions)
+    Ok(all)
 }
 
 /// Completions as JSON.
-struct Form {
-    /// The most probable tokens that are named, where log-probabilities are wanted.
+struct Completions {
+    /// How many of the most probable tokens are named, where log-probabilities are wanted.
     top: Option<usize>,
     token_ids: bool,
 }
 
-impl reply::Form for Form {
-    fn choice(&mut self, app: &App, index: usize, piece: &Piece, _: bool) -> Value {
-        let logprobs = self
-            .top
-            .map_or(Value::Null, |top| logprobs(app, top, &piece.tokens));
-        let mut choice = json!({
-            "index": index,
-            "text": piece.text,
-            "logprobs": logprobs,
-            "finish_reason": piece.finish,
-        });
-        if self.token_ids {
-            choice["token_ids"] = piece.tokens.iter().map(|token| token.id).collect();
+/// One answer, or the next part of it in a stream.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CompletionChoice {
+    index: usize,
+    text: String,
+    logprobs: Option<CompletionLogprobs>,
+    finish_reason: Option<FinishReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<i32>>,
+}
+
+/// Log-probabilities as completions have them: lists with an element for each token.
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+pub struct CompletionLogprobs {
+    tokens: Vec<String>,
+    token_logprobs: Vec<Option<f64>>,
+    top_logprobs: Vec<Option<BTreeMap<String, f64>>>,
+    /// Characters of the text before each token.
+    text_offset: Vec<usize>,
+}
+
+impl Form for Completions {
+    const ID: &'static str = "cmpl";
+    const OBJECT: &'static str = "text_completion";
+    const PART: &'static str = Self::OBJECT;
+    type Choice = CompletionChoice;
+
+    fn choice(&mut self, app: &App, index: usize, piece: Piece, _: bool) -> CompletionChoice {
+        let ids = || piece.tokens.iter().map(|token| token.id).collect();
+        CompletionChoice {
+            index,
+            logprobs: self.top.map(|top| logprobs(app, top, &piece.tokens)),
+            finish_reason: piece.finish,
+            token_ids: self.token_ids.then(ids),
+            text: piece.text,
         }
-        choice
     }
 }
 
-/// Log-probabilities as completions have them.
-fn logprobs(app: &App, top: usize, tokens: &[AnswerToken]) -> Value {
-    let mut names = Vec::new();
-    let (mut of_tokens, mut of_top, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
+fn logprobs(app: &App, top: usize, tokens: &[AnswerToken]) -> CompletionLogprobs {
+    let mut all = CompletionLogprobs::default();
+    let name = |id| app.spelling(id).0.to_owned();
     for token in tokens {
-        let name = app.spelling(token.id).0;
-        offsets.push(token.at);
-        of_tokens.push(
-            token
-                .score
-                .as_ref()
-                .map(|s| reply::finite(s.ln_probability)),
-        );
-        of_top.push(token.score.as_ref().map(|score| {
-            let mut map: Map<String, Value> = score
+        let score = token.score.as_ref();
+        let own = score.map(|score| finite(score.ln_probability));
+        all.tokens.push(name(token.id));
+        all.text_offset.push(token.at);
+        all.token_logprobs.push(own);
+        all.top_logprobs.push(score.map(|score| {
+            let top = score
                 .top
                 .iter()
                 .take(top)
-                .map(|(id, ln_p)| (app.spelling(*id).0.to_owned(), reply::finite(*ln_p).into()))
-                .collect();
-            map.insert(name.to_owned(), reply::finite(score.ln_probability).into());
-            map
+                .map(|(id, ln_p)| (name(*id), finite(*ln_p)));
+            top.chain(own.map(|own| (name(token.id), own))).collect()
         }));
-        names.push(name);
     }
-    json!({
-        "tokens": names,
-        "token_logprobs": of_tokens,
-        "top_logprobs": of_top,
-        "text_offset": offsets,
-    })
-}
-
-impl App {
-    /// Tokens that a field of a request names, as the model's.
-    pub fn check_tokens(&self, field: &'static str, row: &[i64]) -> Result<Vec<i32>, ApiError> {
-        let vocabulary = self.config.vocabulary;
-        row.iter()
-            .map(|&id| match usize::try_from(id) {
-                Ok(token) if token < vocabulary => Ok(id as i32),
-                _ => Err(ApiError::expected(
-                    field,
-                    &format!("token ids from 0 to {}", vocabulary - 1),
-                    id,
-                )),
-            })
-            .collect()
-    }
-
-    pub fn decode(&self, tokens: &[i32]) -> Result<String, ApiError> {
-        let known: Vec<u32> = tokens.iter().map(|id| *id as u32).collect();
-        self.tokenizer
-            .decode(&known)
-            .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))
-    }
+    all
 }

@@ -1,26 +1,25 @@
 //! Texts as tokens, within bounds.
 
 use super::error::ApiError;
-use axum::http::StatusCode;
-use bam_data::{DataError, Tokenizer};
+use bam_data::Tokenizer;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Texts of more bytes are encoded one after the other: encoding takes some hundred times their memory.
 const LONG: usize = 1 << 18;
 
-/// What bounds encoding.
+/// The bounds of encoding.
 pub struct Encoder {
-    longest_row: usize,
+    pub longest_sequence: usize,
     longest_token: usize,
     long_texts: Arc<Semaphore>,
 }
 
 impl Encoder {
-    /// For rows of so many tokens of so many bytes, at most.
-    pub fn new(longest_row: usize, longest_token: usize) -> Self {
+    /// For sequences of so many tokens of so many bytes, at most.
+    pub fn new(longest_sequence: usize, longest_token: usize) -> Self {
         Self {
-            longest_row,
+            longest_sequence,
             longest_token,
             long_texts: Arc::new(Semaphore::new(1)),
         }
@@ -30,15 +29,23 @@ impl Encoder {
     /// take its time.
     ///
     /// # Errors
-    /// If the text is longer than any row's, or the tokenizer can't spell it.
+    /// If the text is longer than any sequence's, or the tokenizer can't spell it; the error names the field
+    /// that the text is of.
     pub async fn encode(
         &self,
         tokenizer: &Arc<Tokenizer>,
+        field: &'static str,
         text: String,
         begin: bool,
     ) -> Result<Vec<i32>, ApiError> {
-        if text.len() / self.longest_token.max(1) > self.longest_row {
-            return Err(self.too_long(text.len()));
+        let (longest, token) = (self.longest_sequence, self.longest_token);
+        if text.len() / token.max(1) > longest {
+            let bytes = text.len();
+            let told = format!(
+                "{field}: expected at most {longest} tokens, none longer than {token} bytes; \
+                 got a text of {bytes} bytes"
+            );
+            return Err(ApiError::TooLong { field, told });
         }
         let turn = match text.len() > LONG {
             true => Arc::clone(&self.long_texts).acquire_owned().await.ok(),
@@ -51,30 +58,11 @@ impl Encoder {
             let bos = tokenizer.bos().filter(|_| begin);
             let tokens = tokenizer.encode(&text)?;
             let all = bos.into_iter().chain(tokens);
-            Ok::<_, DataError>(all.map(|id| id as i32).collect())
+            Ok(all.map(|id| id as i32).collect())
         });
         match encoded.await {
-            Ok(Ok(tokens)) => Ok(tokens),
-            Ok(Err(error)) => Err(ApiError::new(StatusCode::BAD_REQUEST, error.to_string())),
-            Err(_) => Err(ApiError::internal("the tokenizer failed")),
-        }
-    }
-
-    fn too_long(&self, bytes: usize) -> ApiError {
-        let Self {
-            longest_row,
-            longest_token,
-            ..
-        } = self;
-        ApiError {
-            code: Some("context_length_exceeded"),
-            ..ApiError::invalid(
-                "prompt",
-                format!(
-                    "prompt: expected at most {longest_row} tokens, none longer than {longest_token} bytes; \
-                     got a text of {bytes} bytes"
-                ),
-            )
+            Ok(tokens) => tokens.map_err(|error| ApiError::text(field, &error)),
+            Err(_) => Err(ApiError::failed("the tokenizer failed")),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The thread that runs the model: it takes rows from the requests and gives events back.
+//! The thread that runs the model: it takes sequences from the requests and gives events back.
 
+use super::error::ApiError;
 use bam_lm::engine::scheduler::{Limits, Listener, Load, Request, Scheduler, SequenceEvent};
 use bam_lm::model::Transformer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 #[derive(Clone)]
 pub struct Engine {
     inbox: Arc<Inbox>,
-    most_rows: usize,
+    most: usize,
 }
 
 #[derive(Default)]
@@ -22,28 +23,19 @@ struct Inbox {
 
 #[derive(Default)]
 struct State {
-    rows: Vec<(Request, Box<dyn Listener>)>,
+    arrived: Vec<(Request, Box<dyn Listener>)>,
     load: Load,
     closed: bool,
     /// The thread has ended.
     ended: bool,
 }
 
-/// Why rows were not taken.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// As many wait as may.
-    Full,
-    /// The server is stopping.
-    Closed,
-}
-
-/// A request's end of the events. When it is dropped, the row is given up.
+/// A request's end of the events. When it is dropped, the sequence is given up.
 struct Channel(UnboundedSender<SequenceEvent>);
 
 impl Listener for Channel {
     fn hear(&mut self, event: SequenceEvent) {
-        // Nobody there: the row is given up at the next turn.
+        // Nobody there: the sequence is given up at the next step.
         let _ = self.0.send(event);
     }
 
@@ -53,50 +45,50 @@ impl Listener for Channel {
 }
 
 impl Engine {
-    /// Starts the thread; `queue` rows may wait beside those that are worked on.
+    /// Starts the thread; `queue` sequences may wait beside those that are worked on.
     pub fn start(model: Transformer, limits: Limits, queue: usize) -> (Self, JoinHandle<()>) {
         let inbox = Arc::new(Inbox::default());
         let engine = Self {
             inbox: Arc::clone(&inbox),
-            most_rows: limits.active.saturating_add(queue),
+            most: limits.active.saturating_add(queue),
         };
         let thread = std::thread::spawn(move || work(&model, &limits, &inbox));
         (engine, thread)
     }
 
-    /// Hands in rows, all or none; their events, in the same order.
+    /// Hands in sequences, all or none; their events, in the same order.
     pub fn submit(
         &self,
         requests: Vec<Request>,
-    ) -> Result<Vec<UnboundedReceiver<SequenceEvent>>, Refused> {
+    ) -> Result<Vec<UnboundedReceiver<SequenceEvent>>, ApiError> {
         let mut state = self.inbox.lock();
         if state.closed || state.ended {
-            return Err(Refused::Closed);
+            return Err(ApiError::Stopping);
         }
-        let there = state.rows.len() + state.load.waiting + state.load.active;
-        if there + requests.len() > self.most_rows {
-            return Err(Refused::Full);
+        let there = state.arrived.len() + state.load.waiting + state.load.active;
+        if there + requests.len() > self.most {
+            return Err(ApiError::QueueFull);
         }
         let mut receivers = Vec::with_capacity(requests.len());
         for request in requests {
             let (sender, receiver) = unbounded_channel();
-            state.rows.push((request, Box::new(Channel(sender))));
+            state.arrived.push((request, Box::new(Channel(sender))));
             receivers.push(receiver);
         }
         self.inbox.wake.notify_one();
         Ok(receivers)
     }
 
-    /// Rows that there can be at once, worked on and waiting.
-    pub fn most_rows(&self) -> usize {
-        self.most_rows
+    /// Sequences that there can be at once, worked on and waiting.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
-    /// Where the work stands, rows that were just handed in among those that wait.
+    /// The load, sequences that were just handed in among those that wait.
     pub fn load(&self) -> Load {
         let state = self.inbox.lock();
         Load {
-            waiting: state.load.waiting + state.rows.len(),
+            waiting: state.load.waiting + state.arrived.len(),
             ..state.load
         }
     }
@@ -127,7 +119,7 @@ fn work(model: &Transformer, limits: &Limits, inbox: &Inbox) {
     loop {
         let mut state = inbox.lock();
         state.load = scheduler.load();
-        while state.rows.is_empty() && scheduler.is_idle() {
+        while state.arrived.is_empty() && scheduler.is_idle() {
             if state.closed {
                 state.ended = true;
                 return;
@@ -137,15 +129,15 @@ fn work(model: &Transformer, limits: &Limits, inbox: &Inbox) {
                 .wait(state)
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
-        let rows = std::mem::take(&mut state.rows);
+        let arrived = std::mem::take(&mut state.arrived);
         // Until they are in the scheduler, they count as waiting.
-        state.load.waiting += rows.len();
+        state.load.waiting += arrived.len();
         drop(state);
-        for (request, listener) in rows {
+        for (request, listener) in arrived {
             scheduler.add(request, listener);
         }
-        let turn = catch_unwind(AssertUnwindSafe(|| scheduler.step()));
-        if turn.is_err() {
+        let step = catch_unwind(AssertUnwindSafe(|| scheduler.step()));
+        if step.is_err() {
             // What it held may be broken. Whoever waited hears that nobody answers any more.
             scheduler = Scheduler::new(model, limits.clone());
         }

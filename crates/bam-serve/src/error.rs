@@ -1,10 +1,10 @@
 //! Errors as OpenAI's clients read them, and those of starting a server.
 
-use super::engine::Refused;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// A server that can't start or go on.
@@ -39,86 +39,205 @@ impl ServeError {
     }
 }
 
-/// `{"error": {"message", "type", "param", "code"}}` under a status.
-#[derive(Debug)]
-pub struct ApiError {
-    pub status: StatusCode,
+/// A request that gets no answer. Status, code and parameter follow from the variant.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ApiError {
+    #[error("the body: expected a JSON object, got {got}")]
+    NotJson { got: String },
+    #[error("unrecognized request argument: {field}")]
+    Unknown { field: String },
+    #[error("the body: expected each field once, got two fields {field}")]
+    Twice { field: String },
+    #[error("{field}: expected a value, got nothing")]
+    Missing { field: String },
+    #[error("{field}: expected nothing: it is not supported, got {got}")]
+    Unsupported { field: String, got: String },
+    /// A field that was expected to be something else.
+    #[error("{field}: {told}")]
+    Field { field: String, told: String },
+    /// More tokens than a sequence can have.
+    #[error("{told}")]
+    TooLong { field: &'static str, told: String },
+    #[error("this model has no chat template; use /v1/completions")]
+    NoTemplate,
+    #[error("model: expected {expected}, got {got}")]
+    Model { expected: String, got: String },
+    #[error("expected a path of /openapi.json, got {asked}")]
+    Path { asked: String },
+    #[error("expected the path's method, got {asked}")]
+    Method { asked: String },
+    #[error("expected the server's key as `Authorization: Bearer KEY`")]
+    Key,
+    #[error("expected a Host header that names this machine")]
+    Host,
+    #[error("{header}: expected {expected}, got {got:?}")]
+    MediaType {
+        header: &'static str,
+        expected: &'static str,
+        got: String,
+    },
+    #[error("the body: expected at most {most} bytes, got more")]
+    LongBody { most: usize },
+    #[error("the body: nothing came for {seconds} seconds")]
+    Silent { seconds: f64 },
+    #[error("the body: {told}")]
+    Broken { told: String },
+    #[error("the bodies of other requests take all memory for them; try again later")]
+    BodiesFull,
+    #[error("as many requests wait as may; try again later")]
+    QueueFull,
+    #[error("the server is stopping")]
+    Stopping,
+    #[error("the server stopped before the answer's end")]
+    Cut,
+    #[error("the model's thread ended")]
+    Dead,
+    #[error("{told}")]
+    Failed { told: String },
+}
+
+/// A kind of error, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    InvalidJson,
+    UnknownParameter,
+    DuplicateParameter,
+    MissingRequiredParameter,
+    UnsupportedParameter,
+    InvalidValue,
+    ContextLengthExceeded,
+    ModelNotFound,
+    UnknownUrl,
+    InvalidApiKey,
+    BodiesFull,
+    QueueFull,
+}
+
+/// The body of an answer with an error's status.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub struct ErrorBody {
+    pub error: ErrorFields,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct ErrorFields {
+    /// What was expected and what came.
     pub message: String,
+    pub r#type: &'static str,
     /// The field of the request that is wrong.
-    pub param: Option<&'static str>,
-    pub code: Option<&'static str>,
+    pub param: Option<String>,
+    pub code: Option<Code>,
 }
 
 impl ApiError {
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            param: None,
-            code: None,
+    pub fn expected(field: &str, expected: &str, got: impl std::fmt::Display) -> Self {
+        Self::Field {
+            field: field.into(),
+            told: format!("expected {expected}, got {got}"),
         }
     }
 
-    /// The request can't be answered as it is.
-    pub fn invalid(param: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            param: Some(param),
-            ..Self::new(StatusCode::BAD_REQUEST, message)
+    /// A text or tokens that the tokenizer has no counterpart for.
+    pub fn text(field: &str, error: &bam_data::DataError) -> Self {
+        Self::Field {
+            field: field.into(),
+            told: error.to_string(),
         }
     }
 
-    /// A field that was expected to be something else.
-    pub fn expected(param: &'static str, expected: &str, got: impl std::fmt::Display) -> Self {
-        Self::invalid(param, format!("{param}: expected {expected}, got {got}"))
-    }
-
-    pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
-    }
-
-    fn kind(&self) -> &'static str {
-        match self.status {
-            StatusCode::UNAUTHORIZED => "authentication_error",
-            StatusCode::FORBIDDEN => "permission_error",
-            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-            status if status.is_server_error() => "server_error",
-            _ => "invalid_request_error",
+    pub fn failed(told: impl ToString) -> Self {
+        Self::Failed {
+            told: told.to_string(),
         }
     }
 
-    /// The body.
-    pub fn json(&self) -> Value {
-        json!({
-            "error": {
-                "message": self.message,
-                "type": self.kind(),
-                "param": self.param,
-                "code": self.code,
-            }
-        })
-    }
-}
-
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Full => Self {
-                code: Some("queue_full"),
-                ..Self::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "as many requests wait as may; try again later",
-                )
+    /// A sequence that the scheduler refuses, by the field that asks for it.
+    pub fn sequence(field: &'static str, error: &bam_lm::Error) -> Self {
+        let told = error.to_string();
+        match error {
+            bam_lm::Error::TooLong { .. } => Self::TooLong { field, told },
+            _ => Self::Field {
+                field: field.into(),
+                told,
             },
-            Refused::Closed => Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
         }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.kind().0
+    }
+
+    fn kind(&self) -> (StatusCode, Option<Code>) {
+        let bad = |code| (StatusCode::BAD_REQUEST, Some(code));
+        match self {
+            Self::NotJson { .. } => bad(Code::InvalidJson),
+            Self::Unknown { .. } => bad(Code::UnknownParameter),
+            Self::Twice { .. } => bad(Code::DuplicateParameter),
+            Self::Missing { .. } => bad(Code::MissingRequiredParameter),
+            Self::Unsupported { .. } | Self::NoTemplate => bad(Code::UnsupportedParameter),
+            Self::Field { .. } => bad(Code::InvalidValue),
+            Self::TooLong { .. } => bad(Code::ContextLengthExceeded),
+            Self::Broken { .. } => (StatusCode::BAD_REQUEST, None),
+            Self::Model { .. } => (StatusCode::NOT_FOUND, Some(Code::ModelNotFound)),
+            Self::Path { .. } => (StatusCode::NOT_FOUND, Some(Code::UnknownUrl)),
+            Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, None),
+            Self::Key => (StatusCode::UNAUTHORIZED, Some(Code::InvalidApiKey)),
+            Self::Host => (StatusCode::FORBIDDEN, None),
+            Self::MediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, None),
+            Self::LongBody { .. } => (StatusCode::PAYLOAD_TOO_LARGE, None),
+            Self::Silent { .. } => (StatusCode::REQUEST_TIMEOUT, None),
+            Self::BodiesFull => (StatusCode::TOO_MANY_REQUESTS, Some(Code::BodiesFull)),
+            Self::QueueFull => (StatusCode::TOO_MANY_REQUESTS, Some(Code::QueueFull)),
+            Self::Stopping | Self::Cut | Self::Dead => (StatusCode::SERVICE_UNAVAILABLE, None),
+            Self::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, None),
+        }
+    }
+
+    /// The field of the request, at its outermost.
+    fn param(&self) -> Option<&str> {
+        let root = |field: &'_ str| field.find(['.', '[']).unwrap_or(field.len());
+        match self {
+            Self::Missing { field }
+            | Self::Unsupported { field, .. }
+            | Self::Field { field, .. } => Some(&field[..root(field)]),
+            // Of a field that is not known only its surroundings are.
+            Self::Unknown { field } | Self::Twice { field } => {
+                Some(&field[..root(field)]).filter(|root| root.len() < field.len())
+            }
+            Self::TooLong { field, .. } => Some(field),
+            Self::NoTemplate => Some("messages"),
+            Self::Model { .. } => Some("model"),
+            _ => None,
+        }
+    }
+
+    pub fn body(&self) -> ErrorBody {
+        let (status, code) = self.kind();
+        let error = ErrorFields {
+            message: self.to_string(),
+            r#type: match status {
+                StatusCode::UNAUTHORIZED => "authentication_error",
+                StatusCode::FORBIDDEN => "permission_error",
+                StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+                status if status.is_server_error() => "server_error",
+                _ => "invalid_request_error",
+            },
+            param: self.param().map(str::to_owned),
+            code,
+        };
+        ErrorBody { error }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.json())).into_response();
+        let status = self.status();
+        let mut response = (status, Json(self.body())).into_response();
         let headers = response.headers_mut();
-        match self.status {
+        match status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }

@@ -1,66 +1,50 @@
 //! A model behind OpenAI's protocol, and a page to look into it.
 //!
 //! ```text
-//! routes ─ request ─→ engine ═ thread: Scheduler (bam-lm) ═→ events
-//!                                                             │
-//!          reply  ←─ completion, chat ←─ answer (text) ←──────┘
+//! routes ─ request ─→ generate ─→ engine ═ thread: Scheduler (bam-lm) ═→ events
+//!                                                                          │
+//!          reply  ←─ completion, chat ←─ answer (text) ←───────────────────┘
 //! ```
 //!
-//! Requests are parsed into rows, the one thread that has the model works on all rows at once, and what
-//! happens to a row comes back as events. A client that leaves drops its end of the events, and the row
-//! is given up.
+//! Requests are parsed into sequences, the one thread that has the model works on all sequences at once, and
+//! the events of a sequence come back. A client that leaves drops its end of the events, and the sequence is
+//! given up.
 
 #![forbid(unsafe_code)]
 
 mod answer;
+mod app;
 mod body;
 mod chat;
 mod completion;
 mod encode;
 mod engine;
 mod error;
+mod generate;
+mod json;
 mod metrics;
+mod openapi;
 mod page;
+mod prompts;
 mod reply;
 mod request;
 mod routes;
+mod status;
+mod template;
 mod text;
+mod tokens;
 
-use axum::http::StatusCode;
+use app::App;
+pub use app::Settings;
 use bam_data::Tokenizer;
-use bam_lm::engine::scheduler::{Limits, Request, Scheduler, SequenceEvent};
-use bam_lm::model::{ModelConfig, Transformer};
-use body::Bodies;
-pub use chat::ChatTemplate;
-use encode::Encoder;
-use engine::Engine;
-use error::ApiError;
+use bam_lm::engine::scheduler::Scheduler;
+use bam_lm::model::Transformer;
 pub use error::ServeError;
-use metrics::Metrics;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc::UnboundedReceiver;
+use std::time::Duration;
+pub use template::ChatTemplate;
 use tokio::sync::watch;
-
-/// The choices of whoever starts a server.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// What clients call the model.
-    pub name: String,
-    /// How many rows are worked on, and in how much memory.
-    pub limits: Limits,
-    /// Rows that may wait; more are refused with 429.
-    pub queue: usize,
-    /// The largest request body, in bytes.
-    pub max_body: usize,
-    /// The key that clients must send, where there is one.
-    pub api_key: Option<String>,
-    /// Origins of pages that are let in; `*` is any.
-    pub cors: Vec<String>,
-    /// What requests have to finish in once the server is asked to stop.
-    pub grace: Duration,
-}
 
 /// A notice for whoever watches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,159 +55,70 @@ pub enum Notice {
     Unfinished,
 }
 
-/// What all requests share.
-struct App {
-    name: String,
-    created: u64,
-    config: ModelConfig,
-    limits: Limits,
-    tokenizer: Arc<Tokenizer>,
-    /// The text of every token of the model, and its bytes.
-    spellings: Vec<(String, Vec<u8>)>,
-    template: Option<ChatTemplate>,
-    engine: Engine,
-    metrics: Metrics,
-    api_key: Option<String>,
-    /// Origins that are let in; `*` is any.
-    cors: Vec<String>,
-    bodies: Bodies,
-    encoder: Encoder,
-    /// Whether only this machine can reach the server.
-    loopback: bool,
-    /// Turns true when requests had their time after the server was asked to stop.
-    over: watch::Receiver<bool>,
+/// A model to serve, and the terms.
+pub struct Server {
+    /// The model.
+    pub model: Transformer,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template; without one, chats are refused.
+    pub template: Option<ChatTemplate>,
+    /// The terms.
+    pub settings: Settings,
 }
 
-/// For the last words of answers that were cut.
+/// Time for the last words of answers that were cut.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-impl App {
-    fn longest_row(&self) -> usize {
-        Scheduler::longest_sequence(&self.config, &self.limits)
+impl Server {
+    /// The longest sequence, prompt and answer together, that there is memory for; 0 if not even a token fits.
+    #[must_use]
+    pub fn longest_sequence(&self) -> usize {
+        Scheduler::longest_sequence(self.model.config(), &self.settings.limits)
     }
 
-    /// A request that names a model means this one.
-    fn check_model(&self, name: Option<&str>) -> Result<(), ApiError> {
-        match name {
-            Some(other) if other != self.name => {
-                let other: String = other.chars().take(100).collect();
-                Err(ApiError {
-                    param: Some("model"),
-                    code: Some("model_not_found"),
-                    ..ApiError::new(
-                        StatusCode::NOT_FOUND,
-                        format!("model: expected {}, got {other}", self.name),
-                    )
-                })
-            }
-            _ => Ok(()),
-        }
+    /// Serves on `listener` until `stop` is done, and then for as long as requests that run need, at most
+    /// [`Settings::grace`].
+    ///
+    /// # Errors
+    /// If the listener or the server's threads can't be used.
+    pub fn run(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+        notify: impl Fn(Notice) + Send + Sync + 'static,
+    ) -> Result<(), ServeError> {
+        let address = listener
+            .local_addr()
+            .map_err(ServeError::io("the address"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(ServeError::io("the server's threads"))?;
+        let (over, told) = watch::channel(false);
+        let loopback = address.ip().to_canonical().is_loopback();
+        let (app, thread) = App::start(
+            self.model,
+            self.tokenizer,
+            self.template,
+            self.settings,
+            loopback,
+            told,
+        );
+        let engine = app.engine.clone();
+        runtime.block_on(serve(app, over, listener, stop, notify))?;
+        engine.close();
+        // Whoever is still waited for was told to go; the thread ends with the sequences.
+        let _ = thread.join();
+        Ok(())
     }
-
-    fn check_request(&self, request: &Request) -> Result<(), ApiError> {
-        let checked = Scheduler::check(&self.config, &self.limits, request);
-        checked.map_err(|error| ApiError {
-            code: matches!(error, bam_lm::Error::TooLong { .. })
-                .then_some("context_length_exceeded"),
-            ..ApiError::invalid("prompt", error.to_string())
-        })
-    }
-
-    /// Text as the model's tokens, after the token that begins a document if wanted.
-    async fn encode(&self, text: String, begin: bool) -> Result<Vec<i32>, ApiError> {
-        self.encoder.encode(&self.tokenizer, text, begin).await
-    }
-
-    /// What happens next to a row.
-    async fn next(
-        &self,
-        events: &mut UnboundedReceiver<SequenceEvent>,
-    ) -> Result<SequenceEvent, ApiError> {
-        let mut over = self.over.clone();
-        tokio::select! {
-            event = events.recv() => {
-                event.ok_or_else(|| ApiError::internal("the model failed; the server goes on"))
-            }
-            _ = over.wait_for(|over| *over) => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the server stopped before the answer's end",
-            )),
-        }
-    }
-
-    /// The text of a token by itself, and its bytes.
-    fn spelling(&self, token: i32) -> (&str, &[u8]) {
-        let at = usize::try_from(token).unwrap_or(usize::MAX);
-        let there = self.spellings.get(at);
-        there.map_or(("", &[]), |(name, bytes)| (name, bytes))
-    }
-}
-
-fn unix_seconds() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
-
-/// Serves `model` on `listener` until `stop` is done, and then for as long as requests that run need, at
-/// most [`Settings::grace`].
-///
-/// # Errors
-/// If the listener or the server's threads can't be used.
-pub fn run(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    template: Option<ChatTemplate>,
-    settings: Settings,
-    listener: TcpListener,
-    stop: impl Future<Output = ()> + Send + 'static,
-    notify: impl Fn(Notice) + Send + Sync + 'static,
-) -> Result<(), ServeError> {
-    let config = model.config().clone();
-    let spell = tokenizer.stream_decoder();
-    let spellings = (0..config.vocabulary as u32).map(|id| spell.spell(id).unwrap_or_default());
-    let spellings: Vec<(String, Vec<u8>)> = spellings.collect();
-    let longest_token = spellings.iter().map(|(_, bytes)| bytes.len()).max();
-    let longest_row = Scheduler::longest_sequence(&config, &settings.limits);
-    drop(spell);
-    let address = listener
-        .local_addr()
-        .map_err(ServeError::io("the address"))?;
-    let (engine, thread) = Engine::start(model, settings.limits.clone(), settings.queue);
-    let (over, told) = watch::channel(false);
-    let app = App {
-        name: settings.name,
-        created: unix_seconds(),
-        config,
-        limits: settings.limits,
-        template,
-        tokenizer: Arc::new(tokenizer),
-        spellings,
-        engine: engine.clone(),
-        metrics: Metrics::default(),
-        api_key: settings.api_key,
-        cors: settings.cors,
-        bodies: Bodies::new(settings.max_body),
-        encoder: Encoder::new(longest_row, longest_token.unwrap_or(0)),
-        loopback: address.ip().to_canonical().is_loopback(),
-        over: told,
-    };
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(ServeError::io("the server's threads"))?
-        .block_on(serve(app, over, listener, settings.grace, stop, notify))?;
-    engine.close();
-    // Whoever is still waited for was told to go; the thread ends with the rows.
-    let _ = thread.join();
-    Ok(())
 }
 
 async fn serve(
     app: App,
     over: watch::Sender<bool>,
     listener: TcpListener,
-    grace: Duration,
     stop: impl Future<Output = ()> + Send + 'static,
     notify: impl Fn(Notice) + Send + Sync + 'static,
 ) -> Result<(), ServeError> {
@@ -244,6 +139,7 @@ async fn serve(
         // An error means that the sender is gone, which is an end too.
         let _ = stopped.wait_for(|stop| *stop).await;
     };
+    let grace = app.settings.grace;
     let router = routes::router(Arc::new(app));
     let server = axum::serve(listener, router).with_graceful_shutdown(wait(stopped.clone()));
     let patience = async {

@@ -1,4 +1,4 @@
-//! What `/metrics` tells, in Prometheus' text form.
+//! The numbers of `/metrics`, in Prometheus' text form.
 
 use axum::http::StatusCode;
 use bam_lm::engine::scheduler::Load;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Requests by path and status.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Answered {
-    path: &'static str,
+    path: String,
     status: u16,
 }
 
@@ -129,11 +129,10 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    pub fn answered(&self, path: &'static str, status: StatusCode) {
-        let status = status.as_u16();
-        self.answered
-            .get_or_create(&Answered { path, status })
-            .inc();
+    pub fn answered(&self, path: &str, status: StatusCode) {
+        let (path, status) = (path.to_owned(), status.as_u16());
+        let of_kind = self.answered.get_or_create(&Answered { path, status });
+        of_kind.inc();
     }
 
     pub fn prompt(&self, tokens: usize, reused: usize) {

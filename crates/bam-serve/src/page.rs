@@ -1,8 +1,9 @@
-//! The page, and what it asks about a token.
+//! The page, and its questions about a token.
 
-use super::App;
+use super::app::App;
 use super::error::ApiError;
-use super::request::Fields;
+use super::json;
+use super::request::Inspect;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -12,7 +13,8 @@ use bam_lm::analysis::posterior::entropy_and_divergence;
 use bam_lm::engine::scheduler::{Finish, Request, SequenceEvent};
 use bam_prior::RowSummary;
 use bam_record::RowPosterior;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// The page asks nobody but this server.
@@ -50,23 +52,75 @@ const MOST_TOKENS: usize = 1 << 17;
 /// underlines.
 const NAMED_KEYS: usize = 9;
 
-/// What every head believed at the last of some tokens: its prior, its likelihood and its posterior by
-/// distance, and the keys that it looked at most.
-pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Value>, ApiError> {
-    let mut fields = Fields::of(&body)?;
-    let tokens = fields.tokens("tokens")?;
-    fields.finish()?;
-    let tokens = app.check_tokens("tokens", &tokens)?;
-    let most = app.longest_row().min(MOST_TOKENS);
-    if tokens.is_empty() || tokens.len() > most {
-        let expected = format!("from 1 to {most} of them");
-        return Err(ApiError::expected("tokens", &expected, tokens.len()));
+/// The heads of every layer at the last of some tokens.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Inspection {
+    keys: usize,
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Layer {
+    heads: Vec<Head>,
+}
+
+/// A head's prior, likelihood and posterior over a row of keys.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Head {
+    #[schemars(with = "Option<String>")]
+    class: Option<bam_prior::Class>,
+    ln_evidence: f64,
+    /// The divergence of the posterior from the prior.
+    kl: f64,
+    /// Masses by distance, about evenly wide on a logarithmic axis.
+    bins: Vec<Bin>,
+    /// The heaviest keys.
+    top: Vec<Key>,
+}
+
+/// Masses between two distances, both included.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Bin {
+    from: usize,
+    to: usize,
+    prior: f64,
+    likelihood: f64,
+    posterior: f64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Key {
+    position: usize,
+    lag: usize,
+    prior: f64,
+    likelihood: f64,
+    posterior: f64,
+}
+
+const FIELD: &str = "tokens";
+
+/// The row posterior of every head at the last of some tokens, by distance, and the keys that it looked at
+/// most.
+pub async fn inspect(
+    State(app): State<Arc<App>>,
+    body: Bytes,
+) -> Result<Json<Inspection>, ApiError> {
+    let Inspect { tokens } = json::parse(&body)?;
+    drop(body);
+    let tokens = app.check_tokens(FIELD, &tokens)?;
+    let (keys, most) = (tokens.len(), app.longest_sequence().min(MOST_TOKENS));
+    if keys == 0 {
+        return Err(ApiError::expected(FIELD, "at least one", "none"));
     }
-    let keys = tokens.len();
+    if keys > most {
+        let told = format!("{FIELD}: expected from 1 to {most} of them, got {keys}");
+        return Err(ApiError::TooLong { field: FIELD, told });
+    }
     let request = Request::Inspect { prompt: tokens };
-    app.check_request(&request)?;
-    let mut rows = app.engine.submit(vec![request])?;
-    let events = rows.first_mut().ok_or(ApiError::internal("no row"))?;
+    let mut sequences = app.submit(FIELD, vec![request])?;
+    let events = sequences
+        .first_mut()
+        .ok_or(ApiError::failed("no sequence"))?;
     loop {
         match app.next(events).await? {
             SequenceEvent::Prompt {
@@ -75,69 +129,63 @@ pub async fn inspect(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<Va
                 ..
             } => {
                 app.metrics.prompt(keys, reused);
-                return Ok(Json(
-                    json!({"keys": keys, "layers": layers(&row_posteriors)}),
-                ));
+                let layers = row_posteriors.chunk_by(|a, b| a.layer == b.layer);
+                let layers = layers.map(|layer| Layer {
+                    heads: layer.iter().map(head).collect(),
+                });
+                let layers = layers.collect();
+                return Ok(Json(Inspection { keys, layers }));
             }
-            SequenceEvent::End(Finish::Failed(message)) => return Err(ApiError::internal(message)),
+            SequenceEvent::End(Finish::Failed(message)) => return Err(ApiError::failed(message)),
             SequenceEvent::Token { .. } | SequenceEvent::End(_) => {}
         }
     }
 }
 
-/// The heads of every layer, of row posteriors by layer and head.
-fn layers(row_posteriors: &[RowPosterior]) -> Vec<Value> {
-    let layers = row_posteriors.chunk_by(|a, b| a.layer == b.layer);
-    layers
-        .map(|heads| json!({"heads": heads.iter().map(head).collect::<Vec<_>>()}))
-        .collect()
-}
-
-/// One head: masses in bins of distance, about evenly wide on a logarithmic axis, and the heaviest keys.
-fn head(row: &RowPosterior) -> Value {
+fn head(row: &RowPosterior) -> Head {
     let prior: Vec<f64> = row.ln_prior.iter().map(|x| f64::from(*x).exp()).collect();
     let by_distance: Vec<f64> = prior.iter().rev().copied().collect();
     let likelihood = softmax(row.content.iter().map(|x| row.temperature * f64::from(*x)));
     let posterior: Vec<f64> = row.posterior.iter().map(|x| f64::from(*x)).collect();
     let last = posterior.len() - 1;
-    let mut bins: Vec<Value> = Vec::new();
+    let mut bins = Vec::new();
     let mut from = 0;
     while from <= last {
-        // Distances 0, 1, 2 … singly, then a fifth more each. What is left at the end is a part of the
-        // last bin where it would be a narrower one: equal masses never seem to fall.
+        // Distances 0, 1, 2 … singly, then a fifth more each. The rest at the end is a part of the last bin
+        // where it would be a narrower one: equal masses never seem to fall.
         let width = (from / 5).max(1);
         let left = last + 1 - from - width.min(last + 1 - from);
         let next = ((from + width) / 5).max(1);
         let to = if left < next { last + 1 } else { from + width };
         let keys = last + 1 - to..last + 1 - from;
-        let mass = |of: &[f64]| of[keys.clone()].iter().sum::<f64>();
-        bins.push(json!({
-            "from": from,
-            "to": to - 1,
-            "prior": mass(&prior),
-            "likelihood": mass(&likelihood),
-            "posterior": mass(&posterior),
-        }));
+        let mass = |of: &[f64]| of[keys.clone()].iter().sum();
+        bins.push(Bin {
+            from,
+            to: to - 1,
+            prior: mass(&prior),
+            likelihood: mass(&likelihood),
+            posterior: mass(&posterior),
+        });
         from = to;
     }
     let mut heaviest: Vec<usize> = (0..=last).collect();
     heaviest.sort_by(|a, b| posterior[*b].total_cmp(&posterior[*a]));
-    let top = heaviest.iter().take(NAMED_KEYS).map(|&key| {
-        json!({
-            "position": row.first_key + key,
-            "lag": last - key,
-            "prior": prior[key],
-            "likelihood": likelihood[key],
-            "posterior": posterior[key],
-        })
+    let top = heaviest.into_iter().take(NAMED_KEYS).map(|key| Key {
+        position: row.first_key + key,
+        lag: last - key,
+        prior: prior[key],
+        likelihood: likelihood[key],
+        posterior: posterior[key],
     });
-    json!({
-        "class": RowSummary::of_masses(&by_distance).ok().map(|row| row.class()),
-        "ln_evidence": row.ln_evidence,
-        "kl": entropy_and_divergence(row).1,
-        "bins": bins,
-        "top": top.collect::<Vec<_>>(),
-    })
+    Head {
+        class: RowSummary::of_masses(&by_distance)
+            .ok()
+            .map(|row| row.class()),
+        ln_evidence: row.ln_evidence,
+        kl: entropy_and_divergence(row).1,
+        bins,
+        top: top.collect(),
+    }
 }
 
 fn softmax(logits: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
@@ -150,6 +198,7 @@ fn softmax(logits: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[test]
     fn bins_hold_all_the_mass() {
@@ -168,7 +217,7 @@ mod tests {
                     .collect(),
                 ln_evidence: 0.0,
             };
-            let head = head(&row);
+            let head = serde_json::to_value(head(&row)).unwrap();
             let bins = head["bins"].as_array().unwrap();
             for of in ["prior", "likelihood", "posterior"] {
                 let mass: f64 = bins.iter().map(|bin| bin[of].as_f64().unwrap()).sum();

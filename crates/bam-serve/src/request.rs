@@ -1,23 +1,21 @@
-//! What clients send, checked: a request that exists can be handed to the scheduler.
+//! Requests, as serde reads them and the server's description tells of them.
 //!
 //! A field that is not known, or known and not supported, is an error: what a client asks for is never
 //! ignored. Names, defaults and ranges are OpenAI's.
 
-mod fields;
-
 use super::error::ApiError;
+use super::json::{Number, Object, Unsupported, Whole};
+use super::prompts::{Content, Prompts, Stops};
 use bam_lm::engine::generate::Sampling;
-pub use fields::{Fields, Prompts};
-use fields::{Object, PROMPTS, Whole};
-use serde::Deserialize;
-use serde::de::{self, Deserializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Most completions of one request, prompts times choices.
-pub const MOST_CHOICES: usize = 128;
-const MOST_STOPS: usize = 16;
-const LONGEST_STOP: usize = 250;
+const MOST_CHOICES: i64 = 128;
 /// Tokens that are generated if a completion does not say.
-const USUAL_TOKENS: usize = 16;
+pub const USUAL_TOKENS: usize = 16;
 
 /// How answers are drawn, ended and sent: what completions and chats have in common.
 #[derive(Debug)]
@@ -26,29 +24,15 @@ pub struct Generation {
     sampling: Sampling,
     seeded: bool,
     pub choices: usize,
-    pub stops: Vec<String>,
+    pub stops: Arc<[String]>,
     pub stream: bool,
     /// Whether a stream ends with the numbers of tokens.
     pub stream_usage: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "another kind of JSON")]
-enum Stops {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StreamOptions {
-    include_usage: Option<bool>,
-    include_obfuscation: Option<bool>,
-}
-
 impl Generation {
     /// How a choice of a prompt is drawn. Choices differ, and the same request with a seed has the same ones;
-    /// without, every row is drawn by itself.
+    /// without, every sequence is drawn by itself.
     pub fn sampling(&self, choice: usize) -> Sampling {
         let seed = match self.seeded {
             true => self.sampling.seed.wrapping_add(choice as u64),
@@ -59,249 +43,287 @@ impl Generation {
             ..self.sampling
         }
     }
+}
 
-    fn take(fields: &mut Fields<'_>) -> Result<Self, ApiError> {
-        let mut real = |name, most: f64, usual: f64| {
-            let expected = format!("a number from 0 to {most}");
-            let value = fields.take::<f64>(name, &expected)?.unwrap_or(usual);
-            match (0.0..=most).contains(&value) {
-                true => Ok(value),
-                false => Err(ApiError::expected(name, &expected, value)),
-            }
-        };
-        let temperature = real("temperature", 2.0, 1.0)?;
-        let top_p = real("top_p", 1.0, 1.0)?;
-        let seed: Option<Whole> = fields.take("seed", "a whole number of 64 bits")?;
-        let sampling = Sampling {
-            temperature,
-            // None of the mass is the most probable token.
-            top_p: top_p.max(f64::MIN_POSITIVE),
-            top_k: fields.number("top_k", 1..=u64::MAX)?,
-            seed: seed.as_ref().map_or(0, |Whole(seed)| *seed as u64),
-        };
-        let expected = format!("a string or up to {MOST_STOPS} strings");
-        let stops = match fields.take("stop", &expected)? {
-            None => Vec::new(),
-            Some(Stops::One(stop)) => vec![stop],
-            Some(Stops::Many(stops)) => stops,
-        };
-        if stops.len() > MOST_STOPS {
-            return Err(ApiError::expected("stop", &expected, stops.len()));
-        }
-        if let Some(length) = stops
-            .iter()
-            .map(|stop| stop.chars().count())
-            .find(|length| !(1..=LONGEST_STOP).contains(length))
-        {
-            let expected = format!("strings of 1 to {LONGEST_STOP} characters");
-            return Err(ApiError::expected("stop", &expected, length));
-        }
-        let stream = fields.flag("stream")?;
-        let options = fields.take("stream_options", "an object with include_usage")?;
-        if options.is_some() && !stream {
-            let expected = "stream with it";
-            return Err(ApiError::expected("stream_options", expected, "none"));
-        }
-        let options = options.map_or_else(StreamOptions::default, |Object(options)| options);
-        if options.include_obfuscation == Some(true) {
-            let expected = "include_obfuscation false: it is not supported";
-            return Err(ApiError::expected("stream_options", expected, "true"));
-        }
-        let choices = fields.number("n", 1..=MOST_CHOICES as u64)?.unwrap_or(1);
-        for (name, nothing) in [
-            ("presence_penalty", &["0", "0.0"][..]),
-            ("frequency_penalty", &["0", "0.0"]),
-            ("logit_bias", &["{}"]),
-            ("repetition_penalty", &["1", "1.0"]),
-            ("min_tokens", &["0"]),
-            ("ignore_eos", &["false"]),
-        ] {
-            fields.refuse(name, nothing)?;
-        }
-        // Who the client's user is changes nothing here.
-        fields.take::<String>("user", "a string")?;
-        Ok(Self {
-            sampling,
-            seeded: seed.is_some(),
-            choices,
-            stops,
-            stream,
-            stream_usage: options.include_usage.unwrap_or(false),
-        })
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct StreamOptions {
+    include_usage: Option<bool>,
+    #[serde(rename = "include_obfuscation")]
+    _include_obfuscation: Option<Unsupported<bool>>,
+}
+
+/// The one penalty that changes nothing.
+#[derive(Debug, Deserialize, Serialize, PartialEq)]
+pub struct One(f64);
+
+impl Default for One {
+    fn default() -> Self {
+        Self(1.0)
     }
 }
 
-/// The body of `/v1/completions`.
-#[derive(Debug)]
-pub struct Completion {
-    pub model: Option<String>,
-    pub prompts: Prompts,
-    pub tokens: usize,
-    pub echo: bool,
-    /// How many of the most probable tokens are named, where log-probabilities are wanted.
-    pub logprobs: Option<usize>,
-    /// Whether the ids of the tokens are sent too, as vLLM does.
-    pub token_ids: bool,
-    /// Whether text begins with the token that begins documents.
-    pub begin: bool,
-    pub generation: Generation,
+/// Bodies with the fields of every generation: serde takes no common struct where it refuses what is unknown.
+macro_rules! generating {
+    ($(#[$about:meta])* pub struct $name:ident { $($own:tt)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($own)*
+            pub model: Option<String>,
+            #[schemars(extend("default" = 1))]
+            temperature: Option<Number<2>>,
+            #[schemars(extend("default" = 1))]
+            top_p: Option<Number<1>>,
+            top_k: Option<Whole<1>>,
+            #[schemars(extend("default" = 1))]
+            n: Option<Whole<1, MOST_CHOICES>>,
+            /// The same request with a seed has the same answers; without, every choice is drawn by itself.
+            seed: Option<Whole<{ i64::MIN }>>,
+            stop: Option<Stops>,
+            #[schemars(extend("default" = false))]
+            stream: Option<bool>,
+            /// Only with stream.
+            stream_options: Option<Object<StreamOptions>>,
+            /// Anybody: it changes nothing here.
+            #[serde(rename = "user")]
+            _user: Option<String>,
+            #[serde(rename = "presence_penalty")]
+            _presence_penalty: Option<Unsupported<f64>>,
+            #[serde(rename = "frequency_penalty")]
+            _frequency_penalty: Option<Unsupported<f64>>,
+            #[serde(rename = "logit_bias")]
+            _logit_bias: Option<Unsupported<BTreeMap<String, f64>>>,
+            #[serde(rename = "repetition_penalty")]
+            _repetition_penalty: Option<Unsupported<One>>,
+            #[serde(rename = "min_tokens")]
+            _min_tokens: Option<Unsupported<u64>>,
+            #[serde(rename = "ignore_eos")]
+            _ignore_eos: Option<Unsupported<bool>>,
+        }
+
+        impl $name {
+            fn common(&self) -> Result<Generation, ApiError> {
+                let stream = self.stream.unwrap_or(false);
+                if self.stream_options.is_some() && !stream {
+                    return Err(ApiError::expected("stream_options", "stream with it", "none"));
+                }
+                let options = self.stream_options.as_ref();
+                Ok(Generation {
+                    sampling: Sampling {
+                        temperature: self.temperature.map_or(1.0, |Number(x)| x),
+                        // None of the mass is the most probable token.
+                        top_p: self.top_p.map_or(1.0, |Number(x)| x.max(f64::MIN_POSITIVE)),
+                        top_k: self.top_k.map(Whole::count),
+                        seed: self.seed.map_or(0, |Whole(seed)| seed as u64),
+                    },
+                    seeded: self.seed.is_some(),
+                    choices: self.n.map_or(1, Whole::count),
+                    stops: self.stop.as_ref().map_or(&[][..], |Stops(stops)| stops).into(),
+                    stream,
+                    stream_usage: options.and_then(|Object(of)| of.include_usage).unwrap_or(false),
+                })
+            }
+        }
+    };
+}
+
+generating! {
+    /// The body of `/v1/completions`.
+    pub struct Completion {
+        pub prompt: Prompts,
+        #[schemars(extend("default" = USUAL_TOKENS))]
+        pub max_tokens: Option<Whole<0>>,
+        #[schemars(extend("default" = false))]
+        pub echo: Option<bool>,
+        /// How many of the most probable tokens are named, where log-probabilities are wanted.
+        pub logprobs: Option<Whole<0, 5>>,
+        /// Whether the ids of the tokens are sent too, as vLLM does.
+        #[schemars(extend("default" = false))]
+        pub return_token_ids: Option<bool>,
+        /// Whether text begins with the token that begins documents.
+        #[schemars(extend("default" = true))]
+        pub add_special_tokens: Option<bool>,
+        /// Only the same as n.
+        best_of: Option<Whole<1, MOST_CHOICES>>,
+        #[serde(rename = "suffix")]
+        _suffix: Option<Unsupported<String>>,
+    }
 }
 
 impl Completion {
-    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let mut fields = Fields::of(body)?;
-        let completion = Self {
-            model: fields.take("model", "a string")?,
-            prompts: fields.need("prompt", PROMPTS)?,
-            tokens: fields
-                .number("max_tokens", 0..=u64::MAX)?
-                .unwrap_or(USUAL_TOKENS),
-            echo: fields.flag("echo")?,
-            logprobs: fields.number("logprobs", 0..=5)?,
-            token_ids: fields.flag("return_token_ids")?,
-            begin: fields
-                .take("add_special_tokens", "true or false")?
-                .unwrap_or(true),
-            generation: Generation::take(&mut fields)?,
-        };
-        let best_of = fields.number("best_of", 1..=MOST_CHOICES as u64)?;
-        if best_of.is_some_and(|best_of| best_of != completion.generation.choices) {
-            return Err(ApiError::expected(
-                "best_of",
-                "the same as n",
-                best_of.unwrap_or(0),
-            ));
+    pub fn generation(&self) -> Result<Generation, ApiError> {
+        let generation = self.common()?;
+        if let Some(Whole(best_of)) = self.best_of
+            && best_of as usize != generation.choices
+        {
+            return Err(ApiError::expected("best_of", "the same as n", best_of));
         }
-        fields.refuse("suffix", &["\"\""])?;
-        fields.finish()?;
-        let count = completion.prompts.count() * completion.generation.choices;
-        if count > MOST_CHOICES {
+        let count = self.prompt.count() * generation.choices;
+        if count > MOST_CHOICES as usize {
             let expected = format!("at most {MOST_CHOICES} prompts times n");
             return Err(ApiError::expected("prompt", &expected, count));
         }
-        Ok(completion)
+        Ok(generation)
     }
 }
 
+/// The roles that OpenAI has.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Role {
+    System,
+    Developer,
+    User,
+    Assistant,
+    Tool,
+}
+
 /// A message of a chat.
-#[derive(Debug, Deserialize, serde::Serialize)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    pub role: String,
-    #[serde(deserialize_with = "content")]
-    pub content: String,
+    pub role: Role,
+    pub content: Content,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// The text of a message: a string, or parts that are text.
-fn content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Part {
-        r#type: String,
-        text: String,
+generating! {
+    /// The body of `/v1/chat/completions`.
+    pub struct Chat {
+        #[schemars(length(min = 1))]
+        pub messages: Vec<Object<Message>>,
+        max_tokens: Option<Whole<1>>,
+        /// Instead of max_tokens; as many as there is room for, at most 4096, if neither is given.
+        max_completion_tokens: Option<Whole<1>>,
+        #[schemars(extend("default" = false))]
+        logprobs: Option<bool>,
+        /// Only with logprobs.
+        top_logprobs: Option<Whole<0, 20>>,
     }
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Content {
-        Text(String),
-        Parts(Vec<Object<Part>>),
-    }
-    let wrong = || de::Error::custom("content: expected a string or parts of type text");
-    match Content::deserialize(deserializer).map_err(|_| wrong())? {
-        Content::Text(text) => Ok(text),
-        Content::Parts(parts) if parts.iter().all(|Object(part)| part.r#type == "text") => {
-            Ok(parts.into_iter().map(|Object(part)| part.text).collect())
-        }
-        Content::Parts(_) => Err(wrong()),
-    }
-}
-
-/// The body of `/v1/chat/completions`.
-#[derive(Debug)]
-pub struct Chat {
-    pub model: Option<String>,
-    pub messages: Vec<Message>,
-    /// As many as there is room for if not given.
-    pub tokens: Option<usize>,
-    pub logprobs: Option<usize>,
-    pub generation: Generation,
 }
 
 impl Chat {
-    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let mut fields = Fields::of(body)?;
-        let messages: Vec<Object<Message>> =
-            fields.need("messages", "an array of objects with role and content")?;
-        let messages: Vec<Message> = messages
-            .into_iter()
-            .map(|Object(message)| message)
-            .collect();
-        if messages.is_empty() {
+    pub fn generation(&self) -> Result<Generation, ApiError> {
+        if self.messages.is_empty() {
             return Err(ApiError::expected("messages", "at least one", "none"));
         }
-        let newer = fields.number("max_completion_tokens", 1..=u64::MAX)?;
-        let older = fields.number("max_tokens", 1..=u64::MAX)?;
-        let wanted = fields.flag("logprobs")?;
-        let top = fields.number("top_logprobs", 0..=20)?;
-        if top.is_some() && !wanted {
+        if self.top_logprobs.is_some() && self.top().is_none() {
             return Err(ApiError::expected(
                 "top_logprobs",
                 "logprobs with it",
                 "none",
             ));
         }
-        let chat = Self {
-            model: fields.take("model", "a string")?,
-            messages,
-            tokens: newer.or(older),
-            logprobs: wanted.then_some(top.unwrap_or(0)),
-            generation: Generation::take(&mut fields)?,
-        };
-        fields.finish()?;
-        Ok(chat)
+        self.common()
     }
+
+    pub fn tokens(&self) -> Option<usize> {
+        self.max_completion_tokens
+            .or(self.max_tokens)
+            .map(Whole::count)
+    }
+
+    /// How many of the most probable tokens are named, where log-probabilities are wanted.
+    pub fn top(&self) -> Option<usize> {
+        let wanted = self.logprobs.unwrap_or(false);
+        wanted.then(|| self.top_logprobs.map_or(0, Whole::count))
+    }
+}
+
+/// The body of `/tokenize`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tokenize {
+    pub prompt: String,
+    /// Whether the token that begins documents comes first. If false, a prompt that is exactly the name of a
+    /// special token is that token.
+    #[schemars(extend("default" = true))]
+    pub add_special_tokens: Option<bool>,
+    #[schemars(extend("default" = false))]
+    pub return_token_strs: Option<bool>,
+    pub model: Option<String>,
+}
+
+/// The body of `/detokenize`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Detokenize {
+    pub tokens: Vec<Whole<0>>,
+    pub model: Option<String>,
+}
+
+/// The body of `/inspect`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inspect {
+    #[schemars(length(min = 1))]
+    pub tokens: Vec<Whole<0>>,
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::Code;
+    use super::super::json;
     use super::*;
 
-    fn completion(body: &str) -> Result<Completion, String> {
-        Completion::parse(body.as_bytes()).map_err(|error| error.message)
+    fn parse(body: &[u8]) -> Result<(Prompts, Generation), ApiError> {
+        let completion: Completion = json::parse(body)?;
+        let generation = completion.generation()?;
+        Ok((completion.prompt, generation))
+    }
+
+    fn completion(body: &str) -> Result<(Prompts, Generation), String> {
+        parse(body.as_bytes()).map_err(|error| error.to_string())
     }
 
     #[test]
     fn prompts_come_in_four_forms() {
         let prompts = |json: &str| {
-            completion(&format!(r#"{{"prompt": {json}}}"#)).map(|completion| completion.prompts)
+            completion(&format!(r#"{{"prompt": {json}}}"#)).map(|(prompts, _)| prompts)
         };
+        let tokens = |ids: &[i64]| ids.iter().map(|id| Whole(*id)).collect::<Vec<_>>();
         assert_eq!(prompts(r#""a""#), Ok(Prompts::Texts(vec!["a".into()])));
         assert_eq!(
             prompts(r#"["a", ""]"#),
             Ok(Prompts::Texts(vec!["a".into(), String::new()]))
         );
-        assert_eq!(prompts("[1, 2.0]"), Ok(Prompts::Tokens(vec![vec![1, 2]])));
         assert_eq!(
-            prompts("[[1], [2, -3]]"),
-            Ok(Prompts::Tokens(vec![vec![1], vec![2, -3]]))
+            prompts("[1, 2.0]"),
+            Ok(Prompts::Tokens(vec![tokens(&[1, 2])]))
         );
-        for wrong in [
-            "[]",
-            r#"[1, "a"]"#,
-            "[[1], 2]",
-            "1",
-            "{}",
-            "[1.5]",
-            "[[[1]]]",
-            "null",
-        ] {
+        assert_eq!(
+            prompts("[[1], [2, 3]]"),
+            Ok(Prompts::Tokens(vec![tokens(&[1]), tokens(&[2, 3])]))
+        );
+        for wrong in ["[]", r#"[1, "a"]"#, "[[1], 2]", "1", "{}", "null"] {
             let message = prompts(wrong).unwrap_err();
             assert!(
                 message.contains("prompt: expected a string"),
                 "{wrong}: {message}"
             );
+        }
+        for (wrong, expected) in [
+            (
+                "[1.5]",
+                "prompt[0]: expected a whole number from 0 up, got 1.5",
+            ),
+            (
+                "[[1, -3]]",
+                "prompt[0][1]: expected a whole number from 0 up, got -3",
+            ),
+            (
+                "[[[1]]]",
+                "prompt[0][0]: expected a whole number from 0 up, got an array",
+            ),
+            ("[true]", "prompt[0]: expected a string, a token id"),
+        ] {
+            let message = prompts(wrong).unwrap_err();
+            assert!(message.contains(expected), "{wrong}: {message}");
         }
     }
 
@@ -326,7 +348,10 @@ mod tests {
                 r#""presence_penalty": 1"#,
                 "presence_penalty: expected nothing",
             ),
-            (r#""stop": [""]"#, "stop: expected strings of 1"),
+            (
+                r#""stop": [""]"#,
+                "strings, of 1 to 250 characters, got 0 characters",
+            ),
             (
                 r#""max_tokens": 1.5"#,
                 "max_tokens: expected a whole number",
@@ -346,7 +371,7 @@ mod tests {
             (r#""seed": 1, "seed": 2"#, "got two fields seed"),
             (
                 r#""stop": 5"#,
-                "stop: expected a string or up to 16 strings, got 5",
+                "stop: expected a string or up to 16 strings, of 1 to 250 characters, got 5",
             ),
             (
                 r#""stream_options": [null, null]"#,
@@ -371,7 +396,7 @@ mod tests {
     #[test]
     fn rows_are_drawn_apart_unless_there_is_a_seed() {
         let seeds = |body: &str| {
-            let generation = completion(body).unwrap().generation;
+            let generation = completion(body).unwrap().1;
             [0, 0, 1].map(|choice| generation.sampling(choice).seed)
         };
         assert_eq!(seeds(r#"{"prompt": "a", "seed": 7}"#), [7, 7, 8]);
@@ -419,6 +444,91 @@ mod tests {
         ] {
             assert!(completion(body).is_err());
         }
-        assert!(Completion::parse(b"{\"prompt\": \"\xff\"}").is_err());
+        assert!(parse(b"{\"prompt\": \"\xff\"}").is_err());
+    }
+
+    /// Of every kind of failure its code and parameter; only what is too long is said to be.
+    #[test]
+    fn each_failure_has_its_code() {
+        use Code::*;
+        for (more, code, param) in [
+            (r#", "temperature": 3"#, InvalidValue, Some("temperature")),
+            (r#", "stop": [""]"#, InvalidValue, Some("stop")),
+            (r#", "best_of": 2"#, InvalidValue, Some("best_of")),
+            (r#", "max_tokens": -1"#, InvalidValue, Some("max_tokens")),
+            (
+                r#", "logit_bias": {"1": 2}"#,
+                UnsupportedParameter,
+                Some("logit_bias"),
+            ),
+            (r#", "pormpt": "x""#, UnknownParameter, None),
+            (
+                r#", "stream": true, "stream_options": {"wings": 2}"#,
+                UnknownParameter,
+                Some("stream_options"),
+            ),
+            (r#", "seed": 1, "seed": 2"#, DuplicateParameter, None),
+            (", 5", InvalidJson, None),
+        ] {
+            let error = parse(format!(r#"{{"prompt": "a"{more}}}"#).as_bytes()).unwrap_err();
+            let body = error.body().error;
+            assert_eq!(
+                (body.code, body.param.as_deref()),
+                (Some(code), param),
+                "{error}"
+            );
+            assert_eq!(error.status(), 400);
+        }
+        let missing = parse(b"{}").unwrap_err().body().error;
+        assert_eq!(missing.code, Some(MissingRequiredParameter));
+        assert_eq!(missing.param.as_deref(), Some("prompt"));
+        assert_eq!(
+            parse(b"[]").unwrap_err().body().error.code,
+            Some(InvalidJson)
+        );
+        // The scheduler's own refusals: its variant decides.
+        let of = |error: bam_lm::Error| ApiError::sequence("prompt", &error).body().error.code;
+        let (longest, prompt, max_tokens) = (8, 9, 1);
+        assert_eq!(
+            of(bam_lm::Error::TooLong {
+                longest,
+                prompt,
+                max_tokens
+            }),
+            Some(ContextLengthExceeded)
+        );
+        let (index, vocabulary, got) = (0, 2, 5);
+        assert_eq!(
+            of(bam_lm::Error::Token {
+                index,
+                vocabulary,
+                got
+            }),
+            Some(InvalidValue)
+        );
+    }
+
+    /// The description names the fields that serde knows, and no others.
+    #[test]
+    fn schemas_have_the_fields_that_are_read() {
+        fn check<T: serde::de::DeserializeOwned + JsonSchema>() {
+            let error = serde_json::from_str::<T>(r#"{"?": 0}"#)
+                .err()
+                .unwrap()
+                .to_string();
+            let mut known: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+            known.sort_unstable();
+            let schema = schemars::schema_for!(T).to_value();
+            assert_eq!(schema["additionalProperties"], false);
+            let properties = schema["properties"].as_object().unwrap();
+            let mut described: Vec<&str> = properties.keys().map(String::as_str).collect();
+            described.sort_unstable();
+            assert_eq!(described, known);
+        }
+        check::<Completion>();
+        check::<Chat>();
+        check::<Tokenize>();
+        check::<Detokenize>();
+        check::<Inspect>();
     }
 }

@@ -3,8 +3,8 @@
 use crate::args::ServeArgs;
 use crate::{console, runs};
 use anyhow::Context;
-use bam_lm::engine::scheduler::{Limits, Scheduler};
-use bam_serve::{ChatTemplate, Notice, Settings};
+use bam_lm::engine::scheduler::Limits;
+use bam_serve::{ChatTemplate, Notice, Server, Settings};
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
@@ -28,17 +28,31 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             }
         },
     };
-    let longest_row = Scheduler::longest_sequence(model.config(), &limits);
-    anyhow::ensure!(
-        longest_row > 0,
-        "--cache-memory: expected room for a token, got {}",
-        args.cache_memory
-    );
     let template = ChatTemplate::find(&args.model, &tokenizer)?;
     let name = match &args.name {
         Some(name) => name.clone(),
         None => folder_name(&args.model)?,
     };
+    let server = Server {
+        model,
+        tokenizer,
+        template,
+        settings: Settings {
+            name: name.clone(),
+            limits,
+            queue: args.queue as usize,
+            max_body: args.max_body,
+            api_key,
+            cors: args.cors.clone(),
+            grace: Duration::from_secs(args.grace),
+        },
+    };
+    let longest = server.longest_sequence();
+    anyhow::ensure!(
+        longest > 0,
+        "--cache-memory: expected room for a token, got {}",
+        args.cache_memory
+    );
     let of_listening = || format!("--listen {}", args.listen);
     let listener = TcpListener::bind(args.listen).with_context(of_listening)?;
     let address = listener.local_addr().context("the address")?;
@@ -47,41 +61,24 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     // Whoever starts the server by a program waits for this line.
     writeln!(
         out,
-        "{name} on http://{address}, contexts up to {longest_row} tokens"
+        "{name} on http://{address}, contexts up to {longest} tokens"
     )?;
     out.flush()?;
     drop(out);
-    if !address.ip().to_canonical().is_loopback() && api_key.is_none() {
+    if !address.ip().to_canonical().is_loopback() && server.settings.api_key.is_none() {
         console::note("anyone who reaches this address can use the server; see --api-key-file");
     }
-    let settings = Settings {
-        name,
-        limits,
-        queue: args.queue as usize,
-        max_body: args.max_body,
-        api_key,
-        cors: args.cors.clone(),
-        grace: Duration::from_secs(args.grace),
-    };
     let stop = async {
         while !console::interrupted() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    bam_serve::run(
-        model,
-        tokenizer,
-        template,
-        settings,
-        listener,
-        stop,
-        |notice| {
-            console::note(match notice {
-                Notice::Stopping => "stopping: requests may finish; Ctrl-C again stops at once",
-                Notice::Unfinished => "some requests did not finish in time",
-            });
-        },
-    )?;
+    server.run(listener, stop, |notice| {
+        console::note(match notice {
+            Notice::Stopping => "stopping: requests may finish; Ctrl-C again stops at once",
+            Notice::Unfinished => "some requests did not finish in time",
+        });
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

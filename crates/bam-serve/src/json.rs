@@ -1,0 +1,289 @@
+//! JSON of requests: values that know their range and say it, and serde's errors in the protocol's words.
+
+use super::error::ApiError;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Serialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{
+    self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Unexpected, Visitor,
+};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Characters of a value that a message shows.
+const SHOWN: usize = 60;
+
+/// A request of a body.
+///
+/// # Errors
+/// If the body is no JSON, or not this request's: the error names the field.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let Object(request) = serde_path_to_error::deserialize(&mut json).map_err(refused)?;
+    let got = |error: serde_json::Error| ApiError::NotJson {
+        got: error.to_string(),
+    };
+    json.end().map_err(got)?;
+    Ok(request)
+}
+
+/// The beginning of a text that a client sent.
+pub fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Serde's error as the protocol has it.
+fn refused(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let path = error.path().to_string();
+    let error = error.into_inner();
+    let text = error.to_string();
+    if !error.is_data() {
+        return ApiError::NotJson { got: text };
+    }
+    let text = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(text, _)| text);
+    let inside = |name: &str| match path.as_str() {
+        "." => shown(name),
+        // The path of an unknown field ends with its name.
+        path if path == name || path.ends_with(&format!(".{name}")) => shown(path),
+        path => format!("{path}.{}", shown(name)),
+    };
+    let name = text.split('`').nth(1).unwrap_or_default();
+    if text.starts_with("unknown field ") {
+        return ApiError::Unknown {
+            field: inside(name),
+        };
+    }
+    if text.starts_with("duplicate field ") {
+        return ApiError::Twice {
+            field: inside(name),
+        };
+    }
+    if text.starts_with("missing field ") {
+        return ApiError::Missing {
+            field: inside(name),
+        };
+    }
+    let told = match text.rsplit_once(", expected ") {
+        Some((wrong, expected)) => {
+            let wrong = ["invalid type: ", "invalid value: ", "unknown variant "]
+                .iter()
+                .find_map(|kind| wrong.strip_prefix(kind))
+                .unwrap_or(wrong);
+            (expected, got(wrong))
+        }
+        None => match text
+            .strip_prefix("expected ")
+            .and_then(|text| text.split_once(", got "))
+        {
+            Some((expected, got)) => (expected, got.to_owned()),
+            None => ("something else", text.to_owned()),
+        },
+    };
+    match path.as_str() {
+        "." => ApiError::NotJson { got: told.1 },
+        path if told.0 == UNSUPPORTED => ApiError::Unsupported {
+            field: path.into(),
+            got: told.1,
+        },
+        path => ApiError::expected(path, told.0, told.1),
+    }
+}
+
+/// A value as JSON writes it, of serde's words for it.
+fn got(serde: &str) -> String {
+    let value = match serde {
+        "map" => "an object",
+        "sequence" => "an array",
+        other => ["integer ", "floating point ", "boolean ", "string "]
+            .iter()
+            .find_map(|kind| other.strip_prefix(kind))
+            .unwrap_or(other)
+            .trim_matches('`'),
+    };
+    shown(value)
+}
+
+/// A JSON object, and nothing else: serde takes an array for a struct too.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Object<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
+}
+
+/// A whole number in a range, also as JSON writes it in some languages: `16.0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole<const MIN: i64, const MAX: i64 = { i64::MAX }>(pub i64);
+
+impl<const MIN: i64, const MAX: i64> Whole<MIN, MAX> {
+    /// The number, of things that are counted.
+    pub fn count(self) -> usize {
+        usize::try_from(self.0.max(0)).unwrap_or(usize::MAX)
+    }
+}
+
+impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Whole<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Range<const MIN: i64, const MAX: i64>;
+        impl<const MIN: i64, const MAX: i64> Visitor<'_> for Range<MIN, MAX> {
+            type Value = i64;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match (MIN, MAX) {
+                    (i64::MIN, i64::MAX) => f.write_str("a whole number of 64 bits"),
+                    (_, i64::MAX) => write!(f, "a whole number from {MIN} up"),
+                    _ => write!(f, "a whole number from {MIN} to {MAX}"),
+                }
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<i64, E> {
+                match (MIN..=MAX).contains(&number) {
+                    true => Ok(number),
+                    false => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+                }
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<i64, E> {
+                match i64::try_from(number) {
+                    Ok(number) => self.visit_i64(number),
+                    Err(_) => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
+                }
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<i64, E> {
+                match number.fract() == 0.0 && number.abs() < 9e15 {
+                    true => self.visit_i64(number as i64),
+                    false => Err(E::invalid_value(Unexpected::Float(number), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Range::<MIN, MAX>).map(Self)
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> JsonSchema for Whole<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Whole".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": MIN, "maximum": MAX})
+    }
+}
+
+/// A number from 0 to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Number<const MAX: u8>(pub f64);
+
+impl<'de, const MAX: u8> Deserialize<'de> for Number<MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Range<const MAX: u8>;
+        impl<const MAX: u8> Visitor<'_> for Range<MAX> {
+            type Value = f64;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a number from 0 to {MAX}")
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<f64, E> {
+                match (0.0..=f64::from(MAX)).contains(&number) {
+                    true => Ok(number),
+                    false => Err(E::invalid_value(Unexpected::Float(number), &self)),
+                }
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<f64, E> {
+                self.visit_f64(number as f64)
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<f64, E> {
+                self.visit_f64(number as f64)
+            }
+        }
+        deserializer.deserialize_any(Range::<MAX>).map(Self)
+    }
+}
+
+impl<const MAX: u8> JsonSchema for Number<MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Number".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "number", "minimum": 0, "maximum": MAX})
+    }
+}
+
+/// A field that is known and can only say its default, which changes nothing.
+#[derive(Debug)]
+pub struct Unsupported<T>(PhantomData<T>);
+
+const UNSUPPORTED: &str = "nothing: it is not supported";
+
+impl<'de, T: DeserializeOwned + Default + PartialEq> Deserialize<'de> for Unsupported<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        // Defaults are short; what is long is not read for being one.
+        let is_default = raw.len() <= 16
+            && serde_json::from_str::<T>(raw).is_ok_and(|value| value == T::default());
+        let wrong = || de::Error::custom(format!("expected {UNSUPPORTED}, got {}", shown(raw)));
+        is_default.then_some(Self(PhantomData)).ok_or_else(wrong)
+    }
+}
+
+impl<T: Default + Serialize> JsonSchema for Unsupported<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Unsupported".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"enum": [T::default()], "description": "Nothing else is supported."})
+    }
+}
