@@ -265,13 +265,14 @@ impl<'a> Temperature<'a> {
         self.scope
     }
 
-    /// That of a row, and its place among the values.
+    /// The place of a row's number among the values.
     pub(crate) fn index(&self, batch: usize, head: usize, row: usize) -> usize {
         let [batches, heads, rows] = self.shape;
         let batch = if batches == 1 { 0 } else { batch };
         (batch * heads + head) * rows + row
     }
 
+    /// The number of a row.
     pub(crate) fn at(&self, batch: usize, head: usize, row: usize) -> f32 {
         self.values[self.index(batch, head, row)]
     }
