@@ -6,16 +6,14 @@
 mod table;
 
 use crate::cargo::cargo;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
+use table::Row;
 
-/// A measurement: a flat JSON object.
-pub type Row = Map<String, Value>;
-
-/// What can be said on the command line.
+/// The options of the command line.
 #[derive(Debug, PartialEq)]
 pub struct Options {
     threads: usize,

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// What can be said on the command line.
+/// The options of the command line.
 #[derive(Debug, PartialEq)]
 pub struct Options {
     model: PathBuf,

@@ -1,11 +1,12 @@
 //! The house rules that a machine can check, over every file that git tracks or would track.
 
-mod code;
 mod example;
+mod features;
+mod manifest;
 
-use code::Source;
+use crate::source::Source;
+use crate::{git, imports};
 use std::path::Path;
-use std::process::Command;
 
 /// Lines from which a Rust file is two files.
 const LONGEST_FILE: usize = 600;
@@ -19,8 +20,7 @@ const MACHINE_PATHS: [(&str, &str); 5] = [
     ("C:\\Us", "ers\\"),
 ];
 
-/// What has no place in the code of a folder. Each rule is an absence: the folder, what it must
-/// not say outside comments and strings, and why.
+/// Absences: a folder, what its code must not say outside comments and strings, and why.
 const ABSENCES: [Absence; 8] = [
     Absence {
         within: &[""],
@@ -38,6 +38,11 @@ const ABSENCES: [Absence; 8] = [
         why: "libraries take the environment and the clock as arguments",
     },
     Absence {
+        within: &["crates/bam-serve/src/"],
+        words: &["println!", "eprintln!", "std::env", "env::var"],
+        why: "a server has a clock, but prints nothing and takes the environment as arguments",
+    },
+    Absence {
         within: &[
             "crates/bam-prior/",
             "crates/bam-lm/",
@@ -48,9 +53,9 @@ const ABSENCES: [Absence; 8] = [
         why: "unsafe code lives in bam-attention only",
     },
     Absence {
-        within: &["crates/bam-prior/"],
+        within: &["crates/bam-prior/", "crates/bam-kernel/"],
         words: &["burn", "Tensor"],
-        why: "bam-prior knows no tensors",
+        why: "it knows no tensors",
     },
     Absence {
         within: &["crates/bam-attention/src/fused"],
@@ -62,20 +67,23 @@ const ABSENCES: [Absence; 8] = [
         words: &["fused::"],
         why: "the reference does not use fused code",
     },
-    Absence {
-        within: &["crates/bam-lm/"],
-        words: &["clap::", "axum::", "maud::", "indicatif::", "anyhow::"],
-        why: "flags, pages and progress bars are bam-cli's",
-    },
 ];
+
+/// Openings of a comment on a declaration that are no noun phrase.
+const OPENINGS: [&str; 5] = ["What", "Where", "Who", "How", "Which"];
 
 /// The one folder that may hold unsafe code, each piece with its reason.
 const HOME_OF_UNSAFE: &str = "crates/bam-attention/";
 
 const LIBRARIES: &[&str] = &[
-    "crates/bam-prior/src/",
     "crates/bam-attention/src/",
+    "crates/bam-data/src/",
+    "crates/bam-eval/src/",
+    "crates/bam-kernel/src/",
     "crates/bam-lm/src/",
+    "crates/bam-prior/src/",
+    "crates/bam-record/src/",
+    "crates/bam-report/src/",
 ];
 
 struct Absence {
@@ -87,7 +95,7 @@ struct Absence {
 
 /// Reads every file and reports every breach at once.
 pub fn check(root: &Path) -> Result<(), String> {
-    let files = files(root)?;
+    let files = git::files(root)?;
     let mut breaches = Vec::new();
     let mut read = 0;
     for name in &files {
@@ -104,6 +112,10 @@ pub fn check(root: &Path) -> Result<(), String> {
         return Err("git names no files: is this a checkout?".into());
     }
     breaches.extend(example::breach(root).unwrap_or_else(Some));
+    let packages = manifest::packages(root)?;
+    breaches.extend(manifest::breaches(&packages));
+    breaches.extend(features::breaches(root, packages.keys())?);
+    breaches.extend(imports::breaches(root)?);
     for breach in &breaches {
         eprintln!("{breach}");
     }
@@ -115,33 +127,6 @@ pub fn check(root: &Path) -> Result<(), String> {
         1 => Err("a house rule is broken (above)".into()),
         count => Err(format!("house rules are broken in {count} places (above)")),
     }
-}
-
-fn files(root: &Path) -> Result<Vec<String>, String> {
-    let output = Command::new("git")
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
-        .current_dir(root)
-        .output()
-        .map_err(|error| format!("git did not start: {error}"))?;
-    if !output.status.success() {
-        let why = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("git ls-files: {}", why.trim()));
-    }
-    let mut names: Vec<String> = output
-        .stdout
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| String::from_utf8_lossy(name).into_owned())
-        .collect();
-    names.sort();
-    names.dedup();
-    Ok(names)
 }
 
 /// Every breach in one file, as `name:line: what`.
@@ -181,12 +166,35 @@ fn breaches_of(name: &str, bytes: &[u8]) -> Vec<String> {
     for (line, what) in source.loose_ends() {
         report(line, what.into());
     }
+    if name.starts_with("crates/bam-lm/src/model") {
+        for (line, path) in imports::paths(text)
+            .into_iter()
+            .filter(|(_, path)| watches(path))
+        {
+            report(
+                line,
+                format!("{path}: a model is watched, and knows no analysis and no records"),
+            );
+        }
+    }
+    for (line, word) in source.openings(&OPENINGS) {
+        report(
+            line,
+            format!("{word} …: a comment on a declaration opens with a noun phrase"),
+        );
+    }
     let lines = text.lines().count();
     let is_test = name.contains("/tests/") || name.ends_with("/tests.rs");
     if lines > LONGEST_FILE && !is_test {
         report(lines, format!("{lines} lines: longer than {LONGEST_FILE}"));
     }
     breaches
+}
+
+/// Whether a path leads to those who watch a model. The history in its own `config.json` does not.
+fn watches(path: &str) -> bool {
+    let within = |room: &str| path == room || path.starts_with(&format!("{room}::"));
+    within("crate::analysis") || within("bam_record") && !within("bam_record::history")
 }
 
 fn occurrences<'a>(bytes: &'a [u8], pattern: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
@@ -215,6 +223,7 @@ mod tests {
         let fixme = format!("// {}{}: later", "FIX", "ME");
         let todo = format!("// {}{}: later", "TO", "DO");
         let long = "\n".repeat(LONGEST_FILE + 1);
+        let opening = format!("/// {} it is.\nfn f() {{}}", "What");
         for (name, text) in [
             ("README.md", path.as_str()),
             ("crates/bam-attention/src/a.rs", &path),
@@ -227,7 +236,15 @@ mod tests {
             ("crates/bam-cli/tests/a.rs", "fn f() { unimplemented!() }"),
             ("crates/bam-lm/src/a.rs", "let now = Instant::now();"),
             ("crates/bam-lm/src/a.rs", "use std::env;"),
-            ("crates/bam-lm/src/a.rs", "use clap::Parser;"),
+            ("crates/bam-eval/src/a.rs", "fn f() { println!(); }"),
+            ("crates/bam-serve/src/a.rs", "use std::env;"),
+            ("crates/bam-kernel/src/a.rs", "use burn::tensor::Shape;"),
+            ("crates/bam-lm/src/model/a.rs", "use crate::analysis::Head;"),
+            (
+                "crates/bam-lm/src/model.rs",
+                "use bam_record::{history::History, Head};",
+            ),
+            ("crates/bam-lm/src/a.rs", &opening),
             ("crates/bam-prior/src/a.rs", "use burn::tensor::Shape;"),
             (
                 "crates/bam-attention/src/fused/a.rs",
@@ -278,6 +295,15 @@ mod tests {
             (
                 "crates/bam-cli/src/a.rs",
                 "// Later, when the format changes: TODO(#12).",
+            ),
+            ("crates/bam-serve/src/a.rs", "let now = Instant::now();"),
+            (
+                "crates/bam-lm/src/model/a.rs",
+                "use bam_record::history::{Event, History};",
+            ),
+            (
+                "crates/bam-lm/src/a.rs",
+                "// What follows is why.\n/// Whatever.\nfn f() {}",
             ),
             ("crates/bam-cli/src/report/tests.rs", &long),
             ("crates/bam-cli/tests/a.rs", &long),

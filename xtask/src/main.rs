@@ -6,7 +6,10 @@ mod cargo;
 mod check;
 mod clients;
 mod fuzz;
+mod git;
 mod house;
+mod imports;
+mod source;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +23,7 @@ Commands:
   check         Everything that CI runs, cheapest step first; stops at the first failure
   check --fast  The part of it that needs no Burn: format, house rules, tests of bam-prior
   house         The house rules only
+  imports       Draw which file imports which, in docs/imports.md
   fuzz [--cases N] [--first SEED]
                 Random calls of the operation against the definition; CI runs a few thousand
   bench attention [--threads T] [--json FILE] [--python PATH] [--max-length N] [--sections NAME,…]
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(&root(), check::Extent::All),
         ["check", "--fast"] => check::run(&root(), check::Extent::Fast),
         ["house"] => house::check(&root()),
+        ["imports"] => imports::run(&root()),
         ["fuzz", ref options @ ..] => fuzz::run(&root(), options),
         ["clients", ref options @ ..] => match clients::Options::parse(options) {
             Ok(options) => clients::run(&root(), &options),

@@ -5,8 +5,8 @@
 //! Arguments: `--threads T`, `--max-length N`, `--sections NAME,…` of those in [`SECTIONS`].
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, Shape, Tensors, oracle_row, signed_numbers};
-use bam_attention::{KeyNorms, SkipLog, Skipping};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle_row, signed_numbers};
+use bam_attention::{KeyNorms, SkipLog, Skipping, extend_key_norms};
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, TensorData};
 use serde_json::json;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -173,7 +173,7 @@ impl Bench {
         let narrow = way.dtype == FloatDType::BF16;
         if narrow {
             for values in [&mut case.q, &mut case.k, &mut case.v] {
-                let round = |x: &mut f32| *x = half::bf16::from_f32(*x).to_f32();
+                let round = |x: &mut f32| *x = burn::tensor::bf16::from_f32(*x).to_f32();
                 values.iter_mut().for_each(round);
             }
         }
@@ -204,7 +204,7 @@ impl Bench {
         }
         if pass == Pass::Decode && way.skipping.is_some() {
             let mut norms = KeyNorms::new(1, case.key_heads);
-            norms.extend(0, &tensors.k).expect("it fits");
+            extend_key_norms(&mut norms, 0, &tensors.k).expect("it fits");
             options = options.with_key_norms(Arc::new(norms));
         }
         // A cache keeps its prior: what skipping knows of it is found once.

@@ -1,22 +1,19 @@
 //! The fused operation: a Burn backend extension with a hand-written backward pass.
 //!
-//! [`FusedKernel`] is what a backend has to bring; `flex` brings it for Burn's Flex, by the kernel in
-//! `cpu`. `autodiff` makes it a step of Burn's graph. `bound` says which keys need not be read.
-//! Scores never exist as a whole: both passes stream over tiles of keys.
+//! [`FusedKernel`] is what a backend has to bring; `flex` brings it for Burn's Flex, by `bam-kernel`.
+//! `autodiff` makes it a step of Burn's graph.
 
-use crate::call::Call;
-use crate::{AttentionError, LogPrior, Temperature};
+use crate::error::AttentionError;
+use bam_kernel::{Plan, TemperatureScope};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchKindConversion, DispatchTensor, Flex};
 use burn::tensor::{DType, Tensor};
-use std::sync::{Arc, OnceLock};
+use prior_state::PriorState;
+use std::sync::Arc;
 
 mod autodiff;
-mod bound;
-mod cpu;
 mod flex;
-
-pub(crate) use bound::{PriorRanges, TILE};
+pub(crate) mod prior_state;
 
 /// The tensors of a call, in the order of their gradients.
 ///
@@ -59,23 +56,23 @@ pub(crate) struct Posterior<B: Backend> {
 
 /// Everything about a call that is not a tensor.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub call: Arc<Call>,
-    pub lags: crate::Lags,
-    /// Filled at the first call with this prior.
-    pub ranges: Arc<OnceLock<PriorRanges>>,
+pub(crate) struct Context {
+    pub plan: Arc<Plan>,
+    /// `None` where the call has no temperature; its operand is then a one that nobody reads.
+    pub temperature: Option<TemperatureScope>,
+    pub prior: Arc<PriorState>,
 }
 
 /// A backend's fused forward and backward pass.
 pub(crate) trait FusedKernel: Backend {
-    fn forward(operands: &Operands<Self>, plan: &Plan) -> Posterior<Self>;
+    fn forward(operands: &Operands<Self>, context: &Context) -> Posterior<Self>;
 
     /// Gradients of the operands, given that of the output.
     fn backward(
         operands: &Operands<Self>,
         posterior: &Posterior<Self>,
         out_gradient: FloatTensor<Self>,
-        plan: &Plan,
+        context: &Context,
     ) -> Operands<Self>;
 
     /// The output in the type of the queries.
@@ -91,7 +88,7 @@ pub(crate) trait FusedAttention: Backend {
         v: FloatTensor<Self>,
         ln_weights: FloatTensor<Self>,
         temperature: FloatTensor<Self>,
-        plan: Plan,
+        context: Context,
     ) -> FloatTensor<Self>;
 }
 
@@ -102,7 +99,7 @@ impl FusedAttention for Flex {
         v: FloatTensor<Self>,
         ln_weights: FloatTensor<Self>,
         temperature: FloatTensor<Self>,
-        plan: Plan,
+        context: Context,
     ) -> FloatTensor<Self> {
         let dtype = q.dtype();
         let operands = Operands::<Self> {
@@ -112,17 +109,15 @@ impl FusedAttention for Flex {
             ln_weights,
             temperature,
         };
-        Self::narrowed(Self::forward(&operands, &plan).out, dtype)
+        Self::narrowed(Self::forward(&operands, &context).out, dtype)
     }
 }
 
 pub(crate) fn attend(
-    q: Tensor<4>,
-    k: Tensor<4>,
-    v: Tensor<4>,
-    prior: &LogPrior,
-    temperature: Option<&Temperature>,
-    call: Call,
+    [q, k, v]: [Tensor<4>; 3],
+    ln_weights: Tensor<2>,
+    temperature: Option<Tensor<3>>,
+    context: Context,
 ) -> Result<Tensor<4>, AttentionError> {
     let unsupported = |expected, got: String| {
         Err(AttentionError::Unsupported {
@@ -139,23 +134,14 @@ pub(crate) fn attend(
         let got = format!("{:?}", q.dtype());
         return unsupported("tensors of type F32 or BF16", got);
     }
-    call.instructions.check()?;
-    let temperature = match temperature {
-        Some(temperature) => temperature.values.clone(),
-        None => Tensor::ones([1, 1, 1], (&device, DType::F32)),
-    };
-    let plan = Plan {
-        lags: *prior.lags(),
-        ranges: prior.ranges(),
-        call: Arc::new(call),
-    };
+    let temperature = temperature.unwrap_or_else(|| Tensor::ones([1, 1, 1], (&device, DType::F32)));
     let out = Dispatch::fused_attention(
         q.into_dispatch(),
         k.into_dispatch(),
         v.into_dispatch(),
-        prior.ln_weights().clone().into_dispatch(),
+        ln_weights.into_dispatch(),
         temperature.into_dispatch(),
-        plan,
+        context,
     );
     Ok(Tensor::from_dispatch(out))
 }

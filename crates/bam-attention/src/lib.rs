@@ -35,27 +35,29 @@
 //! ```
 //!
 //! Beneath the modules of [`nn`] is one function, [`attend`], for queries, keys and values by head.
+#![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod attend;
-mod call;
 mod error;
 mod fused;
-mod instructions;
+mod key_norms;
 pub mod log_prior;
-mod mask;
 pub mod nn;
-mod position;
+mod options;
 mod reference;
-mod skipping;
+mod scalable_softmax;
 mod temperature;
 pub mod testing;
 
-pub use attend::{Implementation, Options, attend};
+pub use attend::attend;
+pub use bam_kernel::{
+    Documents, HeadSkips, Instructions, KernelError, KeyNorms, LN_SMALLEST_WEIGHT, Lags, SkipLog,
+    Skipping, TemperatureScope, Visibility,
+};
 pub use error::AttentionError;
-pub use instructions::Instructions;
+pub use key_norms::extend_key_norms;
 pub use log_prior::LogPrior;
-pub use mask::Documents;
-pub use position::{Lags, Visibility};
-pub use skipping::{HeadSkips, KeyNorms, SkipLog, Skipping};
-pub use temperature::{Temperature, TemperatureScope, scalable_softmax};
+pub use options::{Implementation, Options};
+pub use scalable_softmax::scalable_softmax;
+pub use temperature::Temperature;

@@ -4,11 +4,12 @@
 //! log-weight `ln w_h(d)` of the lag `d`: [`ln_weight`]. **Adding a family** is one arm of it; the rest
 //! is in [`bam_prior::Family`]. Parameters are unconstrained (`θ`), one row per head.
 
-use crate::fused::PriorRanges;
-use crate::{AttentionError, Lags};
+use crate::error::AttentionError;
+use crate::fused::prior_state::PriorState;
+use bam_kernel::{KernelError, Lags};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 mod families;
 
@@ -19,8 +20,8 @@ pub use families::ln_weight;
 pub struct LogPrior {
     ln_weights: Tensor<2>,
     lags: Lags,
-    /// What skipping knows of the weights: found at the first call, shared by all clones.
-    ranges: Arc<OnceLock<PriorRanges>>,
+    /// What a backend knows of the weights: shared by all clones.
+    state: Arc<PriorState>,
 }
 
 impl LogPrior {
@@ -31,11 +32,12 @@ impl LogPrior {
     pub fn new(ln_weights: Tensor<2>, lags: Lags) -> Result<Self, AttentionError> {
         let [heads, columns] = ln_weights.dims();
         if columns != lags.count() {
-            return Err(AttentionError::Shape {
+            return Err(KernelError::Shape {
                 what: "log-prior",
                 expected: format!("[heads, {}]", lags.count()),
                 got: format!("[{heads}, {columns}]"),
-            });
+            }
+            .into());
         }
         Ok(Self::of(ln_weights, lags))
     }
@@ -54,19 +56,21 @@ impl LogPrior {
     pub fn narrowed(&self, heads: Range<usize>, lags: Lags) -> Result<Self, AttentionError> {
         let [all, _] = self.ln_weights.dims();
         if lags.first() < self.lags.first() || lags.last() > self.lags.last() {
-            return Err(AttentionError::Lags {
+            return Err(KernelError::Lags {
                 first: lags.first(),
                 last: lags.last(),
                 got_first: self.lags.first(),
                 got_last: self.lags.last(),
-            });
+            }
+            .into());
         }
         if heads.is_empty() || heads.end > all || lags.count() == 0 {
-            return Err(AttentionError::Shape {
+            return Err(KernelError::Shape {
                 what: "narrowed log-prior",
                 expected: format!("some of {all} heads, and lags"),
                 got: format!("heads {heads:?} and {} lags", lags.count()),
-            });
+            }
+            .into());
         }
         if (heads.len(), lags) == (all, self.lags) {
             return Ok(self.clone());
@@ -84,12 +88,12 @@ impl LogPrior {
         Self {
             ln_weights,
             lags,
-            ranges: Arc::default(),
+            state: Arc::default(),
         }
     }
 
-    pub(crate) fn ranges(&self) -> Arc<OnceLock<PriorRanges>> {
-        self.ranges.clone()
+    pub(crate) fn state(&self) -> Arc<PriorState> {
+        self.state.clone()
     }
 
     /// `[heads, lags]`.

@@ -2,9 +2,9 @@
 //!
 //! Shape suffixes: b batch, h query heads, q queries, k keys, d head dimension.
 
-use crate::call::Call;
-use crate::position::Lags;
-use crate::{Documents, LogPrior, Temperature, TemperatureScope};
+use crate::log_prior::LogPrior;
+use crate::temperature::Temperature;
+use bam_kernel::{Documents, Lags, Plan, TemperatureScope};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 /// Stands for `ln 0` where a finite number is wanted: far below any logit, never NaN.
@@ -16,16 +16,16 @@ pub(crate) fn attend(
     v: Tensor<4>,
     prior: &LogPrior,
     temperature: Option<&Temperature>,
-    call: &Call,
+    plan: &Plan,
 ) -> Tensor<4> {
     let device = q.device();
     let batch = q.dims()[0];
-    let (q, k, v) = without_padding(q, k, v, call);
-    let (k, v) = (share_heads(k, call.group), share_heads(v, call.group));
-    let hidden_bhqk = hidden(call, batch, &device);
+    let (q, k, v) = without_padding(q, k, v, plan);
+    let (k, v) = (share_heads(k, plan.group()), share_heads(v, plan.group()));
+    let hidden_bhqk = hidden(plan, batch, &device);
 
-    let ln_prior_bhqk = by_lag(prior, call, &device);
-    let ln_likelihood_bhqk = q.matmul(k.swap_dims(2, 3)) * call.content_scale;
+    let ln_prior_bhqk = by_lag(prior, plan, &device);
+    let ln_likelihood_bhqk = q.matmul(k.swap_dims(2, 3)) * plan.content_scale();
     let ln_joint_bhqk = match temperature {
         None => ln_likelihood_bhqk + ln_prior_bhqk,
         Some(temperature) => {
@@ -51,12 +51,12 @@ pub(crate) fn attend(
 }
 
 /// `[h, lags]` read at the lag of every (query, key): `[1, h, q, k]`.
-fn by_lag(prior: &LogPrior, call: &Call, device: &Device) -> Tensor<4> {
-    let (queries, keys) = (call.positions.queries, call.positions.keys);
+fn by_lag(prior: &LogPrior, plan: &Plan, device: &Device) -> Tensor<4> {
+    let (queries, keys) = (plan.positions().queries, plan.positions().keys);
     let lags: &Lags = prior.lags();
     let columns: Vec<i32> = (0..queries)
         .flat_map(|row| {
-            let first = call.positions.column_of_first_key(row, lags);
+            let first = plan.positions().column_of_first_key(row, lags);
             let last_column = lags.count() as i64 - 1;
             // Lags outside the range belong to hidden keys; any column serves them.
             (0..keys as i64).map(move |key| (first + key).clamp(0, last_column) as i32)
@@ -72,14 +72,14 @@ fn by_lag(prior: &LogPrior, call: &Call, device: &Device) -> Tensor<4> {
 }
 
 /// True where a query may not see a key: `[b or 1, 1, q, k]`.
-fn hidden(call: &Call, batch: usize, device: &Device) -> Tensor<4, Bool> {
-    let (queries, keys) = (call.positions.queries, call.positions.keys);
-    let documents = call.documents.as_deref();
+fn hidden(plan: &Plan, batch: usize, device: &Device) -> Tensor<4, Bool> {
+    let (queries, keys) = (plan.positions().queries, plan.positions().keys);
+    let documents = plan.documents();
     let rows = documents.map_or(1, |_| batch);
     let mut hidden = vec![true; rows * queries * keys];
     for (index, row) in hidden.chunks_exact_mut(keys).enumerate() {
         let (b, i) = (index / queries, index % queries);
-        for j in call.positions.visible_keys(i) {
+        for j in plan.positions().visible_keys(i) {
             row[j] = documents.is_some_and(|documents| {
                 !Documents::shared(documents.query_ids(b)[i], documents.key_ids(b)[j])
             });
@@ -93,9 +93,9 @@ fn without_padding(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
-    call: &Call,
+    plan: &Plan,
 ) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
-    let Some(documents) = call.documents.as_deref() else {
+    let Some(documents) = plan.documents() else {
         return (q, k, v);
     };
     let ([batch, _, queries, _], keys, device) = (q.dims(), k.dims()[2], q.device());

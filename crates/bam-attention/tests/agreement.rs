@@ -4,7 +4,7 @@
 //! small factor, and never less than the rounding of a result of that size.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, Shape, Tensors, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle};
 use bam_attention::{Instructions, Options};
 use burn::tensor::Device;
 
@@ -82,11 +82,11 @@ fn both_ways() {
 }
 
 #[test]
-fn horizon() {
-    for horizon in [1, 2, 64, 100, 5000] {
+fn window() {
+    for window in [1, 2, 64, 100, 5000] {
         cases().for_each(|(name, case)| {
-            assert_agreement(&case.clone().with_horizon(horizon), &name);
-            assert_agreement(&case.full().with_horizon(horizon), &name);
+            assert_agreement(&case.clone().with_window(window), &name);
+            assert_agreement(&case.full().with_window(window), &name);
         });
     }
 }

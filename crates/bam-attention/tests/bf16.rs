@@ -1,7 +1,7 @@
 //! `bf16` inputs are widened exactly: the results are those of the same numbers in `f32`, rounded.
 
 use bam_attention::Implementation::Fused;
-use bam_attention::testing::{Case, Shape, Tensors, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle};
 use bam_attention::{Instructions, Options};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, bf16};
 

@@ -4,7 +4,7 @@
 //! order of its block.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, Shape, Tensors};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors};
 use bam_attention::{
     Documents, Lags, LogPrior, Options, Temperature, TemperatureScope, attend, scalable_softmax,
 };
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// What varies besides the tensors.
 #[derive(Clone, Debug, Default)]
 struct Variant {
-    horizon: Option<usize>,
+    window: Option<usize>,
     ssmax: Option<TemperatureScope>,
     documents: bool,
 }
@@ -43,7 +43,7 @@ fn piece(
 ) -> Tensor<4> {
     let length = end - start;
     let mut options = Options::causal(implementation).with_query_offset(offset);
-    options.horizon = variant.horizon;
+    options.window = variant.window;
     if variant.documents {
         let ids = &case.clone().with_documents(3).documents.unwrap().1;
         let of = |range: std::ops::Range<usize>| -> Vec<i32> {
@@ -118,7 +118,7 @@ fn assert_equal(case: &Case, variant: &Variant, sizes: &[usize]) {
 
 fn variants() -> Vec<Variant> {
     let mut variants = Vec::new();
-    for horizon in [None, Some(1), Some(70)] {
+    for window in [None, Some(1), Some(70)] {
         for ssmax in [
             None,
             Some(TemperatureScope::LikelihoodAndPrior),
@@ -126,7 +126,7 @@ fn variants() -> Vec<Variant> {
         ] {
             for documents in [false, true] {
                 variants.push(Variant {
-                    horizon,
+                    window,
                     ssmax,
                     documents,
                 });
@@ -159,7 +159,7 @@ fn a_wrong_offset_is_told_apart() {
     let case = case(100, 3, 1, 16);
     let tensors = case.tensors(&Device::flex());
     for variant in variants() {
-        if variant.horizon == Some(1) {
+        if variant.window == Some(1) {
             continue; // One key: its value, wherever the row stands.
         }
         let of = |offset| {
@@ -184,7 +184,7 @@ proptest! {
         key_heads in 1usize..3,
         group in 1usize..4,
         dim in 1usize..40,
-        horizon in proptest::option::of(1usize..160),
+        window in proptest::option::of(1usize..160),
         documents: bool,
         ssmax in 0usize..3,
         sizes in proptest::collection::vec(1usize..100, 1..5),
@@ -194,7 +194,7 @@ proptest! {
             Some(TemperatureScope::LikelihoodAndPrior),
             Some(TemperatureScope::Likelihood),
         ];
-        let variant = Variant { horizon, ssmax: scopes[ssmax], documents };
+        let variant = Variant { window, ssmax: scopes[ssmax], documents };
         assert_equal(&case(length, key_heads * group, key_heads, dim), &variant, &sizes);
     }
 }

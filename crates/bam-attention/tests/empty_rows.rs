@@ -1,11 +1,11 @@
 //! Rows that see nothing: exact zeros, zero gradients, and what stands at padding is never read.
 //!
 //! Guaranteed at [`Documents::PADDING`] only. A key that is hidden otherwise (it is later, beyond the
-//! horizon, of another document) gets the weight 0, and `0·NaN` is NaN: its values must be finite.
+//! window, of another document) gets the weight 0, and `0·NaN` is NaN: its values must be finite.
 
 use bam_attention::Documents;
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, Shape, Tensors, signed_numbers};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, signed_numbers};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Output, and the gradients of `Σ out·weights` by q, k, v, log-prior and temperature.
@@ -160,10 +160,10 @@ fn poison_at_a_token_is_not_hidden() {
     }
 }
 
-/// A horizon of 0, and queries of a document that has no key.
+/// A window of 0, and queries of a document that has no key.
 #[test]
 fn rows_without_a_key_by_other_means() {
-    let nothing = case(9).with_horizon(0);
+    let nothing = case(9).with_window(0);
     let nothing_both_ways = nothing.clone().full();
     let mut strangers = case(9);
     strangers.documents = Some((vec![1; 27], vec![2; 27]));

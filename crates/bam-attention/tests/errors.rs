@@ -1,7 +1,7 @@
 //! Everything that [`attend`] and its arguments refuse, with the words that they refuse it with.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, Shape, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, oracle};
 use bam_attention::{
     AttentionError, Documents, Lags, LogPrior, Options, Temperature, TemperatureScope, attend,
     scalable_softmax,
@@ -115,7 +115,7 @@ fn a_prior_of_other_heads_or_lags() {
     assert_eq!(error.to_string(), expected);
 }
 
-/// A horizon needs no lags beyond it.
+/// A window needs no lags beyond it.
 #[test]
 fn lags_beyond_the_horizon_are_not_asked_for() {
     for implementation in [Reference, Fused] {
@@ -123,12 +123,12 @@ fn lags_beyond_the_horizon_are_not_asked_for() {
         call.prior = LogPrior::uniform(4, Lags::causal(2), &Device::flex());
         call.options = Options::causal(implementation)
             .with_query_offset(2)
-            .with_horizon(2);
+            .with_window(2);
         assert!(call.run().is_ok());
     }
     assert_refused("log-prior: expected the lags -2..=0, got -1..=0", |call| {
         call.prior = LogPrior::uniform(4, Lags::causal(2), &Device::flex());
-        call.options.horizon = Some(3);
+        call.options.window = Some(3);
     });
 }
 

@@ -2,7 +2,7 @@
 //! against the reference's, and the same bits for any number of threads.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, Shape, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, oracle};
 use bam_attention::{Instructions, Options};
 use burn::tensor::Device;
 
@@ -46,7 +46,7 @@ fn cases() -> Vec<Case> {
         let case = Case::random(&Shape::from(s), seed as u64);
         cases.push(case.clone());
         cases.push(case.clone().full());
-        cases.push(case.clone().with_horizon(20).with_temperature(true));
+        cases.push(case.clone().with_window(20).with_temperature(true));
         cases.push(case.clone().with_documents(3).with_temperature(true));
         cases.push(case.with_documents(3).with_temperature(false));
     }

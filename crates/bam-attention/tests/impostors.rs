@@ -2,7 +2,7 @@
 //! honest one passes. Ignoring is simulated by changing that thing in the case of the oracle.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, Shape, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, oracle};
 use burn::tensor::Device;
 
 fn error_against(case: &Case, implementation: Implementation, oracle_case: &Case) -> f64 {
@@ -82,9 +82,7 @@ fn who_mixes_up_the_key_heads_is_caught() {
 #[test]
 fn who_ignores_the_mask_is_caught() {
     assert_told_apart(&case(), "causality", |case| case.causal = false);
-    assert_told_apart(&case().with_horizon(9), "horizon", |case| {
-        case.horizon = None
-    });
+    assert_told_apart(&case().with_window(9), "window", |case| case.window = None);
     assert_told_apart(&case().with_documents(3), "documents", |case| {
         case.documents = None
     });

@@ -4,7 +4,7 @@
 use bam_attention::Implementation::{Fused, Reference};
 use bam_attention::Lags;
 use bam_attention::log_prior::{LagGrid, ln_weight};
-use bam_attention::testing::{Case, Shape, Tensors, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle};
 use bam_prior::{Family, GeneralizedGaussian};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
@@ -111,7 +111,7 @@ fn far_keys_are_seen_through_every_shape() {
             ln_weights: vec![0.0; honest.ln_weights.len()],
             ..honest.clone()
         };
-        let window = honest.clone().with_horizon(65_536);
+        let window = honest.clone().with_window(65_536);
         for (what, impostor) in [("no prior", no_prior), ("a window", window)] {
             let others = oracle(&impostor);
             let size = honest.queries * honest.dim;

@@ -2,7 +2,7 @@
 //! against the reference.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, Shape, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, oracle};
 use bam_attention::{Instructions, Options};
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ struct Recipe {
     cached: usize,
     dim: usize,
     full: bool,
-    horizon: Option<usize>,
+    window: Option<usize>,
     documents: Option<usize>,
     temperature: Option<bool>,
     seed: u32,
@@ -40,7 +40,7 @@ fn recipes() -> impl Strategy<Value = Recipe> {
     );
     (shape, options).prop_map(|(shape, options)| {
         let (batch, key_heads, group, queries, cached, dim) = shape;
-        let (full, horizon, documents, temperature, seed) = options;
+        let (full, window, documents, temperature, seed) = options;
         Recipe {
             batch,
             key_heads,
@@ -49,7 +49,7 @@ fn recipes() -> impl Strategy<Value = Recipe> {
             cached,
             dim,
             full,
-            horizon,
+            window,
             documents,
             temperature,
             seed,
@@ -77,7 +77,7 @@ impl Recipe {
         if let Some(on_prior) = self.temperature {
             case = case.with_temperature(on_prior);
         }
-        case.horizon = self.horizon;
+        case.window = self.window;
         case
     }
 }

@@ -10,7 +10,7 @@ pub(crate) mod facts;
 pub(crate) mod prompt;
 mod scoring;
 
-use crate::evaluation::{Evaluation, Work};
+use crate::evaluation::{Evaluation, Found, Stop, Work};
 use crate::greedy::{self, Answer, GreedyGenerator, PromptRows};
 pub use background::Background;
 use bam_lm::Error;
@@ -62,12 +62,8 @@ impl<'a> Evaluation for BabilongEvaluation<'a> {
         self.count as u64
     }
 
-    fn set(
-        &self,
-        ((label, length), (task, stories)): &Self::Cell,
-        _: &[BabilongCell],
-        stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Option<PromptSet>, Error> {
+    fn set(&self, cell: &Self::Cell, _: &[BabilongCell], stop: Stop) -> Found<PromptSet> {
+        let ((label, length), (task, stories)) = cell;
         let tokenizer = self.generator.subject.tokenizer;
         let (of, at) = ((*task, &stories[..]), (label.as_str(), *length));
         make_prompts(
@@ -97,14 +93,8 @@ impl<'a> Evaluation for BabilongEvaluation<'a> {
         rows.at_once()
     }
 
-    fn find(
-        &self,
-        _: &PromptSet,
-        rows: &PromptRows,
-        sample: usize,
-        work: &Work,
-    ) -> Result<Option<Answer>, Error> {
-        self.generator.answer(rows, sample, work.stop)
+    fn find(&self, _: &PromptSet, rows: &PromptRows, at: usize, work: &Work) -> Found<Answer> {
+        self.generator.answer(rows, at, work.stop)
     }
 
     fn message(&self, set: &PromptSet, _: Option<&Answer>) -> String {

@@ -13,6 +13,12 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Whether to stop; asked before every sample, and before every piece of a long row.
+pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// Something that is looked for; `None` where it was stopped before it was found.
+pub type Found<T> = Result<Option<T>, Error>;
+
 /// A model under evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
@@ -25,8 +31,7 @@ pub struct Subject<'a> {
 /// Surroundings of an evaluation: the person who may stop it and is told how far it is, and the time.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// Whether to stop: asked before every sample, and before every piece of a long row.
-    pub stop: &'a (dyn Fn() -> bool + Sync),
+    pub stop: Stop<'a>,
     /// Seconds since some moment.
     pub clock: &'a (dyn Fn() -> f64 + Sync),
     /// Told how many steps are done, of how many, and a few words; first of none.
@@ -46,9 +51,8 @@ impl Default for Context<'_> {
 
 /// Surroundings of one sample.
 pub struct Work<'a> {
-    /// Whether to stop, as [`Context::stop`].
-    pub stop: &'a (dyn Fn() -> bool + Sync),
-    /// Seconds, as [`Context::clock`].
+    pub stop: Stop<'a>,
+    /// Seconds since some moment.
     pub clock: &'a (dyn Fn() -> f64 + Sync),
     /// Told of steps that are done, where an evaluation counts others than samples.
     pub step: &'a (dyn Fn(u64) + Sync),
@@ -88,16 +92,11 @@ pub trait Evaluation: Sync {
     /// Steps of a cell, as progress counts them: samples, as far as can be known before they are made.
     fn steps(&self, cell: &Self::Cell) -> u64;
 
-    /// The samples of a cell, given the scores of those before it. `None` where `stop` says so.
+    /// The samples of a cell, given the scores of those before it.
     ///
     /// # Errors
     /// If they can't be made.
-    fn set(
-        &self,
-        cell: &Self::Cell,
-        before: &[Self::Score],
-        stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Option<Self::Set>, Error>;
+    fn set(&self, cell: &Self::Cell, before: &[Self::Score], stop: Stop) -> Found<Self::Set>;
 
     /// A name for each sample that nothing else has.
     fn names(&self, set: &Self::Set) -> Vec<String>;
@@ -114,7 +113,7 @@ pub trait Evaluation: Sync {
         false
     }
 
-    /// Finds a sample; `None` where it is stopped.
+    /// Finds a sample.
     ///
     /// # Errors
     /// If the model fails.
@@ -124,7 +123,7 @@ pub trait Evaluation: Sync {
         ready: &Self::Ready,
         sample: usize,
         work: &Work,
-    ) -> Result<Option<Self::Finding>, Error>;
+    ) -> Found<Self::Finding>;
 
     /// A few words for the person, after a finding or at the end of a set.
     fn message(&self, set: &Self::Set, latest: Option<&Self::Finding>) -> String;
@@ -139,8 +138,8 @@ pub trait Evaluation: Sync {
     fn record(&self, scores: Vec<Self::Score>) -> Result<Self::Metrics, Error>;
 }
 
-/// Runs an evaluation: its figures, and the seconds that they took, earlier runs' included. `None` where
-/// it was stopped; what was found is in the journal then. `scored` is told of every cell.
+/// Runs an evaluation: its figures, and the seconds that they took, earlier runs' included. Where it is
+/// stopped, all that was found is in the journal. `scored` is told of every cell.
 ///
 /// # Errors
 /// Those of the evaluation and of `scored`.
@@ -149,7 +148,7 @@ pub fn evaluate<E: Evaluation>(
     context: &Context,
     journal: Option<&Journal>,
     mut scored: impl FnMut(&E::Set, &E::Score) -> Result<(), Error>,
-) -> Result<Option<(E::Metrics, f64)>, Error> {
+) -> Found<(E::Metrics, f64)> {
     let begun = (context.clock)();
     let mut earlier = 0.0;
     let grid = evaluation.grid();
@@ -195,7 +194,7 @@ struct Runner<'a, E> {
 
 impl<E: Evaluation> Runner<'_, E> {
     /// The findings of a set: those that are known, and those that are not.
-    fn findings(&self, set: &E::Set) -> Result<Option<Vec<E::Finding>>, Error> {
+    fn findings(&self, set: &E::Set) -> Found<Vec<E::Finding>> {
         let names = self.evaluation.names(set);
         let known = |name: &String| self.journal?.known(name);
         let mut findings: Vec<Option<E::Finding>> = names.iter().map(known).collect();
@@ -231,14 +230,8 @@ impl<E: Evaluation> Runner<'_, E> {
         Ok(Some(findings.into_iter().flatten().collect()))
     }
 
-    /// Finds a sample and keeps what is found; `None` where it is time to stop, before or while.
-    fn find(
-        &self,
-        set: &E::Set,
-        ready: &E::Ready,
-        sample: usize,
-        name: &str,
-    ) -> Result<Option<E::Finding>, Error> {
+    /// Finds a sample, unless it is time to stop, and keeps what is found.
+    fn find(&self, set: &E::Set, ready: &E::Ready, at: usize, name: &str) -> Found<E::Finding> {
         if E::INDEPENDENT && (self.context.stop)() {
             return Ok(None);
         }
@@ -247,7 +240,7 @@ impl<E: Evaluation> Runner<'_, E> {
             clock: self.context.clock,
             step: &|steps| self.step(steps, ""),
         };
-        let found = self.evaluation.find(set, ready, sample, &work)?;
+        let found = self.evaluation.find(set, ready, at, &work)?;
         if let Some(found) = &found {
             if let Some(journal) = self.journal {
                 journal.keep(name, found, (self.context.clock)());

@@ -3,7 +3,7 @@
 //! As lm-eval's `generate_until` without stop strings: the most probable token each time, of equals the
 //! one with the lower id, until the token that ends documents or the budget.
 
-use crate::evaluation::Subject;
+use crate::evaluation::{Found, Subject};
 use crate::journal::digest;
 use bam_attention::Skipping;
 use bam_lm::Error;
@@ -95,7 +95,7 @@ impl GreedyGenerator<'_> {
         Ok(row.map(|id| id as i32).collect())
     }
 
-    /// The answer to one of the prompts. `None` where `stop` says so.
+    /// The answer to one of the prompts.
     ///
     /// # Errors
     /// If it has no tokens, or the model fails.
@@ -104,7 +104,7 @@ impl GreedyGenerator<'_> {
         prompts: &PromptRows,
         number: usize,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Option<Answer>, Error> {
+    ) -> Found<Answer> {
         let (prompt, budget) = (&prompts.rows[number], prompts.budget);
         let room = prompt.len() + budget;
         let cache = self
@@ -148,7 +148,7 @@ impl GreedyGenerator<'_> {
         tokens: &[i32],
         cache: &mut KvCache,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Option<Vec<f32>>, Error> {
+    ) -> Found<Vec<f32>> {
         let mut after = Vec::new();
         let read = self
             .subject

@@ -7,7 +7,7 @@
 
 mod questions;
 
-use crate::evaluation::{Evaluation, Subject, Work};
+use crate::evaluation::{Evaluation, Found, Stop, Subject, Work};
 use crate::journal::{digest, exact};
 use bam_data::{DataError, Tokenizer};
 use bam_lm::Error;
@@ -60,12 +60,7 @@ impl<'a> Evaluation for LoglikelihoodEvaluation<'a> {
         questions.len() as u64
     }
 
-    fn set(
-        &self,
-        cell: &Self::Cell,
-        _: &[TaskScore],
-        _: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Option<Self::Set>, Error> {
+    fn set(&self, cell: &Self::Cell, _: &[TaskScore], _: Stop) -> Found<Self::Set> {
         Ok(Some(*cell))
     }
 
@@ -91,7 +86,7 @@ impl<'a> Evaluation for LoglikelihoodEvaluation<'a> {
         (): &(),
         sample: usize,
         _: &Work,
-    ) -> Result<Option<Vec<Likelihood>>, Error> {
+    ) -> Found<Vec<Likelihood>> {
         let Subject { model, tokenizer } = self.subject;
         likelihoods(model, tokenizer, &questions[sample], self.begin).map(Some)
     }

@@ -3,7 +3,7 @@
 //! A sample is right when every scored digit is the argmax given the right ones before it. That is
 //! the same as an exact match of the greedy continuation: both fail at the first wrong digit.
 
-use crate::evaluation::{Evaluation, Subject, Work};
+use crate::evaluation::{Evaluation, Found, Stop, Subject, Work};
 use crate::journal::{digest, exact};
 use bam_attention::{HeadSkips, Skipping};
 use bam_data::Tokenizer;
@@ -164,12 +164,7 @@ impl<'a> Evaluation for PasskeyEvaluation<'a> {
         at.samples as u64
     }
 
-    fn set(
-        &self,
-        at: &&'a LengthPlan,
-        before: &[LengthScore],
-        _: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Option<PasskeySet<'a>>, Error> {
+    fn set(&self, at: &&'a LengthPlan, before: &[LengthScore], _: Stop) -> Found<PasskeySet<'a>> {
         let mut set = PasskeySet {
             at,
             samples: Vec::new(),
@@ -217,11 +212,11 @@ impl<'a> Evaluation for PasskeyEvaluation<'a> {
         &self,
         set: &PasskeySet,
         priors: &CachePriors,
-        sample: usize,
+        at: usize,
         work: &Work,
-    ) -> Result<Option<SampleResult>, Error> {
+    ) -> Found<SampleResult> {
         let start = (work.clock)();
-        let (length, (depth, key)) = (set.at.length, &set.samples[sample]);
+        let (length, (depth, key)) = (set.at.length, &set.samples[at]);
         let prompt = self.task.prompt(key, length, *depth)?;
         let room = prompt.tokens.len() + prompt.answer.len();
         let cache = self
@@ -422,7 +417,7 @@ fn continued(
     prompt: &Prompt,
     cache: &mut KvCache,
     stop: &dyn Fn() -> bool,
-) -> Result<Option<Vec<i32>>, Error> {
+) -> Found<Vec<i32>> {
     let mut guesses = Vec::new();
     let mut next = prompt.tokens.clone();
     while guesses.len() < prompt.answer.len() {
@@ -445,7 +440,7 @@ fn forced(
     prompt: &Prompt,
     cache: &mut KvCache,
     stop: &dyn Fn() -> bool,
-) -> Result<Option<Vec<i32>>, Error> {
+) -> Found<Vec<i32>> {
     let answer = &prompt.answer;
     let mut guesses = Vec::new();
     let mut tokens = prompt.tokens.clone();

@@ -1,6 +1,6 @@
 //! Cross-entropy by position: one long document read in one go.
 
-use crate::evaluation::{Evaluation, Subject, Work};
+use crate::evaluation::{Evaluation, Found, Stop, Subject, Work};
 use crate::journal::{digest, exact};
 use bam_data::Tokenizer;
 use bam_lm::Error;
@@ -112,12 +112,7 @@ impl Evaluation for PerplexityEvaluation<'_> {
         self.row.inputs().len() as u64
     }
 
-    fn set(
-        &self,
-        _: &(),
-        _: &[Self::Score],
-        _: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Option<Option<Horizons>>, Error> {
+    fn set(&self, _: &(), _: &[Self::Score], _: Stop) -> Found<Option<Horizons>> {
         let length = self.row.inputs().len();
         let horizons = |epsilon| self.model.horizons(length, epsilon);
         Ok(Some(self.plan.certified_cache.map(horizons).transpose()?))
@@ -147,7 +142,7 @@ impl Evaluation for PerplexityEvaluation<'_> {
         ready: &Mutex<Reading>,
         window: usize,
         work: &Work,
-    ) -> Result<Option<WindowRead>, Error> {
+    ) -> Found<WindowRead> {
         let mut reading = ready.lock().unwrap_or_else(PoisonError::into_inner);
         let Reading { cache, nats } = &mut *reading;
         let at = self.windows[window].clone();

@@ -21,7 +21,7 @@ mod tests;
 mod variable_tracking;
 mod words;
 
-use crate::evaluation::{Evaluation, Work};
+use crate::evaluation::{Evaluation, Found, Stop, Work};
 use crate::greedy::{self, Answer, GreedyGenerator, PromptRows};
 use crate::loglikelihood::mean_and_error;
 use bam_data::Tokenizer;
@@ -104,20 +104,15 @@ impl<'a> Evaluation for RulerEvaluation<'a> {
         }
     }
 
-    fn set(
-        &self,
-        (task, length): &(Task, usize),
-        _: &[RulerCell],
-        stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Option<Cow<'a, SampleSet>>, Error> {
-        let (task, length) = (*task, *length);
+    fn set(&self, cell: &(Task, usize), _: &[RulerCell], stop: Stop) -> Found<Self::Set> {
+        let (task, length) = *cell;
         let tokenizer = self.generator.subject.tokenizer;
         match self.samples {
             RulerSamples::Made(sources, count, seed) => {
                 let made = make_samples(task, length, *count, *seed, tokenizer, sources, stop)?;
                 Ok(made.map(Cow::Owned))
             }
-            read => Ok(read.of((task, length)).map(Cow::Borrowed)),
+            read => Ok(read.of(*cell).map(Cow::Borrowed)),
         }
     }
 
@@ -136,14 +131,8 @@ impl<'a> Evaluation for RulerEvaluation<'a> {
         rows.at_once()
     }
 
-    fn find(
-        &self,
-        _: &Cow<SampleSet>,
-        rows: &PromptRows,
-        sample: usize,
-        work: &Work,
-    ) -> Result<Option<Answer>, Error> {
-        self.generator.answer(rows, sample, work.stop)
+    fn find(&self, _: &Self::Set, rows: &PromptRows, at: usize, work: &Work) -> Found<Answer> {
+        self.generator.answer(rows, at, work.stop)
     }
 
     fn message(&self, set: &Cow<SampleSet>, _: Option<&Answer>) -> String {
@@ -191,7 +180,7 @@ impl<'a> Evaluation for RulerEvaluation<'a> {
 }
 
 /// Makes `count` samples of a task. The same seed gives the same samples, sample by sample: fewer are the
-/// first of more. `None` where `stop` says so.
+/// first of more.
 ///
 /// # Errors
 /// If the length is no row's, the tokenizer can't spell a prompt, or the file of the task is missing.
@@ -202,8 +191,8 @@ pub fn make_samples(
     seed: u64,
     tokenizer: &Tokenizer,
     sources: &Sources,
-    stop: &(dyn Fn() -> bool + Sync),
-) -> Result<Option<SampleSet>, Error> {
+    stop: Stop,
+) -> Found<SampleSet> {
     check_length(length)?;
     let frame = Frame {
         stop,

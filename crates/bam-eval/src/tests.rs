@@ -1,7 +1,7 @@
 //! The runner, and evaluations that read through a cache: what they know already, where they stop, what a
 //! cache may forget.
 
-use super::evaluation::{Context, Evaluation, Subject, Work, evaluate};
+use super::evaluation::{Context, Evaluation, Found, Stop, Subject, Work, evaluate};
 use super::journal::Journal;
 use super::passkey::{Depths, LengthPlan, PasskeyEvaluation, PasskeyPlan};
 use super::perplexity::{PerplexityEvaluation, PerplexityPlan, WindowRead, by_position, tokens_of};
@@ -47,12 +47,7 @@ impl Evaluation for Squares {
         cell.len() as u64
     }
 
-    fn set(
-        &self,
-        cell: &Vec<i32>,
-        before: &[i32],
-        _: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Option<Vec<i32>>, Error> {
+    fn set(&self, cell: &Vec<i32>, before: &[i32], _: Stop) -> Found<Vec<i32>> {
         let begun = before.iter().all(|sum| sum % 2 == 0);
         Ok(Some(if begun { cell.clone() } else { Vec::new() }))
     }
@@ -66,7 +61,7 @@ impl Evaluation for Squares {
         Ok(())
     }
 
-    fn find(&self, set: &Vec<i32>, (): &(), at: usize, _: &Work) -> Result<Option<i32>, Error> {
+    fn find(&self, set: &Vec<i32>, (): &(), at: usize, _: &Work) -> Found<i32> {
         self.worked.lock().unwrap().push(set[at]);
         Ok((set[at] != self.too_hard).then_some(set[at] * set[at]))
     }
@@ -100,7 +95,7 @@ fn what_is_known_is_not_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("squares.jsonl");
     let told = Mutex::new(Vec::new());
-    let run = |cells: [&[i32]; 2], too_hard: i32, stop: &(dyn Fn() -> bool + Sync)| {
+    let run = |cells: [&[i32]; 2], too_hard: i32, stop: Stop| {
         let squares = Squares {
             cells: cells.map(<[i32]>::to_vec),
             worked: Mutex::default(),
@@ -197,7 +192,7 @@ fn passkeys_that_are_known_are_not_read_again() {
     let whole = passkeys(&model, &plan, &go_on, None).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("passkey.jsonl");
-    let again = |plan: &PasskeyPlan, stop: &(dyn Fn() -> bool + Sync)| {
+    let again = |plan: &PasskeyPlan, stop: Stop| {
         let context = Context { stop, ..go_on };
         passkeys(&model, plan, &context, Some(&journal(&path)))
     };
@@ -288,7 +283,7 @@ fn windows_are_means_over_positions_and_found_as_they_are_read() {
     // Stopped after the first piece of 1024 tokens, with the windows that are whole.
     let kept = entries(&path("whole"));
     assert_eq!(kept.len(), 4);
-    let again = |name: &str, stop: &(dyn Fn() -> bool + Sync)| {
+    let again = |name: &str, stop: Stop| {
         let context = Context {
             stop,
             ..Context::default()

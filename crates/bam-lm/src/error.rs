@@ -93,3 +93,9 @@ impl Error {
         move |source| Self::Io(error(source))
     }
 }
+
+impl From<bam_attention::KernelError> for Error {
+    fn from(error: bam_attention::KernelError) -> Self {
+        Self::Attention(error.into())
+    }
+}

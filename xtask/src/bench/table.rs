@@ -1,8 +1,10 @@
 //! Tables of measurements, as Markdown: pure functions of the rows.
 
-use super::Row;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fmt::Write;
+
+/// A measurement: a flat JSON object.
+pub type Row = Map<String, Value>;
 
 fn text<'a>(row: &'a Row, name: &str) -> &'a str {
     row.get(name).and_then(Value::as_str).unwrap_or("")

@@ -5,7 +5,7 @@ use std::path::Path;
 const README: &str = "README.md";
 const DOCUMENTATION: &str = "crates/bam-attention/src/lib.rs";
 
-/// What to report if the README's Rust is not, line by line, in the crate's documentation.
+/// A breach if the README's Rust is not, line by line, in the crate's documentation.
 pub fn breach(root: &Path) -> Result<Option<String>, String> {
     let read = |name: &str| {
         std::fs::read_to_string(root.join(name)).map_err(|error| format!("{name}: {error}"))

@@ -1,6 +1,6 @@
 //! The fused operation as one step of Burn's autodiff graph.
 
-use super::{FusedAttention, FusedKernel, Operands, Plan, Posterior};
+use super::{Context, FusedAttention, FusedKernel, Operands, Posterior};
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -12,7 +12,7 @@ use burn::backend::{Autodiff, TensorMetadata};
 struct AttentionStep;
 
 impl<B: FusedKernel> Backward<B, 5> for AttentionStep {
-    type State = (Operands<B>, Posterior<B>, Plan);
+    type State = (Operands<B>, Posterior<B>, Context);
 
     fn backward(
         self,
@@ -20,9 +20,9 @@ impl<B: FusedKernel> Backward<B, 5> for AttentionStep {
         gradients: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let (operands, posterior, plan) = ops.state;
+        let (operands, posterior, context) = ops.state;
         let out_gradient = gradients.consume::<B>(&ops.node);
-        let of = B::backward(&operands, &posterior, out_gradient, &plan);
+        let of = B::backward(&operands, &posterior, out_gradient, &context);
         let computed = [of.q, of.k, of.v, of.ln_weights, of.temperature];
         for (parent, gradient) in ops.parents.into_iter().zip(computed) {
             if let Some(node) = parent {
@@ -39,7 +39,7 @@ impl<B: FusedKernel, C: CheckpointStrategy> FusedAttention for Autodiff<B, C> {
         v: FloatTensor<Self>,
         ln_weights: FloatTensor<Self>,
         temperature: FloatTensor<Self>,
-        plan: Plan,
+        context: Context,
     ) -> FloatTensor<Self> {
         let nodes = [
             q.node(),
@@ -56,10 +56,10 @@ impl<B: FusedKernel, C: CheckpointStrategy> FusedAttention for Autodiff<B, C> {
             temperature: temperature.into_primitive(),
         };
         let dtype = operands.q.dtype();
-        let posterior = B::forward(&operands, &plan);
+        let posterior = B::forward(&operands, &context);
         let out = B::narrowed(posterior.out.clone(), dtype);
         match AttentionStep.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(step) => step.finish((operands, posterior, plan), out),
+            OpsKind::Tracked(step) => step.finish((operands, posterior, context), out),
             OpsKind::UnTracked(step) => step.finish(out),
         }
     }

@@ -1,26 +1,25 @@
-//! The fused operation on Burn's Flex: its tensors as the slices that the CPU kernel works on.
+//! The fused operation on Burn's Flex: its tensors as the slices that `bam-kernel` works on.
 
-use super::bound::PriorRanges;
-use super::cpu::{Inputs, Rows, Temperatures, Values, backward, forward};
-use super::{FusedKernel, Operands, Plan, Posterior};
+use super::{Context, FusedKernel, Operands, Posterior};
+use bam_kernel::{LogWeights, PriorRanges, Rows, Temperature, Values};
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, Shape, TensorData, bf16};
 
+/// A tensor's storage has what its layout says, and `attend` made the plan of these shapes.
+const FITS: &str = "slices of tensors fit the plan of their shapes";
+
 impl FusedKernel for Flex {
-    fn forward(operands: &Operands<Self>, plan: &Plan) -> Posterior<Self> {
+    fn forward(operands: &Operands<Self>, context: &Context) -> Posterior<Self> {
         let operands = readable_operands(operands);
-        let inputs = inputs(&operands, plan);
-        let (out, ln_evidence) = forward(&inputs);
-        let [b, h, i, d] = [
-            inputs.batch,
-            inputs.heads,
-            plan.call.positions.queries,
-            inputs.dim,
-        ];
+        let of = context
+            .plan
+            .forward(&slices(&operands, context))
+            .expect(FITS);
+        let [b, h, i, d] = context.plan.shapes().q;
         Posterior {
-            out: tensor(out, Shape::from([b, h, i, d]), DType::F32),
-            ln_evidence: tensor(ln_evidence, Shape::from([b, h, i]), DType::F32),
+            out: tensor(of.out, Shape::from([b, h, i, d]), DType::F32),
+            ln_evidence: tensor(of.ln_evidence, Shape::from([b, h, i]), DType::F32),
         }
     }
 
@@ -28,27 +27,27 @@ impl FusedKernel for Flex {
         operands: &Operands<Self>,
         posterior: &Posterior<Self>,
         out_gradient: FlexTensor,
-        plan: &Plan,
+        context: &Context,
     ) -> Operands<Self> {
         let operands = readable_operands(operands);
-        let inputs = inputs(&operands, plan);
         let out_gradient = readable(&out_gradient);
-        let of = backward(
-            &inputs,
-            rows(&posterior.out),
-            posterior.ln_evidence.storage::<f32>(),
-            rows(&out_gradient),
+        let of = context.plan.backward(
+            &slices(&operands, context),
+            contiguous(&posterior.out),
+            contiguous(&posterior.ln_evidence),
+            &rows(&out_gradient),
         );
+        let of = of.expect(FITS);
         let like = |values, operand: &FlexTensor| tensor(values, operand.shape(), operand.dtype());
         Operands {
             q: like(of.q, &operands.q),
             k: like(of.k, &operands.k),
             v: like(of.v, &operands.v),
             ln_weights: like(of.ln_weights, &operands.ln_weights),
-            temperature: like(
-                sum_to(of.temperature, &inputs, &operands.temperature.shape()),
-                &operands.temperature,
-            ),
+            temperature: match context.temperature {
+                Some(_) => like(of.temperature, &operands.temperature),
+                None => like(vec![0.0], &operands.temperature),
+            },
         }
     }
 
@@ -91,47 +90,37 @@ fn readable_operands(operands: &Operands<Flex>) -> Operands<Flex> {
 /// `tensor` must come from [`readable`].
 fn rows(tensor: &FlexTensor) -> Rows<'_> {
     let layout = tensor.layout();
-    let strides = layout.strides();
-    Rows {
-        values: match tensor.dtype() {
-            DType::BF16 => Values::Bf16(tensor.storage::<bf16>()),
-            _ => Values::F32(tensor.storage::<f32>()),
-        },
-        start: layout.start_offset(),
-        strides: [0, 1, 2].map(|axis| strides[axis] as usize),
-        dim: layout.shape()[3],
-    }
+    let (start, strides) = (layout.start_offset(), layout.strides());
+    let values = match tensor.dtype() {
+        DType::BF16 => Values::Bf16(&tensor.storage::<bf16>()[start..]),
+        _ => Values::F32(&tensor.storage::<f32>()[start..]),
+    };
+    let shape = [0, 1, 2, 3].map(|axis| layout.shape()[axis]);
+    let strides = [0, 1, 2].map(|axis| strides[axis] as usize);
+    Rows::strided(values, shape, strides).expect(FITS)
 }
 
 /// `operands` must come from [`readable_operands`].
-fn inputs<'a>(operands: &'a Operands<Flex>, plan: &'a Plan) -> Inputs<'a> {
-    let q_shape = operands.q.shape();
-    let lags = plan.lags.count();
-    let ln_weights = contiguous(&operands.ln_weights);
-    let shape = operands.temperature.shape();
-    let stride = |axis: usize, below: usize| if shape[axis] == 1 { 0 } else { below };
-    let temperature = Temperatures {
-        values: contiguous(&operands.temperature),
-        strides: [
-            stride(0, shape[1] * shape[2]),
-            stride(1, shape[2]),
-            stride(2, 1),
-        ],
-    };
-    Inputs {
-        batch: q_shape[0],
-        heads: q_shape[1],
-        dim: q_shape[3],
+fn slices<'a>(operands: &'a Operands<Flex>, context: &'a Context) -> bam_kernel::Operands<'a> {
+    let lags = *context.plan.lags();
+    let values = contiguous(&operands.ln_weights);
+    let ranges = context
+        .prior
+        .ranges
+        .get_or_init(|| PriorRanges::new(values, lags.count()));
+    let heads = operands.ln_weights.shape()[0];
+    let ln_weights = LogWeights::new(values, heads, lags).expect(FITS);
+    let temperature = context.temperature.map(|scope| {
+        let shape = operands.temperature.shape();
+        let shape = [0, 1, 2].map(|axis| shape[axis]);
+        Temperature::new(contiguous(&operands.temperature), shape, scope).expect(FITS)
+    });
+    bam_kernel::Operands {
         q: rows(&operands.q),
         k: rows(&operands.k),
         v: rows(&operands.v),
-        ln_weights,
-        ranges: plan
-            .ranges
-            .get_or_init(|| PriorRanges::new(ln_weights, lags)),
-        temperature: plan.call.temperature_scope.map(|_| temperature),
-        lags: &plan.lags,
-        call: &plan.call,
+        ln_weights: ln_weights.with_ranges(ranges).expect(FITS),
+        temperature,
     }
 }
 
@@ -139,17 +128,4 @@ fn inputs<'a>(operands: &'a Operands<Flex>, plan: &'a Plan) -> Inputs<'a> {
 fn contiguous(tensor: &FlexTensor) -> &[f32] {
     let layout = tensor.layout();
     &tensor.storage::<f32>()[layout.start_offset()..][..layout.num_elements()]
-}
-
-/// Sums a gradient `[batch, heads, rows]` over the axes in which the temperature has size 1, in order.
-fn sum_to(values: Vec<f32>, inputs: &Inputs<'_>, shape: &Shape) -> Vec<f32> {
-    let rows = inputs.call.positions.queries;
-    let mut sums = vec![0.0; shape.num_elements()];
-    for (index, value) in values.into_iter().enumerate() {
-        let (head, row) = (index / rows, index % rows);
-        let at = [head / inputs.heads, head % inputs.heads, row];
-        let at = [0, 1, 2].map(|axis| if shape[axis] == 1 { 0 } else { at[axis] });
-        sums[(at[0] * shape[1] + at[1]) * shape[2] + at[2]] += value;
-    }
-    sums
 }

@@ -9,6 +9,7 @@ use crate::{
     AttentionError, Implementation, Lags, LogPrior, Options, Skipping, Temperature,
     TemperatureScope, Visibility, attend, scalable_softmax,
 };
+use bam_kernel::KernelError;
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
@@ -319,7 +320,7 @@ impl BayesianAttention {
         }
         for (what, size) in [("batch", batch), ("capacity", capacity)] {
             if size == 0 {
-                return Err(AttentionError::Empty { what });
+                return Err(KernelError::Empty { what }.into());
             }
         }
         let prior = self.prior.valid().forward(Lags::causal(capacity));
@@ -361,14 +362,15 @@ impl BayesianAttention {
         for (what, x) in [("queries", &queries), ("memory", &memory)] {
             let [batch, length, got] = x.dims();
             if batch * length == 0 {
-                return Err(AttentionError::Empty { what });
+                return Err(KernelError::Empty { what }.into());
             }
             if got != width {
-                return Err(AttentionError::Shape {
+                return Err(KernelError::Shape {
                     what,
                     expected: format!("[{batch}, {length}, {width}]"),
                     got: format!("[{batch}, {length}, {got}]"),
-                });
+                }
+                .into());
             }
         }
         let Form {
@@ -448,7 +450,7 @@ impl BayesianAttention {
                 .with_skip_log(group.skip_log.clone());
             options.key_norms = seen.norms;
             // The nearer of the two hides.
-            options.horizon = options.horizon.into_iter().chain(seen.window).min();
+            options.window = options.window.into_iter().chain(seen.window).min();
             if let Some(temperature) = &mut options.temperature {
                 let of_all = temperature.values.clone();
                 temperature.values = of_all.narrow(1, group.heads.start, group.heads.len());
@@ -493,7 +495,7 @@ impl BayesianAttention {
         queries: usize,
         keys: usize,
     ) -> Result<Options, AttentionError> {
-        options.horizon = options.horizon.into_iter().chain(self.form.window).min();
+        options.window = options.window.into_iter().chain(self.form.window).min();
         if let (Some(scale), Some(scope)) = (&self.ssmax_scale, self.form.temperature_scope) {
             let values = scalable_softmax(scale.val(), queries, keys, &options)?;
             options.temperature = Some(Temperature { values, scope });

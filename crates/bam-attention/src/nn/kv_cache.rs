@@ -1,7 +1,9 @@
 //! Keys and values of the tokens before: what neighbouring heads keep, and a layer's cache.
 
 use super::mask::Mask;
+use crate::key_norms::extend_key_norms;
 use crate::{AttentionError, Documents, HeadSkips, KeyNorms, Lags, LogPrior, SkipLog};
+use bam_kernel::KernelError;
 use burn::tensor::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -101,11 +103,12 @@ impl KvCache {
         if let Some(Mask(documents)) = mask {
             let (expected, got) = ((self.batch, tokens, tokens), documents.dims());
             if got != expected {
-                return Err(AttentionError::Shape {
+                return Err(KernelError::Shape {
                     what: "mask (batch, queries, keys) of the new tokens",
                     expected: format!("{expected:?}"),
                     got: format!("{got:?}"),
-                });
+                }
+                .into());
             }
         }
         let (mut queries, mut keys) = (Vec::new(), Vec::new());
@@ -121,7 +124,7 @@ impl KvCache {
             keys.extend(&new);
             queries.extend(new);
         }
-        Documents::with_cache(self.batch, queries, keys).map(Some)
+        Ok(Some(Documents::with_cache(self.batch, queries, keys)?))
     }
 
     /// The tokens are in now, with those documents.
@@ -242,7 +245,7 @@ impl HeadGroupCache {
                 values,
                 norms,
             } => {
-                Arc::make_mut(norms).extend(start, &k)?;
+                extend_key_norms(Arc::make_mut(norms), start, &k)?;
                 Ok(Seen {
                     keys: write(keys, start, k),
                     values: write(values, start, v),

@@ -1,6 +1,7 @@
 //! Tokens that are none, as Burn says it, and documents that are packed into a row.
 
 use crate::{AttentionError, Documents};
+use bam_kernel::KernelError;
 use burn::tensor::{Bool, Tensor};
 use std::sync::Arc;
 
@@ -42,11 +43,12 @@ impl Mask {
         let [batch, _] = queries.dims();
         let [got, keys] = memory.dims();
         if got != batch {
-            return Err(AttentionError::Shape {
+            return Err(KernelError::Shape {
                 what: "padding of the memory",
                 expected: format!("[{batch}, {keys}]"),
                 got: format!("[{got}, {keys}]"),
-            });
+            }
+            .into());
         }
         Ok(Documents::with_cache(batch, ids(queries), ids(memory))?.into())
     }

@@ -2,6 +2,7 @@
 
 use crate::log_prior::{LagGrid, ln_weight};
 use crate::{AttentionError, Lags, LogPrior};
+use bam_kernel::KernelError;
 use bam_prior::{Family, ParameterSpec, Prior, Role};
 use burn::config::Config;
 use burn::module::{Module, Param};
@@ -150,9 +151,10 @@ impl PriorGroupConfig {
         device: &Device,
     ) -> Result<PriorGroup, AttentionError> {
         if self.heads == 0 {
-            return Err(AttentionError::Empty {
+            return Err(KernelError::Empty {
                 what: "heads of a prior",
-            });
+            }
+            .into());
         }
         let specs = self.family.parameters(self.heads);
         let given: Vec<usize> = theta.iter().map(Vec::len).collect();
@@ -209,9 +211,10 @@ impl PositionalPrior {
     /// Without groups.
     pub fn of_groups(groups: Vec<PriorGroup>, device: &Device) -> Result<Self, AttentionError> {
         if groups.is_empty() {
-            return Err(AttentionError::Empty {
+            return Err(KernelError::Empty {
                 what: "heads of a prior",
-            });
+            }
+            .into());
         }
         Ok(Self {
             groups,

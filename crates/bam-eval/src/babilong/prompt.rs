@@ -2,6 +2,7 @@
 
 use super::background::Background;
 use super::facts::{BabiTask, Story};
+use crate::evaluation::{Found, Stop};
 use bam_data::Tokenizer;
 use bam_lm::Error;
 use bam_lm::model::check_length;
@@ -67,7 +68,7 @@ impl Form {
 }
 
 /// The first `count` questions whose facts fit, each in its own text. The same seed gives the same
-/// prompts. `None` where `stop` says so.
+/// prompts.
 ///
 /// # Errors
 /// If the length is no row's, or the tokenizer can't spell a prompt.
@@ -78,8 +79,8 @@ pub fn make_prompts(
     seed: u64,
     tokenizer: &Tokenizer,
     background: &Background,
-    stop: &(dyn Fn() -> bool + Sync),
-) -> Result<Option<PromptSet>, Error> {
+    stop: Stop,
+) -> Found<PromptSet> {
     if let Some(length) = length {
         check_length(length)?;
     }

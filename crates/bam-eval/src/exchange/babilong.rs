@@ -1,20 +1,14 @@
 //! BABILong's tables of answers, which its `collect_results.py` reads.
 
-use super::export::{Export, Exports, Format};
+use super::export::{Export, Exports, Format, Written};
 use super::lm_eval;
 use super::run::folder_name;
 use crate::babilong::{BabilongEvaluation, PromptSet};
-use bam_lm::Error;
 use bam_record::{Babilong, BabilongCell, Record};
 
 /// lm-eval takes one length at a time, so each has a folder.
 impl Export for BabilongEvaluation<'_> {
-    fn export_cell(
-        &self,
-        set: &PromptSet,
-        cell: &BabilongCell,
-        exports: &mut Exports,
-    ) -> Result<(), Error> {
+    fn export_cell(&self, set: &PromptSet, cell: &BabilongCell, exports: &mut Exports) -> Written {
         if cell.answers.is_empty() {
             return Ok(());
         }
@@ -29,7 +23,7 @@ impl Export for BabilongEvaluation<'_> {
         })
     }
 
-    fn export_record(&self, record: &Record<Babilong>, exports: &mut Exports) -> Result<(), Error> {
+    fn export_record(&self, record: &Record<Babilong>, exports: &mut Exports) -> Written {
         for (label, _) in &self.lengths {
             exports.lm_eval_results(&folder_name(label), |run, hashes| {
                 lm_eval::babilong(record, label, run, hashes)

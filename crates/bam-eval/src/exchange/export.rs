@@ -11,6 +11,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Something that is written, or can't be.
+pub type Written = Result<(), Error>;
+
 /// The program whose files are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -42,7 +45,7 @@ pub trait Export: Evaluation {
         _set: &Self::Set,
         _score: &Self::Score,
         _exports: &mut Exports,
-    ) -> Result<(), Error> {
+    ) -> Written {
         Ok(())
     }
 
@@ -50,11 +53,7 @@ pub trait Export: Evaluation {
     ///
     /// # Errors
     /// If a file can't be written.
-    fn export_record(
-        &self,
-        _record: &Record<Self::Metrics>,
-        _exports: &mut Exports,
-    ) -> Result<(), Error> {
+    fn export_record(&self, _record: &Record<Self::Metrics>, _exports: &mut Exports) -> Written {
         Ok(())
     }
 }
@@ -105,7 +104,7 @@ impl<'a> Exports<'a> {
         part: &str,
         task: &str,
         lines: impl FnOnce(&mut SampleLines) -> Vec<String>,
-    ) -> Result<(), Error> {
+    ) -> Written {
         let dirs = self.of_model(Format::LmEval, part);
         if dirs.is_empty() {
             return Ok(());
@@ -124,7 +123,7 @@ impl<'a> Exports<'a> {
         &mut self,
         part: &str,
         results: impl FnOnce(&Run, &TaskHashes) -> Value,
-    ) -> Result<(), Error> {
+    ) -> Written {
         let of_part = self.lines.iter().filter(|((of, _), _)| of == part);
         let hashes = of_part.map(|((_, task), lines)| (task.clone(), lines.digest()));
         let text = format!("{:#}", results(&self.run, &hashes.collect()));

@@ -1,9 +1,8 @@
 //! Log-likelihoods in lm-eval's files.
 
-use super::export::{Export, Exports};
+use super::export::{Export, Exports, Written};
 use super::lm_eval;
 use crate::loglikelihood::{LoglikelihoodEvaluation, Question, TaskScore};
-use bam_lm::Error;
 use bam_record::{Loglikelihood, Record};
 
 impl Export for LoglikelihoodEvaluation<'_> {
@@ -12,17 +11,13 @@ impl Export for LoglikelihoodEvaluation<'_> {
         (task, questions): &(&str, &[Question]),
         score: &TaskScore,
         exports: &mut Exports,
-    ) -> Result<(), Error> {
+    ) -> Written {
         exports.lm_eval_samples("", task, |lines| {
             lines.loglikelihood(questions, &score.likelihoods)
         })
     }
 
-    fn export_record(
-        &self,
-        record: &Record<Loglikelihood>,
-        exports: &mut Exports,
-    ) -> Result<(), Error> {
+    fn export_record(&self, record: &Record<Loglikelihood>, exports: &mut Exports) -> Written {
         exports.lm_eval_results("", |run, hashes| {
             lm_eval::loglikelihood(record, run, hashes)
         })

@@ -1,9 +1,8 @@
 //! RULER's predictions, and the `summary.csv` that its `evaluate.py` makes of them.
 
-use super::export::{Export, Exports, Format};
+use super::export::{Export, Exports, Format, Written};
 use super::lm_eval;
 use crate::ruler::{RulerEvaluation, SampleSet};
-use bam_lm::Error;
 use bam_record::{Record, Ruler, RulerCell};
 use serde_json::json;
 use std::borrow::Cow;
@@ -15,7 +14,7 @@ impl Export for RulerEvaluation<'_> {
         set: &Cow<SampleSet>,
         cell: &RulerCell,
         exports: &mut Exports,
-    ) -> Result<(), Error> {
+    ) -> Written {
         if cell.answers.is_empty() {
             return Ok(());
         }
@@ -38,7 +37,7 @@ impl Export for RulerEvaluation<'_> {
         exports.lm_eval_samples("", set.task.lm_eval_name(), |lines| lines.ruler(cell, set))
     }
 
-    fn export_record(&self, record: &Record<Ruler>, exports: &mut Exports) -> Result<(), Error> {
+    fn export_record(&self, record: &Record<Ruler>, exports: &mut Exports) -> Written {
         exports.lm_eval_results("", |run, hashes| lm_eval::ruler(record, run, hashes))?;
         for mut cells in record.metrics.by_length() {
             cells.retain(|cell| cell.score.is_some());

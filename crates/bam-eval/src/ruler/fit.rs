@@ -2,6 +2,7 @@
 
 use super::sample::Sample;
 use super::task::Task;
+use crate::evaluation::Stop;
 use bam_data::Tokenizer;
 use bam_lm::Error;
 use rand::SeedableRng;
@@ -24,7 +25,7 @@ pub(super) struct Frame<'a> {
     pub length: usize,
     pub seed: u64,
     /// Whether to stop. What is made then is not used.
-    pub stop: &'a (dyn Fn() -> bool + Sync),
+    pub stop: Stop<'a>,
 }
 
 /// Samples, or why there are none.

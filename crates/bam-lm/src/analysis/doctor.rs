@@ -10,7 +10,7 @@ use super::prior::distributions;
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
 use crate::model::{ModelConfig, ParameterKind, Transformer, check_length, host_values};
-use bam_attention::Lags;
+use bam_attention::{LN_SMALLEST_WEIGHT, Lags};
 use bam_prior::{LogitBound, PositionalPrior, Prior, Sharpening};
 use bam_record::{Checkup, HeadCheckup};
 use burn::tensor::Device;
@@ -18,8 +18,6 @@ use std::path::Path;
 
 /// Nats below the largest log-weight within which keys matter.
 pub const MATTERS: f64 = 20.0;
-/// The exponential of less than this is 0 in the fused implementation.
-const UNDERFLOW: f64 = -87.3;
 /// The log-weight that saturates, a little before `e^60` of the generalised Gaussian.
 const SATURATED: f64 = 1e26;
 /// Steps between logits in `f32` from which on the posterior is off by a percent.
@@ -168,7 +166,7 @@ fn numbers(ln_weights: &[f32], bound: &LogitBound, length: usize) -> HeadCheckup
         .filter(|w| *w >= high - MATTERS)
         .map(size)
         .fold(0.0, f64::max);
-    let weighs = |w: &f64| *w - high > UNDERFLOW;
+    let weighs = |w: &f64| *w - high >= LN_SMALLEST_WEIGHT;
     let farthest = weighed().position(|w| weighs(&w));
     HeadCheckup {
         layer: 0,
@@ -361,11 +359,12 @@ mod tests {
         let tensors = config.init(&Device::flex()).to_tensors();
         let found = checkup(&config, tensors, 1000);
         assert_eq!(found.lag_steps, [2_f64.powi(9 - 23), 4.0]);
-        // The steepest of six slopes is 1/4: e^−87.3 is passed after 349 tokens.
+        // The steepest of six slopes is 1/4: the smallest weight, e^−69.3, is passed after 277 tokens.
+        assert_eq!((-4.0 * LN_SMALLEST_WEIGHT).floor(), 277.0);
         let head = of(&found, 1, 0);
         assert_eq!(
             (head.ln_weights, head.zero_from),
-            ([-249.75, 0.0], Some(350))
+            ([-249.75, 0.0], Some(278))
         );
         assert_eq!(of(&found, 1, 3).zero_from, None);
         assert!(found.heads.iter().all(|head| head.verdict == "ok"));

@@ -42,7 +42,7 @@ impl Transformer {
                 let heads = heads.par_chunks_exact(keys).zip(bounds);
                 let horizon = |(ln_weights, bound): (&[f64], &LogitBound)| {
                     let horizon = bound.horizon(ln_weights, epsilon)?;
-                    Ok(within(horizon, self.config.hidden_from(), keys))
+                    Ok(within(horizon, self.config.window(), keys))
                 };
                 heads.map(horizon).collect::<Result<Vec<_>, Error>>()
             })
@@ -63,9 +63,11 @@ impl ModelConfig {
     }
 }
 
-/// The nearer of the horizon and where keys are hidden anyway.
-fn within(horizon: Option<usize>, hidden_from: Option<usize>, keys: usize) -> Option<usize> {
-    let shown = hidden_from.filter(|from| *from < keys).map(|from| from - 1);
+/// The nearer of the horizon and the last distance that the window shows.
+fn within(horizon: Option<usize>, window: Option<usize>, keys: usize) -> Option<usize> {
+    let shown = window
+        .filter(|window| *window < keys)
+        .map(|window| window - 1);
     match (horizon, shown) {
         (Some(horizon), Some(shown)) => Some(horizon.min(shown)),
         (horizon, shown) => horizon.or(shown),

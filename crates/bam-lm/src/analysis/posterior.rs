@@ -121,10 +121,10 @@ fn observe(
         start: wanted[0] - start,
         end: wanted[wanted.len() - 1] + 1 - start,
     };
-    let hidden_from = model.config().hidden_from();
+    let window = model.config().window();
     let sink = RefCell::new(sink);
     let observer = |attended: &Attended| {
-        Layer::new(attended, hidden_from).tell(wanted, &mut *sink.borrow_mut());
+        Layer::new(attended, window).tell(wanted, &mut *sink.borrow_mut());
     };
     model.observe(piece, cache, read, &observer)
 }
@@ -139,11 +139,11 @@ struct Layer<'a> {
     /// `[heads, rows]`, and whether it is on the prior too.
     temperature: Option<(Vec<f32>, bool)>,
     /// Keys at this distance and beyond are hidden.
-    hidden_from: Option<usize>,
+    window: Option<usize>,
 }
 
 impl<'a> Layer<'a> {
-    fn new(attended: &'a Attended, hidden_from: Option<usize>) -> Self {
+    fn new(attended: &'a Attended, window: Option<usize>) -> Self {
         let temperature = attended
             .call
             .options
@@ -159,7 +159,7 @@ impl<'a> Layer<'a> {
             k: host_values(attended.call.k.clone()),
             ln_weights: host_values(attended.call.log_prior.ln_weights().clone()),
             temperature,
-            hidden_from,
+            window,
         }
     }
 
@@ -183,7 +183,7 @@ impl<'a> Layer<'a> {
         let [_, key_heads, keys, _] = self.attended.call.k.dims();
         let lags = self.attended.call.log_prior.lags().count();
         let own = head - self.attended.call.heads.start;
-        let seen = self.hidden_from.map_or(row + 1, |from| from.min(row + 1));
+        let seen = self.window.map_or(row + 1, |window| window.min(row + 1));
         let first_key = row + 1 - seen;
 
         let of_row = own * rows + index;

@@ -116,7 +116,7 @@ impl Block {
         let ssmax = config.encoding.ssmax;
         let attention = BayesianAttentionConfig::new(config.dim, prior)
             .with_key_heads(Some(config.key_heads))
-            .with_window(config.hidden_from())
+            .with_window(config.window())
             .with_scalable_softmax(ssmax.filter(|_| layer >= config.ssmax_from))
             .with_bias(design.attention_bias)
             .with_output_projection(design.output_projection)

@@ -195,8 +195,8 @@ impl ModelConfig {
         Ok(self)
     }
 
-    /// The distance from which on the encoding hides keys.
-    pub(crate) fn hidden_from(&self) -> Option<usize> {
+    /// The distance at which and beyond which the encoding hides keys.
+    pub(crate) fn window(&self) -> Option<usize> {
         let hides = self.encoding.position == Position::RotaryLocal;
         hides.then_some(self.train_length)
     }

@@ -34,7 +34,7 @@ fn case(attended: &Attended, values: &[f32]) -> Case {
         dim,
         offset: attended.call.options.query_offset,
         causal: true,
-        horizon: attended.call.options.horizon,
+        window: attended.call.options.window,
         documents: None,
         temperature: layer.temperature,
         q: layer.q,
@@ -89,7 +89,7 @@ fn posteriors_are_what_attention_attends_to() {
                 let case = case(attended, &values);
                 let mut row_posteriors = Vec::new();
                 let rows: Vec<usize> = (0..length).collect();
-                let layer = Layer::new(attended, model.config().hidden_from());
+                let layer = Layer::new(attended, model.config().window());
                 layer.tell(&rows, &mut |row: RowPosterior| row_posteriors.push(row));
                 row_posteriors.sort_by_key(|row| (row.head, row.row));
                 let of = |p: &f32| f64::from(*p);

@@ -1,0 +1,83 @@
+//! One tile of keys and values, where the products can read it.
+
+use super::inputs::Inputs;
+use super::product::{Aligned, aligned};
+use crate::key_norms::TILE;
+use crate::operands::Rows;
+
+/// Keys and values of a tile, `[TILE, padded dim]` each, zeros where there is none and at padding.
+pub(super) struct KeyTile<'a> {
+    pub first: usize,
+    k: Rectangle<'a>,
+    v: Rectangle<'a>,
+}
+
+/// Rows one after the other: where they lie, if they lie so, or copied.
+struct Rectangle<'a> {
+    in_place: Option<&'a [f32]>,
+    copy: Aligned<f32>,
+}
+
+impl<'a> KeyTile<'a> {
+    pub fn new(inputs: &Inputs<'a>) -> Self {
+        let empty = || Rectangle {
+            in_place: None,
+            copy: aligned(0.0, TILE * inputs.padded_dim()),
+        };
+        Self {
+            first: 0,
+            k: empty(),
+            v: empty(),
+        }
+    }
+
+    pub fn keys(&self) -> &[f32] {
+        self.k.rows()
+    }
+
+    pub fn values(&self) -> &[f32] {
+        self.v.rows()
+    }
+
+    /// Reads the tile that begins at key `first`.
+    #[inline(always)]
+    pub fn load(&mut self, inputs: &Inputs<'a>, batch: usize, key_head: usize, first: usize) {
+        self.first = first;
+        self.k.load(inputs, &inputs.k, (batch, key_head), first);
+        self.v.load(inputs, &inputs.v, (batch, key_head), first);
+    }
+}
+
+impl<'a> Rectangle<'a> {
+    fn rows(&self) -> &[f32] {
+        self.in_place.unwrap_or(&self.copy)
+    }
+
+    #[inline(always)]
+    fn load(
+        &mut self,
+        inputs: &Inputs<'a>,
+        from: &Rows<'a>,
+        (batch, head): (usize, usize),
+        first: usize,
+    ) {
+        let padded = inputs.padded_dim();
+        let count = TILE.min(inputs.keys() - first);
+        let whole = count == TILE && inputs.plan.documents().is_none();
+        self.in_place = match whole {
+            true => from.in_place((batch, head, first), TILE, padded),
+            false => None,
+        };
+        if self.in_place.is_some() {
+            return;
+        }
+        for (index, to) in self.copy.chunks_exact_mut(padded).enumerate() {
+            let key = first + index;
+            if index < count && !inputs.plan.is_padding_key(batch, key) {
+                from.load(batch, head, key, to);
+            } else {
+                to.fill(0.0);
+            }
+        }
+    }
+}

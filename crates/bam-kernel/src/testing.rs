@@ -1,0 +1,427 @@
+//! For tests of an implementation: an oracle in `f64`, gradients included, and inputs that tell errors
+//! apart.
+//!
+//! Inputs are signed and spread; a test on positive, narrow ones passes for a kernel that returns
+//! the mean of the values.
+
+use crate::{
+    Call, Documents, Gradients, KernelError, Lags, LogWeights, Operands, Plan, Posterior, Rows,
+    Temperature, TemperatureScope, Values, Visibility,
+};
+use std::sync::Arc;
+
+/// The sizes and options of a random [`Case`].
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Batch rows.
+    pub batch: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key heads.
+    pub key_heads: usize,
+    /// Query rows.
+    pub queries: usize,
+    /// Keys.
+    pub keys: usize,
+    /// Head dimension.
+    pub dim: usize,
+}
+
+impl From<[usize; 6]> for Shape {
+    /// Batch rows, query heads, key heads, queries, keys, head dimension.
+    fn from([batch, heads, key_heads, queries, keys, dim]: [usize; 6]) -> Self {
+        Self {
+            batch,
+            heads,
+            key_heads,
+            queries,
+            keys,
+            dim,
+        }
+    }
+}
+
+/// A call in plain numbers, row-major.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Batch rows.
+    pub batch: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key heads.
+    pub key_heads: usize,
+    /// Query rows.
+    pub queries: usize,
+    /// Keys.
+    pub keys: usize,
+    /// Head dimension.
+    pub dim: usize,
+    /// Position of the first query.
+    pub offset: usize,
+    /// Whether keys after the query are hidden.
+    pub causal: bool,
+    /// Keys at this distance and beyond are hidden.
+    pub window: Option<usize>,
+    /// `[batch, queries]` and `[batch, keys]`.
+    pub documents: Option<(Vec<i32>, Vec<i32>)>,
+    /// `[batch, heads, queries]`, and whether it multiplies the prior too.
+    pub temperature: Option<(Vec<f32>, bool)>,
+    /// `[batch, heads, queries, dim]`.
+    pub q: Vec<f32>,
+    /// `[batch, key_heads, keys, dim]`.
+    pub k: Vec<f32>,
+    /// `[batch, key_heads, keys, dim]`.
+    pub v: Vec<f32>,
+    /// `[heads, lags]`.
+    pub ln_weights: Vec<f32>,
+    /// Smallest lag of `ln_weights`.
+    pub first_lag: i64,
+    /// Number of lags of `ln_weights`.
+    pub lags: usize,
+}
+
+impl Case {
+    /// Causal rows at the end of the keys, under a prior that differs per head and lag.
+    #[must_use]
+    pub fn random(shape: &Shape, seed: u64) -> Self {
+        let &Shape {
+            batch,
+            heads,
+            key_heads,
+            queries,
+            keys,
+            dim,
+        } = shape;
+        let numbers = |count, spread, stream| signed_numbers(count, spread, seed * 16 + stream);
+        let lags = queries + keys - 1;
+        Self {
+            batch,
+            heads,
+            key_heads,
+            queries,
+            keys,
+            dim,
+            offset: keys.saturating_sub(queries),
+            causal: true,
+            window: None,
+            documents: None,
+            temperature: None,
+            q: numbers(batch * heads * queries * dim, 2.0, 1),
+            k: numbers(batch * key_heads * keys * dim, 2.0, 2),
+            v: numbers(batch * key_heads * keys * dim, 3.0, 3),
+            ln_weights: numbers(heads * lags, 3.0, 4),
+            first_lag: 1 - keys as i64,
+            lags,
+        }
+    }
+
+    /// Rows see keys on both sides.
+    #[must_use]
+    pub fn full(mut self) -> Self {
+        self.causal = false;
+        self
+    }
+
+    /// Keys at this distance and beyond are hidden.
+    #[must_use]
+    pub fn with_window(self, window: usize) -> Self {
+        Self {
+            window: Some(window),
+            ..self
+        }
+    }
+
+    /// `count` documents in every row, of changing lengths, with some padding at its end.
+    #[must_use]
+    pub fn with_documents(mut self, count: usize) -> Self {
+        let keys: Vec<i32> = (0..self.batch * self.keys)
+            .map(|index| {
+                let (b, j) = (index / self.keys, index % self.keys);
+                if self.keys > 4 && j + 1 + b % 2 >= self.keys {
+                    return Documents::PADDING;
+                }
+                // Uneven lengths: the square root bends an even division.
+                ((j as f64 / self.keys as f64).sqrt() * count as f64) as i32 * 7 - 3
+            })
+            .collect();
+        let queries = keys
+            .chunks(self.keys)
+            .flat_map(|ids| ids[self.offset..self.offset + self.queries].to_vec())
+            .collect();
+        self.documents = Some((queries, keys));
+        self
+    }
+
+    /// A temperature per row, of either sign, on the prior too or not.
+    #[must_use]
+    pub fn with_temperature(mut self, on_prior: bool) -> Self {
+        let values = signed_numbers(self.batch * self.heads * self.queries, 2.0, 99);
+        self.temperature = Some((values, on_prior));
+        self
+    }
+
+    /// The call without its numbers.
+    ///
+    /// # Errors
+    /// If the documents don't fit the batch.
+    pub fn call(&self) -> Result<Call, KernelError> {
+        let documents = match &self.documents {
+            None => None,
+            Some((queries, keys)) => {
+                let documents = Documents::with_cache(self.batch, queries.clone(), keys.clone())?;
+                Some(Arc::new(documents))
+            }
+        };
+        Ok(Call {
+            offset: self.offset,
+            visibility: match self.causal {
+                true => Visibility::Causal,
+                false => Visibility::Full,
+            },
+            window: self.window,
+            documents,
+            ..Call::causal()
+        })
+    }
+
+    /// The lags of the log-weights.
+    #[must_use]
+    pub fn lags(&self) -> Lags {
+        Lags::starting_at(self.first_lag, self.lags)
+    }
+
+    /// What the temperature multiplies, if there is one.
+    #[must_use]
+    pub fn temperature_scope(&self) -> Option<TemperatureScope> {
+        let (_, on_prior) = self.temperature.as_ref()?;
+        Some(match on_prior {
+            true => TemperatureScope::LikelihoodAndPrior,
+            false => TemperatureScope::Likelihood,
+        })
+    }
+
+    /// The numbers of the call, with these as `q`, `k` and `v`: the case's own, or the same in `bf16`.
+    ///
+    /// # Errors
+    /// If they don't have the case's shapes.
+    pub fn operands<'a>(&'a self, [q, k, v]: [Values<'a>; 3]) -> Result<Operands<'a>, KernelError> {
+        let rows = [self.batch, self.heads, self.queries];
+        let of_keys = [self.batch, self.key_heads, self.keys, self.dim];
+        let temperature = match (&self.temperature, self.temperature_scope()) {
+            (Some((values, _)), Some(scope)) => Some(Temperature::new(values, rows, scope)?),
+            _ => None,
+        };
+        Ok(Operands {
+            q: Rows::new(q, [self.batch, self.heads, self.queries, self.dim])?,
+            k: Rows::new(k, of_keys)?,
+            v: Rows::new(v, of_keys)?,
+            ln_weights: LogWeights::new(&self.ln_weights, self.heads, self.lags())?,
+            temperature,
+        })
+    }
+
+    /// The forward pass on slices; `change` may say how, not what.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`] and of the operands.
+    pub fn forward(&self, change: impl Fn(Call) -> Call) -> Result<Posterior, KernelError> {
+        let operands = self.operands(self.values())?;
+        Plan::new(change(self.call()?), operands.shapes())?.forward(&operands)
+    }
+
+    /// Both passes on slices: the output, and the gradients of `Σ out·weights` for
+    /// [`Case::loss_weights`].
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`] and of the operands.
+    pub fn forward_backward(
+        &self,
+        change: impl Fn(Call) -> Call,
+    ) -> Result<(Posterior, Gradients), KernelError> {
+        let operands = self.operands(self.values())?;
+        let plan = Plan::new(change(self.call()?), operands.shapes())?;
+        let posterior = plan.forward(&operands)?;
+        let weights = self.loss_weights();
+        let gradients = plan.backward(
+            &operands,
+            &posterior.out,
+            &posterior.ln_evidence,
+            &Rows::new(&weights, plan.shapes().q)?,
+        )?;
+        Ok((posterior, gradients))
+    }
+
+    /// The number of the first key that a head reads, among those of all batch rows and key heads.
+    fn first_key(&self, b: usize, h: usize) -> usize {
+        (b * self.key_heads + h / (self.heads / self.key_heads)) * self.keys
+    }
+
+    /// The temperature of a row, counted over batch and heads, and whether the prior has it too.
+    fn temperature_of(&self, row: usize) -> (f64, bool) {
+        match &self.temperature {
+            Some((tau, on_prior)) => (f64::from(tau[row]), *on_prior),
+            None => (1.0, false),
+        }
+    }
+
+    fn values(&self) -> [Values<'_>; 3] {
+        [&self.q, &self.k, &self.v].map(Values::from)
+    }
+
+    /// Signed weights of a sum of the outputs to take gradients of, the same every time.
+    #[must_use]
+    pub fn loss_weights(&self) -> Vec<f32> {
+        signed_numbers(self.batch * self.heads * self.queries * self.dim, 1.0, 1234)
+    }
+}
+
+/// `count` numbers in (−`spread`, `spread`), the same for the same seed (a SplitMix64 stream).
+#[must_use]
+pub fn signed_numbers(count: usize, spread: f32, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^= z >> 31;
+            ((z >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * spread
+        })
+        .collect()
+}
+
+/// The definition, one output at a time, in `f64`: `[batch, heads, queries, dim]`.
+#[must_use]
+pub fn oracle(case: &Case) -> Vec<f64> {
+    let mut out = Vec::with_capacity(case.batch * case.heads * case.queries * case.dim);
+    for b in 0..case.batch {
+        for h in 0..case.heads {
+            for i in 0..case.queries {
+                out.extend(oracle_row(case, b, h, i));
+            }
+        }
+    }
+    out
+}
+
+/// The definition's output of query row `i` of head `h` of batch row `b`: `[dim]`.
+#[must_use]
+pub fn oracle_row(case: &Case, b: usize, h: usize, i: usize) -> Vec<f64> {
+    let mut out = vec![0.0; case.dim];
+    let first = case.first_key(b, h);
+    for key in posterior(case, b, h, i) {
+        let v = &case.v[(first + key.index) * case.dim..][..case.dim];
+        for (out, v) in out.iter_mut().zip(v) {
+            *out += key.posterior * f64::from(*v);
+        }
+    }
+    out
+}
+
+/// The gradients of `Σ out·weights`, for [`Case::loss_weights`], in `f64`: by `q`, `k`, `v`, the
+/// log-weights, and the temperature of every row, which is 1 where the case has none.
+#[must_use]
+pub fn oracle_gradients(case: &Case) -> [Vec<f64>; 5] {
+    let rows = case.batch * case.heads * case.queries;
+    let mut dq = vec![0.0; case.q.len()];
+    let (mut dk, mut dv) = (vec![0.0; case.k.len()], vec![0.0; case.v.len()]);
+    let mut d_ln_weights = vec![0.0; case.ln_weights.len()];
+    let mut d_temperature = vec![0.0; rows];
+    let weights = case.loss_weights();
+    let scale = 1.0 / (case.dim as f64).sqrt();
+    let dim = case.dim;
+    for row in 0..rows {
+        let (b, h) = (
+            row / case.queries / case.heads,
+            row / case.queries % case.heads,
+        );
+        let keys = posterior(case, b, h, row % case.queries);
+        let first = case.first_key(b, h);
+        let (tau, on_prior) = case.temperature_of(row);
+        let (g, q) = (&weights[row * dim..][..dim], &case.q[row * dim..][..dim]);
+        let of_value = |key: &Key| dot(g, &case.v[(first + key.index) * dim..][..dim]);
+        let delta: f64 = keys.iter().map(|key| key.posterior * of_value(key)).sum();
+        for key in &keys {
+            let of_logit = key.posterior * (of_value(key) - delta);
+            let of_key = (first + key.index) * dim;
+            for t in 0..dim {
+                let of_product = of_logit * tau * scale;
+                dq[row * dim + t] += of_product * f64::from(case.k[of_key + t]);
+                dk[of_key + t] += of_product * f64::from(q[t]);
+                dv[of_key + t] += key.posterior * f64::from(g[t]);
+            }
+            let factor = if on_prior { tau } else { 1.0 };
+            d_ln_weights[h * case.lags + key.column] += of_logit * factor;
+            let prior = if on_prior { key.prior } else { 0.0 };
+            d_temperature[row] += of_logit * (key.content + prior);
+        }
+    }
+    [dq, dk, dv, d_ln_weights, d_temperature]
+}
+
+/// A key that a row sees.
+struct Key {
+    index: usize,
+    /// Of the log-weights.
+    column: usize,
+    /// `q·k/√D`.
+    content: f64,
+    /// `ln w`.
+    prior: f64,
+    posterior: f64,
+}
+
+/// The keys that a row sees, with their share of it.
+fn posterior(case: &Case, b: usize, h: usize, i: usize) -> Vec<Key> {
+    let row = (b * case.heads + h) * case.queries + i;
+    let q = &case.q[row * case.dim..][..case.dim];
+    let (tau, on_prior) = case.temperature_of(row);
+    let first = case.first_key(b, h);
+    let mut keys: Vec<Key> = Vec::new();
+    for j in 0..case.keys {
+        let lag = j as i64 - (case.offset + i) as i64;
+        let hidden = case.causal && lag > 0
+            || case
+                .window
+                .is_some_and(|window| lag.unsigned_abs() >= window as u64)
+            || case.documents.as_ref().is_some_and(|(queries, keys)| {
+                let (own, other) = (queries[b * case.queries + i], keys[b * case.keys + j]);
+                own != other || other == Documents::PADDING
+            });
+        if hidden {
+            continue;
+        }
+        let content = dot(q, &case.k[(first + j) * case.dim..][..case.dim]);
+        let content = content / (case.dim as f64).sqrt();
+        let column = (lag - case.first_lag) as usize;
+        let prior = f64::from(case.ln_weights[h * case.lags + column]);
+        keys.push(Key {
+            index: j,
+            column,
+            content,
+            prior,
+            // The logit, for the time being.
+            posterior: match on_prior {
+                true => tau * (content + prior),
+                false => tau * content + prior,
+            },
+        });
+    }
+    let largest = keys.iter().map(|key| key.posterior);
+    let largest = largest.fold(f64::NEG_INFINITY, f64::max);
+    let mut evidence = 0.0;
+    for key in &mut keys {
+        key.posterior = (key.posterior - largest).exp();
+        evidence += key.posterior;
+    }
+    keys.iter_mut().for_each(|key| key.posterior /= evidence);
+    keys
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+        .sum()
+}
