@@ -3,8 +3,8 @@
 use bam_attention::Implementation::{Fused, Reference};
 use bam_attention::testing::{Case, OnTensors, Shape, oracle};
 use bam_attention::{
-    AttentionError, Documents, Lags, LogPrior, Options, Temperature, TemperatureScope, attend,
-    scalable_softmax,
+    AttentionError, Documents, KernelError, KeyNorms, Lags, LogPrior, Options, Skipping,
+    Temperature, TemperatureScope, attend, extend_key_norms, scalable_softmax,
 };
 use burn::tensor::{Device, FloatDType, Tensor};
 use std::sync::Arc;
@@ -117,7 +117,7 @@ fn a_prior_of_other_heads_or_lags() {
 
 /// A window needs no lags beyond it.
 #[test]
-fn lags_beyond_the_horizon_are_not_asked_for() {
+fn lags_beyond_the_window_are_not_asked_for() {
     for implementation in [Reference, Fused] {
         let mut call = Call::new();
         call.prior = LogPrior::uniform(4, Lags::causal(2), &Device::flex());
@@ -229,6 +229,50 @@ fn mixed_float_types() {
             scope: TemperatureScope::Likelihood,
         });
     });
+}
+
+/// The reference reads every key, and says so.
+#[test]
+fn skipping_by_the_reference() {
+    let mut call = Call::new();
+    call.options.skipping = Skipping::Exact;
+    assert_eq!(
+        call.run().unwrap_err().to_string(),
+        "reference attention: expected no skipping, key norms or skip log, got Exact"
+    );
+}
+
+/// Those of the kernel come through.
+#[test]
+fn skipping_that_can_not_be() {
+    for skipping in [0.0, 1.0, -1.0].map(|epsilon| Skipping::Certified { epsilon }) {
+        assert!(matches!(
+            Call::refused(|call| call.options.skipping = skipping),
+            AttentionError::Kernel(KernelError::Epsilon { .. })
+        ));
+    }
+    let norms = KeyNorms::new(2, 2);
+    let expected =
+        "key norms (batch, key heads, keys): expected shape [2, 2, at least 5], got [2, 2, 0]";
+    assert_refused(expected, |call| {
+        call.options.key_norms = Some(Arc::new(norms.clone()));
+    });
+}
+
+#[test]
+fn norms_of_other_keys() {
+    let mut norms = KeyNorms::new(1, 1);
+    let error = extend_key_norms(&mut norms, 0, &zeros([2, 1, 5, 16])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "keys of the norms: expected shape [1, 1, length, dim], got [2, 1, 5, 16]"
+    );
+    extend_key_norms(&mut norms, 0, &zeros([1, 1, 5, 16])).unwrap();
+    let error = extend_key_norms(&mut norms, 500, &zeros([1, 1, 5, 16])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "keys of the norms: expected shape to start at 5 or before, got a start at 500"
+    );
 }
 
 fn in_f64(

@@ -17,13 +17,20 @@ pub mod train;
 pub mod upcycle;
 
 use crate::args::CorpusArgs;
-use bam_data::{Corpus, HubAccess};
+use bam_data::{Corpus, Documents, HubAccess};
+use indicatif::ProgressBar;
 
-/// The corpus that was named, with hub access for those that live there.
-fn corpus(args: &CorpusArgs) -> anyhow::Result<Corpus> {
-    let source = args.corpus.parse()?;
+/// The documents of the corpus that was named, with hub access for those that live there, and a sign
+/// of life while they are read.
+fn documents(args: &CorpusArgs) -> anyhow::Result<(Documents<'static>, ProgressBar)> {
     let hub = HubAccess::public(args.cache.clone());
-    Ok(Corpus::new(source)
+    let corpus = Corpus::new(args.corpus.parse()?)
         .with_field(args.field.clone())
-        .with_hub(hub))
+        .with_hub(hub);
+    let bar = ProgressBar::new_spinner();
+    let downloads = bar.clone();
+    let documents = corpus.documents(move |at| {
+        downloads.set_message(format!("downloading {} ({} bytes)", at.file, at.received));
+    })?;
+    Ok((documents, bar))
 }

@@ -1,6 +1,7 @@
 //! The person at the terminal: progress, interruption, errors.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +45,7 @@ pub fn seconds() -> f64 {
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
-/// Progress of some work: a bar with a rate and the time left on a terminal, a line now and then
+/// The progress of some work: a bar with a rate and the time left on a terminal, a line now and then
 /// where standard error is no terminal.
 pub struct Progress {
     bar: ProgressBar,
@@ -76,7 +77,7 @@ impl Progress {
         }
     }
 
-    /// The position at which the work begins, if not 0; rates count from here.
+    /// The position that the work begins at, if not 0; rates count from here.
     pub fn start_at(&self, position: u64) {
         self.bar.set_position(position);
         self.bar.reset_eta();
@@ -109,6 +110,19 @@ impl Progress {
 pub fn note(text: &str) {
     // Standard error may be closed; that is no reason to stop.
     let _ = io::Write::write_all(&mut io::stderr(), format!("{text}\n").as_bytes());
+}
+
+/// The answer of a command, on standard output: the value as JSON if that was asked for, else as text.
+pub fn answer<T: Serialize>(
+    json: bool,
+    value: &T,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    let text = match json {
+        true => serde_json::to_string_pretty(value)? + "\n",
+        false => text(),
+    };
+    Ok(io::Write::write_all(&mut io::stdout(), text.as_bytes())?)
 }
 
 /// Panics of the libraries below are turned into errors by them; nothing else should panic, and

@@ -7,7 +7,7 @@ use serde::Deserialize;
 const TRAIN: &[u8] = include_bytes!("../assets/books-train.jsonl.zst");
 const HELD_OUT: &[u8] = include_bytes!("../assets/books-heldout.jsonl.zst");
 
-/// The training books' name in records.
+/// The name of the training books in records.
 pub const NAME: &str = "twelve books in the public domain, carried by bam";
 
 /// A whole book in the public domain.

@@ -43,7 +43,7 @@ pub fn ensure_fits(what: &str, tokenizer: &Tokenizer, model: &Transformer) -> an
     Ok(())
 }
 
-/// Files of a model's folder besides its configuration and weights: what others need to read
+/// Files of a model's folder besides its configuration and weights: those that others need to read
 /// text with it. Records of evaluations and of training are not: they are of one model only.
 const COMPANIONS: [&str; 12] = [
     "tokenizer.json",

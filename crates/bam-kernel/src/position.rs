@@ -24,7 +24,7 @@ pub struct Lags {
 impl Lags {
     /// The lags `-(keys - 1) ..= 0` of causal rows over `keys` keys.
     #[must_use]
-    pub fn causal(keys: usize) -> Self {
+    pub const fn causal(keys: usize) -> Self {
         Self {
             first: 1 - keys as i64,
             count: keys,
@@ -33,7 +33,7 @@ impl Lags {
 
     /// The lags `-(queries - 1) ..= keys - 1` of rows that see both ways.
     #[must_use]
-    pub fn full(queries: usize, keys: usize) -> Self {
+    pub const fn full(queries: usize, keys: usize) -> Self {
         Self {
             first: 1 - queries as i64,
             count: (queries + keys).saturating_sub(1),
@@ -42,7 +42,7 @@ impl Lags {
 
     /// `count` lags from `first` on.
     #[must_use]
-    pub fn starting_at(first: i64, count: usize) -> Self {
+    pub const fn starting_at(first: i64, count: usize) -> Self {
         Self { first, count }
     }
 

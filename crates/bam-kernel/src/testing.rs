@@ -6,7 +6,7 @@
 
 use crate::{
     Call, Documents, Gradients, KernelError, Lags, LogWeights, Operands, Plan, Posterior, Rows,
-    Temperature, TemperatureScope, Values, Visibility,
+    Temperature, TemperatureScope, Values, Visibility, bf16,
 };
 use std::sync::Arc;
 
@@ -160,6 +160,23 @@ impl Case {
         self
     }
 
+    /// The distance from the definition that `f32` may bring an output to: the rounding of the largest
+    /// logit moves a weight by its share, and a weight moves an output by the spread of the values.
+    #[must_use]
+    pub fn rounding(&self) -> f64 {
+        let largest = |values: &[f32]| values.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
+        let (tau, on_prior) = match &self.temperature {
+            Some((tau, on_prior)) => (largest(tau), *on_prior),
+            None => (1.0, false),
+        };
+        let dim = self.dim as f64;
+        let content = tau * largest(&self.q) * largest(&self.k) * dim.sqrt();
+        let prior = largest(&self.ln_weights) * if on_prior { tau } else { 1.0 };
+        let unit = f64::from(f32::EPSILON);
+        let of_logit = unit * ((dim + 8.0) * content + 4.0 * prior);
+        largest(&self.v) * (2.0 * of_logit + 64.0 * unit)
+    }
+
     /// The call without its numbers.
     ///
     /// # Errors
@@ -226,6 +243,19 @@ impl Case {
     /// Those of [`Plan::new`] and of the operands.
     pub fn forward(&self, change: impl Fn(Call) -> Call) -> Result<Posterior, KernelError> {
         let operands = self.operands(self.values())?;
+        Plan::new(change(self.call()?), operands.shapes())?.forward(&operands)
+    }
+
+    /// The forward pass with `q`, `k` and `v` rounded to `bf16`.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`] and of the operands.
+    pub fn forward_narrow(&self, change: impl Fn(Call) -> Call) -> Result<Posterior, KernelError> {
+        let narrow = |values: &Vec<f32>| -> Vec<bf16> {
+            values.iter().copied().map(bf16::from_f32).collect()
+        };
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(narrow);
+        let operands = self.operands([&q, &k, &v].map(Values::from))?;
         Plan::new(change(self.call()?), operands.shapes())?.forward(&operands)
     }
 
@@ -320,7 +350,7 @@ pub fn oracle_row(case: &Case, b: usize, h: usize, i: usize) -> Vec<f64> {
 }
 
 /// The gradients of `Σ out·weights`, for [`Case::loss_weights`], in `f64`: by `q`, `k`, `v`, the
-/// log-weights, and the temperature of every row, which is 1 where the case has none.
+/// log-weights, and the temperature, of which there are none where the case has none.
 #[must_use]
 pub fn oracle_gradients(case: &Case) -> [Vec<f64>; 5] {
     let rows = case.batch * case.heads * case.queries;
@@ -356,6 +386,9 @@ pub fn oracle_gradients(case: &Case) -> [Vec<f64>; 5] {
             let prior = if on_prior { key.prior } else { 0.0 };
             d_temperature[row] += of_logit * (key.content + prior);
         }
+    }
+    if case.temperature.is_none() {
+        d_temperature.clear();
     }
     [dq, dk, dv, d_ln_weights, d_temperature]
 }

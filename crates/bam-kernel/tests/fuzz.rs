@@ -2,10 +2,8 @@
 //! types, each against the definition in `f64`. A few thousand here and in CI; millions by
 //! `cargo xtask fuzz --cases 5000000`. A failure prints its number, which runs it alone.
 
-use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle};
-use bam_attention::{Instructions, Options, Skipping};
-use burn::tensor::{Device, FloatDType, Tensor, TensorData, bf16};
+use bam_kernel::testing::{Case, Shape, oracle, oracle_gradients};
+use bam_kernel::{Call, Instructions, Skipping, bf16};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -27,7 +25,7 @@ fn main() {
             if done.is_multiple_of(100_000) {
                 eprintln!("{done} of {count}");
             }
-            let run = std::panic::catch_unwind(|| Call::random(seed).check());
+            let run = std::panic::catch_unwind(|| Trial::random(seed).check());
             let why = run.unwrap_or_else(|_| Err("it panicked".into())).err()?;
             Some(format!("--first {seed} --cases 1: {why}"))
         })
@@ -39,7 +37,7 @@ fn main() {
     println!("{} passed, {failed} failed", count - failed);
     // Null control: a prior that is moved by one lag is told apart in most calls that have one.
     let caught = (0..200)
-        .filter(|seed| Call::random(*seed).tells_a_moved_prior())
+        .filter(|seed| Trial::random(*seed).tells_a_moved_prior())
         .count();
     assert!(
         caught > 100,
@@ -49,7 +47,7 @@ fn main() {
 }
 
 /// A call and how it is computed.
-struct Call {
+struct Trial {
     case: Case,
     skipping: Skipping,
     instructions: Instructions,
@@ -57,7 +55,7 @@ struct Call {
     with_gradients: bool,
 }
 
-impl Call {
+impl Trial {
     fn random(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let key_heads = random.random_range(1..4);
@@ -116,33 +114,25 @@ impl Call {
         }
     }
 
-    fn options(&self, skipping: Skipping) -> impl Fn(Options) -> Options {
+    fn how(&self, skipping: Skipping) -> impl Fn(Call) -> Call {
         let instructions = self.instructions;
-        move |options| {
-            options
-                .with_skipping(skipping)
-                .with_instructions(instructions)
+        move |call| Call {
+            skipping,
+            instructions,
+            ..call
         }
     }
 
     fn output(&self) -> Vec<f32> {
-        let case = &self.case;
-        let plain = case.tensors(&Device::flex());
-        let dtype = if self.narrow {
-            FloatDType::BF16
-        } else {
-            FloatDType::F32
-        };
-        let tensors = Tensors {
-            q: plain.q.cast(dtype),
-            k: plain.k.cast(dtype),
-            v: plain.v.cast(dtype),
-            ..plain
-        };
-        let options = case.options(&tensors, Fused).unwrap();
-        let out = case.attend_as(&tensors, &self.options(self.skipping)(options));
-        let out: TensorData = out.unwrap().into_data().convert::<f32>();
-        out.try_into_vec().unwrap()
+        let (case, how) = (&self.case, self.how(self.skipping));
+        if !self.narrow {
+            return case.forward(how).unwrap().out;
+        }
+        let out = case.forward_narrow(how).unwrap().out;
+        // As a caller whose tensors are `bf16` gives them back.
+        out.into_iter()
+            .map(|x| bf16::from_f32(x).to_f32())
+            .collect()
     }
 
     fn check(&self) -> Result<(), String> {
@@ -170,21 +160,11 @@ impl Call {
         }
     }
 
-    /// The rounding of the largest logit moves a weight by its share, and a weight moves an output by
-    /// the spread of the values; skipping by twice what it may drop. AMX rounds weights to the eight
-    /// digits of `bf16`, each by up to `2⁻⁸` of itself.
+    /// The rounding of `f32`; of the values twice what skipping may drop, and what AMX rounds: weights to
+    /// the eight digits of `bf16`, each by up to `2⁻⁸` of itself.
     fn allowed(&self) -> f64 {
-        let case = &self.case;
-        let largest = |values: &[f32]| values.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
-        let (tau, on_prior) = match &case.temperature {
-            Some((tau, on_prior)) => (largest(tau), *on_prior),
-            None => (1.0, false),
-        };
-        let dim = case.dim as f64;
-        let content = tau * largest(&case.q) * largest(&case.k) * dim.sqrt();
-        let prior = largest(&case.ln_weights) * if on_prior { tau } else { 1.0 };
-        let unit = f64::from(f32::EPSILON);
-        let of_logit = unit * ((dim + 8.0) * content + 4.0 * prior);
+        let v = self.case.v.iter();
+        let largest_value = v.fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
         let dropped = match self.skipping {
             Skipping::Certified { epsilon } => 2.0 * epsilon,
             _ => 0.0,
@@ -193,24 +173,33 @@ impl Call {
             true => 1.0 / 256.0,
             false => 0.0,
         };
-        largest(&case.v) * (2.0 * of_logit + 64.0 * unit + dropped + rounded)
+        self.case.rounding() + largest_value * (dropped + rounded)
     }
 
-    /// `Exact` and `Off` are the same bits, and they are the reference's gradients in `f64`.
+    /// `Exact` and `Off` are the same bits, and they are the definition's gradients in `f64`.
     fn check_gradients(&self) -> Result<(), String> {
         let case = &self.case;
-        let off = case.passes(self.options(Skipping::Off), Fused).unwrap();
-        let exact = case.passes(self.options(Skipping::Exact), Fused).unwrap();
-        if off != exact {
+        let of = |skipping| case.forward_backward(self.how(skipping)).unwrap();
+        let off = of(Skipping::Off);
+        if off != of(Skipping::Exact) {
             return Err("exact skipping changes a bit".into());
         }
-        let expected = reference_gradients(case);
+        let (_, got) = off;
+        let got = [got.q, got.k, got.v, got.ln_weights, got.temperature];
+        let expected = oracle_gradients(case);
         let terms = (case.batch * case.heads * case.queries * case.dim) as f64;
         let scale = 1.0 + self.allowed() / f64::from(f32::EPSILON) / 64.0;
         let weights = case.ln_weights.iter().map(|w| f64::from(w.abs()));
         let largest_weight = weights.fold(0.0, f64::max);
         let names = ["q", "k", "v", "ln_weights", "temperature"];
-        for ((name, got), expected) in names.iter().zip(&off[1..]).zip(&expected) {
+        for ((name, got), expected) in names.iter().zip(&got).zip(&expected) {
+            if got.len() != expected.len() {
+                return Err(format!(
+                    "{} gradients of {name}, not {}",
+                    got.len(),
+                    expected.len()
+                ));
+            }
             let norm =
                 |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
             let error = norm(&mut got.iter().zip(expected).map(|(a, b)| f64::from(*a) - b));
@@ -259,32 +248,4 @@ fn head_prior(random: &mut StdRng, first: i64, lags: usize) -> Vec<f32> {
             weight.max(-1e4) as f32
         })
         .collect()
-}
-
-/// By q, k, v, log-prior and temperature, in `f64`.
-fn reference_gradients(case: &Case) -> [Vec<f64>; 5] {
-    let device = Device::flex().autodiff();
-    let plain = case.tensors(&device);
-    let wide = FloatDType::F64;
-    let tensors = Tensors {
-        q: plain.q.cast(wide).require_grad(),
-        k: plain.k.cast(wide).require_grad(),
-        v: plain.v.cast(wide).require_grad(),
-        ln_weights: plain.ln_weights.cast(wide).require_grad(),
-        temperature: plain.temperature.cast(wide).require_grad(),
-    };
-    let out = case.attend(&tensors, Reference).unwrap();
-    let weights = TensorData::new(case.loss_weights(), out.dims());
-    let weights = Tensor::<4>::from_data(weights, &device).cast(wide);
-    let of = (out * weights).sum().backward();
-    let values = |data: Option<TensorData>| -> Vec<f64> {
-        data.map_or(Vec::new(), |data| data.try_into_vec().unwrap())
-    };
-    [
-        values(tensors.q.grad(&of).map(Tensor::into_data)),
-        values(tensors.k.grad(&of).map(Tensor::into_data)),
-        values(tensors.v.grad(&of).map(Tensor::into_data)),
-        values(tensors.ln_weights.grad(&of).map(Tensor::into_data)),
-        values(tensors.temperature.grad(&of).map(Tensor::into_data)),
-    ]
 }

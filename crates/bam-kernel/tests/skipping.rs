@@ -1,10 +1,8 @@
 //! Skipping is safe: `Exact` gives the same bits, `Certified` drops no more than it says, what is
 //! skipped is not read; and bounds that leave something out are caught by the same assertions.
 
-use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle};
-use bam_attention::{HeadSkips, KeyNorms, Options, SkipLog, Skipping};
-use burn::tensor::{Device, Tensor};
+use bam_kernel::testing::{Case, Shape, oracle};
+use bam_kernel::{Call, Gradients, HeadSkips, KeyNorms, Posterior, Rows, SkipLog, Skipping};
 use std::sync::Arc;
 
 /// Keys of a tile; a test may know it, a caller need not.
@@ -46,10 +44,25 @@ fn case(queries: usize, keys: usize, dim: usize) -> Case {
     case
 }
 
-fn run(case: &Case, skipping: Skipping) -> ([Vec<f32>; 6], Vec<HeadSkips>) {
+fn run(case: &Case, skipping: Skipping) -> ((Posterior, Gradients), Vec<HeadSkips>) {
     let log = Arc::new(SkipLog::default());
-    let with = |options: Options| options.with_skipping(skipping).with_skip_log(log.clone());
-    (case.passes(with, Fused).unwrap(), log.heads())
+    let with = |call| Call {
+        skipping,
+        skip_log: Some(log.clone()),
+        ..call
+    };
+    (case.forward_backward(with).unwrap(), log.heads())
+}
+
+/// The norms of a case's keys.
+fn norms(case: &Case) -> KeyNorms {
+    let mut norms = KeyNorms::new(case.batch, case.key_heads);
+    norms.extend(0, &keys(case, &case.k)).unwrap();
+    norms
+}
+
+fn keys<'a>(case: &Case, values: &'a Vec<f32>) -> Rows<'a> {
+    Rows::new(values, [case.batch, case.key_heads, case.keys, case.dim]).unwrap()
 }
 
 fn variants() -> Vec<(&'static str, Case)> {
@@ -103,12 +116,9 @@ fn exact_skipping_gives_the_same_bits() {
 
 /// The largest posterior mass of a row on tiles that its output shows no trace of. Values name their
 /// tile, so an output is the mass tile by tile; what was dropped is exactly 0.
-fn dropped_mass(case: &Case, options: &Options) -> f64 {
-    let tensors = case.tensors(&Device::flex());
-    let out = case.attend_as(&tensors, options).unwrap().into_data();
-    out.as_slice::<f32>()
-        .unwrap()
-        .chunks_exact(case.dim)
+fn dropped_mass(case: &Case, change: impl Fn(Call) -> Call) -> f64 {
+    let out = case.forward(change).unwrap().out;
+    out.chunks_exact(case.dim)
         .zip(oracle(case).chunks_exact(case.dim))
         .map(|(kept, mass)| {
             let dropped = kept.iter().zip(mass).filter(|(kept, _)| **kept == 0.0);
@@ -145,15 +155,13 @@ fn certified_skipping_drops_no_more_than_it_says() {
             ..case
         };
         let case = with_values_that_name_their_tile(case);
-        let tensors = case.tensors(&Device::flex());
         for epsilon in [1e-1, 1e-3, 1e-6] {
             let log = Arc::new(SkipLog::default());
-            let options = case
-                .options(&tensors, Fused)
-                .unwrap()
-                .with_skipping(Skipping::Certified { epsilon })
-                .with_skip_log(log.clone());
-            let dropped = dropped_mass(&case, &options);
+            let dropped = dropped_mass(&case, |call| Call {
+                skipping: Skipping::Certified { epsilon },
+                skip_log: Some(log.clone()),
+                ..call
+            });
             let heads = log.heads();
             let said = heads
                 .iter()
@@ -182,20 +190,24 @@ fn heavy_far_key() -> Case {
 #[test]
 fn an_impostor_that_ignores_the_keys_is_caught() {
     let case = heavy_far_key();
-    let tensors = case.tensors(&Device::flex());
-    let honest = case
-        .options(&tensors, Fused)
-        .unwrap()
-        .with_skipping(Skipping::Certified { epsilon: 1e-3 });
+    let honest = |call| Call {
+        skipping: Skipping::Certified { epsilon: 1e-3 },
+        ..call
+    };
+    let nothing = vec![0.0; case.k.len()];
     let mut blind = KeyNorms::new(2, 1);
-    blind.extend(0, &tensors.k.clone().mul_scalar(0.0)).unwrap();
-    let impostor = honest.clone().with_key_norms(Arc::new(blind));
-    assert!(dropped_mass(&case, &honest) <= 1e-3);
-    assert!(dropped_mass(&case, &impostor) > 0.1);
+    blind.extend(0, &keys(&case, &nothing)).unwrap();
+    let blind = Arc::new(blind);
+    let impostor = |call| Call {
+        key_norms: Some(blind.clone()),
+        ..honest(call)
+    };
+    assert!(dropped_mass(&case, honest) <= 1e-3);
+    assert!(dropped_mass(&case, impostor) > 0.1);
 }
 
-/// What a window around the row would drop, however far it reaches: the usual way to skip under
-/// ALiBi, on priors that it was not made for.
+/// A window around the row drops too much, however far it reaches: the usual way to skip under ALiBi, on
+/// priors that it was not made for.
 #[test]
 fn an_impostor_that_trusts_a_window_is_caught() {
     let mass_beyond_window = |head: usize, tau: f32| {
@@ -213,8 +225,8 @@ fn an_impostor_that_trusts_a_window_is_caught() {
     assert!(mass_beyond_window(0, -1.0) > 0.1, "a negative temperature");
 }
 
-/// The tensors with NaN wherever a key is in one of the first `tiles` tiles.
-fn poisoned(case: &Case, tiles: usize, device: &Device) -> Tensors {
+/// The case with NaN wherever a key is in one of the first `tiles` tiles.
+fn poisoned(case: &Case, tiles: usize) -> Case {
     let mut poisoned = case.clone();
     let of_head = case.keys * case.dim;
     for values in [&mut poisoned.k, &mut poisoned.v] {
@@ -222,7 +234,7 @@ fn poisoned(case: &Case, tiles: usize, device: &Device) -> Tensors {
             head[..tiles * TILE * case.dim].fill(f32::NAN);
         }
     }
-    poisoned.tensors(device)
+    poisoned
 }
 
 /// One local head; rows at the end of the keys.
@@ -248,36 +260,23 @@ fn what_is_skipped_is_not_read() {
     // Decoding, a chunk of a prefill: the norms are known from the cache.
     for (queries, keys) in [(1, 3000), (5, 9000), (200, 3000)] {
         let case = local(queries, keys);
-        let device = Device::flex().autodiff();
-        let gradients = |tensors: Tensors, skipping| {
-            let mut norms = KeyNorms::new(1, 1);
-            norms.extend(0, &case.tensors(&device).k).unwrap();
-            let tensors = Tensors {
-                q: tensors.q.require_grad(),
-                ln_weights: tensors.ln_weights.require_grad(),
-                ..tensors
+        let norms = Arc::new(norms(&case));
+        let of = |case: &Case, skipping| {
+            let with = |call| Call {
+                skipping,
+                key_norms: Some(norms.clone()),
+                ..call
             };
-            let options = case
-                .options(&tensors, Fused)
-                .unwrap()
-                .with_skipping(skipping)
-                .with_key_norms(Arc::new(norms));
-            let out = case.attend_as(&tensors, &options).unwrap();
-            let of = out.clone().sum().backward();
-            let values = |data: burn::tensor::TensorData| data.try_into_vec::<f32>().unwrap();
-            [
-                values(out.into_data()),
-                values(tensors.q.grad(&of).unwrap().into_data()),
-                values(tensors.ln_weights.grad(&of).unwrap().into_data()),
-            ]
+            let (posterior, gradients) = case.forward_backward(with).unwrap();
+            [posterior.out, gradients.q, gradients.ln_weights]
         };
+        let dirty = poisoned(&case, 20);
         for skipping in [Skipping::Exact, Skipping::Certified { epsilon: 1e-4 }] {
-            let clean = gradients(case.tensors(&device), skipping);
-            let dirty = gradients(poisoned(&case, 20, &device), skipping);
+            let (clean, dirty) = (of(&case, skipping), of(&dirty, skipping));
             assert_eq!(clean, dirty, "{queries} queries, {skipping:?}");
         }
         // Null control: without skipping the poison is read.
-        let read = gradients(poisoned(&case, 20, &device), Skipping::Off);
+        let read = of(&dirty, Skipping::Off);
         assert!(read[0].iter().any(|x| x.is_nan()));
     }
 }
@@ -285,16 +284,16 @@ fn what_is_skipped_is_not_read() {
 #[test]
 fn norms_grow_with_the_cache() {
     let case = local(1, 500);
-    let k = case.tensors(&Device::flex()).k;
-    let mut whole = KeyNorms::new(1, 1);
-    whole.extend(0, &k).unwrap();
+    let whole = norms(&case);
     let mut pieces = KeyNorms::new(1, 1);
     for (start, length) in [(0, 1), (1, 130), (131, 369)] {
-        let piece = k.clone().narrow(2, start, length);
+        let piece = &case.k[start * case.dim..][..length * case.dim];
+        let piece = Rows::new(piece, [1, 1, length, case.dim]).unwrap();
         pieces.extend(start, &piece).unwrap();
     }
     assert_eq!(whole, pieces);
-    let error = pieces.extend(0, &Tensor::zeros([2, 1, 5, 16], &Device::flex()));
+    let two = vec![0.0; 2 * 5 * 16];
+    let error = pieces.extend(0, &Rows::new(&two, [2, 1, 5, 16]).unwrap());
     assert_eq!(
         error.unwrap_err().to_string(),
         "keys of the norms: expected shape [1, 1, length, dim], got [2, 1, 5, 16]"
@@ -302,28 +301,35 @@ fn norms_grow_with_the_cache() {
 }
 
 #[test]
+fn norms_with_a_gap_are_refused() {
+    let mut norms = KeyNorms::new(1, 1);
+    let error = norms.extend(500, &Rows::new(&vec![0.0; 80], [1, 1, 5, 16]).unwrap());
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "keys of the norms: expected shape to start at 0 or before, got a start at 500"
+    );
+}
+
+#[test]
 fn what_can_not_be_asked_is_refused() {
     let case = local(3, 200);
-    let tensors = case.tensors(&Device::flex());
-    let refused = |options: Options| case.attend_as(&tensors, &options).unwrap_err().to_string();
-    let fused = || case.options(&tensors, Fused).unwrap();
+    let refused = |change: &dyn Fn(Call) -> Call| case.forward(change).unwrap_err().to_string();
     for epsilon in [0.0, 1.0, -1.0, f64::NAN] {
-        let message = refused(fused().with_skipping(Skipping::Certified { epsilon }));
+        let skipping = Skipping::Certified { epsilon };
+        let message = refused(&|call| Call { skipping, ..call });
         let expected = "epsilon of skipping: expected a number above 0 and below 1, got";
         assert_eq!(message, format!("{expected} {epsilon}"));
     }
     let mut short = KeyNorms::new(1, 1);
-    short
-        .extend(0, &tensors.k.clone().narrow(2, 0, 96))
-        .unwrap();
+    let keys = Rows::new(&case.k[..96 * case.dim], [1, 1, 96, case.dim]).unwrap();
+    short.extend(0, &keys).unwrap();
+    let short = Some(Arc::new(short));
     assert_eq!(
-        refused(fused().with_key_norms(Arc::new(short))),
+        refused(&|call| Call {
+            key_norms: short.clone(),
+            ..call
+        }),
         "key norms (batch, key heads, keys): expected shape [1, 1, at least 200], got [1, 1, 96]"
-    );
-    let reference = case.options(&tensors, Reference).unwrap();
-    assert_eq!(
-        refused(reference.with_skipping(Skipping::Exact)),
-        "reference attention: expected no skipping, key norms or skip log, got Exact"
     );
 }
 
@@ -334,12 +340,9 @@ fn a_tile_that_holds_nan_is_read() {
         for index in [0, 50, 95] {
             let mut case = local(queries, keys);
             case.k[index * case.dim + 3] = f32::NAN;
-            let tensors = case.tensors(&Device::flex());
             for skipping in [Skipping::Exact, Skipping::Certified { epsilon: 1e-4 }] {
-                let options = case.options(&tensors, Fused).unwrap();
-                let out = case.attend_as(&tensors, &options.with_skipping(skipping));
-                let out = out.unwrap().into_data();
-                let shown = out.as_slice::<f32>().unwrap().iter().all(|x| x.is_nan());
+                let out = case.forward(|call| Call { skipping, ..call }).unwrap().out;
+                let shown = out.iter().all(|x| x.is_nan());
                 assert!(shown, "{queries} queries, NaN at key {index}, {skipping:?}");
             }
         }
@@ -351,17 +354,6 @@ fn a_tile_that_holds_nan_is_read() {
 fn a_prior_that_is_nan_is_read() {
     let mut case = local(2, 3000);
     case.ln_weights[40] = f32::NAN;
-    let out = case.attend(&case.tensors(&Device::flex()), Fused);
-    let out = out.unwrap().into_data();
-    assert!(out.as_slice::<f32>().unwrap().iter().all(|x| x.is_nan()));
-}
-
-#[test]
-fn norms_with_a_gap_are_refused() {
-    let mut norms = KeyNorms::new(1, 1);
-    let error = norms.extend(500, &Tensor::zeros([1, 1, 5, 16], &Device::flex()));
-    assert_eq!(
-        error.unwrap_err().to_string(),
-        "keys of the norms: expected shape to start at 0 or before, got a start at 500"
-    );
+    let out = case.forward(|as_it_is| as_it_is).unwrap().out;
+    assert!(out.iter().all(|x| x.is_nan()));
 }

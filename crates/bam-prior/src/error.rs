@@ -1,4 +1,4 @@
-//! What can be wrong with a prior's parameters, and the checks that say so.
+//! Errors in a prior's parameters, and the checks that find them.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ pub enum Error {
     /// A count (heads, keys, buckets, components, parameters) that does not fit.
     #[error("{what}: expected {expected}, got {got}")]
     Count {
-        /// What is counted.
+        /// The things that are counted.
         what: Cow<'static, str>,
         /// The counts that are accepted.
         expected: Cow<'static, str>,

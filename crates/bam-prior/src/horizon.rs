@@ -1,10 +1,10 @@
-//! How far a row's posterior can reach whatever its content, certified from the prior and a bound of
+//! The distance that a row's posterior can reach whatever its content, certified from the prior and a bound of
 //! the content.
 
 use crate::Error;
 use crate::error::{finite, within};
 
-/// What is known of a head's logits before any key is read: the prior is given, and no content score
+/// Bounds of a head's logits before any key is read: the prior is given, and no content score
 /// is larger than [`content`](Self::content).
 ///
 /// **The certificate.** In a row of `n` keys let `c_d`, `|c_d| ≤ C`, be the content scores and `τ`
@@ -39,11 +39,11 @@ use crate::error::{finite, within};
 pub struct LogitBound {
     /// No `q·k/√D` is larger in size.
     pub content: f64,
-    /// How logits grow with the keys of a row.
+    /// The growth of logits with the keys of a row.
     pub sharpening: Sharpening,
 }
 
-/// How the logits of a row of `n` keys are scaled.
+/// The scale of the logits of a row of `n` keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sharpening {
     /// Not at all: `c + ln w`.
@@ -54,7 +54,7 @@ pub enum Sharpening {
     Likelihood(f64),
 }
 
-/// What covers the rounding of sums in `f64` over any row there is.
+/// A factor that covers the rounding of sums in `f64` over any row there is.
 const ROUNDING: f64 = 1e-6;
 
 impl Sharpening {

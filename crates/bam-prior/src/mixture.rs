@@ -27,7 +27,7 @@ pub struct Component {
 /// Laplace plus a uniform slab decays like ALiBi near by and has a floor `ln π_slab` far away: a
 /// head that is local but can still reach any key.
 ///
-/// Where every component of positive weight has a normaliser, `Z = Σ π_k·Z_k`.
+/// `Z = Σ π_k·Z_k`, if every component of positive weight has a normaliser.
 ///
 /// ```
 /// use bam_prior::{Component, Laplace, Mixture, PositionalPrior, Uniform};
@@ -61,7 +61,7 @@ impl TryFrom<Fields> for Mixture {
 }
 
 impl Mixture {
-    /// How far the sum of the weights may lie from 1: the rounding of weights written with nine
+    /// The largest distance of the sum of the weights from 1: the rounding of weights written with nine
     /// digits. The weights are used as they are, not rescaled.
     const SUM_TOLERANCE: f64 = 1e-9;
 

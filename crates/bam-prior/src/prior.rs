@@ -1,4 +1,4 @@
-//! What every positional prior can answer, and the sum type of all families.
+//! The questions that every positional prior can answer, and the sum type of all families.
 
 use serde::{Deserialize, Serialize};
 

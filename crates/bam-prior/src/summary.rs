@@ -1,4 +1,4 @@
-//! How a prior's mass lies on a row of keys: mass lags, quantiles, entropy, class.
+//! A prior's mass on a row of keys: mass lags, quantiles, entropy, class.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::within;
 use crate::{Error, PositionalPrior};
 
-/// Where a prior looks on a row, compared with the uniform prior on the same row.
+/// The side of a row that a prior favours, compared with the uniform prior on the same row.
 ///
 /// For a row of `n` keys let `F(r)` be the prior mass of the `r + 1` nearest keys and
 /// `U(r) = (r + 1)/n` their uniform share. The gain `max_r (F − U)` and the loss `max_r (U − F)` are
@@ -183,7 +183,7 @@ impl RowSummary {
         self.keys
     }
 
-    /// Where the prior looks, against the uniform prior.
+    /// The side that the prior favours, against the uniform prior.
     pub fn class(&self) -> Class {
         self.class
     }

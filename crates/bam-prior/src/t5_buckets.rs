@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{as_many, finite};
 use crate::{Error, Parameter, PositionalPrior};
 
-/// Which lags a bucket table tells apart.
+/// The lags that a bucket table tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
@@ -124,7 +124,7 @@ impl T5Buckets {
         self.max_distance
     }
 
-    /// Which lags the table tells apart.
+    /// The lags that the table tells apart.
     pub fn direction(&self) -> Direction {
         self.direction
     }

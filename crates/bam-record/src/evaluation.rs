@@ -1,4 +1,4 @@
-//! What evaluations found.
+//! Findings of evaluations.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 /// Passkey retrieval over a grid of lengths and depths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Passkey {
+    /// Tokens that the model was trained at.
     pub train_length: usize,
     /// Digits of the key that must all be right.
     pub scored_digits: usize,
@@ -15,13 +16,13 @@ pub struct Passkey {
     pub cells: Vec<PasskeyCell>,
     /// Lengths that were asked for and not run, each with the reason.
     pub not_run: Vec<NotRun>,
-    /// Which keys were allowed to be left unread: `off`, `exact`, or `certified` with an epsilon.
+    /// The keys that may be left unread: `off`, `exact`, or `certified` with an epsilon.
     #[serde(default)]
     pub skipping: String,
-    /// What was left unread, head by head.
+    /// Keys left unread, head by head.
     #[serde(default)]
     pub heads: Vec<SkippedHead>,
-    /// What caches kept, where they were allowed to forget.
+    /// Keys that caches kept, where they were allowed to forget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certified_cache: Option<CertifiedCache>,
 }
@@ -29,7 +30,7 @@ pub struct Passkey {
 /// Caches that kept of every head only what its certified horizon can reach.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CertifiedCache {
-    /// What was forgotten held at most this share of any row's posterior in any head.
+    /// The share that forgotten keys held at most of any row's posterior in any head.
     pub epsilon: f64,
     /// By length.
     pub kept: Vec<KeptKeys>,
@@ -46,15 +47,18 @@ pub struct KeptKeys {
     pub all: usize,
 }
 
-/// What skipping left unread of one head, over all samples.
+/// Tiles of one head that skipping left unread, over all samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SkippedHead {
+    /// The layer, from 0.
     pub layer: usize,
+    /// The head, from 0.
     pub head: usize,
     /// The prior's class over the longest row.
     pub class: String,
     /// Tiles of keys that blocks of rows may see.
     pub visible_tiles: u64,
+    /// Those of them that were left unread.
     pub skipped_tiles: u64,
     /// The largest share of a row's posterior that they can have held.
     pub dropped_mass: f64,
@@ -65,26 +69,31 @@ pub struct SkippedHead {
 pub struct PasskeyCell {
     /// Tokens of the prompt and the key together, at most; a prompt is the longest that fits.
     pub length: usize,
-    /// Where the information stands: 0 at the beginning, 1 just before the question.
+    /// The place of the information: 0 at the beginning, 1 just before the question.
     pub depth: f64,
+    /// Samples that were asked.
     pub samples: usize,
     /// Samples in which every scored digit is the argmax.
     pub correct: usize,
     /// Digits that were the argmax, of `samples × scored_digits`.
     pub correct_digits: usize,
+    /// Wall-clock seconds of them all.
     pub seconds: f64,
 }
 
 /// A length left out, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NotRun {
+    /// Tokens of the prompt and the key together, at most.
     pub length: usize,
+    /// The reason in words.
     pub reason: String,
 }
 
 /// Cross-entropy by position over whole long documents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Perplexity {
+    /// Tokens that the model was trained at.
     pub train_length: usize,
     /// Title of the held-out document.
     pub document: String,
@@ -92,7 +101,7 @@ pub struct Perplexity {
     pub bytes_per_token: f64,
     /// Consecutive windows of positions, ascending.
     pub windows: Vec<PerplexityWindow>,
-    /// What the cache kept, where it was allowed to forget.
+    /// Keys that the cache kept, where it was allowed to forget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certified_cache: Option<CertifiedCache>,
 }
@@ -100,7 +109,9 @@ pub struct Perplexity {
 /// Mean cross-entropy of the tokens at positions `start..end`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PerplexityWindow {
+    /// The first position, from 0.
     pub start: usize,
+    /// The position after the last.
     pub end: usize,
     /// Nats per token; perplexity is its exponential.
     pub cross_entropy: f64,
@@ -109,16 +120,20 @@ pub struct PerplexityWindow {
 /// Log-likelihood of given continuations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Loglikelihood {
+    /// Tokens that the model was trained at.
     pub train_length: usize,
     /// Requests without their question, which were not used.
     pub unconditional: usize,
+    /// One score a task.
     pub tasks: Vec<LoglikelihoodScore>,
 }
 
 /// One task's score. Means come with their standard error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoglikelihoodScore {
+    /// The name of the task in the requests.
     pub task: String,
+    /// Questions that were asked.
     pub questions: usize,
     /// Share of the questions whose right continuation is the most probable; of a single one, the
     /// share that is greedy.
@@ -127,21 +142,22 @@ pub struct LoglikelihoodScore {
     pub accuracy_per_character: Option<(f64, f64)>,
     /// `exp(−mean ln p)` of whole continuations; of single ones only.
     pub perplexity: Option<f64>,
-    /// Of the right continuations.
+    /// Bits per UTF-8 byte of the right continuations.
     pub bits_per_byte: f64,
 }
 
 /// RULER: thirteen tasks over lengths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ruler {
+    /// Tokens that the model was trained at.
     pub train_length: usize,
-    /// What the tasks that hide needles in essays hide them in.
+    /// The essays that needles are hidden in, in words.
     pub essays: String,
     /// Files that the samples were read from, where they were not made.
     pub samples_from: Vec<String>,
     /// Whether prompts begin with the token that begins documents.
     pub begin: bool,
-    /// Which keys were allowed to be left unread.
+    /// The keys that may be left unread: `off`, `exact`, or `certified` with an epsilon.
     pub skipping: String,
     /// One cell per (task, length).
     pub cells: Vec<RulerCell>,
@@ -172,32 +188,37 @@ pub struct RulerCell {
     pub nulls: usize,
     /// Why there are no samples.
     pub not_run: Option<String>,
+    /// Wall-clock seconds of all answers.
     pub seconds: f64,
+    /// One answer a sample, in the order of the samples.
     pub answers: Vec<RulerAnswer>,
 }
 
-/// What was answered to one sample.
+/// The answer to one sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RulerAnswer {
+    /// The number of the sample, from 0.
     pub index: usize,
     /// Tokens of the prompt.
     pub tokens: usize,
-    /// What was looked for.
+    /// The references that were looked for.
     pub outputs: Vec<String>,
+    /// The text that the model wrote.
     pub answer: String,
-    /// From 0 to 1.
+    /// The score, from 0 to 1.
     pub score: f64,
 }
 
 /// BABILong: questions about facts that are scattered in a long text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Babilong {
+    /// Tokens that the model was trained at.
     pub train_length: usize,
     /// The text that the facts are scattered in.
     pub haystack: String,
     /// Whether prompts begin with the token that begins documents.
     pub begin: bool,
-    /// Which keys were allowed to be left unread.
+    /// The keys that may be left unread: `off`, `exact`, or `certified` with an epsilon.
     pub skipping: String,
     /// One cell per (task, length).
     pub cells: Vec<BabilongCell>,
@@ -216,16 +237,22 @@ pub struct BabilongCell {
     pub correct: usize,
     /// Why there are no questions.
     pub not_run: Option<String>,
+    /// Wall-clock seconds of all answers.
     pub seconds: f64,
+    /// One answer a sample, in the order of the samples.
     pub answers: Vec<BabilongAnswer>,
 }
 
-/// What was answered to one question.
+/// The answer to one question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BabilongAnswer {
+    /// The question.
     pub question: String,
+    /// The label that is right.
     pub target: String,
+    /// The text that the model wrote.
     pub answer: String,
+    /// Whether it is right.
     pub correct: bool,
     /// Tokens of the prompt.
     pub tokens: usize,

@@ -1,4 +1,4 @@
-//! What was done to a model after it was first made: the field `history` of `config.json`.
+//! Changes of a model after it was first made: the field `history` of `config.json`.
 
 use bam_prior::Prior;
 use serde::{Deserialize, Serialize};
@@ -17,11 +17,11 @@ pub struct History {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
-    /// What was done, as the command is called: `prior edit`.
+    /// The change, as the command is called: `prior edit`.
     pub what: String,
-    /// When, RFC 3339.
+    /// The time, RFC 3339.
     pub date: String,
-    /// What was asked for, by name.
+    /// The arguments that were given, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub arguments: BTreeMap<String, String>,
     /// SHA-256 of the weights that it began with, in hexadecimal, where there were any.
@@ -40,13 +40,13 @@ pub struct HeadChange {
     pub layer: Option<usize>,
     /// The head.
     pub head: usize,
-    /// What it was.
+    /// The prior before.
     pub before: HeadPrior,
-    /// What it became.
+    /// The prior after.
     pub after: HeadPrior,
 }
 
-/// A head's prior and what the encoding calls it, which says whether it is fixed (`alibi`) or
+/// A head's prior and its name in the encoding, which says whether it is fixed (`alibi`) or
 /// learned (`laplace`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,8 +1,8 @@
 //! Small fixed records for those who test what is made of them.
 
 use crate::{
-    Babilong, BabilongAnswer, BabilongCell, Loglikelihood, LoglikelihoodScore, Record, Ruler,
-    RulerAnswer, RulerCell,
+    Babilong, BabilongAnswer, BabilongCell, Loglikelihood, LoglikelihoodScore, NotRun, Passkey,
+    PasskeyCell, Perplexity, PerplexityWindow, Record, Ruler, RulerAnswer, RulerCell,
 };
 
 /// A record of `bam+ssmax` on two threads.
@@ -16,6 +16,52 @@ pub fn record<M>(metrics: M) -> Record<M> {
         threads: 2,
         seconds: 12.5,
         metrics,
+    }
+}
+
+/// Cells of (length, depth, correct, samples), and lengths that were not run with their reasons.
+pub fn passkey(cells: &[(usize, f64, usize, usize)], not_run: &[(usize, &str)]) -> Passkey {
+    let cells = cells
+        .iter()
+        .map(|&(length, depth, correct, samples)| PasskeyCell {
+            length,
+            depth,
+            samples,
+            correct,
+            correct_digits: correct.saturating_mul(5),
+            seconds: 1.0,
+        });
+    let not_run = not_run.iter().map(|&(length, reason)| NotRun {
+        length,
+        reason: reason.into(),
+    });
+    Passkey {
+        train_length: 128,
+        scored_digits: 5,
+        given_digits: 1,
+        cells: cells.collect(),
+        not_run: not_run.collect(),
+        skipping: "exact".into(),
+        heads: Vec::new(),
+        certified_cache: None,
+    }
+}
+
+/// Windows of (start, end, nats per token) of a book.
+pub fn perplexity(windows: &[(usize, usize, f64)]) -> Perplexity {
+    let windows = windows
+        .iter()
+        .map(|&(start, end, cross_entropy)| PerplexityWindow {
+            start,
+            end,
+            cross_entropy,
+        });
+    Perplexity {
+        certified_cache: None,
+        train_length: 128,
+        document: "A Held-out Book".into(),
+        bytes_per_token: 4.0,
+        windows: windows.collect(),
     }
 }
 

@@ -1,15 +1,18 @@
-//! What the records say, in numbers and plain sentences, before any layout.
+//! Findings of the records, in numbers and plain sentences, before any layout.
 
-use super::Runs;
-use super::text::{interval, join, multiple, percent, perplexity, plain, thousands};
+use crate::runs::{Runs, passkeys, perplexities};
+use crate::text::{interval, join, multiple, percent, perplexity, plain, thousands};
 use bam_record::{Passkey, Perplexity, wilson_interval};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The samples of one length, all depths together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
+    /// Tokens of a prompt and its key, at most.
     pub length: usize,
+    /// Samples that were asked.
     pub samples: usize,
+    /// Samples with the whole key right.
     pub correct: usize,
 }
 
@@ -19,10 +22,12 @@ impl Outcome {
         (self.samples > 0).then(|| self.correct as f64 / self.samples as f64)
     }
 
+    /// Wilson's 95 % interval of the accuracy, as shares.
     pub fn interval(&self) -> (f64, f64) {
         wilson_interval(self.correct, self.samples)
     }
 
+    /// The interval in whole percent: `57–100`.
     pub fn interval_text(&self) -> String {
         interval(self.interval())
     }
@@ -51,7 +56,7 @@ pub fn outcomes(passkey: &Passkey) -> Vec<Outcome> {
         .collect()
 }
 
-/// How far an encoding retrieves the key.
+/// The reach of an encoding: the lengths at which it retrieves the key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reach {
     /// The longest length with more than half of the samples right.
@@ -85,17 +90,27 @@ pub fn reach(passkey: &Passkey) -> Option<Reach> {
 /// The finding a page or a terminal opens with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Headline {
+    /// One sentence that says it.
     pub sentence: String,
-    /// How far the next best comes.
+    /// The next best, where there is one.
     pub comparison: Option<String>,
     /// Intervals, comparisons, and what was not run.
     pub details: Vec<String>,
 }
 
+impl Headline {
+    fn new(sentence: impl Into<String>, details: Vec<String>) -> Self {
+        Self {
+            sentence: sentence.into(),
+            comparison: None,
+            details,
+        }
+    }
+}
+
+/// The finding of these runs.
 pub fn headline(runs: &Runs) -> Headline {
-    let measured: Vec<(&str, &Passkey)> = runs
-        .iter()
-        .filter_map(|(name, run)| Some((name.as_str(), &run.passkey.as_ref()?.metrics)))
+    let measured: Vec<(&str, &Passkey)> = passkeys(runs)
         .filter(|(_, passkey)| !outcomes(passkey).is_empty())
         .collect();
     let mut ranked: Vec<(&str, &Passkey, Reach)> = measured
@@ -196,35 +211,26 @@ fn nothing_retrieved(measured: &[(&str, &Passkey)]) -> Headline {
                 .unwrap_or(std::cmp::Ordering::Equal)
         });
     let Some((name, outcome)) = best else {
-        return Headline {
-            sentence: "No passkey sample was run.".to_string(),
-            comparison: None,
-            details: Vec::new(),
-        };
+        return Headline::new("No passkey sample was run.", Vec::new());
     };
-    Headline {
-        sentence:
-            "No encoding retrieves the key in more than half of its samples at any length tested."
-                .to_string(),
-        comparison: None,
-        details: vec![format!(
-            "The best single result is {}: {} of {} at {} tokens (95 % interval {} %).",
-            plain(name),
-            thousands(outcome.correct),
-            thousands(outcome.samples),
-            thousands(outcome.length),
-            outcome.interval_text()
-        )],
-    }
+    let detail = format!(
+        "The best single result is {}: {} of {} at {} tokens (95 % interval {} %).",
+        plain(name),
+        thousands(outcome.correct),
+        thousands(outcome.samples),
+        thousands(outcome.length),
+        outcome.interval_text()
+    );
+    let sentence =
+        "No encoding retrieves the key in more than half of its samples at any length tested.";
+    Headline::new(sentence, vec![detail])
 }
 
 fn without_passkey(runs: &Runs) -> Headline {
-    let best = runs
-        .iter()
-        .filter_map(|(name, run)| {
-            let metrics = &run.perplexity.as_ref()?.metrics;
-            let end = longest(metrics)?;
-            Some((name, end, mean_up_to(metrics, end)?))
+    let best = perplexities(runs)
+        .filter_map(|(name, of)| {
+            let end = longest(of)?;
+            Some((name, end, mean_up_to(of, end)?))
         })
         .filter(|(_, _, cross_entropy)| cross_entropy.is_finite())
         .min_by(|a, b| a.2.total_cmp(&b.2));
@@ -237,11 +243,10 @@ fn without_passkey(runs: &Runs) -> Headline {
         ),
         None => "These records hold neither passkey retrieval nor perplexity.".to_string(),
     };
-    Headline {
+    Headline::new(
         sentence,
-        comparison: None,
-        details: vec!["Passkey retrieval was not measured.".to_string()],
-    }
+        vec!["Passkey retrieval was not measured.".to_string()],
+    )
 }
 
 fn times_training(length: usize, train_length: usize) -> String {
@@ -257,19 +262,14 @@ fn times_training(length: usize, train_length: usize) -> String {
 
 /// One sentence for each reason, with the lengths and encodings it stopped.
 fn not_run(runs: &Runs) -> Vec<String> {
-    let mut by_reason: Vec<(String, Vec<String>, Vec<usize>)> = Vec::new();
-    for (name, run) in runs {
-        let Some(record) = &run.passkey else { continue };
-        let mut reasons = BTreeMap::<&str, Vec<usize>>::new();
-        for skipped in &record.metrics.not_run {
-            reasons
-                .entry(&skipped.reason)
-                .or_default()
-                .push(skipped.length);
+    let mut by_reason: Vec<(String, Vec<String>, BTreeSet<usize>)> = Vec::new();
+    for (name, passkey) in passkeys(runs) {
+        let mut reasons = BTreeMap::<&str, BTreeSet<usize>>::new();
+        for skipped in &passkey.not_run {
+            let lengths = reasons.entry(&skipped.reason).or_default();
+            lengths.insert(skipped.length);
         }
-        for (reason, mut lengths) in reasons {
-            lengths.sort_unstable();
-            lengths.dedup();
+        for (reason, lengths) in reasons {
             match by_reason
                 .iter_mut()
                 .find(|(known, _, at)| known == reason && *at == lengths)

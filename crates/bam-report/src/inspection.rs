@@ -1,14 +1,14 @@
-//! What `bam inspect` and `bam doctor` found, as text for a terminal.
+//! Findings of `bam inspect` and `bam doctor`, as text for a terminal.
 
-use super::findings::reach;
-use super::table::Table;
-use super::text::{bytes, class, counted, fixed, number, plain, thousands};
+use crate::findings::reach;
+use crate::table::Table;
+use crate::text::{bytes, class, counted, fixed, number, plain, thousands};
 use bam_record::{
     Checkup, Context, Glance, Head, HeadCheckup, Heads, Measured, MeasuredHead, Passkey, ReadToken,
     Reading,
 };
 
-/// A line a head: where its prior's mass lies, what it made of a text, class and parameters.
+/// A line a head: where its prior's mass lies, its posterior on a text, class and parameters.
 pub fn heads(encoding: &str, heads: &Heads, curves: bool) -> String {
     let keys = counted(heads.row_keys, "key");
     let mut text = format!("{encoding} · prior mass over a causal row of {keys}\n");
@@ -49,15 +49,7 @@ fn priors(heads: &Heads) -> Table {
         row
     };
     Table {
-        title: "Priors",
-        header: vec![
-            "layer.head",
-            "50 %",
-            "90 %",
-            "99 %",
-            "entropy",
-            "class and parameters",
-        ],
+        header: "layer.head · 50 % · 90 % · 99 % · entropy · class and parameters",
         rows: heads.heads.iter().map(row).collect(),
     }
 }
@@ -74,20 +66,7 @@ fn posteriors(heads: &Heads, measured: &Measured) -> Table {
         row
     };
     Table {
-        title: "Posteriors",
-        header: vec![
-            "layer.head",
-            "prior 50 %",
-            "90 %",
-            "99 %",
-            "posterior 50 %",
-            "90 %",
-            "99 %",
-            "KL",
-            "entropy",
-            "ln evidence",
-            "class and parameters",
-        ],
+        header: "layer.head · prior 50 % · 90 % · 99 % · posterior 50 % · 90 % · 99 % · KL · entropy · ln evidence · class and parameters",
         rows: heads.heads.iter().zip(&measured.heads).map(row).collect(),
     }
 }
@@ -96,6 +75,7 @@ fn lag(lag: f64) -> String {
     thousands(lag.max(0.0) as usize)
 }
 
+/// Class, family and parameters.
 pub fn described(head: &Head) -> String {
     const MOST: usize = 6;
     let parameters = head.parameters.iter().take(MOST);
@@ -112,7 +92,7 @@ pub fn described(head: &Head) -> String {
     format!("{class}, {}  {}", plain(&head.family), parts.join("  "))
 }
 
-/// How far heads can look, what a cache needs, and how far passkeys were found.
+/// The reach of heads, the size of a cache, and the longest context at which passkeys were found.
 pub fn context(encoding: &str, context: &Context, passkey: Option<&Passkey>) -> String {
     let epsilon = context.epsilon;
     let mut text = format!(
@@ -132,21 +112,12 @@ pub fn context(encoding: &str, context: &Context, passkey: Option<&Passkey>) -> 
         ]
     });
     let horizons = Table {
-        title: "Horizons",
-        header: vec![
-            "layer.head",
-            "|q·k|/√D at most",
-            "prior's horizon",
-            "certified horizon",
-            "keys that suffice",
-            "class",
-        ],
+        header: "layer.head · |q·k|/√D at most · prior's horizon · certified horizon · keys that suffice · class",
         rows: rows.collect(),
     };
     let beyond = context.beyond.iter();
     let beyond = Table {
-        title: "Beyond",
-        header: vec!["beyond lag", "heads", ""],
+        header: "beyond lag · heads · ",
         rows: beyond
             .map(|(lag, heads)| vec![thousands(*lag), heads.to_string(), String::new()])
             .collect(),
@@ -201,7 +172,7 @@ fn measured(passkey: Option<&Passkey>) -> String {
     }
 }
 
-/// What the numbers make of every head, and why it is not all right where it is not.
+/// A line a head: whether its numbers hold, and why not where they don't.
 pub fn checkup(encoding: &str, checkup: &Checkup) -> String {
     let [f32_step, bf16_step] = checkup.lag_steps.map(number);
     let mut text = format!(
@@ -230,17 +201,7 @@ pub fn checkup(encoding: &str, checkup: &Checkup) -> String {
         ]
     };
     let table = Table {
-        title: "Heads",
-        header: vec![
-            "layer.head",
-            "ln w from",
-            "to",
-            "logits within",
-            "0 in f32 from",
-            "f32 step",
-            "bf16 step",
-            "verdict",
-        ],
+        header: "layer.head · ln w from · to · logits within · 0 in f32 from · f32 step · bf16 step · verdict",
         rows: checkup.heads.iter().map(row).collect(),
     };
     let count = |verdict: &str| {
@@ -271,8 +232,7 @@ pub fn listed(encoding: &str, reading: &Reading) -> String {
         ]
     });
     let table = Table {
-        title: "Tokens",
-        header: vec!["position", "ln evidence", "mean distance", "near", "token"],
+        header: "position · ln evidence · mean distance · near · token",
         rows: rows.collect(),
     };
     format!("{}\n{}", opening(encoding, reading), table.text())
@@ -354,7 +314,7 @@ fn painted(reading: &Reading, ramp: &Ramp, share: impl Fn(&Glance) -> f64) -> St
     reading.tokens.iter().map(paint).collect()
 }
 
-/// What the ends of colour scales stand for.
+/// The ends of colour scales.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
     /// All but the twentieth of the tokens at either end.
@@ -364,6 +324,7 @@ pub struct Scale {
 }
 
 impl Scale {
+    /// The scale of one text.
     pub fn of(reading: &Reading) -> Self {
         let tokens = reading.tokens.iter();
         let mut evidence: Vec<f64> = tokens.map(|token| token.mean.ln_evidence).collect();

@@ -2,18 +2,20 @@
 //!
 //! Everything here is a pure function of records: no clock, no file, no model. The same records give the same bytes.
 
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
 pub mod findings;
 pub mod inspection;
 pub mod page;
-pub mod plot;
+mod plot;
+mod runs;
 pub mod scores;
 pub mod surgery;
 pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod text;
+pub mod upcycling;
 
-use bam_record::RunRecords;
-
-/// Runs in the order in which they are shown, each with its name, for example `bam+ssmax`.
-pub type Runs = [(String, RunRecords)];
+pub use runs::Runs;

@@ -1,5 +1,7 @@
 //! One self-contained HTML page: no request leaves it, and it reads without scripts.
 
+mod document;
+mod head_table;
 mod heads;
 mod reading;
 mod tables;
@@ -7,18 +9,19 @@ mod tables;
 pub use heads::heads_page;
 pub use reading::reading_page;
 
-use super::Runs;
-use super::findings::{headline, outcomes};
-use super::plot;
-use super::text::{join, plain, thousands};
-use bam_record::{Heads, Record};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use crate::findings::{headline, outcomes};
+use crate::plot;
+use crate::runs::{self, Runs, passkeys};
+use crate::text::{join, plain, thousands};
+use bam_record::Heads;
+use document::document;
+use maud::{Markup, html};
 use std::collections::BTreeSet;
 
-/// What records do not say. Empty fields leave their place out.
+/// Notes beside the records, of what they do not say. Empty fields leave their place out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PageNotes {
-    /// What the models were trained on; paragraphs are separated by an empty line.
+    /// The training data in words; paragraphs are separated by an empty line.
     pub training_data: String,
     /// Commands that make these records again, in order.
     pub commands: Vec<String>,
@@ -53,28 +56,6 @@ pub fn page(title: &str, runs: &Runs, notes: &PageNotes) -> String {
     document(title, &headline.sentence, &body)
 }
 
-/// A page of its own around a body: styles and scripts are in it.
-fn document(title: &str, description: &str, body: &Markup) -> String {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="description" content=(description);
-                title { (plain(title)) }
-                style { (PreEscaped(include_str!("style.css"))) }
-            }
-            body {
-                (body)
-                script { (PreEscaped(include_str!("script.js"))) }
-            }
-        }
-    }
-    .into_string()
-}
-
 fn reach(runs: &Runs) -> Markup {
     let plot = plot::reach(runs);
     html! {
@@ -95,15 +76,7 @@ fn reach(runs: &Runs) -> Markup {
 }
 
 fn task(runs: &Runs, notes: &PageNotes) -> Markup {
-    let passkey = runs
-        .iter()
-        .find_map(|(_, run)| run.passkey.as_ref())
-        .map(|record| &record.metrics);
-    let trained: BTreeSet<usize> = runs
-        .iter()
-        .filter_map(|(_, run)| run.passkey.as_ref())
-        .map(|record| record.metrics.train_length)
-        .collect();
+    let trained: BTreeSet<usize> = passkeys(runs).map(|(_, of)| of.train_length).collect();
     let trained: Vec<String> = trained.into_iter().map(thousands).collect();
     html! {
         section {
@@ -121,7 +94,7 @@ fn task(runs: &Runs, notes: &PageNotes) -> Markup {
                     " … The grass is green. The sky is blue. … What is the pass key? The pass key is"
                 }
             }
-            @if let Some(passkey) = passkey {
+            @if let Some((_, passkey)) = passkeys(runs).next() {
                 p {
                     "A sample counts only if all " (passkey.scored_digits) " scored digits are the model’s first choice. "
                     @match passkey.given_digits {
@@ -182,7 +155,7 @@ fn retrieval(runs: &Runs) -> Markup {
                     }
                 }
             }
-            @if runs.iter().any(|(_, run)| run.passkey.is_some()) { (tables::accuracy(runs)) }
+            @if passkeys(runs).next().is_some() { (tables::accuracy(runs)) }
         }
     }
 }
@@ -205,15 +178,10 @@ fn depth(runs: &Runs) -> Markup {
 
 fn perplexity(runs: &Runs) -> Markup {
     let plot = plot::perplexity(runs);
-    let documents: BTreeSet<String> = runs
-        .iter()
-        .filter_map(|(_, run)| run.perplexity.as_ref())
-        .map(|record| plain(&record.metrics.document))
+    let documents: BTreeSet<String> = runs::perplexities(runs)
+        .map(|(_, of)| plain(&of.document))
         .collect();
-    let documents: Vec<String> = documents
-        .into_iter()
-        .map(|title| format!("“{title}”"))
-        .collect();
+    let documents: Vec<String> = documents.iter().map(|title| format!("“{title}”")).collect();
     html! {
         section {
             h2 { "Language over long documents" }
@@ -254,47 +222,30 @@ fn training(runs: &Runs) -> Markup {
 }
 
 fn heads(runs: &Runs) -> Markup {
-    let with_heads: Vec<(usize, &String, &Record<Heads>)> = runs
-        .iter()
-        .enumerate()
-        .filter_map(|(index, (name, run))| Some((index, name, run.heads.as_ref()?)))
-        .filter(|(_, _, record)| !record.metrics.heads.is_empty())
-        .collect();
     // The model whose heads differ most in class is the one with something to see.
-    let variety = |record: &Record<Heads>| {
-        record
-            .metrics
+    let variety = |heads: &Heads| {
+        heads
             .heads
             .iter()
             .map(|head| &head.class)
             .collect::<BTreeSet<_>>()
             .len()
     };
-    let open = with_heads
-        .iter()
-        .max_by_key(|(index, _, record)| (variety(record), std::cmp::Reverse(*index)))
-        .map(|(index, ..)| *index);
+    let open = runs::heads(runs)
+        .max_by_key(|(index, _, heads)| (variety(heads), std::cmp::Reverse(*index)))
+        .map(|(index, ..)| index);
     html! {
         section {
             h2 { "What each head believes about distance" }
-            @if with_heads.is_empty() {
+            @if open.is_none() {
                 p.missing { "No heads were inspected." }
             } @else {
-                p {
-                    "A head’s prior, before it has seen any content: how much a key counts at each distance, relative to "
-                    "the distance that counts most. Both axes are logarithmic."
-                }
+                (heads::introduction())
             }
-            @for (index, name, record) in &with_heads {
-                details open[open == Some(*index)] {
-                    summary { (plain(name)) " " span.faint { (tables::classes(&record.metrics)) } }
-                    (plot::prior(&format!("prior-{index}"), &record.metrics))
-                    p.small {
-                        "The distances within which 50, 90 and 99\u{a0}% of a head’s prior lie, over a row of "
-                        (thousands(record.metrics.row_keys)) " keys; entropy in nats. The ruler is logarithmic, one "
-                        "end to the other of that row."
-                    }
-                    (plot::heads(name, &record.metrics))
+            @for (index, name, heads) in runs::heads(runs) {
+                details open[open == Some(index)] {
+                    summary { (plain(name)) " " span.faint { (tables::classes(heads)) } }
+                    (heads::priors(&format!("prior-{index}"), name, heads))
                 }
             }
         }
@@ -302,10 +253,8 @@ fn heads(runs: &Runs) -> Markup {
 }
 
 fn measured(runs: &Runs, notes: &PageNotes) -> Markup {
-    let samples: usize = runs
-        .iter()
-        .filter_map(|(_, run)| run.passkey.as_ref())
-        .flat_map(|record| outcomes(&record.metrics))
+    let samples = passkeys(runs)
+        .flat_map(|(_, passkey)| outcomes(passkey))
         .map(|outcome| outcome.samples)
         .fold(0, usize::saturating_add);
     html! {
@@ -341,9 +290,7 @@ fn measured(runs: &Runs, notes: &PageNotes) -> Markup {
             }
             @if !notes.commands.is_empty() {
                 h3 { "To make it again" }
-                div.scroll tabindex="0" role="region" aria-label="Commands" {
-                    pre { code { (notes.commands.join("\n")) } }
-                }
+                (tables::scrolled("scroll", "Commands", &html! { pre { code { (notes.commands.join("\n")) } } }))
             }
             (tables::records(runs))
         }

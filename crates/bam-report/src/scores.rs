@@ -1,8 +1,8 @@
-//! What evaluations found, as one table with the same columns whatever was evaluated.
+//! Findings of evaluations, as one table with the same columns whatever was evaluated.
 
-use super::findings::outcomes;
-use super::table::Table;
-use super::text::{interval, multiple, number, percent, perplexity, plain, thousands};
+use crate::findings::outcomes;
+use crate::table::Table;
+use crate::text::{interval, multiple, number, percent, perplexity, plain, thousands};
 use bam_record::{
     Babilong, BabilongCell, CertifiedCache, Loglikelihood, Passkey, Perplexity, Record, Ruler,
     RulerCell, wilson_interval,
@@ -12,15 +12,23 @@ use std::collections::BTreeMap;
 /// One figure of one model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Score {
+    /// The model's name.
     pub model: String,
+    /// The task, or the document.
     pub task: String,
+    /// The length in tokens, or the positions.
     pub tokens: String,
+    /// The length in multiples of the training length.
     pub times: String,
+    /// The name of the figure.
     pub metric: &'static str,
+    /// The figure, with its unit.
     pub value: String,
-    /// The 95 % interval.
+    /// Its 95 % interval, with its unit.
     pub interval: String,
+    /// Samples that it is of; of perplexity, tokens.
     pub samples: String,
+    /// Anything else, for example why there is no figure.
     pub note: String,
 }
 
@@ -41,18 +49,7 @@ pub fn table(scores: &[Score]) -> String {
         row
     };
     let table = Table {
-        title: "Scores",
-        header: vec![
-            "model",
-            "task",
-            "tokens",
-            "× training",
-            "metric",
-            "value",
-            "95 %",
-            "samples",
-            "note",
-        ],
+        header: "model · task · tokens · × training · metric · value · 95 % · samples · note",
         rows: scores.iter().map(row).collect(),
     };
     table.text()
@@ -93,7 +90,7 @@ pub fn passkey(name: &str, record: &Record<Passkey>) -> Vec<Score> {
     lines.into_values().collect()
 }
 
-/// How much a cache kept that was allowed to forget.
+/// The share of the keys that a cache kept that was allowed to forget.
 fn kept(cache: Option<&CertifiedCache>, length: usize) -> String {
     let of_length =
         |cache: &CertifiedCache| cache.kept.iter().find(|of| of.length == length).copied();
@@ -122,7 +119,7 @@ pub fn perplexities(name: &str, record: &Record<Perplexity>) -> Vec<Score> {
     of.collect()
 }
 
-/// Accuracies and how probable the right continuations are, by task.
+/// Accuracies and probabilities of the right continuations, by task.
 pub fn loglikelihood(name: &str, record: &Record<Loglikelihood>) -> Vec<Score> {
     let mut scores = Vec::new();
     for task in &record.metrics.tasks {
@@ -181,13 +178,7 @@ pub fn ruler(name: &str, record: &Record<Ruler>) -> Vec<Score> {
             .iter()
             .filter_map(|cell| Some(cell.score?.0))
             .collect();
-        if means.len() > 1 {
-            scores.push(Score {
-                task: format!("mean of {}", means.len()),
-                value: share(means.iter().sum::<f64>() / means.len() as f64),
-                ..at(cells[0].length)
-            });
-        }
+        scores.extend(mean(&means, at(cells[0].length)));
     }
     scores
 }
@@ -223,16 +214,16 @@ pub fn babilong(name: &str, record: &Record<Babilong>) -> Vec<Score> {
             tokens: cell.length.map_or_else(|| "facts only".into(), thousands),
             times: cell.length.map_or_else(String::new, times),
             metric: "right",
-            value: match asked {
-                0 => String::new(),
-                asked => share(cell.correct as f64 / asked as f64),
-            },
-            interval: match asked {
-                0 => String::new(),
-                asked => format!("{} %", interval(wilson_interval(cell.correct, asked))),
-            },
             samples: thousands(asked),
             note: not_run(&cell.not_run),
+            ..match asked {
+                0 => Score::default(),
+                asked => Score {
+                    value: share(cell.correct as f64 / asked as f64),
+                    interval: format!("{} %", interval(wilson_interval(cell.correct, asked))),
+                    ..Score::default()
+                },
+            }
         }
     };
     let mut scores = Vec::new();
@@ -242,20 +233,25 @@ pub fn babilong(name: &str, record: &Record<Babilong>) -> Vec<Score> {
         let means: Vec<f64> = asked
             .map(|cell| cell.correct as f64 / cell.answers.len() as f64)
             .collect();
-        let last = of_length.last().cloned();
+        let of_mean = of_length.first().map(|first| Score {
+            interval: String::new(),
+            samples: String::new(),
+            note: String::new(),
+            ..first.clone()
+        });
         scores.extend(of_length);
-        if let Some(last) = last.filter(|_| means.len() > 1) {
-            scores.push(Score {
-                task: format!("mean of {}", means.len()),
-                value: share(means.iter().sum::<f64>() / means.len() as f64),
-                interval: String::new(),
-                samples: String::new(),
-                note: String::new(),
-                ..last
-            });
-        }
+        scores.extend(of_mean.and_then(|of| mean(&means, of)));
     }
     scores
+}
+
+/// The mean of several tasks, as a score like `of`.
+fn mean(of_tasks: &[f64], of: Score) -> Option<Score> {
+    (of_tasks.len() > 1).then(|| Score {
+        task: format!("mean of {}", of_tasks.len()),
+        value: share(of_tasks.iter().sum::<f64>() / of_tasks.len() as f64),
+        ..of
+    })
 }
 
 fn share(proportion: f64) -> String {
@@ -271,42 +267,16 @@ fn not_run(reason: &Option<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bam_record::testing::{babilong_record, loglikelihood_record, record, ruler_record};
-    use bam_record::{NotRun, PasskeyCell, PerplexityWindow};
+    use bam_record::testing::{self, babilong_record, loglikelihood_record, record, ruler_record};
 
     /// One table, whatever was evaluated: the same columns, and what was not run says so.
     #[test]
     fn every_evaluation_has_the_same_columns() {
-        let retrieval = record(Passkey {
-            train_length: 128,
-            scored_digits: 5,
-            given_digits: 1,
-            cells: vec![PasskeyCell {
-                length: 2048,
-                depth: 0.5,
-                samples: 10,
-                correct: 9,
-                correct_digits: 48,
-                seconds: 1.0,
-            }],
-            not_run: vec![NotRun {
-                length: 4096,
-                reason: "no time".into(),
-            }],
-            skipping: String::new(),
-            heads: Vec::new(),
-            certified_cache: None,
-        });
+        let cells = [(2048, 0.5, 9, 10)];
+        let retrieval = record(testing::passkey(&cells, &[(4096, "no time")]));
         let perplexity = record(Perplexity {
-            certified_cache: None,
-            train_length: 128,
             document: "book".into(),
-            bytes_per_token: 3.0,
-            windows: vec![PerplexityWindow {
-                start: 0,
-                end: 1024,
-                cross_entropy: 3.0,
-            }],
+            ..testing::perplexity(&[(0, 1024, 3.0)])
         });
         let mut all = passkey("bam", &retrieval);
         all.extend(perplexities("bam", &perplexity));

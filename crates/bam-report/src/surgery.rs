@@ -1,8 +1,8 @@
-//! What `bam prior` did and found, as text for a terminal.
+//! Edits, differences and histories of priors, as text for a terminal.
 
-use super::inspection::described;
-use super::table::Table;
-use super::text::{counted, fixed, plain, thousands};
+use crate::inspection::described;
+use crate::table::Table;
+use crate::text::{counted, fixed, plain, thousands};
 use bam_prior::PositionalPrior;
 use bam_record::history::{Event, HeadChange, HeadPrior, History};
 use bam_record::{Difference, Head, HeadDifference};
@@ -21,8 +21,7 @@ pub fn edit(encoding: &str, heads: &[HeadChange]) -> String {
         ]
     };
     let table = Table {
-        title: "Heads",
-        header: vec!["layer.head", "before", "after"],
+        header: "layer.head · before · after",
         rows: heads.iter().map(row).collect(),
     };
     format!("{encoding} · heads that changed\n\n{}\n", table.text())
@@ -68,17 +67,8 @@ pub fn difference(found: &Difference) -> String {
     text += &match rows.is_empty() {
         true => "every head is the same\n".to_owned(),
         false => {
-            let header = vec!["layer.head", "50 %", "90 %", "99 %", "class and parameters"];
-            let title = "Heads";
-            format!(
-                "\n{}\n",
-                Table {
-                    title,
-                    header,
-                    rows
-                }
-                .text()
-            )
+            let header = "layer.head · 50 % · 90 % · 99 % · class and parameters";
+            format!("\n{}\n", Table { header, rows }.text())
         }
     };
     let (differ, all) = (found.tensors.len(), found.other_tensors);

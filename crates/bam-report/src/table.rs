@@ -1,8 +1,8 @@
 //! Records as tables of text: aligned for a terminal, or Markdown.
 
-use super::Runs;
-use super::findings::{bits_per_byte, headline, longest, mean_up_to, outcomes};
-use super::text::{class, duration, multiple, percent, perplexity, plain, thousands};
+use crate::findings::{bits_per_byte, headline, longest, mean_up_to, outcomes};
+use crate::runs::{Runs, perplexities as perplexity_records};
+use crate::text::{class, duration, multiple, percent, perplexity, plain, thousands};
 use bam_record::{Passkey, SkippedHead};
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ pub fn summary(runs: &Runs) -> String {
     for detail in headline.comparison.iter().chain(&headline.details) {
         text += &format!("{detail}\n");
     }
-    for table in tables(runs) {
-        text += &format!("\n{}\n\n{}", table.title, table.text());
+    for (title, table) in tables(runs) {
+        text += &format!("\n{title}\n\n{}", table.text());
     }
     text
 }
 
-/// What an evaluation left unread, head by head; nothing for records that don't say.
+/// Keys that an evaluation left unread, head by head; nothing for records that don't say.
 pub fn skipped(passkey: &Passkey) -> String {
     if passkey.heads.is_empty() {
         return String::new();
@@ -37,12 +37,11 @@ pub fn skipped(passkey: &Passkey) -> String {
         ]
     };
     let table = Table {
-        title: "Keys left unread",
-        header: vec!["layer.head", "unread", "mass at most", "class"],
+        header: "layer.head · unread · mass at most · class",
         rows: passkey.heads.iter().map(head).collect(),
     };
-    let (title, how) = (table.title, &passkey.skipping);
-    format!("\n{title} (skipping: {how})\n\n{}", table.text())
+    let how = &passkey.skipping;
+    format!("\nKeys left unread (skipping: {how})\n\n{}", table.text())
 }
 
 /// The same as Markdown.
@@ -52,17 +51,21 @@ pub fn markdown(runs: &Runs) -> String {
     for detail in headline.comparison.iter().chain(&headline.details) {
         text += &format!("\n{}\n", escape(detail));
     }
-    for table in tables(runs) {
-        text += &format!("\n### {}\n\n{}", table.title, table.markdown());
+    for (title, table) in tables(runs) {
+        text += &format!("\n### {title}\n\n{}", table.markdown());
     }
     text
 }
 
-fn tables(runs: &Runs) -> Vec<Table> {
-    [retrieval(runs), perplexities(runs)]
-        .into_iter()
-        .filter(|table| !table.rows.is_empty())
-        .collect()
+fn tables(runs: &Runs) -> impl Iterator<Item = (&'static str, Table)> {
+    let perplexity =
+        "Perplexity: the octave of positions up to the training length, and up to the longest";
+    [
+        ("Passkey retrieval", retrieval(runs)),
+        (perplexity, perplexities(runs)),
+    ]
+    .into_iter()
+    .filter(|(_, table)| !table.rows.is_empty())
 }
 
 /// A line per encoding and length, the lengths that were not run included.
@@ -70,11 +73,7 @@ fn retrieval(runs: &Runs) -> Table {
     let mut rows = Vec::new();
     for (name, run) in runs {
         let Some(record) = &run.passkey else {
-            rows.push(row(
-                name,
-                ["–", "–", "–", "–", "–", "–"],
-                "not run: no passkey record",
-            ));
+            rows.push(row(name, ["–"; 6], "not run: no passkey record"));
             continue;
         };
         let passkey = &record.metrics;
@@ -104,42 +103,31 @@ fn retrieval(runs: &Runs) -> Table {
                 thousands(length),
                 format!("{} ×", multiple(length, passkey.train_length)),
             );
-            rows.push(match outcome {
-                Some(outcome) => row(
-                    name,
-                    [
-                        &at.0,
-                        &at.1,
-                        &format!(
-                            "{}/{}",
-                            thousands(outcome.correct),
-                            thousands(outcome.samples)
-                        ),
-                        &format!("{} %", percent(outcome.accuracy().unwrap_or(f64::NAN))),
-                        &format!("{} %", outcome.interval_text()),
-                        &duration(seconds),
-                    ],
-                    &note,
-                ),
-                None => row(name, [&at.0, &at.1, "–", "–", "–", "–"], &note),
-            });
+            let [right, accuracy, interval, time] = match outcome {
+                None => ["–"; 4].map(String::from),
+                Some(outcome) => [
+                    format!(
+                        "{}/{}",
+                        thousands(outcome.correct),
+                        thousands(outcome.samples)
+                    ),
+                    format!("{} %", percent(outcome.accuracy().unwrap_or(f64::NAN))),
+                    format!("{} %", outcome.interval_text()),
+                    duration(seconds),
+                ],
+            };
+            rows.push(row(
+                name,
+                [&at.0, &at.1, &right, &accuracy, &interval, &time],
+                &note,
+            ));
         }
     }
     if runs.iter().all(|(_, run)| run.passkey.is_none()) {
         rows.clear();
     }
     Table {
-        title: "Passkey retrieval",
-        header: vec![
-            "encoding",
-            "tokens",
-            "× training",
-            "right",
-            "accuracy",
-            "95 % Wilson",
-            "time",
-            "note",
-        ],
+        header: "encoding · tokens · × training · right · accuracy · 95 % Wilson · time · note",
         rows,
     }
 }
@@ -153,8 +141,7 @@ fn row(name: &str, numbers: [&str; 6], note: &str) -> Vec<String> {
 }
 
 fn perplexities(runs: &Runs) -> Table {
-    let rows = runs.iter().filter_map(|(name, run)| {
-        let metrics = &run.perplexity.as_ref()?.metrics;
+    let rows = perplexity_records(runs).filter_map(|(name, metrics)| {
         let end = longest(metrics)?;
         let mut cells = vec![plain(name)];
         for limit in [metrics.train_length, end] {
@@ -170,31 +157,25 @@ fn perplexities(runs: &Runs) -> Table {
         Some(cells)
     });
     Table {
-        title: "Perplexity: the octave of positions up to the training length, and up to the longest",
-        header: vec![
-            "encoding",
-            "training",
-            "perplexity",
-            "bits/byte",
-            "longest",
-            "perplexity",
-            "bits/byte",
-            "document",
-        ],
+        header: "encoding · training · perplexity · bits/byte · longest · perplexity · bits/byte · document",
         rows: rows.collect(),
     }
 }
 
-/// The first and the last column are words, the others numbers.
-pub(super) struct Table {
-    pub title: &'static str,
-    pub header: Vec<&'static str>,
+/// Rows below a header. The first and the last column are words, the others numbers.
+pub(crate) struct Table {
+    /// Names of the columns, ` · ` between them.
+    pub header: &'static str,
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
+    fn columns(&self) -> Vec<String> {
+        self.header.split(" · ").map(String::from).collect()
+    }
+
     pub fn text(&self) -> String {
-        let header: Vec<String> = self.header.iter().map(ToString::to_string).collect();
+        let header = self.columns();
         let widths: Vec<usize> = (0..header.len())
             .map(|column| {
                 std::iter::once(&header)
@@ -229,20 +210,12 @@ impl Table {
 
     fn markdown(&self) -> String {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-        let last = self.header.len() - 1;
-        let mut text = line(self.header.iter().map(ToString::to_string).collect());
-        text += &line(
-            (0..self.header.len())
-                .map(|column| {
-                    if column == 0 || column == last {
-                        ":--"
-                    } else {
-                        "--:"
-                    }
-                })
-                .map(str::to_string)
-                .collect(),
-        );
+        let header = self.columns();
+        let mut rule = vec!["--:".to_string(); header.len()];
+        for words in [0, header.len() - 1] {
+            rule[words] = ":--".into();
+        }
+        let mut text = line(header) + &line(rule);
         for row in &self.rows {
             text += &line(row.iter().map(|cell| escape(cell)).collect());
         }

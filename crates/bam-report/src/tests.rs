@@ -1,69 +1,15 @@
-//! What every page, table and plot must hold, on small fixed records and on hostile ones.
+//! Promises of every page, table and plot, on small fixed records and on hostile ones.
 
 use super::page::{PageNotes, page};
 use super::{Runs, findings, plot, table};
-use bam_record::{
-    Head, Heads, NotRun, Passkey, PasskeyCell, Perplexity, PerplexityWindow, Record, RunRecords,
-    TrainingStep,
-};
+use bam_record::testing::{self, passkey, perplexity};
+use bam_record::{Head, Heads, PasskeyCell, Record, RunRecords, TrainingStep};
 
 fn record<M>(name: &str, metrics: M) -> Record<M> {
     Record {
         name: name.to_string(),
-        created: "2026-01-02T03:04:05Z".to_string(),
-        commit: "0.1.0 (0123abc)".to_string(),
-        seed: 17,
         model: serde_json::json!({ "dim": 64 }),
-        threads: 2,
-        seconds: 93.0,
-        metrics,
-    }
-}
-
-/// (length, depth, correct, samples)
-fn passkey(cells: &[(usize, f64, usize, usize)], not_run: &[(usize, &str)]) -> Passkey {
-    Passkey {
-        train_length: 128,
-        scored_digits: 5,
-        given_digits: 1,
-        cells: cells
-            .iter()
-            .map(|(length, depth, correct, samples)| PasskeyCell {
-                length: *length,
-                depth: *depth,
-                samples: *samples,
-                correct: *correct,
-                correct_digits: correct.saturating_mul(5),
-                seconds: 1.0,
-            })
-            .collect(),
-        not_run: not_run
-            .iter()
-            .map(|(length, reason)| NotRun {
-                length: *length,
-                reason: reason.to_string(),
-            })
-            .collect(),
-        skipping: "exact".into(),
-        heads: Vec::new(),
-        certified_cache: None,
-    }
-}
-
-fn perplexity(windows: &[(usize, usize, f64)]) -> Perplexity {
-    Perplexity {
-        certified_cache: None,
-        train_length: 128,
-        document: "A Held-out Book".to_string(),
-        bytes_per_token: 4.0,
-        windows: windows
-            .iter()
-            .map(|(start, end, cross_entropy)| PerplexityWindow {
-                start: *start,
-                end: *end,
-                cross_entropy: *cross_entropy,
-            })
-            .collect(),
+        ..testing::record(metrics)
     }
 }
 
@@ -117,40 +63,33 @@ fn two(far: &str, near: &str) -> Vec<(String, RunRecords)> {
         ],
         not_run,
     );
-    vec![
-        (
-            near.to_string(),
-            RunRecords {
-                passkey: Some(record(near, short)),
-                perplexity: Some(record(
-                    near,
-                    perplexity(&[(0, 128, 3.0), (128, 256, 4.0), (256, 1024, 6.0)]),
-                )),
-                ..RunRecords::default()
-            },
-        ),
-        (
-            far.to_string(),
-            RunRecords {
-                training: (0..50)
-                    .map(|i| step(i, 9.0 - 0.1 * i as f64, (i % 10 == 9).then_some(4.25)))
-                    .collect(),
-                passkey: Some(record(far, long)),
-                perplexity: Some(record(
-                    far,
-                    perplexity(&[(0, 128, 3.0), (128, 256, 2.5), (256, 1024, 2.0)]),
-                )),
-                heads: Some(record(
-                    far,
-                    Heads {
-                        row_keys: 2048,
-                        heads: vec![head(0, "local", 0.7), head(1, "anti_local", 0.0625)],
-                        measured: None,
-                    },
-                )),
-            },
-        ),
-    ]
+    let rising = perplexity(&[(0, 128, 3.0), (128, 256, 4.0), (256, 1024, 6.0)]);
+    let falling = perplexity(&[(0, 128, 3.0), (128, 256, 2.5), (256, 1024, 2.0)]);
+    let heads = Heads {
+        row_keys: 2048,
+        heads: vec![head(0, "local", 0.7), head(1, "anti_local", 0.0625)],
+        measured: None,
+    };
+    let short = RunRecords {
+        passkey: Some(record(near, short)),
+        perplexity: Some(record(near, rising)),
+        ..RunRecords::default()
+    };
+    let long = RunRecords {
+        training: (0..50)
+            .map(|i| step(i, 9.0 - 0.1 * i as f64, (i % 10 == 9).then_some(4.25)))
+            .collect(),
+        passkey: Some(record(far, long)),
+        perplexity: Some(record(far, falling)),
+        heads: Some(record(far, heads)),
+    };
+    vec![(near.to_string(), short), (far.to_string(), long)]
+}
+
+/// Every cell of every passkey record.
+fn cells(runs: &mut [(String, RunRecords)]) -> impl Iterator<Item = &mut PasskeyCell> {
+    let records = runs.iter_mut().filter_map(|(_, run)| run.passkey.as_mut());
+    records.flat_map(|record| &mut record.metrics.cells)
 }
 
 /// The whole page, with every optional note.
@@ -261,8 +200,7 @@ fn drawings_are_named_for_those_who_hear_them() {
 fn different_records_give_different_pages() {
     let runs = two("bam+ssmax", "rotary");
     let mut other = runs.clone();
-    let cells = &mut other[1].1.passkey.as_mut().expect("a record").metrics.cells;
-    cells[3].correct = 4;
+    cells(&mut other).last().expect("a cell").correct = 4;
     assert_ne!(noted(&runs), noted(&other));
     assert_ne!(table::summary(&runs), table::summary(&other));
     assert!(noted(&other).contains("7 of 10"));
@@ -271,10 +209,7 @@ fn different_records_give_different_pages() {
         plot::passkey(&other).into_string()
     );
     // The same share of ten times the samples: the line stays, its interval shrinks.
-    for cell in other
-        .iter_mut()
-        .flat_map(|run| &mut run.1.passkey.as_mut().expect("a record").metrics.cells)
-    {
+    for cell in cells(&mut other) {
         cell.samples *= 10;
         cell.correct *= 10;
     }
@@ -304,10 +239,7 @@ fn a_headline_never_claims_what_was_not_measured() {
             .contains("neither passkey retrieval nor perplexity")
     );
     let mut runs = two("bam", "rotary");
-    for cell in runs
-        .iter_mut()
-        .flat_map(|run| &mut run.1.passkey.as_mut().expect("a record").metrics.cells)
-    {
+    for cell in cells(&mut runs) {
         cell.correct = usize::from(cell.length == 128);
     }
     let nothing = findings::headline(&runs);

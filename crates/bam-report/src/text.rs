@@ -13,13 +13,13 @@ pub fn thousands(count: usize) -> String {
     text
 }
 
-/// How many of something: `1 key`, `64,000 keys`.
+/// A number of something: `1 key`, `64,000 keys`.
 pub fn counted(count: usize, one: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} {one}{plural}", thousands(count))
 }
 
-/// So many digits after the point, or three significant ones where those before it are many.
+/// A number with so many digits after the point, or three significant ones where those before it are many.
 pub fn fixed(value: f64, decimals: usize) -> String {
     let text = match value.abs() {
         size if size < 1e6 => format!("{size:.decimals$}"),

@@ -6,13 +6,8 @@ use bam_data::{DataError, ShardOptions, ShardWriter, Tokenizer};
 use std::process::ExitCode;
 
 pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
-    let corpus = super::corpus(&args.corpus)?;
     let tokenizer = Tokenizer::from_file(&args.tokenizer)?;
-    let bar = indicatif::ProgressBar::new_spinner();
-    let downloads = bar.clone();
-    let documents = corpus.documents(move |at| {
-        downloads.set_message(format!("downloading {} ({} bytes)", at.file, at.received));
-    })?;
+    let (documents, bar) = super::documents(&args.corpus)?;
     let options = ShardOptions {
         replace: args.replace,
         ..ShardOptions::default()

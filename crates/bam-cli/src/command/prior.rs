@@ -8,7 +8,6 @@ use bam_lm::analysis::surgery::{PriorEdit, edit_priors};
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
 use bam_record::history::Event;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -56,22 +55,15 @@ fn edit(args: &PriorEditArgs) -> anyhow::Result<ExitCode> {
             &args.model
         }
     };
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&event)?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let encoding = edited.config().encoding.to_string();
-    write!(
-        out,
-        "{}",
-        bam_report::surgery::edit(&encoding, &event.heads)
-    )?;
-    let models = match args.in_place {
-        true => vec![quoted(result)],
-        false => vec![quoted(&args.model), quoted(result)],
-    };
-    writeln!(out, "evaluate: bam eval passkey {}", models.join(" "))?;
+    console::answer(args.json, &event, || {
+        let encoding = edited.config().encoding.to_string();
+        let models = match args.in_place {
+            true => vec![quoted(result)],
+            false => vec![quoted(&args.model), quoted(result)],
+        };
+        let heads = bam_report::surgery::edit(&encoding, &event.heads);
+        format!("{heads}evaluate: bam eval passkey {}\n", models.join(" "))
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -110,23 +102,21 @@ fn diff(args: &PriorDiffArgs) -> anyhow::Result<ExitCode> {
     let after = runs::load_model(&args.after)?;
     let keys = args.keys.tokens(before.config().train_length);
     let found = difference(&before, &after, keys)?;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        let value = serde_json::json!({
-            "before": args.before.display().to_string(),
-            "after": args.after.display().to_string(),
-            "difference": found,
-            "histories": [before.history(), after.history()],
-        });
-        writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    write!(out, "{}", bam_report::surgery::difference(&found))?;
-    for (name, model) in [(&args.before, &before), (&args.after, &after)] {
-        if !model.history().is_empty() {
-            let history = bam_report::surgery::history(model.history());
-            write!(out, "\nhistory of {}\n{history}", name.display())?;
+    let value = serde_json::json!({
+        "before": args.before.display().to_string(),
+        "after": args.after.display().to_string(),
+        "difference": found,
+        "histories": [before.history(), after.history()],
+    });
+    console::answer(args.json, &value, || {
+        let mut text = bam_report::surgery::difference(&found);
+        for (name, model) in [(&args.before, &before), (&args.after, &after)] {
+            if !model.history().is_empty() {
+                let history = bam_report::surgery::history(model.history());
+                text += &format!("\nhistory of {}\n{history}", name.display());
+            }
         }
-    }
+        text
+    })?;
     Ok(ExitCode::SUCCESS)
 }

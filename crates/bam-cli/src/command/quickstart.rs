@@ -23,7 +23,6 @@ use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
 use bam_record::RunRecords;
 use bam_report::page::{PageNotes, page};
 use burn::tensor::Device;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,7 +30,7 @@ use std::sync::Arc;
 /// The recipe of every model; only the encoding, the steps and the seed are set.
 const RECIPE: &str = include_str!("../../../../recipes/quickstart.toml");
 const TOKENS: usize = 1024;
-/// Times that the tokenizer reads the task's sentences, so that a prompt fits a context of 128.
+/// Copies of the task's sentences that the tokenizer reads, so that a prompt fits a context of 128.
 const TASK_COPIES: usize = 1000;
 /// Multiples of the training length, and samples at each: fewer where a sample takes longer.
 const GRID: [(u64, usize); 10] = [
@@ -105,12 +104,7 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         &args.out.join("summary.md"),
         bam_report::table::markdown(&all).as_bytes(),
     )?;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
-    } else {
-        write!(out, "{}", bam_report::table::summary(&all))?;
-    }
+    console::answer(args.json, &all, || bam_report::table::summary(&all))?;
     console::note(&format!(
         "\n{minutes:.1} minutes. The page: {}",
         path.display()

@@ -1,7 +1,7 @@
 //! `bam logits` and `bam parity`: the numbers of the reference program.
 
 use crate::args::{AttentionArg, LogitsArgs, ParityArgs};
-use crate::runs;
+use crate::{console, runs};
 use anyhow::{Context, ensure};
 use bam_attention::{Documents, Implementation};
 use bam_lm::interop::parity::{Comparison, compare};
@@ -9,7 +9,6 @@ use bam_lm::interop::reference::{Case, CaseTensors};
 use bam_lm::model::TokenRows;
 use bam_lm::model::checkpoint::{NamedTensors, write_tensors};
 use burn::tensor::Device;
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -50,38 +49,33 @@ pub fn parity(args: &ParityArgs) -> anyhow::Result<ExitCode> {
     let case = Case::open(&args.case)?;
     let comparisons = compare(&case, implementation(args.attention), &Device::flex())?;
     let passes = comparisons.iter().all(Comparison::passes);
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        let value = serde_json::json!({
-            "case": args.case.display().to_string(),
-            "encoding": case.config.encoding,
-            "passes": passes,
-            "comparisons": comparisons,
-        });
-        writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
-    } else {
-        writeln!(out, "{} ({})", args.case.display(), case.config.encoding)?;
+    let value = serde_json::json!({
+        "case": args.case.display().to_string(),
+        "encoding": case.config.encoding,
+        "passes": passes,
+        "comparisons": comparisons,
+    });
+    console::answer(args.json, &value, || {
+        let mut text = format!("{} ({})\n", args.case.display(), case.config.encoding);
         for (kind, tolerance) in kinds(&comparisons) {
             let of_kind = comparisons.iter().filter(|c| self::kind(&c.what) == kind);
-            let worst = of_kind.max_by(|a, b| a.error.total_cmp(&b.error));
-            if let Some(worst) = worst {
+            if let Some(worst) = of_kind.max_by(|a, b| a.error.total_cmp(&b.error)) {
                 let verdict = if worst.passes() { "ok" } else { "TOO FAR" };
-                writeln!(
-                    out,
-                    "  {kind:<10} worst {:.2e} of {tolerance:.0e}  {verdict}  ({})",
+                text += &format!(
+                    "  {kind:<10} worst {:.2e} of {tolerance:.0e}  {verdict}  ({})\n",
                     worst.error, worst.what
-                )?;
+                );
             }
         }
+        text
+    })?;
+    match passes {
+        true => Ok(ExitCode::SUCCESS),
+        false => Ok(ExitCode::FAILURE),
     }
-    Ok(if passes {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
-/// The name of a comparison, without the part that tells one tensor or step from another.
+/// The kind of a comparison: its name without the part that tells one tensor or step from another.
 fn kind(what: &str) -> &str {
     if what.starts_with("loss[") {
         return "losses";

@@ -19,12 +19,14 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
             "{}: expected records (metrics.jsonl, passkey.json, …), got none",
             dir.display()
         );
-        let folder = dir
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let name = name(&records).unwrap_or(folder);
+        let name = match records.evaluations().into_iter().next() {
+            Some((_, record)) => record.name,
+            None => dir
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+        };
         all.push((name, records));
     }
     let named = all.iter().map(|(name, _)| name.as_str());
@@ -35,11 +37,4 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     write_atomically(&args.out, html.as_bytes())?;
     console::note(&format!("{}", args.out.display()));
     Ok(ExitCode::SUCCESS)
-}
-
-fn name(records: &RunRecords) -> Option<String> {
-    let passkey = records.passkey.as_ref().map(|record| &record.name);
-    let perplexity = records.perplexity.as_ref().map(|record| &record.name);
-    let heads = records.heads.as_ref().map(|record| &record.name);
-    passkey.or(perplexity).or(heads).cloned()
 }

@@ -7,12 +7,7 @@ use std::process::ExitCode;
 
 pub fn train(args: &TokenizerTrainArgs) -> anyhow::Result<ExitCode> {
     runs::ensure_writable(&args.out)?;
-    let corpus = super::corpus(&args.corpus)?;
-    let bar = indicatif::ProgressBar::new_spinner();
-    let downloads = bar.clone();
-    let documents = corpus.documents(move |at| {
-        downloads.set_message(format!("downloading {} ({} bytes)", at.file, at.received));
-    })?;
+    let (documents, bar) = super::documents(&args.corpus)?;
     let config = TokenizerConfig {
         vocabulary: args.vocabulary,
         individual_digits: !args.merge_digits,

@@ -10,6 +10,7 @@
 
 mod begin;
 mod measure;
+mod plan;
 
 use crate::args::UpcycleArgs;
 use crate::command::train::{available_threads, open_trainer, train};
@@ -18,35 +19,17 @@ use bam_data::Tokenizer;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::read_json;
 use bam_lm::train::{Outcome, RunFolder, Trainer};
-use bam_record::{Record, Upcycle, UpcycleLength};
-use bam_report::text::counted;
+use bam_record::{Upcycle, UpcycleLength};
 use measure::{Measured, Measuring};
+use plan::{HELD_OUT, PLAN, Plan, START};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-const PLAN: &str = "plan.json";
-const START: &str = "start";
-const TOKENS: &str = "tokens";
-const HELD_OUT: &str = "held-out.txt";
 const BEFORE: &str = "before.json";
 
-/// Facts of a run besides its recipe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Plan {
-    /// The model as it was.
-    model: PathBuf,
-    /// The name of the text that perplexity is measured on.
-    document: String,
-    lengths: Vec<usize>,
-    samples: usize,
-    pieces: usize,
-    seed: u64,
-}
-
-/// The measurements before the first step.
+/// Measurements before the first step.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Before {
     encoding: String,
@@ -125,11 +108,7 @@ fn finish(
     let metrics = summary(plan, &before, &after, &measuring, trainer);
     let path = args.out.join(runs::UPCYCLE);
     let record = runs::write_record(&path, &model, plan.seed, seconds, metrics)?;
-    let mut stdout = std::io::stdout().lock();
-    match args.json {
-        true => writeln!(stdout, "{}", serde_json::to_string_pretty(&record)?)?,
-        false => write!(stdout, "{}", table(&record))?,
-    }
+    console::answer(args.json, &record, || bam_report::upcycling::table(&record))?;
     Ok(true)
 }
 
@@ -204,52 +183,4 @@ fn sizes(model: &Transformer, learn: &bam_lm::train::Learn) -> (usize, usize) {
         }
     }
     sizes
-}
-
-fn table(record: &Record<Upcycle>) -> String {
-    let of = &record.metrics;
-    let mut text = format!(
-        "{} → {}: {} of {} numbers learned in {} of {} of {}\n\n",
-        of.before,
-        record.name,
-        of.learned,
-        of.parameters,
-        counted(of.steps as usize, "step"),
-        counted(of.rows, "row"),
-        counted(of.length, "token")
-    );
-    text += &format!(
-        "{:<16} {:>29}   {}\n{:<16} {:>9} {:>9} {:>9}   {:>9} {:>9}\n",
-        "",
-        "perplexity",
-        "passkeys found",
-        "positions",
-        "before",
-        "start",
-        "after",
-        "before",
-        "after"
-    );
-    for at in &of.at {
-        let found = |which: usize| match &at.passkey {
-            Some(counts) => format!("{}/{}", counts[which].0, counts[which].1),
-            None => "–".into(),
-        };
-        text += &format!(
-            "{:<16} {:>9.3} {:>9.3} {:>9.3}   {:>9} {:>9}\n",
-            format!("{}–{}", at.from, at.length),
-            at.before.exp(),
-            at.start.exp(),
-            at.after.exp(),
-            found(0),
-            found(1)
-        );
-    }
-    text += &format!(
-        "\nperplexity on {}, mean over {}; trained at {} before\n",
-        of.document,
-        counted(of.pieces, "piece"),
-        of.train_length
-    );
-    text
 }

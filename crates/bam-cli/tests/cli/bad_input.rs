@@ -1,28 +1,10 @@
 //! Whatever is wrong ends in one clear sentence and leaves nothing half-written.
 
-use crate::program::{FAILED, args, command, fail, succeed, tree};
+use crate::program::{FAILED, args, command, succeed};
 use crate::reference::copy_of;
 use crate::tensors;
 use crate::workshop::Workshop;
-use std::ffi::OsString;
-use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// Fails, says all of `named`, and leaves the folder as it was.
-pub fn refuses(dir: &Path, words: &[OsString], named: &[&str]) {
-    let before = tree(dir);
-    let message = fail(FAILED, words);
-    for part in named {
-        assert!(
-            message.contains(part),
-            "{words:?}: expected {part:?} in: {message}"
-        );
-    }
-    // Lines of progress may come before.
-    let said = message.lines().any(|line| line.starts_with("error: "));
-    assert!(said, "{message}");
-    assert_eq!(tree(dir), before, "{words:?} left something behind");
-}
 
 #[test]
 fn recipes() {
@@ -56,17 +38,13 @@ fn recipes() {
         ("data.tokens=\"nowhere\"", &["nowhere"][..]),
         ("data.validation=\"nowhere\"", &["nowhere"][..]),
     ] {
-        refuses(shop.dir(), &shop.train("run", &[setting]), named);
+        shop.refuses(&shop.train("run", &[setting]), named);
     }
     let words = shop.train("run", &[]);
     std::fs::write(shop.path("recipe.toml"), "this is [no recipe").unwrap();
-    refuses(
-        shop.dir(),
-        &words,
-        &["recipe.toml", "expected a training recipe"],
-    );
+    shop.refuses(&words, &["recipe.toml", "expected a training recipe"]);
     std::fs::remove_file(shop.path("recipe.toml")).unwrap();
-    refuses(shop.dir(), &words, &["recipe.toml", "No such file"]);
+    shop.refuses(&words, &["recipe.toml", "No such file"]);
 }
 
 #[test]
@@ -93,39 +71,25 @@ fn corpora() {
         ("recipe.toml", &["recipe.toml", ".txt"][..]),
     ] {
         let corpus = shop.path(corpus);
-        let words = args!["prepare", corpus, "--tokenizer", tokenizer, "--out", out];
-        refuses(shop.dir(), &words, named);
-        let words = args![
-            "tokenizer",
-            "train",
-            corpus,
-            "--vocabulary",
-            "300",
-            "--out",
-            out
-        ];
-        refuses(shop.dir(), &words, named);
+        let words = args!["prepare {} --tokenizer {} --out {}", corpus, tokenizer, out];
+        shop.refuses(&words, named);
+        let words = args!["tokenizer train {} --vocabulary 300 --out {}", corpus, out];
+        shop.refuses(&words, named);
     }
     let corpus = shop.path("corpus");
     let words = args![
-        "prepare",
+        "prepare {} --tokenizer {} --out {}",
         corpus,
-        "--tokenizer",
         corpus.join("one.txt"),
-        "--out",
         out
     ];
-    refuses(shop.dir(), &words, &["one.txt", "tokenizer.json"]);
+    shop.refuses(&words, &["one.txt", "tokenizer.json"]);
     let words = args![
-        "tokenizer",
-        "train",
+        "tokenizer train {} --vocabulary 9999999 --out {}",
         corpus,
-        "--vocabulary",
-        "9999999",
-        "--out",
         out
     ];
-    refuses(shop.dir(), &words, &["vocabulary", "9999999"]);
+    shop.refuses(&words, &["vocabulary", "9999999"]);
 }
 
 /// Without a network the message names the dataset, soon.
@@ -133,12 +97,8 @@ fn corpora() {
 fn hub_without_a_network() {
     let shop = Workshop::new();
     let words = args![
-        "tokenizer",
-        "train",
-        "hf://datasets/x/y/z.parquet",
-        "--cache",
+        "tokenizer train hf://datasets/x/y/z.parquet --cache {} --out {}",
         shop.path("hub"),
-        "--out",
         shop.path("hub.json")
     ];
     let start = Instant::now();
@@ -168,15 +128,15 @@ fn occupied_folders() {
     std::fs::write(taken.join("diary.txt"), "dear").unwrap();
     let (corpus, tokenizer) = (shop.path("corpus"), shop.path("tokenizer.json"));
     let named = &["taken", "expected", "not empty"][..];
-    refuses(shop.dir(), &shop.train("taken", &[]), named);
-    refuses(
-        shop.dir(),
-        &args!["import", "reference", case.path(), taken],
-        named,
-    );
-    let prepare = args!["prepare", corpus, "--tokenizer", tokenizer, "--out", taken];
-    refuses(
-        shop.dir(),
+    shop.refuses(&shop.train("taken", &[]), named);
+    shop.refuses(&args!["import reference {} {}", case.path(), taken], named);
+    let prepare = args![
+        "prepare {} --tokenizer {} --out {}",
+        corpus,
+        tokenizer,
+        taken
+    ];
+    shop.refuses(
         &prepare,
         &[
             "taken",
@@ -186,15 +146,13 @@ fn occupied_folders() {
         ],
     );
     let replace = [prepare, args!["--replace"]].concat();
-    refuses(shop.dir(), &replace, &["taken", "diary.txt"]);
-    refuses(
-        shop.dir(),
-        &args!["quickstart", "--out", taken],
+    shop.refuses(&replace, &["taken", "diary.txt"]);
+    shop.refuses(
+        &args!["quickstart --out {}", taken],
         &["taken", "expected a new folder"],
     );
-    refuses(
-        shop.dir(),
-        &args!["train", "--resume", "--out", taken],
+    shop.refuses(
+        &args!["train --resume --out {}", taken],
         &["taken", "recipe.toml"],
     );
     assert_eq!(
@@ -203,8 +161,13 @@ fn occupied_folders() {
     );
     // The program's own tokens may be replaced.
     let tokens = shop.path("tokens");
-    let again = args!["prepare", corpus, "--tokenizer", tokenizer, "--out", tokens];
-    refuses(shop.dir(), &again, &["tokens", "expected an empty folder"]);
+    let again = args![
+        "prepare {} --tokenizer {} --out {}",
+        corpus,
+        tokenizer,
+        tokens
+    ];
+    shop.refuses(&again, &["tokens", "expected an empty folder"]);
     succeed(&[again, args!["--replace"]].concat());
 }
 
@@ -219,52 +182,43 @@ fn places_that_cannot_be_written() {
     let document = corpus.join("one.txt");
     let io = case.path().join("io.safetensors");
     let imported = shop.path("imported");
-    succeed(&args!["import", "reference", case.path(), imported]);
+    succeed(&args!["import reference {} {}", case.path(), imported]);
     for words in [
         args![
-            "tokenizer",
-            "train",
+            "tokenizer train {} --vocabulary 300 --out {}",
             corpus,
-            "--vocabulary",
-            "300",
-            "--out",
             below
         ],
-        args!["prepare", corpus, "--tokenizer", tokenizer, "--out", below],
+        args![
+            "prepare {} --tokenizer {} --out {}",
+            corpus,
+            tokenizer,
+            below
+        ],
         shop.train("recipe.toml/below", &[]),
         args![
-            "eval",
-            "passkey",
+            "eval passkey {} --lengths 600 --samples 1 --out {}",
             model,
-            "--lengths",
-            "600",
-            "--samples",
-            "1",
-            "--out",
             below
         ],
         args![
-            "eval",
-            "perplexity",
+            "eval perplexity {} {} --length 40 --out {}",
             model,
             document,
-            "--length",
-            "40",
-            "--out",
             below
         ],
-        args!["report", model, "--out", below],
-        args!["inspect", "heads", model, "--html", below],
-        args!["inspect", "text", model, document, "--html", below],
-        args!["import", "reference", case.path(), below],
-        args!["logits", imported, "--tokens", io, "--out", below],
-        args!["quickstart", "--encodings", "alibi", "--out", below],
+        args!["report {} --out {}", model, below],
+        args!["inspect heads {} --html {}", model, below],
+        args!["inspect text {} {} --html {}", model, document, below],
+        args!["import reference {} {}", case.path(), below],
+        args!["logits {} --tokens {} --out {}", imported, io, below],
+        args!["quickstart --encodings alibi --out {}", below],
     ] {
-        refuses(shop.dir(), &words, &["below", "Not a directory"]);
+        shop.refuses(&words, &["below", "Not a directory"]);
     }
     // A folder stands where the file should go.
-    let words = args!["report", model, "--out", corpus];
-    refuses(shop.dir(), &words, &["corpus", "got a folder"]);
+    let words = args!["report {} --out {}", model, corpus];
+    shop.refuses(&words, &["corpus", "got a folder"]);
 }
 
 #[test]
@@ -272,73 +226,41 @@ fn lengths() {
     let shop = Workshop::new();
     let model = shop.trained_model();
     let document = shop.path("corpus").join("one.txt");
-    let passkey = |length: &str| args!["eval", "passkey", model, "--lengths", length];
-    refuses(
-        shop.dir(),
+    let passkey = |length: &str| args!["eval passkey {} --lengths {}", model, length];
+    shop.refuses(
         &passkey("1x"),
         &["passkey length", "at least the", "got 32"],
     );
-    refuses(
-        shop.dir(),
+    shop.refuses(
         &passkey("600,20"),
         &["passkey length", "at least the", "got 20"],
     );
     let longest = "at most 16777216";
-    refuses(shop.dir(), &passkey("1e15x"), &["length", longest]);
-    refuses(
-        shop.dir(),
+    shop.refuses(&passkey("1e15x"), &["length", longest]);
+    shop.refuses(
         &passkey("99999999999"),
         &["length", longest, "got 99999999999"],
     );
-    let inspect = |keys: &str| args!["inspect", "heads", model, "--keys", keys];
-    refuses(
-        shop.dir(),
-        &inspect("0.001x"),
-        &["keys", "at least 1", "got 0"],
-    );
-    refuses(shop.dir(), &inspect("99999999999"), &["length", longest]);
-    for command in [&["inspect", "context"][..], &["doctor"]] {
-        let words = |length: &str| {
-            let command = command.iter().map(OsString::from).collect();
-            [command, args![model, "--length", length]].concat()
-        };
-        refuses(
-            shop.dir(),
-            &words("0.001x"),
-            &["length", "at least 1", "got 0"],
-        );
-        refuses(shop.dir(), &words("99999999999"), &["length", longest]);
+    let inspect = |keys: &str| args!["inspect heads {} --keys {}", model, keys];
+    shop.refuses(&inspect("0.001x"), &["keys", "at least 1", "got 0"]);
+    shop.refuses(&inspect("99999999999"), &["length", longest]);
+    for command in ["inspect context", "doctor"] {
+        let words = |length: &str| args![&format!("{command} {{}} --length {length}"), model];
+        shop.refuses(&words("0.001x"), &["length", "at least 1", "got 0"]);
+        shop.refuses(&words("99999999999"), &["length", longest]);
     }
-    let text = |length: &str| args!["inspect", "text", model, document, "--length", length];
-    refuses(
-        shop.dir(),
-        &text("9M"),
-        &["one.txt", "from 1 to its", "got 9437184"],
-    );
-    refuses(shop.dir(), &text("0.001x"), &["one.txt", "got 0"]);
-    let generate = |tokens: &str| args!["generate", model, "--prompt", "a", "--tokens", tokens];
-    refuses(shop.dir(), &generate("99999999999"), &["length", longest]);
-    refuses(
-        shop.dir(),
-        &generate("18446744073709551615"),
-        &["length", longest],
-    );
-    let certified = [generate("99999999999"), args!["--certified-cache", "0.1"]].concat();
-    refuses(shop.dir(), &certified, &["length", longest]);
-    let perplexity = |more: &[&str]| {
-        let more = more.iter().map(OsString::from).collect();
-        [args!["eval", "perplexity", model, document], more].concat()
-    };
-    refuses(
-        shop.dir(),
-        &perplexity(&["--length", "1"]),
-        &["perplexity length", "from 2", "got 1"],
-    );
-    refuses(
-        shop.dir(),
-        &perplexity(&["--length", "9999999"]),
-        &["perplexity length", "9999999"],
-    );
+    let text = |length: &str| args!["inspect text {} {} --length {}", model, document, length];
+    shop.refuses(&text("9M"), &["one.txt", "from 1 to its", "got 9437184"]);
+    shop.refuses(&text("0.001x"), &["one.txt", "got 0"]);
+    let generate = |tokens: &str| args!["generate {} --prompt a --tokens {}", model, tokens];
+    shop.refuses(&generate("99999999999"), &["length", longest]);
+    shop.refuses(&generate("18446744073709551615"), &["length", longest]);
+    let certified = [generate("99999999999"), args!["--certified-cache 0.1"]].concat();
+    shop.refuses(&certified, &["length", longest]);
+    let perplexity =
+        |length: &str| args!["eval perplexity {} {} --length {}", model, document, length];
+    shop.refuses(&perplexity("1"), &["perplexity length", "from 2", "got 1"]);
+    shop.refuses(&perplexity("9999999"), &["perplexity length", "9999999"]);
 }
 
 #[test]
@@ -346,51 +268,37 @@ fn a_model_without_its_tokenizer() {
     let shop = Workshop::new();
     let model = shop.trained_model();
     std::fs::remove_file(model.join("tokenizer.json")).unwrap();
-    let words = args!["generate", model, "--prompt", "a"];
-    refuses(shop.dir(), &words, &["tokenizer.json", "No such file"]);
+    let words = args!["generate {} --prompt a", model];
+    shop.refuses(&words, &["tokenizer.json", "No such file"]);
 }
 
 #[test]
 fn cases_and_records() {
     let shop = Workshop::new();
     let case = copy_of("alibi");
-    let words = args!["parity", case.path()];
+    let words = args!["parity {}", case.path()];
     let mut io = tensors::read(&case.path().join("io.safetensors"));
     io.remove("logits");
     tensors::write(&case.path().join("io.safetensors"), &io);
-    refuses(
-        shop.dir(),
-        &words,
-        &["io.safetensors", "logits", "none of that name"],
-    );
-    refuses(
-        shop.dir(),
-        &args!["parity", shop.path("corpus")],
+    shop.refuses(&words, &["io.safetensors", "logits", "none of that name"]);
+    shop.refuses(
+        &args!["parity {}", shop.path("corpus")],
         &["config.json", "No such file"],
     );
     let words = args![
-        "import",
-        "reference",
+        "import reference {} {}",
         shop.path("corpus"),
         shop.path("imported")
     ];
-    refuses(shop.dir(), &words, &["config.json", "No such file"]);
+    shop.refuses(&words, &["config.json", "No such file"]);
 
     let page = shop.path("report.html");
-    let words = args!["report", shop.path("corpus"), "--out", page];
-    refuses(
-        shop.dir(),
-        &words,
-        &["corpus", "expected records", "got none"],
-    );
-    let words = args!["report", shop.path("nowhere"), "--out", page];
-    refuses(
-        shop.dir(),
-        &words,
-        &["nowhere", "expected the folder of a run"],
-    );
+    let words = args!["report {} --out {}", shop.path("corpus"), page];
+    shop.refuses(&words, &["corpus", "expected records", "got none"]);
+    let words = args!["report {} --out {}", shop.path("nowhere"), page];
+    shop.refuses(&words, &["nowhere", "expected the folder of a run"]);
     let model = shop.trained_model();
     std::fs::write(model.join("passkey.json"), "{\"name\": 1}").unwrap();
-    let words = args!["report", model, "--out", page];
-    refuses(shop.dir(), &words, &["passkey.json", "expected a record"]);
+    let words = args!["report {} --out {}", model, page];
+    shop.refuses(&words, &["passkey.json", "expected a record"]);
 }

@@ -1,6 +1,5 @@
 //! Models and token files that are not what they say.
 
-use crate::bad_input::refuses;
 use crate::program::{args, succeed};
 use crate::reference::copy_of;
 use crate::tensors::{self, Tensor, Tensors};
@@ -14,10 +13,10 @@ fn weights() {
     let model = shop.trained_model();
     let path = model.join("model.safetensors");
     let whole = std::fs::read(&path).unwrap();
-    let inspect = args!["inspect", "heads", model];
+    let inspect = args!["inspect heads {}", model];
     let refused = |bytes: &[u8], named: &[&str]| {
         std::fs::write(&path, bytes).unwrap();
-        refuses(shop.dir(), &inspect, named);
+        shop.refuses(&inspect, named);
     };
     for kept in [0, 4, 8, 100, whole.len() - 1] {
         refused(
@@ -42,8 +41,7 @@ fn weights() {
         let mut spoiled = right.clone();
         spoil(&mut spoiled);
         tensors::write(&path, &spoiled);
-        refuses(
-            shop.dir(),
+        shop.refuses(
             &inspect,
             &[&["model.safetensors", "expected"], named].concat(),
         );
@@ -88,7 +86,7 @@ fn weights() {
     std::fs::write(&path, &whole).unwrap();
     succeed(&inspect);
     std::fs::remove_file(&path).unwrap();
-    refuses(shop.dir(), &inspect, &["model.safetensors", "No such file"]);
+    shop.refuses(&inspect, &["model.safetensors", "No such file"]);
 }
 
 #[test]
@@ -132,7 +130,7 @@ fn configurations() {
     ] {
         assert!(right.contains(from), "{from}: {right}");
         std::fs::write(&path, right.replacen(from, to, 1)).unwrap();
-        refuses(shop.dir(), &args!["inspect", "heads", model], named);
+        shop.refuses(&args!["inspect heads {}", model], named);
     }
 }
 
@@ -141,13 +139,11 @@ fn tokens_of_logits() {
     let shop = Workshop::new();
     let case = copy_of("bam_layer");
     let (model, tokens) = (shop.path("model"), shop.path("tokens.safetensors"));
-    succeed(&args!["import", "reference", case.path(), model]);
+    succeed(&args!["import reference {} {}", case.path(), model]);
     let words = args![
-        "logits",
+        "logits {} --tokens {} --out {}",
         model,
-        "--tokens",
         tokens,
-        "--out",
         shop.path("logits.safetensors")
     ];
     let ids = |ids: &[i64]| Tensor::of_ids(&[1, ids.len()], ids.iter().copied());
@@ -161,7 +157,7 @@ fn tokens_of_logits() {
             .iter()
             .map(|(name, of)| ((*name).to_owned(), of.clone()));
         tensors::write(&tokens, &entries.collect());
-        refuses(shop.dir(), &words, named);
+        shop.refuses(&words, named);
     };
     with(
         &[("tokens", ids(&[1, 61]))],

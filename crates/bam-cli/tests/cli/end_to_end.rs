@@ -27,8 +27,7 @@ fn text_becomes_a_report() {
         7
     );
 
-    let passkey =
-        succeed_json(&[passkeys(&run, "4"), args!["--depth-count", "2", "--json"]].concat());
+    let passkey = succeed_json(&[passkeys(&run, "4"), args!["--depth-count 2 --json"]].concat());
     assert_eq!(passkey["name"], "bam+ssmax");
     let cells = passkey["metrics"]["cells"].as_array().unwrap();
     assert_eq!(cells.len(), 2);
@@ -47,7 +46,7 @@ fn text_becomes_a_report() {
         let out = shop.path("skipping.json");
         let words = [
             passkeys(&run, "4"),
-            args!["--depth-count", "2", "--skip", skip, "--out", out],
+            args!["--depth-count 2 --skip {} --out {}", skip, out],
         ]
         .concat();
         let text = succeed(&words);
@@ -72,15 +71,9 @@ fn text_becomes_a_report() {
 
     std::fs::write(shop.path("Held out.txt"), text(7)).unwrap();
     let perplexity = succeed_json(&args![
-        "eval",
-        "perplexity",
+        "eval perplexity {} {} --length 100 --window 40 --json",
         run,
-        shop.path("Held out.txt"),
-        "--length",
-        "100",
-        "--window",
-        "40",
-        "--json"
+        shop.path("Held out.txt")
     ]);
     assert_eq!(perplexity["metrics"]["document"], "Held out");
     let windows = perplexity["metrics"]["windows"].as_array().unwrap();
@@ -99,7 +92,7 @@ fn text_becomes_a_report() {
     );
 
     let page = shop.path("report.html");
-    succeed(&args!["report", run, "--out", page]);
+    succeed(&args!["report {} --out {}", run, page]);
     let html = std::fs::read_to_string(page).unwrap();
     assert!(html.contains("bam+ssmax") && html.contains("<svg"));
     assert_asks_for_nothing(&html);
@@ -134,17 +127,10 @@ fn a_seed_decides_the_text() {
     let model = shop.trained_model();
     let generate = |seed: &str, temperature: &str| {
         succeed(&args![
-            "generate",
+            "generate {} --prompt {} --tokens 30 --temperature {} --top-p 1 --seed {}",
             model,
-            "--prompt",
             "the river",
-            "--tokens",
-            "30",
-            "--temperature",
             temperature,
-            "--top-p",
-            "1",
-            "--seed",
             seed
         ])
     };
@@ -155,16 +141,9 @@ fn a_seed_decides_the_text() {
     // The most probable tokens need no seed.
     assert_eq!(generate("1", "0"), generate("2", "0"));
     let narrowed = succeed(&args![
-        "generate",
+        "generate {} --prompt {} --tokens 30 --temperature 1 --top-k 1",
         model,
-        "--prompt",
-        "the river",
-        "--tokens",
-        "30",
-        "--temperature",
-        "1",
-        "--top-k",
-        "1"
+        "the river"
     ]);
     assert_eq!(narrowed, generate("1", "0"));
 }
@@ -179,17 +158,12 @@ fn greedy_finds_what_teacher_forcing_finds() {
         let mut words = [
             passkeys(&model, "5"),
             args![
-                "--depths",
-                "random",
-                "--given",
-                "0",
-                "--json",
-                "--out",
+                "--depths random --given 0 --json --out {}",
                 shop.path("passkey.json")
             ],
         ]
         .concat();
-        words.extend(more.iter().map(std::ffi::OsString::from));
+        words.extend(crate::program::words(more));
         let record = succeed_json(&words);
         assert_eq!(record["metrics"]["given_digits"], 0);
         let cells = record["metrics"]["cells"].as_array().unwrap().clone();

@@ -1,7 +1,6 @@
 //! Evaluations that other programs know, their files, and several models side by side.
 
-use crate::bad_input::refuses;
-use crate::program::{FAILED, MISUSED, args, fail, succeed, succeed_json, tree};
+use crate::program::{FAILED, MISUSED, args, fail, succeed, succeed_json, tree, words};
 use crate::resume::json;
 use crate::workshop::{PROMPT_LENGTH, Workshop};
 use serde_json::Value;
@@ -15,10 +14,6 @@ fn two_models(shop: &Workshop) -> [PathBuf; 2] {
         succeed(&shop.train(name, &["train.steps=2", "model.layers=1", &encoding]));
     }
     [shop.path("a"), shop.path("b")]
-}
-
-fn words(of: &[&str]) -> Vec<OsString> {
-    of.iter().map(OsString::from).collect()
 }
 
 fn lines(path: &Path) -> Vec<Value> {
@@ -57,10 +52,10 @@ fn ruler_from_samples_to_other_programs_files() {
         format!("ruler:{}", ru.display()),
     ];
     let ruler = |models: &[&Path], more: &[&str]| {
-        let mut line = words(&["eval", "ruler"]);
+        let mut line = args!["eval ruler"];
         line.extend(models.iter().map(OsString::from));
-        line.extend(words(&["--lengths", "200,900", "--samples", "3"]));
-        line.extend(words(&["--tasks", "fwe,niah_single_1", "--json"]));
+        line.extend(args!["--lengths 200,900 --samples 3"]);
+        line.extend(args!["--tasks fwe,niah_single_1 --json"]);
         line.extend(words(more));
         line
     };
@@ -143,13 +138,9 @@ fn ruler_from_samples_to_other_programs_files() {
         ] {
             let out = shop.path("again.json");
             let again = succeed_json(&args![
-                "eval",
-                "ruler",
+                "eval ruler {} --samples-from {} --json --out {}",
                 dir,
-                "--samples-from",
                 file,
-                "--json",
-                "--out",
                 out
             ]);
             let again = again["metrics"]["cells"].as_array().unwrap();
@@ -202,34 +193,26 @@ fn several_models_are_one_table() {
     let passkey = [words(&["--lengths", PROMPT_LENGTH, "--samples", "2"])].concat();
     let commands = [
         (
-            [args!["eval", "passkey", a, b], passkey].concat(),
+            [args!["eval passkey {} {}", a, b], passkey].concat(),
             1,
             "right",
         ),
         (
             args![
-                "eval",
-                "perplexity",
+                "eval perplexity {} {} {} --length 100 --window 50",
                 a,
                 b,
-                document,
-                "--length",
-                "100",
-                "--window",
-                "50"
+                document
             ],
             2,
             "perplexity",
         ),
         (
             args![
-                "eval",
-                "loglikelihood",
+                "eval loglikelihood {} {} --requests {} --export {}",
                 a,
                 b,
-                "--requests",
                 requests,
-                "--export",
                 export
             ],
             3,
@@ -250,7 +233,7 @@ fn several_models_are_one_table() {
         );
         assert!(table[2 + rows].starts_with("alibi "), "{text}");
         let out = shop.path("record.json");
-        let several = [line.clone(), args!["--out", out]].concat();
+        let several = [line.clone(), args!["--out {}", out]].concat();
         let message = fail(MISUSED, &several);
         assert!(
             message.contains("--out: expected one model, got 2"),
@@ -301,26 +284,20 @@ fn several_models_are_one_table() {
     }
     // Two of a kind are told apart.
     let text = succeed(&args![
-        "eval",
-        "perplexity",
+        "eval perplexity {} {} {} --length 60",
         a,
         a,
-        document,
-        "--length",
-        "60"
+        document
     ]);
     assert!(
         text.contains(&format!("bam+ssmax ({})", a.display())),
         "{text}"
     );
     let twice = args![
-        "eval",
-        "loglikelihood",
+        "eval loglikelihood {} {} --requests {} --export {}",
         a,
         a,
-        "--requests",
         requests,
-        "--export",
         export
     ];
     let message = fail(MISUSED, &twice);
@@ -329,7 +306,10 @@ fn several_models_are_one_table() {
         "{message}"
     );
     let nowhere = shop.path("nowhere");
-    let message = fail(FAILED, &args!["eval", "perplexity", a, nowhere, document]);
+    let message = fail(
+        FAILED,
+        &args!["eval perplexity {} {} {}", a, nowhere, document],
+    );
     assert!(
         message.contains("nowhere: expected a model's config.json"),
         "{message}"
@@ -367,13 +347,10 @@ fn babilong_from_facts_to_tables() {
     ];
     let haystack = shop.path("corpus").join("two.md");
     let line = args![
-        "eval",
-        "babilong",
+        "eval babilong {} {} --facts {} --haystack {}",
         a,
         b,
-        "--facts",
         facts,
-        "--haystack",
         haystack
     ];
     let more = [
@@ -425,25 +402,17 @@ fn babilong_from_facts_to_tables() {
         );
     }
     let text = succeed(&args![
-        "eval",
-        "babilong",
+        "eval babilong {} --facts {} --tasks qa20 --lengths 1k --samples 1",
         a,
-        "--facts",
-        facts,
-        "--tasks",
-        "qa20",
-        "--lengths",
-        "1k",
-        "--samples",
-        "1"
+        facts
     ]);
     assert!(text.contains("qa20") && text.contains("right"), "{text}");
 }
 
 #[test]
 fn misuse() {
-    let ruler = |more: &[&str]| [words(&["eval", "ruler", "model"]), words(more)].concat();
-    let babilong = |more: &[&str]| [words(&["eval", "babilong", "model"]), words(more)].concat();
+    let ruler = |more: &[&str]| [args!["eval ruler model"], words(more)].concat();
+    let babilong = |more: &[&str]| [args!["eval babilong model"], words(more)].concat();
     for (line, named) in [
         (
             ruler(&["--tasks", "qa_1"]),
@@ -475,19 +444,11 @@ fn misuse() {
             "got ruler:x",
         ),
         (
-            words(&[
-                "eval",
-                "loglikelihood",
-                "m",
-                "--requests",
-                "r",
-                "--export",
-                "ruler:x",
-            ]),
+            args!["eval loglikelihood m --requests r --export ruler:x"],
             "expected lm-eval:DIR",
         ),
-        (words(&["eval", "passkey"]), "<MODELS>"),
-        (words(&["eval", "perplexity", "model"]), "<DOCUMENT>"),
+        (args!["eval passkey"], "<MODELS>"),
+        (args!["eval perplexity model"], "<DOCUMENT>"),
     ] {
         let message = fail(MISUSED, &line);
         assert!(message.contains(named), "{line:?}: {message}");
@@ -508,7 +469,7 @@ fn bad_files() {
     std::fs::create_dir(&facts).unwrap();
     write("facts/qa1_single-supporting-fact_test.txt", "no number\n");
     let path = |name: &str| shop.path(name).display().to_string();
-    let ruler = |more: &[&str]| [args!["eval", "ruler", model], words(more)].concat();
+    let ruler = |more: &[&str]| [args!["eval ruler {}", model], words(more)].concat();
     for (line, named) in [
         (
             ruler(&["--essays", &path("empty.txt")]),
@@ -546,18 +507,14 @@ fn bad_files() {
             &["length", "at most 16777216"],
         ),
         (
-            args![
-                "eval", "babilong", model, "--facts", facts, "--tasks", "qa1"
-            ],
+            args!["eval babilong {} --facts {} --tasks qa1", model, facts],
             &["qa1_single-supporting-fact_test.txt", "line 1"],
         ),
         (
-            args![
-                "eval", "babilong", model, "--facts", facts, "--tasks", "qa2"
-            ],
+            args!["eval babilong {} --facts {} --tasks qa2", model, facts],
             &["qa2_two-supporting-facts_test.txt", "No such file"],
         ),
     ] {
-        refuses(shop.dir(), &line, named);
+        shop.refuses(&line, named);
     }
 }

@@ -2,7 +2,6 @@
 
 mod gguf;
 
-use crate::bad_input::refuses;
 use crate::program::{args, succeed};
 use crate::tensors::{self, Tensor};
 use crate::workshop::Workshop;
@@ -22,7 +21,7 @@ fn logits(shop: &Workshop, model: &Path) -> Vec<f32> {
     );
     let ids = Tensor::of_ids(&[1, 70], (0..70).map(|id| id * 37 % 300));
     tensors::write(&tokens, &BTreeMap::from([("tokens".into(), ids)]));
-    succeed(&args!["logits", model, "--tokens", tokens, "--out", out]);
+    succeed(&args!["logits {} --tokens {} --out {}", model, tokens, out]);
     tensors::read(&out)["logits"].floats()
 }
 
@@ -31,7 +30,7 @@ fn a_folder_for_transformers_is_a_model_of_ours() {
     let shop = Workshop::new();
     let (model, out) = (shop.trained_model(), shop.path("exported"));
     std::fs::write(model.join("chat_template.jinja"), "{{ messages }}").unwrap();
-    succeed(&args!["export", "hf", model, "--out", out]);
+    succeed(&args!["export hf {} --out {}", model, out]);
     for name in [
         "modeling_bam.py",
         "configuration_bam.py",
@@ -64,40 +63,32 @@ fn a_folder_for_transformers_is_a_model_of_ours() {
 
     // What is edited afterwards is still one, with our part changed only.
     succeed(&args![
-        "prior",
-        "edit",
-        out,
-        "--head",
-        "0.0",
-        "--scale",
-        "x9",
-        "--in-place"
+        "prior edit {} --head 0.0 --scale x9 --in-place",
+        out
     ]);
     let edited = read_json(&out.join("config.json"));
     assert_eq!(edited["auto_map"], config["auto_map"]);
     assert_eq!(edited["history"][0]["what"], "prior edit");
     assert_ne!(logits(&shop, &out), logits(&shop, &model));
     let again = shop.path("again");
-    succeed(&args!["export", "hf", out, "--out", again]);
+    succeed(&args!["export hf {} --out {}", out, again]);
     assert_eq!(read_json(&again.join("config.json")), edited);
-    refuses(
-        shop.dir(),
-        &args!["export", "hf", model, "--out", out],
+    shop.refuses(
+        &args!["export hf {} --out {}", model, out],
         &["expected a new folder"],
     );
-    refuses(
-        shop.dir(),
-        &args!["export", "hf", shop.path("none"), "--out", shop.path("x")],
+    shop.refuses(
+        &args!["export hf {} --out {}", shop.path("none"), shop.path("x")],
         &["config.json"],
     );
 }
 
-/// What Candle's loader and others go by: names, one type, no gaps, the metadata of PyTorch.
+/// The promises that Candle's loader and others go by: names, one type, no gaps, the metadata of PyTorch.
 #[test]
 fn weights_can_be_read_by_anyone() {
     let shop = Workshop::new();
     let (model, out) = (shop.trained_model(), shop.path("exported"));
-    succeed(&args!["export", "hf", model, "--out", out]);
+    succeed(&args!["export hf {} --out {}", model, out]);
     let bytes = std::fs::read(out.join("model.safetensors")).unwrap();
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     let metadata = header.metadata().as_ref().unwrap();

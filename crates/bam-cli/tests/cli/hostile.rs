@@ -1,9 +1,8 @@
-//! What comes from elsewhere and means no good: clear errors, bounded memory and time, nothing written.
+//! Files from elsewhere that mean no good: clear errors, bounded memory and time, nothing written.
 
-use crate::bad_input::refuses;
 use crate::fuzz::limited;
 use crate::import::Shop;
-use crate::program::{FAILED, args, fail, succeed};
+use crate::program::{FAILED, args, fail, refuses, succeed};
 use crate::tensors::{self, Tensors};
 use safetensors::Dtype;
 use std::fs;
@@ -62,7 +61,7 @@ fn folders_that_lead_elsewhere_are_refused() {
     fs::rename(shop.hf(), &snapshot).unwrap();
     fs::rename(snapshot.join(shard), cache.join("blobs/0123")).unwrap();
     symlink("../../blobs/0123", snapshot.join(shard)).unwrap();
-    succeed(&args!["import", "hf", snapshot, "--out", shop.out()]);
+    succeed(&args!["import hf {} --out {}", snapshot, shop.out()]);
 }
 
 #[test]
@@ -349,12 +348,7 @@ fn configurations_that_ask_for_more_are_refused() {
     fs::write(&config, whole.replacen('{', "{\"sliding_window\": 4,", 1)).unwrap();
     shop.refused(&["sliding_window"]);
     let mut words = shop.import();
-    words.extend(args![
-        "--ignore-key",
-        "sliding_window",
-        "--train-length",
-        "77"
-    ]);
+    words.extend(args!["--ignore-key sliding_window --train-length 77"]);
     succeed(&words);
     let written = fs::read_to_string(shop.out().join("config.json")).unwrap();
     assert!(written.contains("\"train_length\": 77"), "{written}");
@@ -364,12 +358,7 @@ fn configurations_that_ask_for_more_are_refused() {
     );
     fs::remove_dir_all(shop.out()).unwrap();
     let mut words = shop.import();
-    words.extend(args![
-        "--ignore-key",
-        "sliding_window",
-        "--position",
-        "sinusoidal"
-    ]);
+    words.extend(args!["--ignore-key sliding_window --position sinusoidal"]);
     refuses(shop.folder.path(), &words, &["rotary, nope, alibi"]);
 }
 
@@ -410,12 +399,12 @@ fn claims_take_no_memory() {
     ] {
         assert!(whole.contains(from), "{whole}");
         fs::write(&config, whole.replacen(from, to, 1)).unwrap();
-        let message = fail(FAILED, &args!["inspect", "heads", shop.out()]);
+        let message = fail(FAILED, &args!["inspect heads {}", shop.out()]);
         assert!(message.contains("tensor"), "{message}");
-        assert!(!limited(&args!["inspect", "heads", shop.out()]));
+        assert!(!limited(&args!["inspect heads {}", shop.out()]));
     }
     fs::write(&config, whole).unwrap();
-    assert!(limited(&args!["inspect", "heads", shop.out()]));
+    assert!(limited(&args!["inspect heads {}", shop.out()]));
 }
 
 #[test]
@@ -433,7 +422,7 @@ fn hostile_tokenizers_are_refused() {
         serde_json::from_slice(&fs::read(corpus.join("nested-repeat.json")).unwrap()).unwrap();
     tame["pre_tokenizer"]["pattern"]["Regex"] = "a+|[^a]".into();
     let prompt = "a".repeat(60) + " b";
-    let generate = args!["generate", model, "--prompt", prompt, "--tokens", "1"];
+    let generate = args!["generate {} --prompt {} --tokens 1", model, prompt];
     fs::write(&tokenizer, tame.to_string()).unwrap();
     assert!(limited(&generate));
     let mut count = 0;
@@ -442,7 +431,7 @@ fn hostile_tokenizers_are_refused() {
         fs::copy(&file, &tokenizer).unwrap();
         fs::copy(&file, &theirs).unwrap();
         let again = shop.folder.path().join("again");
-        for words in [&generate, &args!["import", "hf", shop.hf(), "--out", again]] {
+        for words in [&generate, &args!["import hf {} --out {}", shop.hf(), again]] {
             assert!(!limited(words), "{}", file.display());
             refuses(shop.folder.path(), words, &["tokenizer.json"]);
         }

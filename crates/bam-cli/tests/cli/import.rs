@@ -1,7 +1,6 @@
 //! `import`: models of other programs.
 
-use crate::bad_input::refuses;
-use crate::program::{args, succeed};
+use crate::program::{args, refuses, succeed};
 use crate::tensors::{self, Tensor, Tensors};
 use crate::workshop::Workshop;
 use safetensors::Dtype;
@@ -41,7 +40,7 @@ impl Shop {
     }
 
     pub fn import(&self) -> Vec<OsString> {
-        args!["import", "hf", self.hf(), "--out", self.out()]
+        args!["import hf {} --out {}", self.hf(), self.out()]
     }
 
     /// Refused, and nothing is left behind.
@@ -74,7 +73,7 @@ impl Shop {
     }
 }
 
-/// How far the program's logits of an imported model are from those of `transformers`.
+/// The largest difference of the program's logits of an imported model from those of `transformers`.
 fn error(shop: &Shop) -> f32 {
     let io = tensors::read(&shop.hf().join("io.safetensors"));
     let path = |name| shop.folder.path().join(name);
@@ -84,11 +83,9 @@ fn error(shop: &Shop) -> f32 {
         &Tensors::from([("tokens".into(), io["tokens"].clone())]),
     );
     succeed(&args![
-        "logits",
+        "logits {} --tokens {} --out {}",
         shop.out(),
-        "--tokens",
         tokens,
-        "--out",
         out
     ]);
     let (ours, theirs) = (
@@ -114,9 +111,9 @@ fn models_of_the_hub_are_imported() {
         let error = error(&shop);
         assert!(error < 1e-4, "{case}: {error:e}");
         for command in [["inspect", "heads"], ["inspect", "context"]] {
-            succeed(&args![command[0], command[1], shop.out()]);
+            succeed(&args!["{} {} {}", command[0], command[1], shop.out()]);
         }
-        succeed(&args!["doctor", shop.out()]);
+        succeed(&args!["doctor {}", shop.out()]);
     }
     assert_eq!(cases, 9);
 }
@@ -153,8 +150,8 @@ fn half_precision_is_read_as_it_is() {
     }
 }
 
-/// What is not computed is refused by name.
-/// What a configuration claims does not decide how much memory is taken.
+/// A setting that is not computed is refused by name.
+/// Memory does not follow the claims of a configuration.
 /// Tokenizers made to hang or to fill all memory: refused in no time, by every command that reads one.
 #[test]
 fn trained_models_of_other_programs() {
@@ -166,44 +163,31 @@ fn trained_models_of_other_programs() {
     );
     let file = weights.join("alilama_alibi_batches512.safetensors");
     succeed(&args![
-        "import",
-        "alilama",
+        "import alilama {} --tokenizer {} --out {}",
         file,
-        "--tokenizer",
         minbpe,
-        "--out",
         model
     ]);
     let story = succeed(&args![
-        "generate",
+        "generate {} --prompt {} --tokens 5 --temperature 0",
         model,
-        "--prompt",
-        " STARTSTORY Once upon a time, there was a little",
-        "--tokens",
-        "5",
-        "--temperature",
-        "0"
+        " STARTSTORY Once upon a time, there was a little"
     ]);
     assert!(story.contains("a little girl named Lily."), "{story}");
     let other = folder.path().join("other");
     let words = args![
-        "import",
-        "alilama",
+        "import alilama {} --tokenizer {} --out {}",
         file,
-        "--tokenizer",
         file,
-        "--out",
         other
     ];
     refuses(folder.path(), &words, &["alilama"]);
     let stories = weights.join("stories260K.bin");
-    succeed(&args!["import", "llama2c", stories, "--out", other]);
-    succeed(&args!["inspect", "heads", other]);
+    succeed(&args!["import llama2c {} --out {}", stories, other]);
+    succeed(&args!["inspect heads {}", other]);
     let words = args![
-        "import",
-        "llama2c",
+        "import llama2c {} --out {}",
         minbpe,
-        "--out",
         folder.path().join("third")
     ];
     refuses(folder.path(), &words, &["alilama_minbpe.model"]);
@@ -219,12 +203,9 @@ fn recipes_ask_for_designs() {
     succeed(&shop.train("model", &["train.steps=3", design]));
     let model = shop.path("model");
     succeed(&args![
-        "generate",
+        "generate {} --prompt {} --tokens 2",
         model,
-        "--prompt",
-        "the river",
-        "--tokens",
-        "2"
+        "the river"
     ]);
     let weights = tensors::read(&model.join("model.safetensors"));
     assert!(!weights.contains_key("output.weight"));

@@ -1,7 +1,7 @@
 //! Looking into a model.
 
 use crate::end_to_end::assert_asks_for_nothing;
-use crate::program::{FAILED, args, command, fail, run, succeed, succeed_json};
+use crate::program::{self, FAILED, args, command, fail, run, succeed, succeed_json};
 use crate::tensors;
 use crate::workshop::{Workshop, passkeys, text};
 use serde_json::Value;
@@ -19,23 +19,19 @@ fn model() -> (Workshop, PathBuf, PathBuf) {
 #[test]
 fn heads_before_and_after_reading() {
     let (shop, model, document) = model();
-    let heads = succeed_json(&args!["inspect", "heads", model, "--keys", "500", "--json"]);
+    let heads = succeed_json(&args!["inspect heads {} --keys 500 --json", model]);
     assert_eq!(heads["row_keys"], 500);
     assert_eq!(heads["heads"].as_array().unwrap().len(), 2);
     assert_eq!(heads["heads"][0]["family"], "generalized_gaussian");
     assert!(heads.get("measured").is_none());
-    let table = succeed(&args!["inspect", "heads", model, "--curves"]);
+    let table = succeed(&args!["inspect heads {} --curves", model]);
     assert!(table.contains("generalized_gaussian") && table.contains("16,000 keys"));
     assert!(table.contains("0.1  0:"), "{table}");
 
     let page = shop.path("heads.html");
     let on_text = |more: &[&str]| {
-        let more = more.iter().map(std::ffi::OsString::from).collect();
-        let words = args![
-            "inspect", "heads", model, "--text", document, "--length", "3x", "--rows", "5",
-            "--html", page
-        ];
-        [words, more].concat()
+        let line = "inspect heads {} --text {} --length 3x --rows 5 --html {}";
+        [args![line, model, document, page], program::words(more)].concat()
     };
     let table = succeed(&on_text(&[]));
     assert!(
@@ -66,14 +62,14 @@ fn heads_before_and_after_reading() {
 #[test]
 fn contexts_are_known_before_they_are_read() {
     let (shop, model, _) = model();
-    let words = |length: &str| args!["inspect", "context", model, "--length", length];
+    let words = |length: &str| args!["inspect context {} --length {}", model, length];
     let said = succeed(&words("4k"));
     assert!(said.contains("rows of up to 4,096 keys"), "{said}");
     assert!(
         said.contains("predicted:") && said.contains("no passkey record"),
         "{said}"
     );
-    let context = succeed_json(&[words("10x"), args!["--epsilon", "1e-3", "--json"]].concat());
+    let context = succeed_json(&[words("10x"), args!["--epsilon 1e-3 --json"]].concat());
     assert_eq!(
         (&context["length"], &context["epsilon"]),
         (&320.into(), &1e-3.into())
@@ -96,8 +92,8 @@ fn contexts_are_known_before_they_are_read() {
     assert!(bytes("certified_cache_bytes") < bytes("cache_bytes"));
 
     let passkey = shop.path("found.json");
-    succeed(&[passkeys(&model, "2"), args!["--out", passkey]].concat());
-    let compare = [words("1k"), args!["--passkey", passkey]].concat();
+    succeed(&[passkeys(&model, "2"), args!["--out {}", passkey]].concat());
+    let compare = [words("1k"), args!["--passkey {}", passkey]].concat();
     let said = succeed(&compare);
     assert!(said.contains("at no length are more than half"), "{said}");
     // A record of another model says nothing of this one, given or beside it.
@@ -116,7 +112,7 @@ fn contexts_are_known_before_they_are_read() {
     assert!(said.contains("no passkey record"), "{said}");
     let message = fail(
         FAILED,
-        &[words("1k"), args!["--passkey", shop.path("nowhere")]].concat(),
+        &[words("1k"), args!["--passkey {}", shop.path("nowhere")]].concat(),
     );
     assert!(message.contains("nowhere"), "{message}");
 }
@@ -125,10 +121,9 @@ fn contexts_are_known_before_they_are_read() {
 fn a_text_is_read_token_by_token() {
     let (shop, model, document) = model();
     let words = |more: &[&str]| {
-        let more = more.iter().map(std::ffi::OsString::from).collect();
         [
-            args!["inspect", "text", model, document, "--length", "40"],
-            more,
+            args!["inspect text {} {} --length 40", model, document],
+            program::words(more),
         ]
         .concat()
     };
@@ -169,7 +164,7 @@ fn a_text_is_read_token_by_token() {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), listed);
 
     let page = shop.path("text.html");
-    let said = succeed(&[words(&[]), args!["--html", page]].concat());
+    let said = succeed(&[words(&[]), args!["--html {}", page]].concat());
     assert!(said.is_empty(), "the page is what was asked for: {said}");
     let html = std::fs::read_to_string(&page).unwrap();
     assert!(html.contains("id=\"glances\"") && html.contains("Held out"));
@@ -181,17 +176,12 @@ fn a_text_is_read_token_by_token() {
 fn generation_from_a_certified_cache() {
     let (_shop, model, _) = model();
     let words = args![
-        "generate",
+        "generate {} --prompt {} --tokens 60 --temperature 0",
         model,
-        "--prompt",
-        "the river bends",
-        "--tokens",
-        "60",
-        "--temperature",
-        "0"
+        "the river bends"
     ];
     let expected = succeed(&words);
-    let output = run(&[words, args!["--certified-cache", "1e-9"]].concat());
+    let output = run(&[words, args!["--certified-cache 1e-9"]].concat());
     assert!(output.status.success());
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
     let note = String::from_utf8(output.stderr).unwrap();
@@ -201,7 +191,7 @@ fn generation_from_a_certified_cache() {
 #[test]
 fn a_doctor_sees_what_is_wrong_before_it_runs() {
     let (_shop, model, _) = model();
-    let words = |length: &str| args!["doctor", model, "--length", length];
+    let words = |length: &str| args!["doctor {} --length {}", model, length];
     let well = succeed(&words("64k"));
     assert!(
         well.contains("65,536 keys") && well.contains("2 ok"),

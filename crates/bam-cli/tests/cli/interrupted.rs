@@ -28,7 +28,7 @@ fn figures(record: &Path) -> Value {
 /// Stops a command in the midst of it, whose record goes to `out`, and gives it again; it must come to the
 /// same figures as without. What it said when it was stopped, and the file that it had left.
 fn stopped_and_given_again(shop: &Workshop, line: &[OsString]) -> (String, String) {
-    let to = |name: &str| [line, &args!["--out", shop.path(name)]].concat();
+    let to = |name: &str| [line, &args!["--out {}", shop.path(name)]].concat();
     let kept = shop.path("out.unfinished.jsonl");
     let before = tree(shop.dir());
     // On a busy machine a command may be done before it hears of Ctrl-C.
@@ -77,7 +77,7 @@ fn stopped_and_given_again(shop: &Workshop, line: &[OsString]) -> (String, Strin
     (said, left)
 }
 
-/// How often a command is begun that is to be stopped in its midst.
+/// Attempts at stopping a command in its midst.
 const ATTEMPTS: usize = 20;
 
 const GOES_ON: &str = "the same command goes on from there";
@@ -88,7 +88,7 @@ fn passkeys_go_on() {
     let model = shop.trained_model();
     let line = passkeys(&model, "300");
     // Sevenths, which are no short numbers: a depth that is read back is still the same cell's.
-    let line = [line, args!["--depth-count", "8"]].concat();
+    let line = [line, args!["--depth-count 8"]].concat();
     let (said, left) = stopped_and_given_again(&shop, &line);
     assert!(said.contains(GOES_ON), "{said}");
 
@@ -96,8 +96,8 @@ fn passkeys_go_on() {
     let kept = shop.path("other.unfinished.jsonl");
     std::fs::write(&kept, left).unwrap();
     let small = passkeys(&model, "2");
-    let out = args!["--out", shop.path("other.json")];
-    let other = run(&[small, args!["--skip", "off"], out].concat());
+    let out = args!["--out {}", shop.path("other.json")];
+    let other = run(&[small, args!["--skip off"], out].concat());
     let errors = String::from_utf8_lossy(&other.stderr).into_owned();
     assert!(errors.contains("is not used"), "{errors}");
 }
@@ -107,27 +107,13 @@ fn answers_and_likelihoods_go_on() {
     let shop = Workshop::new();
     let model = shop.trained_model();
     let ruler = args![
-        "eval",
-        "ruler",
-        model,
-        "--tasks",
-        "niah_single_1,fwe",
-        "--lengths",
-        "1k",
-        "--samples",
-        "40"
+        "eval ruler {} --tasks niah_single_1,fwe --lengths 1k --samples 40",
+        model
     ];
     let babilong = args![
-        "eval",
-        "babilong",
+        "eval babilong {} --facts {} --tasks qa1 --lengths 16k,32k --haystack {}",
         model,
-        "--facts",
         facts(&shop),
-        "--tasks",
-        "qa1",
-        "--lengths",
-        "16k,32k",
-        "--haystack",
         shop.path("corpus").join("one.txt")
     ];
     let requests = shop.path("requests.jsonl");
@@ -138,7 +124,7 @@ fn answers_and_likelihoods_go_on() {
         )
     };
     std::fs::write(&requests, (0..600).map(request).collect::<String>()).unwrap();
-    let loglikelihood = args!["eval", "loglikelihood", model, "--requests", requests];
+    let loglikelihood = args!["eval loglikelihood {} --requests {}", model, requests];
     for line in [ruler, babilong, loglikelihood] {
         let (said, _) = stopped_and_given_again(&shop, &line);
         assert!(said.contains(GOES_ON), "{said}");
@@ -152,7 +138,7 @@ fn documents_are_begun_anew() {
     let document = shop.path("corpus").join("one.txt");
     let text = std::fs::read_to_string(&document).unwrap().repeat(6);
     std::fs::write(&document, text).unwrap();
-    let line = args!["eval", "perplexity", model, document, "--window", "512"];
+    let line = args!["eval perplexity {} {} --window 512", model, document];
     let (said, left) = stopped_and_given_again(&shop, &line);
     assert!(said.contains("begins it anew"), "{said}");
     // What was read is what the record says of it.
@@ -171,15 +157,8 @@ fn the_second_ends_it_at_once() {
     let shop = Workshop::new();
     let model = shop.trained_model();
     let line = args![
-        "eval",
-        "passkey",
-        model,
-        "--lengths",
-        "4M",
-        "--samples",
-        "1",
-        "--certified-cache",
-        "0.1"
+        "eval passkey {} --lengths 4M --samples 1 --certified-cache 0.1",
+        model
     ];
     let at_once = (0..ATTEMPTS).any(|_| {
         let mut running = Running::start(line.clone());
@@ -205,17 +184,11 @@ fn stopped_before_there_is_a_result_nothing_is_left() {
     );
     let before = tree(shop.dir());
     let line = args![
-        "eval",
-        "ruler",
-        model,
-        "--tasks",
-        "niah_single_1",
-        "--lengths",
-        "64k",
-        "--samples",
-        "500"
+        "eval ruler {} --tasks niah_single_1 --lengths 64k --samples 500",
+        model
     ];
-    let running = Running::start([line, args!["--save-samples", saved, "--export", lm]].concat());
+    let running =
+        Running::start([line, args!["--save-samples {} --export {}", saved, lm]].concat());
     let start = std::time::Instant::now();
     while !shop.path("lm").exists() {
         assert!(start.elapsed().as_secs() < 60, "it makes its folders first");

@@ -1,13 +1,7 @@
 //! Command lines that make no sense, and places that can't be written: known before anything is read.
 
-use crate::bad_input::refuses;
 use crate::program::{FAILED, MISUSED, args, fail, tree};
 use crate::workshop::Workshop;
-use std::ffi::OsString;
-
-fn words(line: &str) -> Vec<OsString> {
-    line.split(' ').map(OsString::from).collect()
-}
 
 /// None of these models and files exists, and yet it is the option that is named.
 #[test]
@@ -56,7 +50,7 @@ fn options_outside_their_range_are_named() {
         ("upcycle m --data d --out o --rows 3 --parts 2", "--rows"),
         ("upcycle m --data d --out o --threads 0", "--threads"),
     ] {
-        let message = fail(MISUSED, &words(line));
+        let message = fail(MISUSED, &args![line]);
         assert!(
             message.contains(option) && message.starts_with("error: "),
             "{line}: {message}"
@@ -87,7 +81,7 @@ fn what_can_not_be_written_is_known_before_the_work() {
             (&absent, &["absent/x.json", "could not write it"][..]),
             (&folder, &["corpus", "name of a file", "a folder"]),
         ] {
-            let message = fail(FAILED, &[words(line), args![place]].concat());
+            let message = fail(FAILED, &args![&format!("{line} {{}}"), place]);
             assert!(
                 named.iter().all(|part| message.contains(part)),
                 "{line}: {message}"
@@ -111,18 +105,15 @@ fn wrong_files_are_called_what_they_are() {
     let none = write("none.jsonl", b"");
     let latin = write("latin.txt", b"caf\xE9");
     let (nowhere, out) = (shop.path("nowhere"), shop.path("out"));
-    let perplexity = |document| args!["eval", "perplexity", model, document];
-    let loglikelihood = |path| args!["eval", "loglikelihood", model, "--requests", path];
+    let perplexity = |document| args!["eval perplexity {} {}", model, document];
+    let loglikelihood = |path| args!["eval loglikelihood {} --requests {}", model, path];
     let upcycle = |data| {
         let held_out = shop.path("corpus/one.txt");
         args![
-            "upcycle",
+            "upcycle {} --data {} --held-out {} --out {}",
             model,
-            "--data",
             data,
-            "--held-out",
             held_out,
-            "--out",
             out
         ]
     };
@@ -145,7 +136,7 @@ fn wrong_files_are_called_what_they_are() {
             "limit",
         ),
         (
-            args!["eval", "babilong", model, "--facts", nowhere],
+            args!["eval babilong {} --facts {}", model, nowhere],
             &["nowhere", "No such file"],
             "UTF-8",
         ),
@@ -155,12 +146,12 @@ fn wrong_files_are_called_what_they_are() {
             "--held-out",
         ),
         (
-            args!["upcycle", model, "--data", empty, "--out", out],
+            args!["upcycle {} --data {} --out {}", model, empty, out],
             &["empty.txt", "expected at least 2 tokens", "got 0"],
             "--lengths",
         ),
     ] {
-        refuses(shop.dir(), &words, named);
+        shop.refuses(&words, named);
         let message = fail(FAILED, &words);
         assert!(!message.contains(unsaid), "{message}");
     }

@@ -1,6 +1,5 @@
 //! Prior surgery: `bam prior edit`, `bam prior diff`, and what `config.json` keeps of it.
 
-use crate::bad_input::refuses;
 use crate::program::{FAILED, MISUSED, args, fail, succeed, succeed_json, tree};
 use crate::tensors;
 use crate::workshop::Workshop;
@@ -15,9 +14,7 @@ fn config(model: &Path) -> Value {
 fn an_edit_makes_a_whole_model_with_its_history() {
     let shop = Workshop::new();
     let (model, out) = (shop.trained_model(), shop.path("edited"));
-    let words = args![
-        "prior", "edit", model, "--head", "0.1", "--scale", "x0.5", "--out", out
-    ];
+    let words = args!["prior edit {} --head 0.1 --scale x0.5 --out {}", model, out];
     let said = succeed(&words);
     assert!(said.contains("0.1 "), "{said}");
     let evaluate = format!("bam eval passkey {} {}", model.display(), out.display());
@@ -68,28 +65,21 @@ fn an_edit_makes_a_whole_model_with_its_history() {
 
     // A second edit, in place, remembers the first.
     succeed(&args![
-        "prior",
-        "edit",
-        out,
-        "--head",
-        "all",
-        "--shape=-0.25",
-        "--location",
-        "-3",
-        "--in-place"
+        "prior edit {} --head all --shape=-0.25 --location -3 --in-place",
+        out
     ]);
     let events = config(&out)["history"].as_array().unwrap().clone();
     assert_eq!(events.len(), 2);
     assert_eq!(&events[0], event);
     assert_eq!(events[1]["heads"].as_array().unwrap().len(), 2);
     assert_eq!(events[1]["arguments"]["shape"], "=-0.25");
-    let seen = succeed(&args!["inspect", "heads", out]);
+    let seen = succeed(&args!["inspect heads {}", out]);
     assert!(seen.contains("\nhistory\n"), "{seen}");
     assert_eq!(seen.matches("prior edit").count(), 2);
     assert!(seen.contains("shape −0.25"), "{seen}");
 }
 
-/// What a kill can leave of an edit in place, each state one step further: the old model, then the new one.
+/// The files that a kill can leave of an edit in place, each state one step further: the old model, then the new one.
 #[test]
 fn an_edit_in_place_that_was_killed_happened_or_did_not() {
     let shop = Workshop::new();
@@ -102,11 +92,11 @@ fn an_edit_in_place_that_was_killed_happened_or_did_not() {
         }
     };
     copy(&model, &old);
-    let edit = args!["prior", "edit", model, "--head", "0.1", "--family", "nope"];
-    succeed(&[edit.clone(), args!["--out", edited]].concat());
+    let edit = args!["prior edit {} --head 0.1 --family nope", model];
+    succeed(&[edit.clone(), args!["--out {}", edited]].concat());
     // Configuration, history and every tensor.
     let same = |other: &Path| {
-        let found = succeed_json(&args!["prior", "diff", model, other, "--json"]);
+        let found = succeed_json(&args!["prior diff {} {} --json", model, other]);
         let [a, b] = [0, 1].map(|index| &found["histories"][index]);
         let differences = ["heads", "tensors"].map(|what| found["difference"][what].clone());
         a == b
@@ -128,17 +118,8 @@ fn an_edit_in_place_that_was_killed_happened_or_did_not() {
     std::fs::rename(named.join(files[1]), model.join(files[1])).unwrap();
     assert!(same(&edited));
     // Everything that reads models reads that one; what writes one leaves nothing of it.
-    succeed(&args!["doctor", model, "--length", "256"]);
-    let again = args![
-        "prior",
-        "edit",
-        model,
-        "--head",
-        "0.0",
-        "--scale",
-        "x2",
-        "--in-place"
-    ];
+    succeed(&args!["doctor {} --length 256", model]);
+    let again = args!["prior edit {} --head 0.0 --scale x2 --in-place", model];
     std::fs::create_dir(&unnamed).unwrap();
     succeed(&again);
     assert!(!named.exists() && !unnamed.exists());
@@ -147,16 +128,18 @@ fn an_edit_in_place_that_was_killed_happened_or_did_not() {
     assert_eq!(events[0], config(&edited)["history"][0]);
     // Null control: the files of two models, as a kill between two plain renames would leave them.
     std::fs::copy(old.join(files[0]), model.join(files[0])).unwrap();
-    fail(FAILED, &args!["prior", "diff", model, edited]);
+    fail(FAILED, &args!["prior diff {} {}", model, edited]);
 }
 
 #[test]
 fn a_difference_names_heads_and_other_tensors() {
     let shop = Workshop::new();
     let (model, out) = (shop.trained_model(), shop.path("edited"));
-    let diff = args!["prior", "diff", model, out, "--keys", "64"];
+    let diff = args!["prior diff {} {} --keys 64", model, out];
     succeed(&args![
-        "prior", "edit", model, "--head", "*.1", "--family", "uniform", "--out", out
+        "prior edit {} --head *.1 --family uniform --out {}",
+        model,
+        out
     ]);
     assert_eq!(
         config(&out)["position_embedding_type"],
@@ -181,7 +164,7 @@ fn a_difference_names_heads_and_other_tensors() {
     assert_eq!(found["difference"]["tensors"].as_array().unwrap().len(), 0);
     assert_eq!(found["histories"][1].as_array().unwrap().len(), 1);
     // A model and itself; another number in another tensor.
-    let same = succeed(&args!["prior", "diff", model, model]);
+    let same = succeed(&args!["prior diff {} {}", model, model]);
     assert!(same.contains("every head is the same"), "{same}");
     let path = out.join("model.safetensors");
     let mut spoiled = tensors::read(&path);
@@ -204,9 +187,9 @@ fn what_does_not_exist_is_refused_and_nothing_is_written() {
     let model = shop.trained_model();
     let out = shop.path("edited");
     let edit = |words: &[&str]| {
-        let mut all = args!["prior", "edit", model];
+        let mut all = args!["prior edit {}", model];
         all.extend(words.iter().map(Into::into));
-        all.extend(args!["--out", out]);
+        all.extend(args!["--out {}", out]);
         all
     };
     for (words, named) in [
@@ -228,7 +211,7 @@ fn what_does_not_exist_is_refused_and_nothing_is_written() {
             &["scale", "none", "nope"],
         ),
     ] {
-        refuses(shop.dir(), &edit(words), named);
+        shop.refuses(&edit(words), named);
     }
     for words in [
         &["--head", "0.0"][..],
@@ -246,8 +229,7 @@ fn what_does_not_exist_is_refused_and_nothing_is_written() {
     // A folder that holds something stays as it is.
     std::fs::create_dir(&out).unwrap();
     std::fs::write(out.join("mine"), "x").unwrap();
-    refuses(
-        shop.dir(),
+    shop.refuses(
         &edit(&["--head", "0.0", "--scale", "x2"]),
         &["expected a new folder"],
     );
@@ -258,7 +240,7 @@ fn what_does_not_exist_is_refused_and_nothing_is_written() {
         std::fs::write(model.join("config.json"), config).unwrap();
     };
     with("[]");
-    succeed(&args!["inspect", "heads", model]);
+    succeed(&args!["inspect heads {}", model]);
     for wrong in [
         "{}",
         "[3]",
@@ -266,9 +248,8 @@ fn what_does_not_exist_is_refused_and_nothing_is_written() {
         r#"[{"what": "x", "date": "y", "z": 1}]"#,
     ] {
         with(wrong);
-        refuses(
-            shop.dir(),
-            &args!["inspect", "heads", model],
+        shop.refuses(
+            &args!["inspect heads {}", model],
             &["config.json", "expected a bam model"],
         );
     }

@@ -6,11 +6,29 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Words of a command line: texts and paths.
+/// Words of a command line, between spaces; each `{}` is the next of the texts and paths that follow, whole.
 macro_rules! args {
-    ($($word:expr),* $(,)?) => { Vec::from([$(std::ffi::OsString::from(&$word)),*]) };
+    ($line:expr $(, $word:expr)* $(,)?) => {
+        $crate::program::filled($line, vec![$(std::ffi::OsString::from(&$word)),*])
+    };
 }
 pub(crate) use args;
+
+pub fn filled(line: &str, given: Vec<OsString>) -> Vec<OsString> {
+    let mut given = given.into_iter();
+    let word = |word: &str| match word {
+        "{}" => given.next().expect("a word for every place"),
+        word => word.into(),
+    };
+    let words = line.split(' ').map(word).collect();
+    assert!(given.next().is_none(), "{line}: more words than places");
+    words
+}
+
+/// Words as they are.
+pub fn words(of: &[&str]) -> Vec<OsString> {
+    of.iter().map(OsString::from).collect()
+}
 
 /// Exit code of commands that could not do what was asked.
 pub const FAILED: i32 = 1;
@@ -72,6 +90,22 @@ pub fn fail(code: i32, words: &[OsString]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{words:?}\n{errors}");
     errors
+}
+
+/// Fails, says all of `named`, and leaves the folder as it was.
+pub fn refuses(dir: &Path, words: &[OsString], named: &[&str]) {
+    let before = tree(dir);
+    let message = fail(FAILED, words);
+    for part in named {
+        assert!(
+            message.contains(part),
+            "{words:?}: expected {part:?} in: {message}"
+        );
+    }
+    // Lines of progress may come before.
+    let said = message.lines().any(|line| line.starts_with("error: "));
+    assert!(said, "{message}");
+    assert_eq!(tree(dir), before, "{words:?} left something behind");
 }
 
 /// A run that is watched while it goes on.

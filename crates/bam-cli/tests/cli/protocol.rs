@@ -192,7 +192,7 @@ fn a_chat_names_bytes_and_refuses_what_speaks_for_the_tokenizer() {
     assert!(parts > 0, "no token of bytes among the most probable");
 
     std::fs::write(&config, json!({"chat_template": "{% if %}"}).to_string()).unwrap();
-    let error = fail(1, &args!["serve", model, "--listen", "0"]);
+    let error = fail(1, &args!["serve {} --listen 0", model]);
     assert!(error.contains("tokenizer_config.json"), "{error}");
 }
 
@@ -316,7 +316,7 @@ fn any_page_is_let_in_only_if_all_are() {
         ("--certified-cache", "2", "above 0 and below 1"),
         ("--certified-cache", "nan", "above 0 and below 1"),
     ] {
-        let error = fail(2, &args!["serve", model, option, value]);
+        let error = fail(2, &args!["serve {} {} {}", model, option, value]);
         assert!(
             error.contains(option) && error.contains(expected),
             "{error}"
@@ -359,7 +359,7 @@ fn a_server_answers_to_its_own_address() {
 fn a_key_that_nobody_could_send_is_refused() {
     let shop = Workshop::new();
     let model = shop.trained_model();
-    let words = args!["serve", model, "--listen", "127.0.0.1:0"];
+    let words = args!["serve {} --listen 127.0.0.1:0", model];
     let key = std::ffi::OsStr::from_bytes(b"hidden\xff");
     let refused = command(&words).env("BAM_API_KEY", key).output().unwrap();
     let error = String::from_utf8(refused.stderr).unwrap();
@@ -372,7 +372,10 @@ fn a_key_that_nobody_could_send_is_refused() {
     let file = shop.path("key");
     for wrong in ["hidden\nlines\n", "hidden\u{7}", "\n"] {
         std::fs::write(&file, wrong).unwrap();
-        let error = fail(1, &[words.clone(), args!["--api-key-file", file]].concat());
+        let error = fail(
+            1,
+            &[words.clone(), args!["--api-key-file {}", file]].concat(),
+        );
         assert!(
             error.contains("expected a key") && !error.contains("hidden"),
             "{error}"

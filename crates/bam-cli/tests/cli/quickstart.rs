@@ -11,14 +11,8 @@ fn interrupted_and_resumed_it_writes_the_page() {
     let out = folder.path().join("toy");
     let words = |steps: &str| {
         args![
-            "quickstart",
-            "--encodings",
-            "bam+ssmax",
-            "--steps",
+            "quickstart --encodings bam+ssmax --steps {} --longest 2 --out {}",
             steps,
-            "--longest",
-            "2",
-            "--out",
             out
         ]
     };

@@ -8,7 +8,7 @@ use std::path::Path;
 const STEPS: usize = 120;
 const SETTINGS: [&str; 2] = ["train.steps=120", "train.checkpoint_every=5"];
 
-/// What must be the same: every loss as it is written, the validation losses among them, and the
+/// The part that must be the same: every loss as it is written, the validation losses among them, and the
 /// final weights.
 struct Trace {
     losses: Vec<String>,
@@ -58,7 +58,7 @@ pub fn json(path: &Path) -> serde_json::Value {
 }
 
 fn resume(run: &Path) {
-    succeed(&args!["train", "--resume", "--out", run]);
+    succeed(&args!["train --resume --out {}", run]);
 }
 
 #[test]
@@ -91,9 +91,9 @@ fn killed_runs_resume_to_the_same_bits() {
     let part = twice.join(".checkpoint-00000007.12345.tmp");
     std::fs::create_dir(&part).unwrap();
     std::fs::write(part.join("config.json"), "{").unwrap();
-    let mut again = args!["train", "--resume", "--out", twice];
+    let mut again = args!["train --resume --out {}", twice];
     // Another number of threads is no other run.
-    again.extend(args!["--threads", "1"]);
+    again.extend(args!["--threads 1"]);
     let mut running = Running::start(again);
     running.until_lines(&metrics, 61);
     running.kill();
@@ -149,7 +149,7 @@ fn resuming_is_no_place_for_another_recipe() {
     assert!(message.contains("expected the recipe"), "{message}");
 }
 
-/// What can't be read of a half-written line does not hide the rest.
+/// A half-written line does not hide the rest.
 #[test]
 fn reports_show_runs_that_were_killed() {
     let shop = Workshop::new();
@@ -157,5 +157,9 @@ fn reports_show_runs_that_were_killed() {
     let metrics = model.join("metrics.jsonl");
     let text = std::fs::read_to_string(&metrics).unwrap() + "{\"step\":3,\"to";
     std::fs::write(&metrics, text).unwrap();
-    succeed(&args!["report", model, "--out", shop.path("report.html")]);
+    succeed(&args![
+        "report {} --out {}",
+        model,
+        shop.path("report.html")
+    ]);
 }

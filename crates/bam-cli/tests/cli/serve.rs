@@ -14,14 +14,9 @@ fn completions_are_what_generate_says() {
     let server = Server::start(&model, &[]);
     let prompt = "the river bends";
     let said = crate::program::succeed(&args![
-        "generate",
+        "generate {} --prompt {} --tokens 12 --temperature 0",
         model,
-        "--prompt",
-        prompt,
-        "--tokens",
-        "12",
-        "--temperature",
-        "0"
+        prompt
     ]);
     let body = json!({"model": "model", "prompt": prompt, "max_tokens": 12, "temperature": 0});
     let completion = server.completion(&body);
@@ -76,12 +71,9 @@ fn prompts_are_scored_as_eval_scores_them() {
     let line = json!({"context": context, "continuation": continuation});
     std::fs::write(&requests, line.to_string()).unwrap();
     let record = crate::program::succeed_json(&args![
-        "eval",
-        "loglikelihood",
+        "eval loglikelihood {} --requests {} --json",
         model,
-        "--requests",
-        requests,
-        "--json"
+        requests
     ]);
     let perplexity = record["metrics"]["tasks"][0]["perplexity"]
         .as_f64()
@@ -439,24 +431,17 @@ fn addresses_that_are_taken_and_sizes_that_are_none_are_refused() {
     let shop = Workshop::new();
     let model = shop.trained_model();
     let server = Server::start(&model, &[]);
-    let error = fail(1, &args!["serve", model, "--listen", server.address]);
+    let error = fail(1, &args!["serve {} --listen {}", model, server.address]);
     assert!(
         error.contains("--listen") && error.contains(&server.address),
         "{error}"
     );
-    let error = fail(2, &args!["serve", model, "--cache-memory", "much"]);
+    let error = fail(2, &args!["serve {} --cache-memory much", model]);
     assert!(error.contains("expected bytes"), "{error}");
     let error = fail(
         1,
-        &args![
-            "serve",
-            model,
-            "--listen",
-            "127.0.0.1:0",
-            "--cache-memory",
-            "8"
-        ],
+        &args!["serve {} --listen 127.0.0.1:0 --cache-memory 8", model],
     );
     assert!(error.contains("room for a token"), "{error}");
-    assert!(fail(1, &args!["serve", shop.path("nothing")]).contains("config.json"));
+    assert!(fail(1, &args!["serve {}", shop.path("nothing")]).contains("config.json"));
 }

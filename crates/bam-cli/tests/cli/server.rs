@@ -2,7 +2,6 @@
 
 use crate::program::{args, command};
 use serde_json::{Value, json};
-use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -46,11 +45,11 @@ impl Answer {
 
 impl Server {
     pub fn start(model: &Path, words: &[&str]) -> Self {
-        let mut all = args!["serve", model];
+        let mut all = args!["serve {}", model];
         if !words.contains(&"--listen") {
-            all.extend(args!["--listen", "127.0.0.1:0"]);
+            all.extend(args!["--listen 127.0.0.1:0"]);
         }
-        all.extend(words.iter().map(OsString::from));
+        all.extend(crate::program::words(words));
         let mut child = command(&all)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -47,7 +47,7 @@ fn every_command_explains_itself() {
 #[test]
 fn completions_for_shells() {
     for shell in ["bash", "zsh", "fish"] {
-        let script = succeed(&args!["completions", shell]);
+        let script = succeed(&args!["completions {}", shell]);
         assert!(script.contains("quickstart"), "{shell}");
     }
 }
@@ -56,85 +56,48 @@ fn completions_for_shells() {
 fn misuse_is_told_apart_from_failure() {
     for (words, named) in [
         (
-            args!["quickstart", "--encodings", "bam+ssmax,nonsense"],
+            args!["quickstart --encodings bam+ssmax,nonsense"],
             "nonsense",
         ),
+        (args!["quickstart --all --encodings alibi"], "--all"),
+        (args!["quickstart --steps 0"], "--steps"),
+        (args!["quickstart --stepz 3"], "--stepz"),
+        (args!["eval passkey model --lengths 0x"], "0x"),
+        (args!["eval passkey model --lengths 1x,-3"], "-3"),
+        (args!["eval passkey model --given 2"], "--given"),
+        (args!["eval passkey model --samples 0"], "--samples"),
+        (args!["eval passkey model --patience 0"], "--patience"),
         (
-            args!["quickstart", "--all", "--encodings", "alibi"],
-            "--all",
-        ),
-        (args!["quickstart", "--steps", "0"], "--steps"),
-        (args!["quickstart", "--stepz", "3"], "--stepz"),
-        (args!["eval", "passkey", "model", "--lengths", "0x"], "0x"),
-        (
-            args!["eval", "passkey", "model", "--lengths", "1x,-3"],
-            "-3",
-        ),
-        (args!["eval", "passkey", "model", "--given", "2"], "--given"),
-        (
-            args!["eval", "passkey", "model", "--samples", "0"],
-            "--samples",
-        ),
-        (
-            args!["eval", "passkey", "model", "--patience", "0"],
-            "--patience",
-        ),
-        (
-            args!["eval", "passkey", "model", "--skip", "2"],
+            args!["eval passkey model --skip 2"],
             "expected off, exact, or a number above 0 and below 1, got 2",
         ),
-        (args!["generate", "model", "--skip", "all"], "got all"),
+        (args!["generate model --skip all"], "got all"),
         (
-            args!["generate", "model", "--certified-cache", "1"],
+            args!["generate model --certified-cache 1"],
             "expected a number above 0 and below 1, got 1",
         ),
-        (args!["inspect", "model"], "model"),
-        (args!["inspect", "heads", "model", "--rows", "3"], "--text"),
+        (args!["inspect model"], "model"),
+        (args!["inspect heads model --rows 3"], "--text"),
+        (args!["inspect heads model --text t --rows 0"], "--rows"),
+        (args!["inspect context model --length 12K"], "got 12K"),
         (
-            args!["inspect", "heads", "model", "--text", "t", "--rows", "0"],
-            "--rows",
-        ),
-        (
-            args!["inspect", "context", "model", "--length", "12K"],
-            "got 12K",
-        ),
-        (
-            args!["inspect", "context", "model", "--epsilon", "0"],
+            args!["inspect context model --epsilon 0"],
             "above 0 and below 1",
         ),
+        (args!["inspect text model file --color red"], "red"),
+        (args!["doctor model --length 0"], "got 0"),
+        (args!["train --out run"], "<RECIPE>"),
         (
-            args!["inspect", "text", "model", "file", "--color", "red"],
-            "red",
-        ),
-        (args!["doctor", "model", "--length", "0"], "got 0"),
-        (args!["train", "--out", "run"], "<RECIPE>"),
-        (
-            args![
-                "train",
-                "--resume",
-                "--out",
-                "run",
-                "--set",
-                "train.steps=3"
-            ],
+            args!["train --resume --out run --set train.steps=3"],
             "<RECIPE>",
         ),
         (
-            args![
-                "logits",
-                "model",
-                "--tokens",
-                "t",
-                "--out",
-                "o",
-                "--attention",
-                "x"
-            ],
+            args!["logits model --tokens t --out o --attention x"],
             "--attention",
         ),
         (args!["report"], "<RUNS>"),
         (args!["nonsense"], "nonsense"),
-        (args![], "Usage"),
+        (args![""], "Usage"),
     ] {
         let message = fail(MISUSED, &words);
         assert!(message.contains(named), "{words:?}: {message}");
@@ -160,23 +123,21 @@ fn a_reader_that_went_away_is_no_panic() {
     let out = shop.path("logits.safetensors");
     let text = shop.path("corpus").join("one.txt");
     let imported = shop.path("imported");
-    succeed(&args!["import", "reference", case, imported]);
+    succeed(&args!["import reference {} {}", case, imported]);
     for words in [
-        args!["inspect", "heads", model],
-        args!["inspect", "heads", model, "--json"],
-        args!["inspect", "context", model],
-        args!["inspect", "text", model, text],
-        args!["doctor", model],
-        args!["generate", model, "--prompt", "the", "--tokens", "5"],
-        args!["parity", case],
-        args!["parity", case, "--json"],
-        args!["completions", "bash"],
+        args!["inspect heads {}", model],
+        args!["inspect heads {} --json", model],
+        args!["inspect context {}", model],
+        args!["inspect text {} {}", model, text],
+        args!["doctor {}", model],
+        args!["generate {} --prompt the --tokens 5", model],
+        args!["parity {}", case],
+        args!["parity {} --json", case],
+        args!["completions bash"],
         args![
-            "logits",
+            "logits {} --tokens {} --out {}",
             imported,
-            "--tokens",
             case.join("io.safetensors"),
-            "--out",
             out
         ],
     ] {

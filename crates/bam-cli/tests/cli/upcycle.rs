@@ -1,6 +1,5 @@
 //! `upcycle`: the priors of a trained model learn on, and nothing else changes.
 
-use crate::bad_input::refuses;
 use crate::program::{INTERRUPTED, MISUSED, Running, args, fail, succeed, succeed_json};
 use crate::tensors::{self, Tensors};
 use crate::workshop::{Workshop, text};
@@ -20,11 +19,9 @@ fn shop(encoding: &str) -> (Workshop, PathBuf) {
 
 fn upcycle(shop: &Workshop, data: &Path, out: &str, more: &[&str]) -> Vec<OsString> {
     let mut words = args![
-        "upcycle",
+        "upcycle {} --data {} --out {}",
         shop.path("alibi"),
-        "--data",
         data,
-        "--out",
         shop.path(out)
     ];
     for (flag, usual) in [
@@ -35,10 +32,10 @@ fn upcycle(shop: &Workshop, data: &Path, out: &str, more: &[&str]) -> Vec<OsStri
         ("--checkpoint-every", "5"),
     ] {
         if !more.contains(&flag) {
-            words.extend(args![flag, usual]);
+            words.extend(args!["{} {}", flag, usual]);
         }
     }
-    words.extend(more.iter().map(OsString::from));
+    words.extend(crate::program::words(more));
     words
 }
 
@@ -107,14 +104,11 @@ fn only_priors_and_temperatures_change() {
         serde_json::from_slice(&fs::read(out.join("upcycle.json")).unwrap()).unwrap();
     assert_eq!(written, record);
     succeed(&args![
-        "generate",
+        "generate {} --prompt {} --tokens 3",
         out,
-        "--prompt",
-        "the river",
-        "--tokens",
-        "3"
+        "the river"
     ]);
-    succeed(&args!["report", out, "--out", shop.path("report.html")]);
+    succeed(&args!["report {} --out {}", out, shop.path("report.html")]);
     let config = fs::read_to_string(out.join("config.json")).unwrap();
     assert!(config.contains("\"train_length\": 40"), "{config}");
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
@@ -159,7 +153,7 @@ fn interrupted_runs_go_on_to_the_same_bits() {
     running.until_lines(&cut.join("metrics.jsonl"), 8);
     assert_eq!(running.interrupt(), Some(INTERRUPTED));
     assert!(!cut.join("upcycle.json").exists());
-    let resume = args!["upcycle", "--resume", "--out", cut];
+    let resume = args!["upcycle --resume --out {}", cut];
     succeed(&resume);
     assert!(weights(&cut) == weights(&shop.path("whole")));
     let at = |dir: &str| {
@@ -172,7 +166,7 @@ fn interrupted_runs_go_on_to_the_same_bits() {
     succeed(&resume);
     assert!(weights(&cut) == weights(&shop.path("whole")));
     let mut words = resume;
-    words.extend(args!["--steps", "9"]);
+    words.extend(args!["--steps 9"]);
     fail(MISUSED, &words);
 }
 
@@ -195,11 +189,7 @@ fn other_ways_there() {
     assert!(table.contains("alibi → laplace: 4 of "), "{table}");
     assert!(!shop.path("laplace/tokens").exists());
     let more = ["--steps", "3", "--samples", "0", "--family", "same"];
-    refuses(
-        shop.dir(),
-        &upcycle(&shop, &data, "out", &more),
-        &["priors that learn"],
-    );
+    shop.refuses(&upcycle(&shop, &data, "out", &more), &["priors that learn"]);
     let start = shop.path("laplace");
     let start = format!("model.start={:?}", start.to_str().unwrap());
     let settings = [
@@ -227,15 +217,14 @@ fn other_ways_there() {
         ("model.start=\"nowhere\"", "nowhere"),
     ] {
         let settings = [&start, "model.encoding=laplace", setting];
-        refuses(shop.dir(), &shop.train("wrong", &settings), &[named]);
+        shop.refuses(&shop.train("wrong", &settings), &[named]);
     }
 }
 
 #[test]
 fn what_can_not_go_on_is_refused() {
     let (shop, data) = shop("rotary");
-    refuses(
-        shop.dir(),
+    shop.refuses(
         &upcycle(&shop, &data, "out", &[]),
         &["positions are priors", "rotary"],
     );
@@ -248,26 +237,22 @@ fn what_can_not_go_on_is_refused() {
         (&["--length", "9000000"], &["tokens"]),
         (&["--ssmax", "--ssmax-from", "2"], &["below 2"]),
     ] {
-        refuses(shop.dir(), &upcycle(&shop, &data, "out", more), named);
+        shop.refuses(&upcycle(&shop, &data, "out", more), named);
     }
-    refuses(
-        shop.dir(),
+    shop.refuses(
         &upcycle(&shop, &shop.path("corpus"), "out", &[]),
         &["--held-out"],
     );
-    refuses(
-        shop.dir(),
+    shop.refuses(
         &upcycle(&shop, &shop.path("nowhere.txt"), "out", &[]),
         &["nowhere.txt"],
     );
-    refuses(
-        shop.dir(),
+    shop.refuses(
         &upcycle(&shop, &data, "alibi", &[]),
         &["expected a new folder"],
     );
-    refuses(
-        shop.dir(),
-        &args!["upcycle", "--resume", "--out", shop.path("out")],
+    shop.refuses(
+        &args!["upcycle --resume --out {}", shop.path("out")],
         &["recipe.toml"],
     );
 }

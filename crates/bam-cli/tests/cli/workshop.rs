@@ -1,6 +1,6 @@
 //! A temporary folder with everything that a training run needs, made by the program itself.
 
-use crate::program::{args, succeed};
+use crate::program::{args, refuses, succeed};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -27,21 +27,16 @@ impl Workshop {
         let (corpus, tokenizer) = (shop.path("corpus"), shop.path("tokenizer.json"));
         let vocabulary = VOCABULARY.to_string();
         succeed(&args![
-            "tokenizer",
-            "train",
+            "tokenizer train {} --out {} --vocabulary {}",
             corpus,
-            "--out",
             tokenizer,
-            "--vocabulary",
             vocabulary
         ]);
         let tokens = shop.path("tokens");
         succeed(&args![
-            "prepare",
+            "prepare {} --tokenizer {} --out {}",
             corpus,
-            "--tokenizer",
             tokenizer,
-            "--out",
             tokens
         ]);
         std::fs::write(shop.path("recipe.toml"), recipe(&tokens)).unwrap();
@@ -60,17 +55,20 @@ impl Workshop {
     pub fn train(&self, run: &str, settings: &[&str]) -> Vec<OsString> {
         let (recipe, tokenizer) = (self.path("recipe.toml"), self.path("tokenizer.json"));
         let mut words = args![
-            "train",
+            "train {} --tokenizer {} --out {}",
             recipe,
-            "--tokenizer",
             tokenizer,
-            "--out",
             self.path(run)
         ];
         for setting in settings {
-            words.extend(args!["--set", *setting]);
+            words.extend(args!["--set {}", *setting]);
         }
         words
+    }
+
+    /// Fails, says all of `named`, and leaves the folder as it was.
+    pub fn refuses(&self, words: &[OsString], named: &[&str]) {
+        refuses(self.dir(), words, named);
     }
 
     /// A model of one layer after two steps.
@@ -83,12 +81,9 @@ impl Workshop {
 /// `bam eval passkey` of a model of a workshop, with so many samples.
 pub fn passkeys(model: &Path, samples: &str) -> Vec<OsString> {
     args![
-        "eval",
-        "passkey",
+        "eval passkey {} --lengths {} --samples {}",
         model,
-        "--lengths",
         PROMPT_LENGTH,
-        "--samples",
         samples
     ]
 }
@@ -120,36 +115,13 @@ fn recipe(tokens: &Path) -> String {
 
 /// Some thousand words, the same in every run.
 pub fn text(document: usize) -> String {
-    const WORDS: [&str; 24] = [
-        "the",
-        "river",
-        "bends",
-        "around",
-        "a",
-        "quiet",
-        "town",
-        "where",
-        "lanterns",
-        "burn",
-        "until",
-        "morning",
-        "and",
-        "children",
-        "count",
-        "17",
-        "boats",
-        "or",
-        "203",
-        "birds",
-        "before",
-        "breakfast",
-        "every",
-        "day",
-    ];
+    const WORDS: &str = "the river bends around a quiet town where lanterns burn until morning \
+                         and children count 17 boats or 203 birds before breakfast every day";
+    let all: Vec<&str> = WORDS.split(' ').collect();
     let mut state = 0x9E37_79B9_u32.wrapping_add(document as u32);
     let words = (0..3000).map(|place| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let word = WORDS[(state >> 16) as usize % WORDS.len()];
+        let word = all[(state >> 16) as usize % all.len()];
         if place % 11 == 10 {
             format!("{word}.\n")
         } else {

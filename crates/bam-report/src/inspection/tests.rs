@@ -57,7 +57,7 @@ fn a_hostile_text_is_text() {
     }
 }
 
-/// What is left of a coloured text without its own colours has no escapes.
+/// The rest of a coloured text without its own colours has no escapes.
 #[test]
 fn a_hostile_text_does_not_steer_a_terminal() {
     let reading = hostile(&TEXTS);

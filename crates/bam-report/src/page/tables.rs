@@ -1,32 +1,41 @@
 //! The page's tables of numbers.
 
-use crate::Runs;
 use crate::findings::{bits_per_byte, longest, mean_up_to, outcomes};
+use crate::runs::{self, Runs, passkeys};
 use crate::text::{
     class, counted, duration, multiple, percent, perplexity as perplexity_text, plain, thousands,
 };
-use bam_record::{Heads, Record};
+use bam_record::{Heads, Passkey, Record};
 use maud::{Markup, html};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A table or a listing that scrolls by itself where it is wider or taller than the page; the label is for those who
+/// hear it.
+pub fn scrolled(class: &str, label: &str, content: &Markup) -> Markup {
+    html! { div class=(class) tabindex="0" role="region" aria-label=(label) { (content) } }
+}
+
+/// Headers of columns of numbers.
+pub fn columns(names: &[&str]) -> Markup {
+    html! { @for name in names { th.number scope="col" { (name) } } }
+}
+
 /// Encoding × length: accuracy, interval and samples.
 pub fn accuracy(runs: &Runs) -> Markup {
-    let passkeys = || {
-        runs.iter()
-            .filter_map(|(_, run)| run.passkey.as_ref())
-            .map(|record| &record.metrics)
+    let of_record = |passkey: &Passkey| {
+        let run = passkey.cells.iter().map(|cell| cell.length);
+        run.chain(passkey.not_run.iter().map(|skipped| skipped.length))
+            .collect::<Vec<_>>()
     };
-    let lengths: BTreeSet<usize> = passkeys()
-        .flat_map(|passkey| {
-            let run = passkey.cells.iter().map(|cell| cell.length);
-            run.chain(passkey.not_run.iter().map(|skipped| skipped.length))
-                .collect::<Vec<_>>()
-        })
+    let lengths: BTreeSet<usize> = passkeys(runs)
+        .flat_map(|(_, passkey)| of_record(passkey))
         .collect();
-    let trained: BTreeSet<usize> = passkeys().map(|passkey| passkey.train_length).collect();
+    let trained: BTreeSet<usize> = passkeys(runs)
+        .map(|(_, passkey)| passkey.train_length)
+        .collect();
     html! {
         p.small { "Percent right, the 95 % interval, and samples right of samples run, by context length in tokens:" }
-        div.scroll tabindex="0" role="region" aria-label="Accuracy by encoding and length" {
+        (scrolled("scroll", "Accuracy by encoding and length", &html! {
             table.pinned.dense {
                 thead {
                     tr {
@@ -68,30 +77,25 @@ pub fn accuracy(runs: &Runs) -> Markup {
                     }
                 }
             }
-        }
+        }))
     }
 }
 
 /// Perplexity near the training length and at the longest positions.
 pub fn perplexity(runs: &Runs) -> Markup {
-    let rows: Vec<_> = runs
-        .iter()
-        .filter_map(|(name, run)| {
-            let metrics = &run.perplexity.as_ref()?.metrics;
-            Some((name, metrics, longest(metrics)?))
-        })
+    let rows = runs::perplexities(runs);
+    let rows: Vec<_> = rows
+        .filter_map(|(name, of)| Some((name, of, longest(of)?)))
         .collect();
     html! {
         @if !rows.is_empty() {
             p.small { "Perplexity, and bits per byte below it:" }
-            div.scroll tabindex="0" role="region" aria-label="Perplexity by encoding" {
+            (scrolled("scroll", "Perplexity by encoding", &html! {
                 table.pinned.wrapped {
                     thead {
                         tr {
                             th scope="col" { "encoding" }
-                            th.number scope="col" { "near the training length" }
-                            th.number scope="col" { "at the longest" }
-                            th.number scope="col" { "up to position" }
+                            (columns(&["near the training length", "at the longest", "up to position"]))
                         }
                     }
                     tbody {
@@ -112,12 +116,12 @@ pub fn perplexity(runs: &Runs) -> Markup {
                         }
                     }
                 }
-            }
+            }))
         }
     }
 }
 
-/// How many heads are of which class.
+/// Counts of heads by class.
 pub fn classes(heads: &Heads) -> String {
     let mut counts = BTreeMap::<&str, usize>::new();
     for head in &heads.heads {
@@ -133,32 +137,19 @@ pub fn classes(heads: &Heads) -> String {
     format!("{all}: {}", counts.join(" · "))
 }
 
-/// Where each number comes from: one row a record.
+/// The origin of each number: one row a record.
 pub fn records(runs: &Runs) -> Markup {
-    let mut rows: Vec<(&str, &str, Provenance)> = Vec::new();
-    for (name, run) in runs {
-        rows.extend(
-            run.passkey
-                .as_ref()
-                .map(|r| (name.as_str(), "passkey", Provenance::of(r))),
-        );
-        rows.extend(
-            run.perplexity
-                .as_ref()
-                .map(|r| (name.as_str(), "perplexity", Provenance::of(r))),
-        );
-        rows.extend(
-            run.heads
-                .as_ref()
-                .map(|r| (name.as_str(), "heads", Provenance::of(r))),
-        );
-    }
+    let rows = runs.iter().flat_map(|(name, run)| {
+        let records = run.evaluations().into_iter();
+        records.map(move |(kind, from)| (name, kind, from))
+    });
+    let rows: Vec<(&String, &str, Record<()>)> = rows.collect();
     html! {
         @if rows.is_empty() {
             p.missing { "There are no evaluation records." }
         } @else {
             h3 { "The records" }
-            div.scroll tabindex="0" role="region" aria-label="Records" {
+            (scrolled("scroll", "Records", &html! {
                 table.pinned {
                     thead {
                         tr {
@@ -172,8 +163,8 @@ pub fn records(runs: &Runs) -> Markup {
                             tr {
                                 th scope="row" { (plain(name)) }
                                 td { (kind) }
-                                td { (plain(from.created)) }
-                                td { (plain(from.commit)) }
+                                td { (plain(&from.created)) }
+                                td { (plain(&from.commit)) }
                                 td.number { (from.seed) }
                                 td.number { (from.threads) }
                                 td.number { (duration(from.seconds)) }
@@ -181,30 +172,8 @@ pub fn records(runs: &Runs) -> Markup {
                         }
                     }
                 }
-            }
+            }))
             (models(runs))
-        }
-    }
-}
-
-struct Provenance<'a> {
-    created: &'a str,
-    commit: &'a str,
-    seed: u64,
-    threads: usize,
-    seconds: f64,
-    model: &'a serde_json::Value,
-}
-
-impl<'a> Provenance<'a> {
-    fn of<M>(record: &'a Record<M>) -> Self {
-        Self {
-            created: &record.created,
-            commit: &record.commit,
-            seed: record.seed,
-            threads: record.threads,
-            seconds: record.seconds,
-            model: &record.model,
         }
     }
 }
@@ -213,15 +182,10 @@ impl<'a> Provenance<'a> {
 fn models(runs: &Runs) -> Markup {
     html! {
         @for (name, run) in runs {
-            @let from = run.passkey.as_ref().map(Provenance::of)
-                .or(run.perplexity.as_ref().map(Provenance::of))
-                .or(run.heads.as_ref().map(Provenance::of));
-            @if let Some(from) = from.filter(|from| !from.model.is_null()) {
+            @if let Some((_, from)) = run.evaluations().first().filter(|(_, from)| !from.model.is_null()) {
                 details.config {
                     summary { "Configuration of " (plain(name)) }
-                    div.scroll tabindex="0" role="region" aria-label=(format!("Configuration of {name}")) {
-                        pre { code { (serde_json::to_string_pretty(from.model).unwrap_or_default()) } }
-                    }
+                    (scrolled("scroll", &format!("Configuration of {name}"), &html! { pre { code { (serde_json::to_string_pretty(&from.model).unwrap_or_default()) } } }))
                 }
             }
         }

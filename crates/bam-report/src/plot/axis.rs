@@ -1,6 +1,6 @@
 //! Axes: values to positions, and where to put ticks.
 
-use super::{line, text};
+use super::svg::{line, px, text};
 use maud::{Markup, html};
 
 /// A map from values to positions, linear or logarithmic.
@@ -116,8 +116,8 @@ impl Frame {
 
     /// Content cut off at the frame. A nested `svg` clips without an id.
     pub fn clip(&self, content: &Markup) -> Markup {
-        let [x, y] = [self.left, self.top].map(super::px);
-        let [width, height] = [self.right - self.left, self.bottom - self.top].map(super::px);
+        let [x, y] = [self.left, self.top].map(px);
+        let [width, height] = [self.right - self.left, self.bottom - self.top].map(px);
         html! {
             svg x=(x) y=(y) width=(width) height=(height) viewBox=(format!("{x} {y} {width} {height}")) {
                 (content)

@@ -1,6 +1,6 @@
 //! The idea in one picture: prior × likelihood → posterior, under two priors. An illustration; no records.
 
-use super::{Canvas, Label, drawing, line, px, text};
+use super::svg::{Canvas, drawing, line, px, text};
 use maud::{Markup, html};
 
 const KEYS: usize = 32;
@@ -15,19 +15,18 @@ pub fn bayes() -> Markup {
         Row::new("Laplace prior, as in ALiBi: shape 1", 1.0),
         Row::new("a prior BAM can learn: shape 0.25", 0.25),
     ];
-    let description = rows.each_ref().map(|row| {
-        format!(
-            "{}: the matching key at distance {MATCH} keeps {:.0} % of the attention.",
-            row.name,
-            100.0 * row.posterior[MATCH]
-        )
-    });
-    let label = Label {
-        id: "bayes",
-        title: "Prior times likelihood gives the posterior",
-        description: &description.join(" "),
-    };
-    drawing(&label, |canvas| draw(canvas, &rows))
+    drawing(
+        ("bayes", "Prior times likelihood gives the posterior"),
+        &rows,
+        |row| {
+            format!(
+                "{}: the matching key at distance {MATCH} keeps {:.0} % of the attention.",
+                row.name,
+                100.0 * row.posterior[MATCH]
+            )
+        },
+        draw,
+    )
 }
 
 struct Row {
@@ -64,12 +63,9 @@ fn normalised(weights: impl Iterator<Item = f64>) -> Vec<f64> {
     weights.iter().map(|weight| weight / total).collect()
 }
 
-fn draw(canvas: Canvas, rows: &[Row; 2]) -> (f64, Markup) {
-    let (tall, pitch, gap, top) = if canvas.is_wide() {
-        (84.0, 150.0, 44.0, 46.0)
-    } else {
-        (62.0, 122.0, 20.0, 40.0)
-    };
+fn draw(canvas: Canvas, rows: &[Row]) -> (f64, Markup) {
+    let (tall, pitch, gap, top) =
+        canvas.either((84.0, 150.0, 44.0, 46.0), (62.0, 122.0, 20.0, 40.0));
     let width = (canvas.width() - 2.0 * gap) / 3.0;
     let left = |panel: usize| (width + gap) * panel as f64;
     let panels = ["prior", "likelihood", "posterior"];

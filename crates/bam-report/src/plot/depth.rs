@@ -1,8 +1,8 @@
 //! Accuracy by depth and length: one small heat map an encoding.
 
 use super::series;
-use super::{Label, line, px, svg, text};
-use crate::Runs;
+use super::svg::{Label, line, px, svg, text};
+use crate::runs::Runs;
 use crate::text::{interval, multiple, percent, thousands};
 use bam_record::{Passkey, wilson_interval};
 use maud::{Markup, html};
@@ -17,23 +17,17 @@ const DEPTHS: usize = 11;
 
 /// Depth × length, one map an encoding; empty without samples.
 pub fn depth(runs: &Runs) -> Markup {
-    let maps: Vec<Markup> = series::all(runs)
-        .iter()
-        .zip(runs)
-        .filter_map(|(series, (_, run))| {
-            let passkey = &run.passkey.as_ref()?.metrics;
-            let grid = Grid::new(passkey)?;
-            Some(html! {
-                figure.panel {
-                    figcaption { (series.swatch()) " " (series.name) }
-                    (grid.draw(&series.name, series.index))
-                }
-            })
-        })
-        .collect();
+    let maps = series::with(runs, |run| Grid::new(&run.passkey.as_ref()?.metrics));
     html! {
         @if !maps.is_empty() {
-            div.panels.maps.few[maps.len() <= 4] { @for map in maps { (map) } }
+            div.panels.maps.few[maps.len() <= 4] {
+                @for (series, grid) in &maps {
+                    figure.panel {
+                        figcaption { (series.swatch()) " " (series.name) }
+                        (grid.draw(&series.name, series.index))
+                    }
+                }
+            }
         }
     }
 }

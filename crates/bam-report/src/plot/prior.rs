@@ -1,14 +1,13 @@
-//! What the heads of one model believe about distance: log-weight over lag, a panel a layer.
+//! Priors of the heads of one model: log-weight over lag, a panel a layer.
 
-use super::axis::{Axis, Frame};
-use super::{Label, line, path, svg, text};
-use crate::text::{counted, short};
+use super::axis::Axis;
+use super::panel::{Panel, key};
+use super::svg::{Label, line, path, px};
+use crate::text::{self, counted};
 use bam_record::{Head, Heads};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
 
-const WIDTH: f64 = 205.0;
-const HEIGHT: f64 = 150.0;
 /// Decades of weight shown; less than a millionth of the largest is out of the frame.
 const DECADES: f64 = 6.0;
 
@@ -28,7 +27,11 @@ pub fn prior(id: &str, heads: &Heads) -> Markup {
         .max(1.0);
     html! {
         @if !layers.is_empty() {
-            (classes())
+            (key("prior", &[
+                ("local", "local: near keys count more"),
+                ("flat", "flat: distance hardly matters"),
+                ("anti-local", "anti-local: near keys are held down"),
+            ]))
             div.panels.layers {
                 @for (layer, heads) in layers {
                     (panel(&format!("{id}-{layer}"), layer, &heads, longest))
@@ -40,31 +43,13 @@ pub fn prior(id: &str, heads: &Heads) -> Markup {
 
 /// The class as CSS and as words; unknown classes are shown as they are, in grey.
 pub fn class(head: &Head) -> (&'static str, String) {
-    match head.class.as_str() {
-        "local" => ("local", "local".to_string()),
-        "flat" => ("flat", "flat".to_string()),
-        "anti_local" => ("anti-local", "anti-local".to_string()),
-        other => ("other", crate::text::plain(other)),
-    }
-}
-
-fn classes() -> Markup {
-    html! {
-        ul.key {
-            @for (class, words) in [
-                ("local", "local: near keys count more"),
-                ("flat", "flat: distance hardly matters"),
-                ("anti-local", "anti-local: near keys are held down"),
-            ] {
-                li {
-                    svg class="swatch" viewBox="0 0 26 12" aria-hidden="true" {
-                        path class=(format!("prior {class}")) d="M1 6H25" {}
-                    }
-                    " " (words)
-                }
-            }
-        }
-    }
+    let css = match head.class.as_str() {
+        "local" => "local",
+        "flat" => "flat",
+        "anti_local" => "anti-local",
+        _ => "other",
+    };
+    (css, text::class(&head.class))
 }
 
 fn panel(id: &str, layer: usize, heads: &[&Head], longest: f64) -> Markup {
@@ -89,52 +74,35 @@ fn panel(id: &str, layer: usize, heads: &[&Head], longest: f64) -> Markup {
             counts.join(", ")
         ),
     };
-    let frame = Frame {
-        left: 31.0,
-        right: WIDTH - 6.0,
-        top: 6.0,
-        bottom: HEIGHT - 22.0,
-    };
-    // One more than the distance, so that a token's distance to itself has a place.
-    let x = Axis::logarithmic((1.0, longest + 1.0), frame.horizontal());
+    let panel = Panel::new(150.0, longest);
+    let frame = &panel.frame;
     let y = Axis::linear((-DECADES, 0.25), frame.vertical());
-    let place = |(distance, weight): &(f64, f64)| {
-        (
-            x.at(distance.max(0.0) + 1.0),
-            y.at(weight / std::f64::consts::LN_10),
-        )
+    let curve = |head: &Head| {
+        let points = head.curve.iter();
+        let points = points.filter(|(distance, weight)| distance.is_finite() && weight.is_finite());
+        let points = points.map(|(distance, weight)| {
+            (panel.at(*distance), y.at(weight / std::f64::consts::LN_10))
+        });
+        path(&points.collect::<Vec<_>>())
     };
-    let ticks: Vec<f64> = Axis::logarithmic((1.0, longest), (0.0, 1.0)).ticks(4);
-    let content = html! {
+    let grid = html! {
         @for decade in [0, -2, -4, -6] {
-            (line("grid", (frame.left, y.at(f64::from(decade))), (frame.right, y.at(f64::from(decade)))))
-            text class="tick end" x=(super::px(frame.left - 5.0)) y=(super::px(y.at(f64::from(decade)) + 4.0)) {
+            @let at = y.at(f64::from(decade));
+            (line("grid", (frame.left, at), (frame.right, at)))
+            text class="tick end" x=(px(frame.left - 5.0)) y=(px(at + 4.0)) {
                 @if decade == 0 { "1" } @else { "10" tspan class="power" dy="-4" { (decade.to_string().replace('-', "−")) } }
             }
         }
-        (frame.base())
-        @for tick in &ticks {
-            (line("axis", (x.at(tick + 1.0), frame.bottom), (x.at(tick + 1.0), frame.bottom + 4.0)))
-            (text("tick middle", x.at(tick + 1.0), frame.bottom + 16.0, &short(*tick)))
-        }
-        (frame.clip(&html! {
-            @for head in heads {
-                @let points: Vec<(f64, f64)> = head.curve.iter()
-                    .filter(|(distance, weight)| distance.is_finite() && weight.is_finite())
-                    .map(place)
-                    .collect();
-                @let (class, words) = class(head);
-                g.head {
-                    title { "layer " (layer) ", head " (head.head) ": " (words) }
-                    path class=(format!("prior {class}")) d=(path(&points)) {}
-                }
-            }
-        }))
     };
-    html! {
-        figure.panel {
-            figcaption { "Layer " (layer) span.under { (counts.join(" · ")) } }
-            (svg(&label, "layer", WIDTH, HEIGHT, &content))
+    let curves = html! {
+        @for head in heads {
+            @let (class, words) = class(head);
+            g.head {
+                title { "layer " (layer) ", head " (head.head) ": " (words) }
+                path class=(format!("prior {class}")) d=(curve(head)) {}
+            }
         }
-    }
+    };
+    let caption = html! { "Layer " (layer) span.under { (counts.join(" · ")) } };
+    panel.figure(&label, &caption, &grid, &curves)
 }

@@ -1,9 +1,9 @@
-//! How an encoding looks wherever it appears: colour and marker by family, dash and filling by variant.
+//! An encoding's looks wherever it appears: colour and marker by family, dash and filling by variant.
 
-use super::axis::{Frame, spread};
-use super::{Canvas, line, px, text};
-use crate::Runs;
+use super::svg::{path, px};
+use crate::runs::Runs;
 use crate::text::shortened;
+use bam_record::RunRecords;
 use maud::{Markup, html};
 
 const COLOURS: usize = 8;
@@ -35,7 +35,7 @@ pub struct Series {
     variant: usize,
 }
 
-pub fn all(runs: &Runs) -> Vec<Series> {
+fn all(runs: &Runs) -> Vec<Series> {
     // Variants are ranked so that the fuller one is solid: names with a suffix come before bare ones.
     let split = |name: &str| {
         name.split_once('+').map_or_else(
@@ -89,7 +89,7 @@ impl Series {
                 .iter()
                 .map(|(dx, dy)| (x + dx * r, y + dy * r))
                 .collect();
-            html! { path class=(filling) d=(format!("{}Z", super::path(&points))) {} }
+            html! { path class=(filling) d=(format!("{}Z", path(&points))) {} }
         };
         match self.family % 7 {
             0 => html! { circle class=(filling) cx=(px(x)) cy=(px(y)) r=(px(r)) {} },
@@ -115,35 +115,18 @@ impl Series {
     }
 }
 
-/// Which line is which, as a list.
+/// Series with something of their records, for runs that have it.
+pub fn with<'a, T>(runs: &'a Runs, data: impl Fn(&'a RunRecords) -> Option<T>) -> Vec<(Series, T)> {
+    let of = |(series, (_, run)): (Series, &'a (String, RunRecords))| Some((series, data(run)?));
+    all(runs).into_iter().zip(runs).filter_map(of).collect()
+}
+
+/// The looks of each run, as a list.
 pub fn key(runs: &Runs) -> Markup {
     html! {
         ul.key {
             @for series in all(runs) {
                 li data-run=(series.index) { (series.swatch()) " " (series.name) }
-            }
-        }
-    }
-}
-
-/// Names at the ends of lines, moved apart, each with a thin leader. Empty on a narrow canvas, where the key speaks,
-/// and where there are more names than room.
-pub fn end_labels(canvas: Canvas, frame: &Frame, ends: &[(&Series, (f64, f64), String)]) -> Markup {
-    const GAP: f64 = 15.5;
-    let room = ((frame.bottom - frame.top) / GAP) as usize + 1;
-    if !canvas.is_wide() || ends.len() > room {
-        return html! {};
-    }
-    let wishes: Vec<f64> = ends.iter().map(|(_, (_, y), _)| *y).collect();
-    let places = spread(&wishes, GAP, (frame.top, frame.bottom));
-    let start = frame.right + 26.0;
-    html! {
-        @for ((series, (x, y), words), place) in ends.iter().zip(places) {
-            g class=(series.class()) data-run=(series.index) {
-                (line("leader", (x + 6.0, *y), (frame.right + 8.0, *y)))
-                (line("leader", (frame.right + 8.0, *y), (start - 4.0, place)))
-                (series.marker(start + 3.0, place, 3.4))
-                (text("name", start + 12.0, place + 4.0, words))
             }
         }
     }

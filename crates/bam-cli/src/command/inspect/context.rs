@@ -9,10 +9,9 @@ use bam_lm::model::{ModelConfig, Transformer};
 use bam_record::{Context, Passkey, Record};
 use bam_report::findings::{Reach, reach};
 use serde::Serialize;
-use std::io::Write;
 use std::process::ExitCode;
 
-/// The parameters' word beside the measured one.
+/// Horizons by the parameters, beside measurements.
 #[derive(Serialize)]
 struct Compared {
     #[serde(flatten)]
@@ -33,56 +32,46 @@ struct Measured {
 pub fn run(args: &ContextArgs) -> anyhow::Result<ExitCode> {
     let model = runs::load_model(&args.model)?;
     let beside = args.model.join(runs::PASSKEY);
-    let passkey = match (&args.passkey, beside.exists()) {
-        (Some(path), _) => {
-            let record: Record<Passkey> = read_json(path, "a passkey record")?;
-            if let Some(other) = other_model(&record, &model) {
+    let path = match &args.passkey {
+        Some(path) => Some(path),
+        None => Some(&beside).filter(|path| path.exists()),
+    };
+    let mut passkey: Option<Record<Passkey>> = None;
+    if let Some(path) = path {
+        let record = read_json(path, "a passkey record")?;
+        match other_model(&record, &model) {
+            None => passkey = Some(record),
+            Some(other) if args.passkey.is_some() => {
                 bail!("{}: expected a record of {other}", path.display());
             }
-            Some(record)
+            Some(other) => console::note(&format!(
+                "{} is left out: expected a record of {other}",
+                path.display()
+            )),
         }
-        (None, true) => {
-            let record: Record<Passkey> = read_json(&beside, "a passkey record")?;
-            let other = other_model(&record, &model);
-            if let Some(other) = &other {
-                console::note(&format!(
-                    "{} is left out: expected a record of {other}",
-                    beside.display()
-                ));
-            }
-            other.is_none().then_some(record)
-        }
-        (None, false) => None,
-    };
+    }
     let length = args.length.tokens(model.config().train_length);
     let context = context(&model, length, args.epsilon)?;
     let reach = passkey.as_ref().and_then(|record| reach(&record.metrics));
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        let measured = |reach: Reach| Measured {
-            length: reach.last.length,
-            correct: reach.last.correct,
-            samples: reach.last.samples,
-            tried: reach.longest.length,
-        };
-        let compared = Compared {
-            context,
-            measured: reach.map(measured),
-        };
-        writeln!(out, "{}", serde_json::to_string_pretty(&compared)?)?;
-    } else {
+    let measured = |reach: Reach| Measured {
+        length: reach.last.length,
+        correct: reach.last.correct,
+        samples: reach.last.samples,
+        tried: reach.longest.length,
+    };
+    let compared = Compared {
+        context,
+        measured: reach.map(measured),
+    };
+    console::answer(args.json, &compared, || {
         let encoding = model.config().encoding.to_string();
         let passkey = passkey.as_ref().map(|record| &record.metrics);
-        write!(
-            out,
-            "{}",
-            bam_report::inspection::context(&encoding, &context, passkey)
-        )?;
-    }
+        bam_report::inspection::context(&encoding, &compared.context, passkey)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The expected and the found where a record says of its model what this one is not. Weights are not
+/// Words for what is expected and found where a record is of another model. Weights are not
 /// part of a record: of two models of one shape it can't tell which it is of.
 fn other_model(record: &Record<Passkey>, model: &Transformer) -> Option<String> {
     let config = model.config();

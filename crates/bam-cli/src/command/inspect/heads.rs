@@ -1,14 +1,15 @@
 //! `bam inspect heads`.
 
-use super::{TIMES, tokens_of};
+use super::text_tokens::tokens_of;
 use crate::args::{HeadsArgs, Length};
 use crate::{console, runs};
 use bam_data::atomic_file::write_atomically;
 use bam_lm::analysis;
 use bam_report::page::heads_page;
-use std::io::Write;
 use std::process::ExitCode;
 
+/// Rows of a model that has not been asked about others: this many times its training length.
+const TIMES: Length = Length::Times(500.0);
 /// Tokens of a text that are read if nothing is said, in multiples of the training length.
 const MOST: Length = Length::Times(16.0);
 
@@ -38,22 +39,16 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
         write_atomically(path, heads_page(&encoding, &heads).as_bytes())?;
         console::note(&format!("{}", path.display()));
     }
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&heads)?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let text = bam_report::inspection::heads(&encoding, &heads, args.curves);
-    write!(out, "{text}")?;
-    if !analysis::has_prior(&model) {
-        writeln!(
-            out,
-            "this encoding has no prior over distance: every head's is uniform"
-        )?;
-    }
-    if !model.history().is_empty() {
-        let history = bam_report::surgery::history(model.history());
-        write!(out, "\nhistory\n{history}")?;
-    }
+    console::answer(args.json, &heads, || {
+        let mut text = bam_report::inspection::heads(&encoding, &heads, args.curves);
+        if !analysis::has_prior(&model) {
+            text += "this encoding has no prior over distance: every head's is uniform\n";
+        }
+        if !model.history().is_empty() {
+            let history = bam_report::surgery::history(model.history());
+            text += &format!("\nhistory\n{history}");
+        }
+        text
+    })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,12 @@
 //! `bam inspect text`.
 
-use super::tokens_of;
+use super::text_tokens::tokens_of;
 use crate::args::{ColourArg, Length, TextArgs};
 use crate::{console, runs};
 use bam_data::atomic_file::write_atomically;
 use bam_lm::analysis::reading::{HeadChoice, reading};
 use bam_report::page::reading_page;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Tokens that are read if nothing is said.
@@ -29,21 +29,16 @@ pub fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         write_atomically(path, reading_page(&encoding, &reading).as_bytes())?;
         console::note(&format!("{}", path.display()));
     }
-    let stdout = std::io::stdout();
     let coloured = match args.color {
         ColourArg::Always => true,
         ColourArg::Never => false,
-        ColourArg::Auto => stdout.is_terminal() && !console::no_color(),
+        ColourArg::Auto => std::io::stdout().is_terminal() && !console::no_color(),
     };
-    let mut out = stdout.lock();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&reading)?)?;
-    } else if args.html.is_none() || coloured {
-        let text = match coloured {
+    if args.json || args.html.is_none() || coloured {
+        console::answer(args.json, &reading, || match coloured {
             true => bam_report::inspection::coloured(&encoding, &reading),
             false => bam_report::inspection::listed(&encoding, &reading),
-        };
-        write!(out, "{text}")?;
+        })?;
     }
     Ok(ExitCode::SUCCESS)
 }

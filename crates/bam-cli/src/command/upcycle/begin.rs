@@ -1,6 +1,7 @@
 //! Everything that a run of `bam upcycle` begins with, in a folder that is there whole or not at all.
 
-use super::{HELD_OUT, PLAN, Plan, START, TOKENS};
+use super::measure::Measuring;
+use super::plan::{HELD_OUT, PLAN, Plan, START, TOKENS};
 use crate::args::UpcycleArgs;
 use crate::console::{self, UsageError};
 use crate::runs;
@@ -54,13 +55,13 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
         pieces: args.pieces as usize,
         seed: args.seed,
     };
-    super::Measuring::of_text(&materials.held_out, &plan, &tokenizer)?;
+    Measuring::of_text(&materials.held_out, &plan, &tokenizer)?;
     runs::new_folder(&args.out, |dir| {
         write(dir, &plan, &recipe, &start, &tokenizer, materials)
     })
 }
 
-/// The run in the words of the history; its recipe says the rest.
+/// Arguments of the run for the history; its recipe says the rest.
 fn arguments(args: &UpcycleArgs, data: &Path) -> BTreeMap<String, String> {
     let ssmax = args.ssmax.map(|scope| ("ssmax", scope.to_possible_value()));
     let named = std::iter::once(("family", args.family.to_possible_value())).chain(ssmax);
@@ -84,7 +85,7 @@ fn upcycling(args: &UpcycleArgs, config: &ModelConfig) -> Upcycling {
     }
 }
 
-/// The texts.
+/// The texts of a run.
 struct Materials {
     /// The text that is learned from; `None` where tokens are there already.
     text: Option<Text>,

@@ -1,6 +1,6 @@
 //! Perplexity by position and passkeys, the same for every model of a run.
 
-use super::Plan;
+use super::plan::Plan;
 use crate::command::eval::models::watched;
 use crate::console::{self, Progress};
 use crate::runs;
@@ -27,7 +27,7 @@ pub struct Measuring<'a> {
     passkey: PasskeyPlan,
 }
 
-/// The measurements of one model.
+/// Measurements of one model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// Nats per token by position.

@@ -1,6 +1,6 @@
 //! GGUF files, read back by a reader of their own.
 
-use super::{args, refuses, succeed, tensors};
+use super::{args, succeed, tensors};
 use crate::workshop::{VOCABULARY, Workshop};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -113,7 +113,7 @@ fn model(shop: &Workshop, encoding: &str) -> PathBuf {
 
 fn export(shop: &Workshop, model: &Path) -> File {
     let out = shop.path("model.gguf");
-    succeed(&args!["export", "gguf", model, "--replace", "--out", out]);
+    succeed(&args!["export gguf {} --replace --out {}", model, out]);
     read(&out)
 }
 
@@ -127,8 +127,8 @@ fn alibi_is_refact() {
     let model = model(&shop, "alibi");
     let file = export(&shop, &model);
     // A file that is there stays, unless it may go.
-    let again = args!["export", "gguf", model, "--out", shop.path("model.gguf")];
-    refuses(shop.dir(), &again, &["model.gguf", "--replace"]);
+    let again = args!["export gguf {} --out {}", model, shop.path("model.gguf")];
+    shop.refuses(&again, &["model.gguf", "--replace"]);
     succeed(&[again, args!["--replace"]].concat());
     for (key, value) in [
         ("general.architecture", text("refact")),
@@ -198,17 +198,11 @@ fn rotary_is_llama_and_alibi_by_another_name_is_alibi() {
     // Slopes that were learned and then put back.
     let laplace = model(&shop, "laplace");
     let out = shop.path("x.gguf");
-    let words = args!["export", "gguf", laplace, "--out", out];
-    refuses(shop.dir(), &words, &["GGUF", "head 0.0", "laplace"]);
+    let words = args!["export gguf {} --out {}", laplace, out];
+    shop.refuses(&words, &["GGUF", "head 0.0", "laplace"]);
     succeed(&args![
-        "prior",
-        "edit",
-        laplace,
-        "--head",
-        "all",
-        "--family",
-        "alibi",
-        "--in-place"
+        "prior edit {} --head all --family alibi --in-place",
+        laplace
     ]);
     let back = export(&shop, &laplace);
     assert_eq!(back.metadata["general.architecture"], text("refact"));
@@ -229,11 +223,7 @@ fn what_gguf_can_not_say_is_refused() {
         ("nope", &["head 0.0", "uniform"]),
     ] {
         let model = model(&shop, encoding);
-        refuses(
-            shop.dir(),
-            &args!["export", "gguf", model, "--out", out],
-            named,
-        );
+        shop.refuses(&args!["export gguf {} --out {}", model, out], named);
         std::fs::remove_dir_all(&model).unwrap();
     }
     // Tokenizers.
@@ -244,11 +234,7 @@ fn what_gguf_can_not_say_is_refused() {
         let mut json: serde_json::Value = serde_json::from_str(&right).unwrap();
         *json.pointer_mut(field).unwrap() = value;
         std::fs::write(&path, json.to_string()).unwrap();
-        refuses(
-            shop.dir(),
-            &args!["export", "gguf", model, "--out", out],
-            named,
-        );
+        shop.refuses(&args!["export gguf {} --out {}", model, out], named);
     };
     with(
         "/normalizer",
@@ -262,9 +248,8 @@ fn what_gguf_can_not_say_is_refused() {
     );
     with("/model/ignore_merges", true.into(), &["ignore_merges"]);
     std::fs::remove_file(&path).unwrap();
-    refuses(
-        shop.dir(),
-        &args!["export", "gguf", model, "--out", out],
+    shop.refuses(
+        &args!["export gguf {} --out {}", model, out],
         &["tokenizer.json"],
     );
 }
@@ -341,13 +326,9 @@ fn sentence_pieces_are_said_by_scores() {
         "{scores:?}"
     );
     // What scores can't say.
-    let words = args!["export", "gguf", model, "--out", shop.path("x.gguf")];
+    let words = args!["export gguf {} --out {}", model, shop.path("x.gguf")];
     write(&[t_h, h_e, th_e, the]);
-    refuses(
-        shop.dir(),
-        &words,
-        &["a merge of every two tokens", "\"t\" and \"he\""],
-    );
+    shop.refuses(&words, &["a merge of every two tokens", "\"t\" and \"he\""]);
     write(&[t_h, th_e, h_e, t_he, the]);
-    refuses(shop.dir(), &words, &["next to each other", "the"]);
+    shop.refuses(&words, &["next to each other", "the"]);
 }

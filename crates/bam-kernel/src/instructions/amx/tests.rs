@@ -4,7 +4,7 @@
 use super::emulator::provide;
 use super::tiles::{SIDE, Tiles};
 use crate::testing::{Case, Shape, oracle, signed_numbers};
-use crate::{Call, Instructions, Plan, SkipLog, Skipping, bf16};
+use crate::{Call, Instructions, SkipLog, Skipping, bf16};
 use std::sync::Arc;
 
 fn pairs(count: usize, seed: u64) -> Vec<u32> {
@@ -84,17 +84,16 @@ fn case(sizes: [usize; 6], seed: u64) -> Case {
 /// The case's output with `q`, `k` and `v` in `bf16`, on tiles, rounded to `bf16`.
 fn on_tiles(case: &Case, change: impl Fn(Call) -> Call) -> Vec<f32> {
     provide();
-    let narrow =
-        |values: &[f32]| -> Vec<bf16> { values.iter().copied().map(bf16::from_f32).collect() };
-    let [q, k, v] = [&case.q, &case.k, &case.v].map(|values| narrow(values));
-    let operands = case.operands([&q, &k, &v].map(Into::into)).unwrap();
-    let call = change(Call {
-        instructions: Instructions::Amx,
-        ..case.call().unwrap()
-    });
-    let plan = Plan::new(call, operands.shapes()).unwrap();
-    let out = narrow(&plan.forward(&operands).unwrap().out);
-    out.into_iter().map(bf16::to_f32).collect()
+    let on_amx = |call| {
+        change(Call {
+            instructions: Instructions::Amx,
+            ..call
+        })
+    };
+    let out = case.forward_narrow(on_amx).unwrap().out;
+    out.into_iter()
+        .map(|x| bf16::from_f32(x).to_f32())
+        .collect()
 }
 
 /// In units of what two roundings to eight digits can do: of the weights, and of the result.
