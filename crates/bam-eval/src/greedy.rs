@@ -19,7 +19,7 @@ pub struct GreedyGenerator<'a> {
     pub subject: Subject<'a>,
     /// Whether every prompt begins with the token that begins documents.
     pub begin: bool,
-    /// Which keys may be left unread.
+    /// Keys that may be left unread.
     pub skipping: Skipping,
 }
 

@@ -25,7 +25,7 @@ pub struct CorpusArgs {
 pub struct TokenizerTrainArgs {
     #[command(flatten)]
     pub corpus: CorpusArgs,
-    /// Where to write it
+    /// The file to write
     #[arg(long)]
     pub out: PathBuf,
     /// Tokens

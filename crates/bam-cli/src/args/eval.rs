@@ -24,7 +24,7 @@ pub enum EvalCommand {
     Passkey(PasskeyArgs),
     /// Perplexity by position on one long document
     Perplexity(PerplexityArgs),
-    /// How probable given continuations are: LAMBADA, HellaSwag, ARC, PIQA as files of requests
+    /// Likelihood of given continuations: LAMBADA, HellaSwag, ARC, PIQA as files of requests
     Loglikelihood(LoglikelihoodArgs),
     /// RULER: thirteen tasks of retrieval, tracing and counting, at any length
     Ruler(RulerArgs),
@@ -43,7 +43,7 @@ pub struct PasskeyArgs {
     /// Samples per length
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: u32,
-    /// Where keys stand
+    /// Places of keys
     #[arg(long, value_enum, default_value_t = DepthChoice::Equidistant)]
     pub depths: DepthChoice,
     /// Number of equidistant depths; 5 if not given
@@ -55,7 +55,7 @@ pub struct PasskeyArgs {
     /// Continue greedily instead of teacher forcing
     #[arg(long)]
     pub greedy: bool,
-    /// Which keys may be left unread: off, exact (no bit changes), or the share of a row's posterior
+    /// Keys that may be left unread: off, exact (no bit changes), or the share of a row's posterior
     /// that may be dropped, for example 1e-6
     #[arg(long, default_value = "exact")]
     pub skip: Skipping,

@@ -27,7 +27,7 @@ pub struct GenerateArgs {
     /// Same seed, same text
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Which keys may be left unread: off, exact (no bit changes), or the share of a row's posterior
+    /// Keys that may be left unread: off, exact (no bit changes), or the share of a row's posterior
     /// that may be dropped, for example 1e-6
     #[arg(long, default_value = "exact")]
     pub skip: Skipping,

@@ -24,7 +24,7 @@ pub struct ImportHfArgs {
     /// Folder for the model; must not exist or be empty
     #[arg(long)]
     pub out: PathBuf,
-    /// How position enters, where it is not as config.json says: nope, alibi, or rotary (LLaMA)
+    /// Use of position, where it is not as config.json says: nope, alibi, or rotary (LLaMA)
     #[arg(long)]
     pub position: Option<Encoding>,
     /// The context that the model was trained at, where config.json does not say it

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub enum InspectCommand {
-    /// What each head believes about distance, and what it makes of a text
+    /// Each head's belief about distance, and its use of a text
     Heads(HeadsArgs),
-    /// How far heads can look in long rows, whatever they read
+    /// Reach of heads in long rows, whatever they read
     Context(ContextArgs),
     /// A text token by token: where heads look from each
     Text(TextArgs),

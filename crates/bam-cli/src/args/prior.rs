@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub enum PriorCommand {
     /// Change the priors of a trained model's heads, and nothing else
     Edit(PriorEditArgs),
-    /// Where the heads of two models differ
+    /// Differences between the heads of two models
     Diff(PriorDiffArgs),
 }
 
@@ -32,13 +32,13 @@ pub struct PriorEditArgs {
     /// Another family, from its starting values at this head's place: uniform, alibi, bam, laplace, gaussian, …
     #[arg(long)]
     pub family: Option<PriorKind>,
-    /// How fast the prior falls: x0.5 times what it was, or a value such as 0.03 or =0.03
+    /// Speed at which the prior falls: x0.5 times what it was, or a value such as 0.03 or =0.03
     #[arg(long, value_name = "CHANGE", allow_hyphen_values = true)]
     pub scale: Option<Change>,
-    /// How its tail bends: x0.5, or a value (bam: 1 is ALiBi, 0 flat, below 0 anti-local)
+    /// Bend of its tail: x0.5, or a value (bam: 1 is ALiBi, 0 flat, below 0 anti-local)
     #[arg(long, value_name = "CHANGE", allow_hyphen_values = true)]
     pub shape: Option<Change>,
-    /// Where it peaks, in tokens: x2, or a value (keys before the query are below 0)
+    /// Place of its peak, in tokens: x2, or a value (keys before the query are below 0)
     #[arg(long, value_name = "CHANGE", allow_hyphen_values = true)]
     pub location: Option<Change>,
     /// Folder for the edited model, with the tokenizer; must not exist or be empty

@@ -18,10 +18,10 @@ pub struct LogitsArgs {
     /// Safetensors file with `tokens` [rows, length] and optional `document_ids`
     #[arg(long)]
     pub tokens: PathBuf,
-    /// Where to write `logits` [rows, length, vocabulary]
+    /// The file for `logits` [rows, length, vocabulary]
     #[arg(long)]
     pub out: PathBuf,
-    /// How attention is computed
+    /// Computation of attention
     #[arg(long, value_enum, default_value_t = AttentionArg::Fused)]
     pub attention: AttentionArg,
 }
@@ -30,7 +30,7 @@ pub struct LogitsArgs {
 pub struct ParityArgs {
     /// Folder of a case
     pub case: PathBuf,
-    /// How attention is computed
+    /// Computation of attention
     #[arg(long, value_enum, default_value_t = AttentionArg::Fused)]
     pub attention: AttentionArg,
     /// Print every comparison as JSON

@@ -14,7 +14,7 @@ pub struct ServeArgs {
     /// Address to listen on, or a port of this machine; only this machine can reach the default
     #[arg(long, default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
-    /// What clients call the model; the folder's name if not given
+    /// The model's name for clients; the folder's name if not given
     #[arg(long, value_parser = name)]
     pub name: Option<String>,
     /// File with a key that clients must send as `Authorization: Bearer KEY`; the environment variable
@@ -39,7 +39,7 @@ pub struct ServeArgs {
     /// Seconds that requests have to finish when the server is asked to stop
     #[arg(long, default_value_t = 30)]
     pub grace: u64,
-    /// Which keys may be left unread: off, exact (no bit changes), or the share of a row's posterior
+    /// Keys that may be left unread: off, exact (no bit changes), or the share of a row's posterior
     /// that may be dropped, for example 1e-6
     #[arg(long, default_value = "exact")]
     pub skip: Skipping,
@@ -81,7 +81,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// What a model can be called.
+/// A name that a model can have.
 fn name(text: &str) -> Result<String, String> {
     match text.trim().is_empty() || text.chars().any(char::is_control) {
         true => Err(format!("expected a name, got {text:?}")),

@@ -15,13 +15,13 @@ pub struct UpcycleArgs {
     /// Folder of the run and, in the end, of the model; must not exist or be empty
     #[arg(long)]
     pub out: PathBuf,
-    /// What to learn from: a folder that `bam prepare` wrote, or a file or folder of text
+    /// Data to learn from: a folder that `bam prepare` wrote, or a file or folder of text
     #[arg(long, required_unless_present = "resume")]
     pub data: Option<PathBuf>,
     /// A text to measure perplexity on; the last tenth of DATA, held out, if that is one text file
     #[arg(long, value_name = "TEXT")]
     pub held_out: Option<PathBuf>,
-    /// What the priors become
+    /// Family that the priors become
     #[arg(long, value_enum, default_value_t = FamilyArg::Bam)]
     pub family: FamilyArg,
     /// Add scalable softmax, on likelihood and prior or on the likelihood only
@@ -30,7 +30,7 @@ pub struct UpcycleArgs {
     /// The first layer that gets it; the second, if there are several, if not given
     #[arg(long, requires = "ssmax")]
     pub ssmax_from: Option<usize>,
-    /// Where its scales start, above 0; where the mean temperature is 1 at the training length, if not given
+    /// Start of its scales, above 0; where the mean temperature is 1 at the training length, if not given
     #[arg(long, requires = "ssmax", allow_negative_numbers = true, value_parser = above_zero)]
     pub ssmax_scale: Option<f64>,
     /// Steps
@@ -86,7 +86,7 @@ pub enum FamilyArg {
     Bam,
     /// Laplace: the slope of every head
     Laplace,
-    /// What they are, if that is learned
+    /// Their kind, if that is learned
     Same,
 }
 

@@ -392,7 +392,7 @@ fn the_page_and_the_description_are_there() {
     }
 }
 
-/// What the page asks: the heads by layer, masses that sum to one, nothing read twice.
+/// Requests of the page: the heads by layer, masses that sum to one, nothing read twice.
 #[test]
 fn heads_are_asked_about_a_token() {
     let shop = Workshop::new();

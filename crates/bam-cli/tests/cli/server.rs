@@ -14,7 +14,7 @@ pub struct Server {
     pub address: String,
 }
 
-/// What came back.
+/// The answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,

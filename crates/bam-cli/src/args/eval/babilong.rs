@@ -34,7 +34,7 @@ pub struct BabilongArgs {
     /// Begin every prompt with the token that begins documents
     #[arg(long)]
     pub begin: bool,
-    /// Which keys may be left unread: off, exact (no bit changes), or the share of a row's posterior
+    /// Keys that may be left unread: off, exact (no bit changes), or the share of a row's posterior
     /// that may be dropped, for example 1e-6
     #[arg(long, default_value = "exact")]
     pub skip: Skipping,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub struct OutputArgs {
-    /// Where to write the record, for one model; a file of the evaluation's name (passkey.json) in each
-    /// model's folder if not given
+    /// The record's file, for one model; if not given, one of the evaluation's name (passkey.json) in each
+    /// model's folder
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Print the record as JSON; of several models a list
