@@ -21,7 +21,7 @@ use crate::atomic_file;
 /// truncation and padding are dropped: no text is ever silently shortened.
 ///
 /// ```
-/// use bam_lm::data::{Document, Tokenizer, TokenizerConfig};
+/// use bam_data::{Document, Tokenizer, TokenizerConfig};
 ///
 /// let text = "the cat sat on the mat, the dog sat on the cat";
 /// let document = Document { text: text.to_owned(), origin: "here".to_owned() };
@@ -29,7 +29,7 @@ use crate::atomic_file;
 /// let tokenizer = Tokenizer::train([Ok(document)].into_iter(), &config, |_| {})?;
 /// let tokens = tokenizer.encode(text)?;
 /// assert_eq!(tokenizer.decode(&tokens)?, text);
-/// # Ok::<(), bam_lm::data::DataError>(())
+/// # Ok::<(), bam_data::DataError>(())
 /// ```
 #[derive(Clone)]
 pub struct Tokenizer {

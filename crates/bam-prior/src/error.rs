@@ -101,11 +101,11 @@ pub(crate) fn exactly<const N: usize>(
 }
 
 /// `values` if there are `expected` of them.
-pub(crate) fn as_many<'a>(
+pub(crate) fn as_many(
     what: impl Into<Cow<'static, str>>,
     expected: usize,
-    values: &'a [f64],
-) -> Result<&'a [f64], Error> {
+    values: &[f64],
+) -> Result<&[f64], Error> {
     if values.len() == expected {
         Ok(values)
     } else {
