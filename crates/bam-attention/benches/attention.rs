@@ -16,7 +16,7 @@ use std::time::Instant;
 
 type Section = fn(&Bench);
 
-/// What can be measured.
+/// The sections that can be measured.
 const SECTIONS: [(&str, Section); 5] = [
     ("ceiling", ceiling),
     ("passes", passes),

@@ -67,7 +67,7 @@ fn rows(seed: u64, device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>) {
     )
 }
 
-/// How many keys of a row hold 99 % of the prior's mass, head by head.
+/// The number of a row's keys that hold 99 % of the prior's mass, head by head.
 fn reach(classifier: &Classifier) -> Result<Vec<(String, usize)>, AttentionError> {
     let mut heads = Vec::new();
     for prior in classifier.attention.prior.priors()? {

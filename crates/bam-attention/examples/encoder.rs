@@ -19,7 +19,7 @@ const WIDTH: usize = 32;
 const SYMBOLS: usize = 8;
 const ROWS: usize = 16;
 const LENGTH: usize = 24;
-/// How far ahead the answer is.
+/// The distance to the answer, ahead.
 const AHEAD: usize = 2;
 
 #[derive(Module, Debug)]

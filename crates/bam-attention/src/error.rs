@@ -14,19 +14,19 @@ pub enum AttentionError {
     Unsupported {
         /// The implementation that was chosen.
         implementation: &'static str,
-        /// What it can do.
+        /// Its abilities.
         expected: &'static str,
-        /// What was asked of it.
+        /// The request.
         got: String,
     },
     /// A number or a setting that does not fit the others.
     #[error("{what}: expected {expected}, got {got}")]
     Value {
-        /// What it is.
+        /// The number or setting.
         what: &'static str,
-        /// What would fit.
+        /// The values that would fit.
         expected: String,
-        /// What was given.
+        /// The value that was given.
         got: String,
     },
     /// A prior that a head can't have, or parameters that are none.

@@ -45,7 +45,7 @@ impl<B: Backend> std::fmt::Debug for Operands<B> {
     }
 }
 
-/// What the backward pass needs of the forward pass.
+/// The part of the forward pass that the backward pass needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Posterior<B: Backend> {
     /// `[b, h, i, d]`, in `f32` whatever the operands are.

@@ -20,7 +20,7 @@ pub use families::ln_weight;
 pub struct LogPrior {
     ln_weights: Tensor<2>,
     lags: Lags,
-    /// What a backend knows of the weights: shared by all clones.
+    /// A backend's knowledge of the weights, shared by all clones.
     state: Arc<PriorState>,
 }
 
@@ -116,7 +116,7 @@ pub struct LagGrid {
     pub heads: usize,
     /// The lags.
     pub lags: Lags,
-    /// Where the result lives.
+    /// The device of the result.
     pub device: Device,
 }
 

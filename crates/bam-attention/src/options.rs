@@ -1,4 +1,4 @@
-//! How a call is to be computed, and everything about it besides its tensors.
+//! Everything about a call besides its tensors, the way to compute it included.
 
 use crate::temperature::Temperature;
 use bam_kernel::{Call, Documents, Instructions, KeyNorms, SkipLog, Skipping, Visibility};
@@ -17,9 +17,9 @@ pub enum Implementation {
 /// Everything about a call besides its tensors.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How to compute.
+    /// The way to compute.
     pub implementation: Implementation,
-    /// Which way rows may look.
+    /// The directions in which rows may look.
     pub visibility: Visibility,
     /// Position of the first query among the keys: the tokens already in the cache.
     pub query_offset: usize,
@@ -30,11 +30,11 @@ pub struct Options {
     pub documents: Option<Arc<Documents>>,
     /// A factor on the logits of each row.
     pub temperature: Option<Temperature>,
-    /// Which keys may be left unread; [`Skipping::Off`] for the reference, which reads them all.
+    /// Keys that may be left unread; [`Skipping::Off`] for the reference, which reads them all.
     pub skipping: Skipping,
     /// Norms of the keys that are known already, for skipping.
     pub key_norms: Option<Arc<KeyNorms>>,
-    /// Where to write what was skipped.
+    /// A log of skipped tiles.
     pub skip_log: Option<Arc<SkipLog>>,
     /// The processor's instructions that the fused implementation uses.
     pub instructions: Instructions,
@@ -121,7 +121,7 @@ impl Options {
         }
     }
 
-    /// What is skipped is written to `log`.
+    /// Skipped tiles are counted in `log`.
     #[must_use]
     pub fn with_skip_log(self, log: Arc<SkipLog>) -> Self {
         Self {

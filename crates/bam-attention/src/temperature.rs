@@ -8,6 +8,6 @@ use burn::tensor::Tensor;
 pub struct Temperature {
     /// `[batch or 1, heads, queries]`.
     pub values: Tensor<3>,
-    /// What it multiplies.
+    /// The terms that it multiplies.
     pub scope: TemperatureScope,
 }

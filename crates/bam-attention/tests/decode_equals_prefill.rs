@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-/// What varies besides the tensors.
+/// Everything that varies besides the tensors.
 #[derive(Clone, Debug, Default)]
 struct Variant {
     window: Option<usize>,

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 const EPSILON: f64 = f32::EPSILON as f64;
 const ROUNDINGS: f64 = 8.0;
-/// Where the tensor form of a steep power saturates; no likelihood reaches it.
+/// The saturation of a steep power's tensor form; no likelihood reaches it.
 const SATURATED: f64 = 1e26;
 
 /// Per head, per parameter: the numbers of `θ`.
@@ -64,7 +64,7 @@ fn evaluate(family: Family, theta: &Theta, lags: Lags) -> Vec<f32> {
     ln_weights.into_data().as_slice::<f32>().unwrap().to_vec()
 }
 
-/// What `f32` may make of a law's log-weight at a lag.
+/// The error that `f32` may make in a law's log-weight at a lag.
 fn allowed(law: &Prior, lag: f64, value: f64) -> f64 {
     let parameters = law.parameters();
     let moved = parameters.iter().zip(law.ln_weight_gradient(lag));

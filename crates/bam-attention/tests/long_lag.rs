@@ -9,7 +9,7 @@ use bam_prior::{Family, GeneralizedGaussian};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 const KEYS: usize = 1_000_000;
-/// Where the needle is: ten keys from the far end.
+/// The needle's place: ten keys from the far end.
 const NEEDLE: usize = 10;
 
 /// A generalised Gaussian's `(location, scale, shape)`.

@@ -65,7 +65,7 @@ fn difference<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> f32 {
     differences.fold(0.0, f32::max) / size
 }
 
-/// What sums of some hundred terms in `f32` may differ by in another order.
+/// The difference that another order may make in `f32` sums of some hundred terms.
 const ROUNDING: f32 = 2e-5;
 
 fn by_head(linear: &Linear, x: Tensor<3>, heads: usize, clip: Option<f64>) -> Tensor<4> {

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use crate::Family;
-
 /// A value outside the domain of a prior or of a question about it.
 ///
 /// The message says what was wrong, what is accepted and what came.
@@ -39,8 +37,10 @@ pub enum Error {
         got: String,
     },
     /// A text that names no family.
-    #[error("family: expected one of {}, got {got}", Family::ALL.map(Family::name).join(", "))]
+    #[error("family: expected one of {expected}, got {got}")]
     FamilyName {
+        /// The names that there are.
+        expected: String,
         /// The text.
         got: String,
     },

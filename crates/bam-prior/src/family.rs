@@ -102,7 +102,7 @@ impl Role {
 pub struct ParameterSpec {
     /// The name in checkpoints.
     pub name: &'static str,
-    /// What it does.
+    /// Its part in the prior.
     pub role: Role,
     /// The map from `θ`, which is stored, onto the value in the law.
     pub link: Link,
@@ -362,7 +362,7 @@ impl Family {
         }
     }
 
-    /// What a head of this family stores to have that prior: the inverse of [`Family::prior`].
+    /// The numbers that a head of this family stores to have that prior: the inverse of [`Family::prior`].
     ///
     /// # Errors
     ///
@@ -447,6 +447,9 @@ impl FromStr for Family {
     fn from_str(name: &str) -> Result<Self, Error> {
         let mut all = Self::ALL.into_iter();
         let named = all.find(|family| family.name() == name);
-        named.ok_or_else(|| Error::FamilyName { got: name.into() })
+        named.ok_or_else(|| Error::FamilyName {
+            expected: Self::ALL.map(Self::name).join(", "),
+            got: name.into(),
+        })
     }
 }

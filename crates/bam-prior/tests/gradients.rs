@@ -9,7 +9,7 @@ use null_control::{holds, near, refuted};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
-/// How far to move a parameter for a difference quotient, and the unit of its derivative.
+/// The step of a parameter for a difference quotient, and the unit of its derivative.
 fn step(name: &str, value: f64) -> (f64, f64) {
     let on_the_whole_line = ["location", "shape"].contains(&name) || name.starts_with("ln_weight");
     if on_the_whole_line {

@@ -307,7 +307,7 @@ fn values_that_no_head_can_store_are_named() {
     assert_eq!(error, "table weights: expected 64, got 63");
 }
 
-/// What the generalised Gaussian contains weighs the same as one, up to a constant and `ε`.
+/// A law that the generalised Gaussian contains weighs the same as one, up to a constant and `ε`.
 #[test]
 fn generalized_gaussians_contain_others() {
     let contained = prop_oneof![

@@ -160,7 +160,7 @@ struct Buckets {
     max_distance: usize,
     direction: Direction,
     reach: i32,
-    /// Where the bucket changes, on the way from −reach to reach: lag and new bucket.
+    /// Changes of the bucket on the way from −reach to reach: lag and new bucket.
     changes: Vec<(i32, usize)>,
 }
 

@@ -88,7 +88,7 @@ async fn prompts(
 
 /// Completions as JSON.
 struct Completions {
-    /// How many of the most probable tokens are named, where log-probabilities are wanted.
+    /// The number of most probable tokens that are named, where log-probabilities are wanted.
     top: Option<usize>,
     token_ids: bool,
 }

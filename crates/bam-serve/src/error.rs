@@ -124,7 +124,7 @@ pub struct ErrorBody {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct ErrorFields {
-    /// What was expected and what came.
+    /// The expectation, and the thing that came.
     pub message: String,
     pub r#type: &'static str,
     /// The field of the request that is wrong.

@@ -24,7 +24,7 @@ pub struct Job {
     /// Tokens to generate, at most.
     pub tokens: usize,
     pub score_prompt: bool,
-    /// How many of the most probable tokens are named, where log-probabilities are wanted.
+    /// The number of most probable tokens that are named, where log-probabilities are wanted.
     pub top: Option<usize>,
     pub generation: Generation,
 }

@@ -17,7 +17,7 @@ const MOST_CHOICES: i64 = 128;
 /// Tokens that are generated if a completion does not say.
 pub const USUAL_TOKENS: usize = 16;
 
-/// How answers are drawn, ended and sent: what completions and chats have in common.
+/// Drawing, ending and sending of answers: common to completions and chats.
 #[derive(Debug)]
 pub struct Generation {
     /// With the seed if one is given.
@@ -31,7 +31,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// How a choice of a prompt is drawn. Choices differ, and the same request with a seed has the same ones;
+    /// The drawing of a choice of a prompt. Choices differ, and the same request with a seed has the same ones;
     /// without, every sequence is drawn by itself.
     pub fn sampling(&self, choice: usize) -> Sampling {
         let seed = match self.seeded {
@@ -138,7 +138,7 @@ generating! {
         pub max_tokens: Option<Whole<0>>,
         #[schemars(extend("default" = false))]
         pub echo: Option<bool>,
-        /// How many of the most probable tokens are named, where log-probabilities are wanted.
+        /// The number of most probable tokens that are named, where log-probabilities are wanted.
         pub logprobs: Option<Whole<0, 5>>,
         /// Whether the ids of the tokens are sent too, as vLLM does.
         #[schemars(extend("default" = false))]
@@ -228,7 +228,7 @@ impl Chat {
             .map(Whole::count)
     }
 
-    /// How many of the most probable tokens are named, where log-probabilities are wanted.
+    /// The number of most probable tokens that are named, where log-probabilities are wanted.
     pub fn top(&self) -> Option<usize> {
         let wanted = self.logprobs.unwrap_or(false);
         wanted.then(|| self.top_logprobs.map_or(0, Whole::count))

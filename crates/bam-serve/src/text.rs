@@ -40,7 +40,7 @@ impl<'t> AnswerText<'t> {
         self.stopped
     }
 
-    /// Where the next token begins: characters of the text, said or not.
+    /// The place where the next token begins: characters of the text, said or not.
     pub fn decoded(&self) -> usize {
         self.decoded
     }

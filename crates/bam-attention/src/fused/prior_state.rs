@@ -1,4 +1,4 @@
-//! What backends know of a prior besides its tensor.
+//! Backends' knowledge of a prior besides its tensor.
 
 use bam_kernel::PriorRanges;
 use std::sync::OnceLock;

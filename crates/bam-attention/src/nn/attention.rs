@@ -224,7 +224,7 @@ impl BayesianAttention {
         self.form.key_heads
     }
 
-    /// What scalable softmax multiplies, where there is one.
+    /// The scope of scalable softmax, where there is one.
     #[must_use]
     pub fn temperature_scope(&self) -> Option<TemperatureScope> {
         self.form.temperature_scope

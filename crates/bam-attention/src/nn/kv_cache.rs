@@ -52,7 +52,7 @@ impl KvCache {
         self.group.kept(self.length)
     }
 
-    /// What was left unread so far, by head. What was not kept is not counted.
+    /// Tiles left unread so far, by head. Keys that were not kept are not counted.
     #[must_use]
     pub fn skips(&self) -> Vec<HeadSkips> {
         self.group.skip_log.heads()
@@ -140,7 +140,7 @@ impl KvCache {
     }
 }
 
-/// What neighbouring heads that keep the same tokens keep.
+/// Keys and values of neighbouring heads that keep the same tokens.
 #[derive(Debug)]
 pub struct HeadGroupCache {
     /// Query heads.
@@ -149,7 +149,7 @@ pub struct HeadGroupCache {
     pub key_heads: Range<usize>,
     /// Of these heads, over the lags that they can see.
     pub log_prior: LogPrior,
-    /// What was left unread.
+    /// Tiles left unread.
     pub skip_log: Arc<SkipLog>,
     storage: Storage,
 }
@@ -171,7 +171,7 @@ enum Storage {
     },
 }
 
-/// What a group's rows read.
+/// Keys and values that a group's rows read.
 pub(super) struct Seen {
     pub keys: Tensor<4>,
     pub values: Tensor<4>,

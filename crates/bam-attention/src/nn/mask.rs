@@ -5,7 +5,7 @@ use bam_kernel::KernelError;
 use burn::tensor::{Bool, Tensor};
 use std::sync::Arc;
 
-/// What hides keys besides position: padding, or the boundaries of packed documents.
+/// Everything that hides keys besides position: padding, or the boundaries of packed documents.
 ///
 /// Padding may stand anywhere. No query sees it, what its keys and values hold is not read, and its own
 /// rows give zeros (before an output projection with its bias). Lags count positions: tokens keep the

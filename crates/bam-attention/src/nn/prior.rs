@@ -325,7 +325,7 @@ impl PriorGroup {
     }
 }
 
-/// What heads of a family store to have these priors: `heads × width` for each parameter.
+/// The numbers that heads of a family store to have these priors: `heads × width` for each parameter.
 fn theta_of(
     family: Family,
     heads: usize,

@@ -19,7 +19,7 @@ use overflow::{check_laws, check_weights};
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-/// What is to be done to the priors of some heads.
+/// An edit of the priors of some heads.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PriorEdit {
     /// The heads.
@@ -34,7 +34,7 @@ pub struct PriorEdit {
     pub location: Option<Change>,
 }
 
-/// What becomes of a parameter's value in the law (not of the unconstrained number that is stored).
+/// The change of a parameter's value in the law (not of the unconstrained number that is stored).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
     /// `x0.5`: so many times what it was.

@@ -10,7 +10,7 @@ use bam_attention::TemperatureScope;
 use bam_prior::{Family, GeneralizedGaussian, Prior, alibi_slopes};
 use std::path::Path;
 
-/// What becomes of a model.
+/// The model that is to come of another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Upcycling {
     /// The family of the new priors.
@@ -27,14 +27,14 @@ pub enum Target {
     GeneralizedGaussian,
     /// Laplace with slopes to learn, from Laplace.
     Laplace,
-    /// What they are, if that is learned.
+    /// As they are, if that is learned.
     Same,
 }
 
-/// Where scalable softmax starts.
+/// The start of scalable softmax.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SsmaxStart {
-    /// What the temperature multiplies.
+    /// The terms that the temperature multiplies.
     pub scope: TemperatureScope,
     /// The first layer that has it.
     pub from_layer: usize,

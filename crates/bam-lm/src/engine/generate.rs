@@ -103,7 +103,8 @@ impl Sampling {
 /// The index of the largest value: of equals the first; NaN never, unless there is nothing else.
 #[must_use]
 pub fn argmax<T: PartialOrd>(values: &[T]) -> usize {
-    let is_number = |index: &usize| values[*index] >= values[*index];
+    // NaN does not even compare with itself.
+    let is_number = |index: &usize| values[*index].partial_cmp(&values[*index]).is_some();
     let larger = |best: usize, index: usize| match values[index] > values[best] {
         true => index,
         false => best,

@@ -10,21 +10,21 @@ use burn::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What all layers of a forward pass share.
+/// Everything that the layers of a forward pass share.
 pub(crate) struct Pass<'a> {
     pub implementation: Implementation,
-    /// What may be left unread, where a cache says so.
+    /// Keys that may be left unread, where a cache says so.
     pub skipping: Option<Skipping>,
     /// Tokens before the first one of this pass.
     pub offset: usize,
     pub documents: Option<Arc<Documents>>,
     /// Angles of the positions, where the encoding rotates.
     pub rotary: Option<(Tensor<2>, Tensor<2>)>,
-    /// Who is told what every layer attends to, where there is a cache.
+    /// Told what every layer attends to, where there is a cache.
     pub observer: Option<&'a Observer<'a>>,
 }
 
-/// What a layer's rows look at.
+/// The tokens that a layer's rows look at.
 pub(crate) enum Sight<'a> {
     /// The tokens of this pass, under the layer's prior.
     Pass(&'a LogPrior),
@@ -34,7 +34,7 @@ pub(crate) enum Sight<'a> {
 
 pub(crate) type Observer<'a> = dyn Fn(&Attended) + 'a;
 
-/// What some neighbouring heads of a layer attended to.
+/// Queries and keys of some neighbouring heads of a layer.
 pub(crate) struct Attended {
     pub layer: usize,
     /// Position of the first row.

@@ -11,7 +11,7 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use std::ops::Range;
 
-/// What a parameter is; decides its learning rate, its decay, and its layout in a file.
+/// The kind of a parameter; decides its learning rate, its decay, and its layout in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParameterKind {
     /// A weight matrix or the embeddings.
@@ -31,7 +31,7 @@ pub struct ParameterInfo {
     pub name: String,
     /// Burn's id.
     pub id: ParamId,
-    /// What it is.
+    /// Its kind.
     pub kind: ParameterKind,
     /// Whether training changes it.
     pub trainable: bool,

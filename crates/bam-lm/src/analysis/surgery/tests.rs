@@ -98,7 +98,7 @@ fn a_named_head_changes_and_no_other_number_does() {
     }
 }
 
-/// What is set is what the law says, family by family.
+/// The law says what was set, family by family.
 #[test]
 fn values_are_those_of_the_law() {
     let names = [
