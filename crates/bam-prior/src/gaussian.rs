@@ -5,7 +5,7 @@ use std::f64::consts::TAU;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{exactly, finite, positive};
-use crate::prior::saturated;
+use crate::positional_prior::saturated;
 use crate::{Error, Parameter, PositionalPrior};
 
 /// `ln w(d) = −(d − μ)² / (2σ²)` with location `μ` and deviation `σ > 0`, both in tokens.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{exactly, finite, positive, within};
 use crate::gamma::{ln_gamma, ln_upper_gamma_ratio};
-use crate::prior::saturated;
-use crate::{Error, Parameter, PositionalPrior, Prior};
+use crate::positional_prior::saturated;
+use crate::{Error, Parameter, PositionalPrior};
 
 /// `ln w(d) = −a·(|d − μ| + ε)^β` with location `μ`, scale `a > 0` and shape `β`.
 ///
@@ -116,27 +116,6 @@ impl GeneralizedGaussian {
                 )?
             },
         })
-    }
-
-    /// The trained form of the same posteriors as a prior that this family contains: uniform (shape
-    /// 0), Laplace (1), Gaussian (2), or itself; `None` for another one. A uniform prior is one at any
-    /// scale, and takes that of `flat_scale`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Value`] if the scale that this takes is not in the range of `f64`, or `flat_scale` is
-    /// not a finite number above 0.
-    pub fn containing(prior: &Prior, flat_scale: f64) -> Result<Option<Self>, Error> {
-        let (location, scale, shape) = match prior {
-            Prior::Uniform(_) => (0.0, flat_scale, 0.0),
-            Prior::Laplace(of) => (0.0, of.slope(), 1.0),
-            Prior::Gaussian(of) => (of.location(), of.precision(), 2.0),
-            Prior::GeneralizedGaussian(of) if of.epsilon == Self::EPSILON => {
-                (of.location, of.scale, of.shape)
-            }
-            _ => return Ok(None),
-        };
-        Self::new(location, scale, shape).map(Some)
     }
 
     /// The location `μ`: the lag around which the law is symmetric, in tokens.

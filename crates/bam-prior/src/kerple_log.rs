@@ -5,7 +5,7 @@ use std::f64::consts::LN_2;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{exactly, positive};
-use crate::prior::saturated;
+use crate::positional_prior::saturated;
 use crate::{Error, Parameter, PositionalPrior};
 
 /// `ln w(d) = −r₁·ln(1 + r₂·|d|)` with exponent `r₁ > 0` and rate `r₂ > 0` (per token).

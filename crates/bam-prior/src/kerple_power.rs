@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{exactly, positive, within};
 use crate::gamma::ln_gamma;
-use crate::prior::saturated;
+use crate::positional_prior::saturated;
 use crate::{Error, Parameter, PositionalPrior};
 
 /// `ln w(d) = −r₁·|d|^r₂` with rate `r₁ > 0` (nats per token^r₂) and exponent `0 < r₂ ≤ 2`.

@@ -1,59 +1,13 @@
-//! The questions that every positional prior can answer, and the sum type of all families.
+//! The sum type of all families, and mixtures of them: a mixture's components are priors again.
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{as_many, within};
+use crate::positional_prior::saturated;
 use crate::{
-    Error, Gaussian, GeneralizedGaussian, KerpleLog, KerplePower, Laplace, Mixture, Parameter,
-    StudentT, T5Buckets, Table, Uniform,
+    Error, Gaussian, GeneralizedGaussian, KerpleLog, KerplePower, Laplace, Parameter,
+    PositionalPrior, StudentT, T5Buckets, Table, Uniform,
 };
-
-/// A distribution over the lag `d = key position − query position`, up to a constant factor.
-///
-/// All logarithms are natural. Log-weights and gradients are finite for every finite lag: a
-/// magnitude beyond the range of the float saturates at its largest finite value instead of
-/// becoming infinite, so that a softmax over log-weights never meets `∞ − ∞`.
-pub trait PositionalPrior {
-    /// Name of the family in snake case, the same as its serde tag: `"generalized_gaussian"`.
-    fn family(&self) -> &'static str;
-
-    /// Names and constrained values of the parameters.
-    fn parameters(&self) -> Vec<Parameter>;
-
-    /// The same family with other parameter values, in the order of [`Self::parameters`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Count`] if the number of values differs, otherwise the errors of the constructor.
-    fn with_parameters(&self, values: &[f64]) -> Result<Self, Error>
-    where
-        Self: Sized;
-
-    /// Unnormalised log-weight `ln w(d)` in nats.
-    fn ln_weight(&self, lag: f64) -> f64;
-
-    /// [`Self::ln_weight`] rounded once to `f32`.
-    ///
-    /// The law is evaluated in `f64` and the result is rounded, so the error is half a unit in
-    /// the last place of `f32`. The lag stays `f64`: lags beyond 2²⁴ are exact.
-    fn ln_weight_f32(&self, lag: f64) -> f32 {
-        (self.ln_weight(lag) as f32).clamp(-f32::MAX, f32::MAX)
-    }
-
-    /// `∂ ln w(d) / ∂ parameter`, in the order of [`Self::parameters`], constrained values.
-    ///
-    /// At a kink (the location of a law with a cusp) the entry is 0, a valid subgradient.
-    fn ln_weight_gradient(&self, lag: f64) -> Vec<f64>;
-
-    /// `ln Z = ln ∫ w(d) dd` over the real line, or `None` where the integral diverges.
-    ///
-    /// `None` as well where `ln Z` lies outside of the range of `f64`.
-    fn ln_normaliser(&self) -> Option<f64>;
-
-    /// Log-density `ln w(d) − ln Z` over the real line, or `None` where there is no density.
-    fn ln_pdf(&self, lag: f64) -> Option<f64> {
-        self.ln_normaliser().map(|ln_z| self.ln_weight(lag) - ln_z)
-    }
-}
 
 /// A positional prior of any family.
 ///
@@ -138,6 +92,29 @@ impl PositionalPrior for Prior {
     }
 }
 
+impl GeneralizedGaussian {
+    /// The trained form of the same posteriors as a prior that this family contains: uniform (shape
+    /// 0), Laplace (1), Gaussian (2), or itself; `None` for another one. A uniform prior is one at any
+    /// scale, and takes that of `flat_scale`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] if the scale that this takes is not in the range of `f64`, or `flat_scale` is
+    /// not a finite number above 0.
+    pub fn containing(prior: &Prior, flat_scale: f64) -> Result<Option<Self>, Error> {
+        let (location, scale, shape) = match prior {
+            Prior::Uniform(_) => (0.0, flat_scale, 0.0),
+            Prior::Laplace(of) => (0.0, of.slope(), 1.0),
+            Prior::Gaussian(of) => (of.location(), of.precision(), 2.0),
+            Prior::GeneralizedGaussian(of) if of.epsilon() == Self::EPSILON => {
+                (of.location(), of.scale(), of.shape())
+            }
+            _ => return Ok(None),
+        };
+        Self::new(location, scale, shape).map(Some)
+    }
+}
+
 macro_rules! prior_from_family {
     ($($family:ident),+) => {$(
         impl From<$family> for Prior {
@@ -161,7 +138,183 @@ prior_from_family!(
     Mixture
 );
 
-/// `x`, or the largest finite number of its sign where `x` is infinite.
-pub(crate) fn saturated(x: f64) -> f64 {
-    x.clamp(-f64::MAX, f64::MAX)
+/// One term of a [`Mixture`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    /// The weight `π_k`, from 0 to 1.
+    pub weight: f64,
+    /// The law that is weighted.
+    pub prior: Prior,
+}
+
+/// `ln w(d) = ln Σ_k π_k · exp(ln w_k(d))` with weights `π_k ≥ 0` that sum to 1.
+///
+/// Components enter with their **unnormalised** log-weights. So a component without a density on
+/// the line, such as a uniform slab, can take part, and the mixture means the same on every row:
+/// the families with a mode weigh 1 there (up to `ε`), hence `π_k` is the share of a component at
+/// its own mode, not its share of the mass. With the components normalised over a row instead,
+/// the ratio of slab to peak would change with the length of the row.
+///
+/// Laplace plus a uniform slab decays like ALiBi near by and has a floor `ln π_slab` far away: a
+/// head that is local but can still reach any key.
+///
+/// `Z = Σ π_k·Z_k`, if every component of positive weight has a normaliser.
+///
+/// ```
+/// use bam_prior::{Component, Laplace, Mixture, PositionalPrior, Uniform};
+///
+/// let prior = Mixture::new(vec![
+///     Component { weight: 0.99, prior: Laplace::new(0.5)?.into() },
+///     Component { weight: 0.01, prior: Uniform.into() },
+/// ])?;
+/// assert_eq!(prior.ln_weight(0.0), 0.0);
+/// assert!((prior.ln_weight(-1e6) - 0.01_f64.ln()).abs() < 1e-15);
+/// # Ok::<(), bam_prior::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Fields")]
+pub struct Mixture {
+    components: Vec<Component>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    components: Vec<Component>,
+}
+
+impl TryFrom<Fields> for Mixture {
+    type Error = Error;
+
+    fn try_from(fields: Fields) -> Result<Self, Error> {
+        Self::new(fields.components)
+    }
+}
+
+impl Mixture {
+    /// The largest distance of the sum of the weights from 1: the rounding of weights written with nine
+    /// digits. The weights are used as they are, not rescaled.
+    const SUM_TOLERANCE: f64 = 1e-9;
+
+    /// The mixture of the given components.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Count`] without components; [`Error::Value`] unless every weight is from 0 to 1
+    /// and they sum to 1 within 10⁻⁹.
+    pub fn new(components: Vec<Component>) -> Result<Self, Error> {
+        if components.is_empty() {
+            return Err(Error::Count {
+                what: "mixture components".into(),
+                expected: "at least 1".into(),
+                got: 0,
+            });
+        }
+        for (k, component) in components.iter().enumerate() {
+            let what = format!("mixture weight_{k}");
+            within(what, "a number from 0 to 1", component.weight, |x| {
+                (0.0..=1.0).contains(&x)
+            })?;
+        }
+        let sum: f64 = components.iter().map(|component| component.weight).sum();
+        within("mixture sum of weights", "1 within 1e-9", sum, |x| {
+            (x - 1.0).abs() <= Self::SUM_TOLERANCE
+        })?;
+        Ok(Self { components })
+    }
+
+    /// The components.
+    pub fn components(&self) -> &[Component] {
+        &self.components
+    }
+}
+
+impl PositionalPrior for Mixture {
+    fn family(&self) -> &'static str {
+        "mixture"
+    }
+
+    /// First the weights, `weight_0, weight_1, …`, then the parameters of each component,
+    /// `component_0.slope, …`.
+    fn parameters(&self) -> Vec<Parameter> {
+        let indexed = || self.components.iter().enumerate();
+        let weights = indexed().map(|(k, c)| Parameter::new(format!("weight_{k}"), c.weight));
+        let inner = indexed().flat_map(|(k, component)| {
+            let parameters = component.prior.parameters().into_iter();
+            parameters.map(move |p| Parameter::new(format!("component_{k}.{}", p.name), p.value))
+        });
+        weights.chain(inner).collect()
+    }
+
+    fn with_parameters(&self, values: &[f64]) -> Result<Self, Error> {
+        let values = as_many("mixture parameters", self.parameters().len(), values)?;
+        let (weights, mut rest) = values.split_at(self.components.len());
+        let mut components = Vec::with_capacity(weights.len());
+        for (component, &weight) in self.components.iter().zip(weights) {
+            let (own, others) = rest.split_at(component.prior.parameters().len());
+            components.push(Component {
+                weight,
+                prior: component.prior.with_parameters(own)?,
+            });
+            rest = others;
+        }
+        Self::new(components)
+    }
+
+    fn ln_weight(&self, lag: f64) -> f64 {
+        let terms = self
+            .components
+            .iter()
+            .map(|c| (c.weight, c.prior.ln_weight(lag)));
+        saturated(ln_weighted_sum_exp(terms))
+    }
+
+    /// With `l = ln w(d)` and `l_k = ln w_k(d)`: `exp(l_k − l)` for the weights, each as if it were
+    /// free of the others (for weights from a softmax see [`crate::softmax_pullback`]), and
+    /// `π_k·exp(l_k − l)` times the gradient of the component for its parameters.
+    fn ln_weight_gradient(&self, lag: f64) -> Vec<f64> {
+        let ln_weight = self.ln_weight(lag);
+        let ratios: Vec<f64> = (self.components.iter())
+            .map(|c| saturated((c.prior.ln_weight(lag) - ln_weight).exp()))
+            .collect();
+        let inner = self
+            .components
+            .iter()
+            .zip(&ratios)
+            .flat_map(|(component, ratio)| {
+                let responsibility = component.weight * ratio;
+                let gradient = component.prior.ln_weight_gradient(lag).into_iter();
+                gradient.map(move |slope| responsibility * slope)
+            });
+        ratios.iter().copied().chain(inner).collect()
+    }
+
+    fn ln_normaliser(&self) -> Option<f64> {
+        let present = self
+            .components
+            .iter()
+            .filter(|component| component.weight > 0.0);
+        let terms: Option<Vec<_>> = present
+            .map(|c| Some((c.weight, c.prior.ln_normaliser()?)))
+            .collect();
+        Some(ln_weighted_sum_exp(terms?.into_iter()))
+    }
+}
+
+/// `ln Σ π_k·exp(x_k)` for finite `x_k` and at least one `π_k > 0`, which alone take part.
+///
+/// One pass: the sum is kept relative to the largest `x_k` so far.
+fn ln_weighted_sum_exp(terms: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let (most, sum) = terms.filter(|&(weight, _)| weight > 0.0).fold(
+        (f64::NEG_INFINITY, 0.0),
+        |(most, sum), (weight, x)| {
+            if x <= most {
+                (most, sum + weight * (x - most).exp())
+            } else {
+                (x, sum * (most - x).exp() + weight)
+            }
+        },
+    );
+    most + sum.ln()
 }

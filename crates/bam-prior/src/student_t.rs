@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{exactly, finite, positive};
 use crate::gamma::ln_gamma_half_step;
-use crate::prior::saturated;
+use crate::positional_prior::saturated;
 use crate::{Error, Parameter, PositionalPrior};
 
 /// `ln w(d) = −(ν+1)/2 · ln(1 + ((d − μ)/σ)²/ν)` with location `μ`, scale `σ > 0` (both in tokens)

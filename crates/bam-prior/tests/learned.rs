@@ -189,7 +189,7 @@ fn starting_values() {
             let specs = family.parameters(heads).into_iter();
             specs.map(|spec| spec.initial).collect()
         };
-        assert_eq!(initial(Family::Laplace), [ln.clone()]);
+        assert_eq!(initial(Family::Laplace), std::slice::from_ref(&ln));
         assert_eq!(
             initial(Family::GeneralizedGaussian),
             [all(0.0), ln.clone(), all(1.0)]
