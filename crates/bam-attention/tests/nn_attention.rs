@@ -31,7 +31,12 @@ impl ModuleMapper for Lively {
             let spread = if matrix { 0.5 } else { 0.2 };
             let numbers = signed_numbers(shape.iter().product(), spread, seed);
             let new: Tensor<D> = Tensor::from_data(TensorData::new(numbers, shape), &old.device());
-            let new = if matrix { new } else { old.detach() + new };
+            // A leaf again: `detach` keeps the wish for a gradient, and a sum of such is none.
+            let device = old.device();
+            let new = match matrix {
+                true => new,
+                false => new + Tensor::from_data(old.into_data(), &device),
+            };
             if learns { new.require_grad() } else { new }
         })
     }
