@@ -138,7 +138,7 @@ impl LogitBound {
         // A temperature in f32 is off by a few units in its last place.
         let mild = self.sharpening.temperature(shortest).abs() * (1.0 - ROUNDING);
         let sharp = self.sharpening.temperature(ln_weights.len()).abs() * (1.0 + ROUNDING);
-        let (on_prior, sign) = match self.sharpening {
+        let (likelihood_and_prior, sign) = match self.sharpening {
             Sharpening::LikelihoodAndPrior(scale) => (true, scale.signum()),
             _ => (false, 1.0),
         };
@@ -146,11 +146,11 @@ impl LogitBound {
             .iter()
             .fold(f64::NEG_INFINITY, |most, w| most.max(sign * w));
         let below = |ln_weight: f64| sign * ln_weight - largest;
-        let near = |ln_weight: f64| match on_prior {
+        let near = |ln_weight: f64| match likelihood_and_prior {
             true => sharp * below(ln_weight),
             false => below(ln_weight),
         };
-        let far = |ln_weight: f64| match on_prior {
+        let far = |ln_weight: f64| match likelihood_and_prior {
             true => {
                 let at_best = 2.0 * self.content + below(ln_weight);
                 (mild * at_best).max(sharp * at_best)

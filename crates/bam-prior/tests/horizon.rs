@@ -26,7 +26,7 @@ impl Case {
     /// The share of the posterior that the keys farther than `r` get in a row of `keys` keys if their
     /// content is `far` and that of the others `near`.
     fn share(&self, keys: usize, r: usize, far: f64, near: f64) -> f64 {
-        let (tau, on_prior) = match self.bound.sharpening {
+        let (tau, prior_factor) = match self.bound.sharpening {
             Sharpening::None => (1.0, 1.0),
             Sharpening::LikelihoodAndPrior(s) => (s * (keys as f64).ln(), s * (keys as f64).ln()),
             Sharpening::Likelihood(s) => (s * (keys as f64).ln(), 1.0),
@@ -34,7 +34,7 @@ impl Case {
         let logits: Vec<f64> = (0..keys)
             .map(|d| {
                 let content = if d > r { far } else { near };
-                tau * content + on_prior * self.ln_weights[d]
+                tau * content + prior_factor * self.ln_weights[d]
             })
             .collect();
         let largest = logits.iter().fold(f64::NEG_INFINITY, |m, x| m.max(*x));

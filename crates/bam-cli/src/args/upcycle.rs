@@ -26,7 +26,7 @@ pub struct UpcycleArgs {
     pub family: FamilyArg,
     /// Add scalable softmax, on likelihood and prior or on the likelihood only
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "both")]
-    pub ssmax: Option<ScopeArg>,
+    pub ssmax: Option<TemperatureScopeArg>,
     /// The first layer that gets it; the second, if there are several, if not given
     #[arg(long, requires = "ssmax")]
     pub ssmax_from: Option<usize>,
@@ -101,16 +101,18 @@ impl From<FamilyArg> for Target {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum ScopeArg {
-    Both,
-    Content,
+pub enum TemperatureScopeArg {
+    #[value(name = "both")]
+    LikelihoodAndPrior,
+    #[value(name = "content")]
+    Likelihood,
 }
 
-impl From<ScopeArg> for TemperatureScope {
-    fn from(scope: ScopeArg) -> Self {
+impl From<TemperatureScopeArg> for TemperatureScope {
+    fn from(scope: TemperatureScopeArg) -> Self {
         match scope {
-            ScopeArg::Both => Self::LikelihoodAndPrior,
-            ScopeArg::Content => Self::Likelihood,
+            TemperatureScopeArg::LikelihoodAndPrior => Self::LikelihoodAndPrior,
+            TemperatureScopeArg::Likelihood => Self::Likelihood,
         }
     }
 }

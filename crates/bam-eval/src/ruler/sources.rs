@@ -136,7 +136,7 @@ impl Paragraphs {
     /// If the file can't be read or is no SQuAD.
     pub fn read_squad(path: &Path) -> Result<Self, Error> {
         #[derive(Deserialize)]
-        struct File {
+        struct Squad {
             data: Vec<Article>,
         }
         #[derive(Deserialize)]
@@ -146,20 +146,20 @@ impl Paragraphs {
         #[derive(Deserialize)]
         struct Paragraph {
             context: String,
-            qas: Vec<Asked>,
+            qas: Vec<SquadQuestion>,
         }
         #[derive(Deserialize)]
-        struct Asked {
+        struct SquadQuestion {
             question: String,
             #[serde(default)]
             is_impossible: bool,
-            answers: Vec<Answer>,
+            answers: Vec<SquadAnswer>,
         }
         #[derive(Deserialize)]
-        struct Answer {
+        struct SquadAnswer {
             text: String,
         }
-        let file: File = read_json(path, "SQuAD as {\"data\": [{\"paragraphs\": …}]}")?;
+        let file: Squad = read_json(path, "SQuAD as {\"data\": [{\"paragraphs\": …}]}")?;
         let paragraphs = file.data.iter().flat_map(|article| &article.paragraphs);
         let (texts, place) = distinct(paragraphs.map(|paragraph| paragraph.context.clone()));
         let mut questions = Vec::new();
@@ -187,13 +187,14 @@ impl Paragraphs {
     /// If the file can't be read or is no HotpotQA.
     pub fn read_hotpotqa(path: &Path) -> Result<Self, Error> {
         #[derive(Deserialize)]
-        struct Asked {
+        struct HotpotQuestion {
             question: String,
             answer: String,
             context: Vec<(String, Vec<String>)>,
         }
         const EXPECTED: &str = "HotpotQA as objects with question, answer and context";
-        let all: Vec<Asked> = match path.extension().is_some_and(|ending| ending == "json") {
+        let all: Vec<HotpotQuestion> = match path.extension().is_some_and(|ending| ending == "json")
+        {
             true => read_json(path, EXPECTED)?,
             false => {
                 let read = |(number, value): (usize, Result<Value, _>)| {

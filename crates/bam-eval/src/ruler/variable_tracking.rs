@@ -39,7 +39,7 @@ pub(super) fn samples(frame: &Frame, count: usize) -> Result<Made, Error> {
 
 fn draft(example: usize, lines: usize, random: &mut ChaCha8Rng) -> Draft {
     let before = worked(example, random);
-    let asked = Asked::draw(lines, 5, random);
+    let asked = Chain::draw(lines, 5, random);
     Draft {
         input: format!("{before}\n\n{}", asked.input()),
         answer_prefix: asked.answer_prefix(),
@@ -49,18 +49,18 @@ fn draft(example: usize, lines: usize, random: &mut ChaCha8Rng) -> Draft {
 
 /// A question with its answer; its names have three letters.
 fn worked(lines: usize, random: &mut ChaCha8Rng) -> String {
-    let asked = Asked::draw(lines, 3, random);
+    let asked = Chain::draw(lines, 3, random);
     let (input, prefix) = (asked.input(), asked.answer_prefix());
     format!("{input}{prefix} {}", asked.variables.join(" "))
 }
 
-struct Asked {
+struct Chain {
     context: String,
     value: u32,
     variables: Vec<String>,
 }
 
-impl Asked {
+impl Chain {
     fn draw(lines: usize, letters: usize, random: &mut ChaCha8Rng) -> Self {
         let mut names = HashSet::new();
         let mut variables = Vec::new();

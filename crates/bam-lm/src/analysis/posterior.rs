@@ -136,23 +136,16 @@ struct Layer<'a> {
     q: Vec<f32>,
     k: Vec<f32>,
     ln_weights: Vec<f32>,
-    /// `[heads, rows]`, and whether it is on the prior too.
-    temperature: Option<(Vec<f32>, bool)>,
+    /// `[heads, rows]`, and its scope.
+    temperature: Option<(Vec<f32>, TemperatureScope)>,
     /// Keys at this distance and beyond are hidden.
     window: Option<usize>,
 }
 
 impl<'a> Layer<'a> {
     fn new(attended: &'a Attended, window: Option<usize>) -> Self {
-        let temperature = attended
-            .call
-            .options
-            .temperature
-            .as_ref()
-            .map(|temperature| {
-                let on_prior = temperature.scope == TemperatureScope::LikelihoodAndPrior;
-                (host_values(temperature.values.clone()), on_prior)
-            });
+        let temperature = attended.call.options.temperature.as_ref();
+        let temperature = temperature.map(|of| (host_values(of.values.clone()), of.scope));
         Self {
             attended,
             q: host_values(attended.call.q.clone()),
@@ -194,14 +187,17 @@ impl<'a> Layer<'a> {
             .chunks_exact(dim)
             .map(|key| dot(query, key) / root)
             .collect();
-        let (temperature, on_prior) = match &self.temperature {
-            Some((values, true)) => (f64::from(values[of_row]), f64::from(values[of_row])),
-            Some((values, false)) => (f64::from(values[of_row]), 1.0),
-            None => (1.0, 1.0),
+        let (temperature, scope) = match &self.temperature {
+            Some((values, scope)) => (f64::from(values[of_row]), *scope),
+            None => (1.0, TemperatureScope::Likelihood),
+        };
+        let prior_factor = match scope {
+            TemperatureScope::LikelihoodAndPrior => temperature,
+            TemperatureScope::Likelihood => 1.0,
         };
         // The lags of a causal row over `seen` keys are the last ones.
         let ln_weights = &self.ln_weights[(own + 1) * lags - seen..][..seen];
-        let weighed = ln_weights.iter().map(|w| on_prior * f64::from(*w));
+        let weighed = ln_weights.iter().map(|w| prior_factor * f64::from(*w));
         let ln_prior = normalised(weighed.collect()).0;
         let joint = ln_prior.iter().zip(&content);
         let joint = joint.map(|(prior, content)| prior + temperature * content);

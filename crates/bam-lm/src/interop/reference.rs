@@ -8,6 +8,7 @@ use crate::Error;
 use crate::model::checkpoint::{NamedTensors, read_json, read_tensors, read_tensors_and_ids};
 use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
+use bam_attention::TemperatureScope;
 use burn::tensor::Device;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -80,13 +81,14 @@ impl Case {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let raw: CaseConfig = read_json(&dir.join("config.json"), "a reference configuration")?;
         // Where it is not said, the reference scales a learned prior and adds a fixed one after.
-        let scales_prior = raw.ssmax_scales_prior.unwrap_or(raw.encoding == "bam");
-        let suffix = match (raw.ssmax, scales_prior) {
-            (false, _) => "",
-            (true, false) => "+ssmax-content",
-            (true, true) => "+ssmax",
+        let scope = match raw.ssmax_scales_prior.unwrap_or(raw.encoding == "bam") {
+            true => TemperatureScope::LikelihoodAndPrior,
+            false => TemperatureScope::Likelihood,
         };
-        let encoding: Encoding = format!("{}{suffix}", raw.encoding).parse()?;
+        let encoding = Encoding {
+            ssmax: raw.ssmax.then_some(scope),
+            ..raw.encoding.parse()?
+        };
         let rotates = raw.encoding.starts_with("rotary");
         let rotary_theta = match raw.rope_theta {
             STATED_THETA if rotates => ROTATED_THETA,

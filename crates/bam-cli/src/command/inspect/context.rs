@@ -17,11 +17,11 @@ struct Compared {
     #[serde(flatten)]
     context: Context,
     /// The longest context at which more than half of the passkeys were found.
-    measured: Option<Measured>,
+    measured: Option<MeasuredReach>,
 }
 
 #[derive(Serialize)]
-struct Measured {
+struct MeasuredReach {
     length: usize,
     correct: usize,
     samples: usize,
@@ -53,7 +53,7 @@ pub fn run(args: &ContextArgs) -> anyhow::Result<ExitCode> {
     let length = args.length.tokens(model.config().train_length);
     let context = context(&model, length, args.epsilon)?;
     let reach = passkey.as_ref().and_then(|record| reach(&record.metrics));
-    let measured = |reach: Reach| Measured {
+    let measured = |reach: Reach| MeasuredReach {
         length: reach.last.length,
         correct: reach.last.correct,
         samples: reach.last.samples,

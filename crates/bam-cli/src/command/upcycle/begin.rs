@@ -39,8 +39,8 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
         from: Some(sha256_of(&place(dir, WEIGHTS_FILE))?),
         heads: Vec::new(),
     });
-    let materials = Materials::read(data, args.held_out.as_deref())?;
-    let recipe = recipe(args, &start, data, &materials)?;
+    let texts = Texts::read(data, args.held_out.as_deref())?;
+    let recipe = recipe(args, &start, data, &texts)?;
     let train_length = model.config().train_length;
     let mut lengths: Vec<usize> = (args.lengths.iter())
         .map(|length| length.tokens(train_length))
@@ -49,15 +49,15 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
     lengths.dedup();
     let plan = Plan {
         model: dir.clone(),
-        document: materials.document.clone(),
+        document: texts.document.clone(),
         lengths,
         samples: args.samples as usize,
         pieces: args.pieces as usize,
         seed: args.seed,
     };
-    Measuring::of_text(&materials.held_out, &plan, &tokenizer)?;
+    Measuring::of_text(&texts.held_out, &plan, &tokenizer)?;
     runs::new_folder(&args.out, |dir| {
-        write(dir, &plan, &recipe, &start, &tokenizer, materials)
+        write(dir, &plan, &recipe, &start, &tokenizer, texts)
     })
 }
 
@@ -86,7 +86,7 @@ fn upcycling(args: &UpcycleArgs, config: &ModelConfig) -> Upcycling {
 }
 
 /// The texts of a run.
-struct Materials {
+struct Texts {
     /// The text that is learned from; `None` where tokens are there already.
     text: Option<Text>,
     held_out: String,
@@ -100,7 +100,7 @@ enum Text {
     Corpus(Corpus),
 }
 
-impl Materials {
+impl Texts {
     fn read(data: &Path, held_out: Option<&Path>) -> anyhow::Result<Self> {
         // What is not there is said before it is asked what it is.
         std::fs::metadata(data)
@@ -149,7 +149,7 @@ fn recipe(
     args: &UpcycleArgs,
     start: &Transformer,
     data: &Path,
-    materials: &Materials,
+    texts: &Texts,
 ) -> anyhow::Result<Recipe> {
     let config = start.config();
     let mut learn = Vec::new();
@@ -174,7 +174,7 @@ fn recipe(
             start: Some(args.out.join(START)),
         },
         data: DataRecipe {
-            tokens: match materials.text {
+            tokens: match texts.text {
                 Some(_) => args.out.join(TOKENS),
                 None => data.to_owned(),
             },
@@ -214,7 +214,7 @@ fn write(
     recipe: &Recipe,
     start: &Transformer,
     tokenizer: &Tokenizer,
-    materials: Materials,
+    texts: Texts,
 ) -> anyhow::Result<()> {
     let at = |name: &str| -> PathBuf { dir.join(name) };
     RunFolder::create(dir, recipe, tokenizer)?;
@@ -225,8 +225,8 @@ fn write(
         runs::copy_companions(&plan.model, dir)?;
     }
     let held_out = at(HELD_OUT);
-    bam_data::atomic_file::write_atomically(&held_out, materials.held_out.as_bytes())?;
-    if let Some(text) = materials.text {
+    bam_data::atomic_file::write_atomically(&held_out, texts.held_out.as_bytes())?;
+    if let Some(text) = texts.text {
         let store = tokens(&at(TOKENS), text, tokenizer)?;
         console::note(&format!("{} tokens to learn from", store.tokens()));
     }

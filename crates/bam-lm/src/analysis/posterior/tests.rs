@@ -36,7 +36,8 @@ fn case(attended: &Attended, values: &[f32]) -> Case {
         causal: true,
         window: attended.call.options.window,
         documents: None,
-        temperature: layer.temperature,
+        temperature: (layer.temperature)
+            .map(|(values, scope)| (values, scope == TemperatureScope::LikelihoodAndPrior)),
         q: layer.q,
         k: layer.k,
         v: values.to_vec(),
