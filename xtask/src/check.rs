@@ -1,9 +1,7 @@
 //! `cargo xtask check`: the steps of CI, cheapest first.
 
-use crate::house;
-use std::ffi::OsString;
+use crate::{cargo, house};
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 /// The steps to check.
@@ -126,15 +124,13 @@ impl Action {
         else {
             return house::check(root);
         };
-        let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-        let mut command = Command::new(&program);
+        let mut command = cargo::bare(root);
         command
             .args(arguments.split_whitespace())
-            .envs(*environment)
-            .current_dir(root);
+            .envs(*environment);
         let status = command
             .status()
-            .map_err(|error| format!("{} did not start: {error}", program.display()))?;
+            .map_err(|error| format!("cargo did not start: {error}"))?;
         if status.success() {
             return Ok(());
         }

@@ -21,7 +21,7 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   check         Everything that CI runs, cheapest step first; stops at the first failure
-  check --fast  The part of it that needs no Burn: format, house rules, tests of bam-prior
+  check --fast  The part of it that needs no Burn: format, house rules, tests of bam-prior and bam-kernel
   house         The house rules only
   imports       Draw which file imports which, in docs/imports.md
   fuzz [--cases N] [--first SEED]

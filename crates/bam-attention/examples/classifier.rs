@@ -1,4 +1,4 @@
-//! A tiny classifier, and every head's prior before and after: `cargo run --release --example classifier`.
+//! A tiny classifier, and every head's prior before and after: `cargo run --release -p bam-attention --example classifier`.
 //!
 //! The class of a row is a symbol at its beginning, and is asked for at its end. Heads start with ALiBi's
 //! slopes; those that look nearby can't see so far, and learn to.

@@ -1,4 +1,4 @@
-//! An encoder whose prior learns to look ahead: `cargo run --release --example encoder`.
+//! An encoder whose prior learns to look ahead: `cargo run --release -p bam-attention --example encoder`.
 //!
 //! Every position is asked for the symbol two places after it. Nothing in the content says where that
 //! is, so a head can only move its prior there: its location goes from 0 to 2.

@@ -1,4 +1,4 @@
-//! ALiBi whose slopes learn: `cargo run --release --example learnable_alibi`.
+//! ALiBi whose slopes learn: `cargo run --release -p bam-attention --example learnable_alibi`.
 
 use bam_attention::AttentionError;
 use bam_attention::nn::{BayesianAttentionConfig, Family, PositionalPriorConfig};

@@ -49,7 +49,7 @@ impl LogPrior {
     }
 
     /// The prior of some of its heads over some of its lags, for caches: in memory of its own, and
-    /// without a gradient.
+    /// without a gradient; the same prior where that is all of it.
     ///
     /// # Errors
     /// If there are no such heads or lags.

@@ -283,6 +283,39 @@ fn documents_and_padded_memories_are_apart() {
 }
 
 /// Pieces of awkward lengths give what one pass gives, and memory is bounded by a window.
+/// A call that fails leaves a cache as it was; and the reference has a cache too.
+#[test]
+fn a_failed_call_leaves_the_cache() {
+    let device = Device::flex();
+    for window in [None, Some(7)] {
+        let config = config().with_window(window);
+        let attention = made(&config, &device).with_implementation(Implementation::Reference);
+        let x = input(2, 20, 5, &device);
+        let part = |start, count| x.clone().narrow(1, start, count);
+        let expected = attention.forward(x.clone(), None).unwrap();
+        let mut cache = attention.cache(2, 20).unwrap();
+        let mut outs = vec![
+            attention
+                .forward_cached(part(0, 12), None, &mut cache)
+                .unwrap(),
+        ];
+        // The reference refuses to skip, after the tokens are in.
+        let refused = attention.clone().with_skipping(Skipping::Exact);
+        assert!(
+            refused
+                .forward_cached(part(12, 3), None, &mut cache)
+                .is_err()
+        );
+        outs.push(
+            attention
+                .forward_cached(part(12, 8), None, &mut cache)
+                .unwrap(),
+        );
+        let got = Tensor::cat(outs, 1);
+        assert!(difference(&got, &expected) < ROUNDING, "{window:?}");
+    }
+}
+
 #[test]
 fn cached_is_uncached() {
     let device = Device::flex();

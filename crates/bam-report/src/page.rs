@@ -236,7 +236,7 @@ fn heads(runs: &Runs) -> Markup {
         .map(|(index, ..)| index);
     html! {
         section {
-            h2 { "What each head believes about distance" }
+            h2 { "Each head's prior over distance" }
             @if open.is_none() {
                 p.missing { "No heads were inspected." }
             } @else {

@@ -212,6 +212,13 @@ impl Chat {
         if self.messages.is_empty() {
             return Err(ApiError::expected("messages", "at least one", "none"));
         }
+        if self.max_tokens.is_some() && self.max_completion_tokens.is_some() {
+            return Err(ApiError::expected(
+                "max_tokens",
+                "max_completion_tokens without it",
+                "both",
+            ));
+        }
         if self.top_logprobs.is_some() && self.top().is_none() {
             return Err(ApiError::expected(
                 "top_logprobs",

@@ -49,7 +49,7 @@ pub struct BayesianAttentionConfig {
     pub prior: PositionalPriorConfig,
     /// Key and value heads, a divisor of the query heads; where nothing is said, as many.
     pub key_heads: Option<usize>,
-    /// Whether rows see nothing after them. Cross-attention always sees the whole memory.
+    /// Whether rows see nothing after them. Cross-attention looks both ways.
     #[config(default = true)]
     pub causal: bool,
     /// Hides keys at this distance and beyond.
@@ -251,7 +251,7 @@ impl BayesianAttention {
         Ok(self.project_out(out))
     }
 
-    /// Cross-attention: every row of `x` sees all of `memory`. Both begin at position 0, so key `j` is at
+    /// Cross-attention: every row of `x` sees all of `memory`, within the window if there is one. Both begin at position 0, so key `j` is at
     /// the lag `j − i` from row `i`, of either sign.
     ///
     /// # Shapes
@@ -433,9 +433,31 @@ impl BayesianAttention {
         options: Options,
         observer: Option<&dyn Fn(Attended)>,
     ) -> Result<Tensor<3>, AttentionError> {
+        let kept: Vec<_> = groups.iter().map(HeadGroupCache::window_tokens).collect();
+        let out = self.attend_groups(heads, groups, before, options, observer);
+        if out.is_err() {
+            // The tokens of a call that failed are not in.
+            for (group, tokens) in groups.iter_mut().zip(kept) {
+                group.restore(tokens);
+            }
+        }
+        out
+    }
+
+    fn attend_groups(
+        &self,
+        heads: Projected,
+        groups: &mut [HeadGroupCache],
+        before: usize,
+        options: Options,
+        observer: Option<&dyn Fn(Attended)>,
+    ) -> Result<Tensor<3>, AttentionError> {
         let keys = before + heads.k.dims()[1];
         let [q_bhqd, k_bhkd, v_bhkd] = by_row(heads);
-        let skipped = options.query_offset - before;
+        let Some(skipped) = options.query_offset.checked_sub(before) else {
+            let expected = format!("at least the {before} tokens before");
+            return wrong("query_offset", expected, options.query_offset);
+        };
         let options = self.complete(options, q_bhqd.dims()[2], keys)?;
         let mut outs = Vec::with_capacity(groups.len());
         for group in groups {
@@ -444,11 +466,11 @@ impl BayesianAttention {
             let [k, v] = [&k_bhkd, &v_bhkd].map(|x| some(x, &group.key_heads));
             let seen = group.append(before, k, v)?;
             let q = some(&q_bhqd, &group.heads);
-            let mut options = options
-                .clone()
-                .with_query_offset(seen.before + skipped)
-                .with_skip_log(group.skip_log.clone());
-            options.key_norms = seen.norms;
+            let mut options = options.clone().with_query_offset(seen.before + skipped);
+            if options.implementation == Implementation::Fused {
+                options.skip_log = Some(group.skip_log.clone());
+                options.key_norms = seen.norms;
+            }
             // The nearer of the two hides.
             options.window = options.window.into_iter().chain(seen.window).min();
             if let Some(temperature) = &mut options.temperature {

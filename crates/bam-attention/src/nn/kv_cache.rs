@@ -278,6 +278,22 @@ impl HeadGroupCache {
         }
     }
 
+    /// Keys and values within a sliding window, to come back to if a call fails. What is written beyond
+    /// the tokens of a full cache is not read.
+    pub(super) fn window_tokens(&self) -> Option<[Tensor<4>; 2]> {
+        match &self.storage {
+            Storage::Full { .. } => None,
+            Storage::SlidingWindow { tokens, .. } => tokens.clone(),
+        }
+    }
+
+    /// Undoes what [`append`](Self::append) did since those were asked for.
+    pub(super) fn restore(&mut self, window_tokens: Option<[Tensor<4>; 2]>) {
+        if let Storage::SlidingWindow { tokens, .. } = &mut self.storage {
+            *tokens = window_tokens;
+        }
+    }
+
     /// Takes over `length` tokens from groups that have read `total` and share out all heads, not
     /// necessarily as this one does.
     ///

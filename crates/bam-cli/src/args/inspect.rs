@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub enum InspectCommand {
-    /// Each head's belief about distance, and its use of a text
+    /// Each head's prior over distance, and its posterior on a text
     Heads(HeadsArgs),
     /// Reach of heads in long rows, whatever they read
     Context(ContextArgs),

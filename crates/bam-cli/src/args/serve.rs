@@ -27,10 +27,10 @@ pub struct ServeArgs {
     /// Memory for keys and values; it decides how long a context can be
     #[arg(long, default_value = "2G", value_parser = bytes)]
     pub cache_memory: usize,
-    /// Rows that are worked on at once
+    /// Sequences that are worked on at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub parallel: u32,
-    /// Rows that may wait; more are refused with 429
+    /// Sequences that may wait; more are refused with 429
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub queue: u32,
     /// Largest request body

@@ -77,7 +77,7 @@ pub(super) fn backward(
             .enumerate()
             .map(|(index, (dq, d_temperature))| {
                 let (head, segment) = (index / segments.len(), index % segments.len());
-                arch.dispatch(Task {
+                arch.dispatch(BackwardTask {
                     given: &given,
                     batch: head / inputs.key_heads(),
                     key_head: head % inputs.key_heads(),
@@ -157,7 +157,7 @@ struct Given<'a> {
 }
 
 /// Some rows of the query heads of one key head, with the slices of the gradients that are its own.
-struct Task<'a> {
+struct BackwardTask<'a> {
     given: &'a Given<'a>,
     batch: usize,
     key_head: usize,
@@ -178,7 +178,7 @@ struct Sums {
     skips: Vec<HeadSkips>,
 }
 
-impl WithSimd for Task<'_> {
+impl WithSimd for BackwardTask<'_> {
     type Output = Sums;
 
     #[inline(always)]
@@ -191,7 +191,7 @@ impl WithSimd for Task<'_> {
     }
 }
 
-impl Task<'_> {
+impl BackwardTask<'_> {
     #[inline(always)]
     fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(mut self, simd: S) -> Sums {
         let given = self.given;

@@ -20,7 +20,7 @@ pub fn heads_page(encoding: &str, heads: &Heads) -> String {
         }
         main {
             section {
-                h2 { "What each head believes about distance" }
+                h2 { "Each head's prior over distance" }
                 (introduction())
                 (priors("prior", &encoding, heads))
             }

@@ -203,7 +203,7 @@ function about(index, row, keys) {
   const alone = `The row of ${quoted(row)} has only itself to look at: every head gives it all its mass.`;
   if (index === 0) return `Nothing comes before the first token. ${alone}`;
   if (keys === 1) return `${alone} Then ${quoted(index)} came.`;
-  return `What the row of ${quoted(row)} believed about ${keys.toLocaleString("en")} keys, before ${quoted(index)} came.`;
+  return `The posterior of the row of ${quoted(row)} over ${keys.toLocaleString("en")} keys, before ${quoted(index)} came.`;
 }
 
 $("layer").addEventListener("change", draw);

@@ -7,10 +7,10 @@ use std::ops::Range;
 /// row's posterior.
 ///
 /// They follow from the parameters alone: the log-weights that attention reads, and the bound of
-/// its content scores ([`Transformer::logit_bounds`]). The proof is with [`LogitBound`]; the
+/// its content scores ([`Transformer::logit_bounds`](crate::model::Transformer::logit_bounds)). The proof is with [`LogitBound`](bam_prior::LogitBound); the
 /// posterior meant is the one that exact arithmetic makes of the queries and keys as computed.
 ///
-/// A cache of that capacity or less may forget what lies beyond: [`Transformer::certified_cache`].
+/// A cache of that capacity or less may forget what lies beyond: [`certified_cache`](crate::model::Transformer::certified_cache).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Horizons {
     keys: usize,
