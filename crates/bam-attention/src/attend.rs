@@ -23,7 +23,7 @@ use std::sync::Arc;
 ///
 /// Rows that see no key give zeros, with zero gradients. Source: arXiv 2505.22842.
 ///
-/// Inputs must be finite wherever there is a token. At [`Documents::PADDING`] they are not read.
+/// Inputs must be finite wherever there is a token. At [`Documents::PADDING`](bam_kernel::Documents::PADDING) they are not read.
 /// A value that is not finite elsewhere reaches the rows that see it, and may reach rows that don't:
 /// a hidden key is given the weight 0, and `0·NaN` is NaN.
 ///

@@ -1,6 +1,6 @@
 //! A look into a model: what its heads believe before they read ([`prior`]), what they make of a
 //! text ([`posterior`], [`mod@measured`], [`mod@reading`]), how far they can look at all
-//! ([`horizons`], [`mod@context`]), whether the numbers hold ([`doctor`]), and where two models differ
+//! ([`mod@context`]), whether the numbers hold ([`doctor`]), and where two models differ
 //! ([`mod@difference`]); other priors in its heads ([`surgery`]), or priors that learn on ([`upcycle`]).
 
 mod content_bounds;
