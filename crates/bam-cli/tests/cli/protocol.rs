@@ -400,3 +400,63 @@ fn an_answer_that_is_cut_says_so() {
     );
     assert!(text.contains("[DONE]"), "{text}");
 }
+
+/// Each path, method, field, default and status of the description is the server's.
+#[test]
+fn the_description_is_of_this_server() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let config = json!({"chat_template": "{{ messages[0].content }}"}).to_string();
+    std::fs::write(model.join("tokenizer_config.json"), config).unwrap();
+    let server = Server::start(&model, &[]);
+    let description = server.get("/openapi.json").json();
+    let with = |base: &Value, field: &str, value: Value| {
+        let mut body = base.clone();
+        body[field] = value;
+        body
+    };
+    let (mut fields, mut paths) = (0, 0);
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        let path = path.replace("{model}", "model");
+        paths += 1;
+        let Some(operation) = methods.get("post") else {
+            assert_eq!(server.get(&path).status, 200, "{path}");
+            assert_eq!(server.post(&path, &json!({})).status, 405, "{path}");
+            continue;
+        };
+        assert_eq!(server.get(&path).status, 405, "{path}");
+        let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let name = body["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+        let base = match name {
+            "Completion" => json!({"prompt": "a", "max_tokens": 1}),
+            "Chat" => json!({"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}),
+            "Tokenize" => json!({"prompt": "a"}),
+            _ => json!({"tokens": [5]}),
+        };
+        assert_eq!(server.post(&path, &base).status, 200, "{path}");
+        let schema = &description["components"]["schemas"][name];
+        for (field, of_field) in schema["properties"].as_object().unwrap() {
+            let answer = server.post(&path, &with(&base, field, json!([[{}]])));
+            assert_eq!(answer.status, 400, "{field}: {answer:?}");
+            assert_eq!(
+                answer.json()["error"]["param"],
+                field.as_str(),
+                "{answer:?}"
+            );
+            assert!(operation["responses"].get("400").is_some());
+            if let Some(default) = of_field.get("default") {
+                let answer = server.post(&path, &with(&base, field, default.clone()));
+                assert_eq!(answer.status, 200, "{field}: {answer:?}");
+            }
+            fields += 1;
+        }
+        // Null control: a field that is not described is not known.
+        let answer = server.post(&path, &with(&base, "wings", json!(2)));
+        assert_eq!(answer.json()["error"]["code"], "unknown_parameter");
+    }
+    assert!(paths == 14 && fields > 50, "{paths} paths, {fields} fields");
+    assert_eq!(
+        server.get("/nothing").json()["error"]["code"],
+        "unknown_url"
+    );
+}
