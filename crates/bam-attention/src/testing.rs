@@ -6,7 +6,10 @@ use crate::error::AttentionError;
 use crate::log_prior::LogPrior;
 use crate::options::{Implementation, Options};
 use crate::temperature::Temperature;
-pub use bam_kernel::testing::{Case, Shape, oracle, oracle_gradients, oracle_row, signed_numbers};
+pub use bam_kernel::testing::{
+    AWKWARD_SIZES, Case, Shape, gradient_cases, oracle, oracle_gradients, oracle_row,
+    signed_numbers,
+};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// The tensors of a case, ready for [`attend`].

@@ -4,7 +4,7 @@
 //! small factor, and never less than the rounding of a result of that size.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle};
+use bam_attention::testing::{AWKWARD_SIZES, Case, OnTensors, Shape, Tensors, oracle};
 use bam_attention::{Instructions, Options};
 use burn::tensor::Device;
 
@@ -42,30 +42,8 @@ fn assert_agreement(case: &Case, name: &str) {
     }
 }
 
-const SHAPES: [[usize; 6]; 17] = [
-    // batch, heads, key heads, queries, keys, dim
-    [1, 1, 1, 1, 1, 1],
-    [2, 3, 3, 2, 2, 5],
-    [1, 6, 2, 63, 63, 16],
-    [2, 3, 1, 65, 65, 17],
-    [1, 2, 2, 100, 100, 64],
-    [1, 1, 1, 257, 257, 32],
-    [1, 3, 3, 1, 257, 16],
-    [2, 2, 1, 5, 130, 24],
-    [1, 1, 1, 128, 192, 128],
-    [3, 1, 1, 64, 64, 8],
-    [1, 6, 3, 66, 67, 33],
-    [1, 1, 1, 2, 2000, 16],
-    [1, 2, 1, 300, 2000, 16],
-    [16, 1, 1, 3, 3, 4],
-    // Few heads and many keys: the keys are split.
-    [1, 1, 1, 9, 9000, 8],
-    [1, 2, 1, 8, 5000, 40],
-    [1, 1, 1, 1, 4500, 100],
-];
-
 fn cases() -> impl Iterator<Item = (String, Case)> {
-    SHAPES.into_iter().enumerate().map(|(seed, s)| {
+    AWKWARD_SIZES.into_iter().enumerate().map(|(seed, s)| {
         let shape = Shape::from(s);
         (format!("{s:?}"), Case::random(&shape, seed as u64))
     })

@@ -2,7 +2,7 @@
 //! against the reference's, and the same bits for any number of threads.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, gradient_cases, oracle};
 use bam_attention::{Instructions, Options};
 use burn::tensor::Device;
 
@@ -28,34 +28,9 @@ fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
     difference / norm(&mut expected.iter().map(|x| f64::from(*x))).max(0.1)
 }
 
-fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (seed, s) in [
-        [1, 1, 1, 1, 1, 1],
-        [2, 3, 1, 2, 2, 5],
-        [1, 6, 2, 63, 63, 16],
-        [2, 3, 3, 65, 65, 17],
-        [2, 2, 1, 5, 130, 24],
-        [1, 1, 1, 257, 257, 64],
-        [1, 2, 1, 300, 500, 16],
-        [1, 1, 1, 700, 700, 48],
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let case = Case::random(&Shape::from(s), seed as u64);
-        cases.push(case.clone());
-        cases.push(case.clone().full());
-        cases.push(case.clone().with_window(20).with_temperature(true));
-        cases.push(case.clone().with_documents(3).with_temperature(true));
-        cases.push(case.with_documents(3).with_temperature(false));
-    }
-    cases
-}
-
 #[test]
 fn fused_equal_the_references() {
-    for (number, case) in cases().iter().enumerate() {
+    for (number, case) in gradient_cases().iter().enumerate() {
         let reference = gradients(case, Reference);
         for instructions in Instructions::available() {
             let with = |options: Options| options.with_instructions(instructions);

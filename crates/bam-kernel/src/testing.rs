@@ -41,6 +41,29 @@ impl From<[usize; 6]> for Shape {
     }
 }
 
+/// Sizes that tell errors of tiles, panels, tails and splits apart.
+pub const AWKWARD_SIZES: [[usize; 6]; 17] = [
+    // batch, heads, key heads, queries, keys, dim
+    [1, 1, 1, 1, 1, 1],
+    [2, 3, 3, 2, 2, 5],
+    [1, 6, 2, 63, 63, 16],
+    [2, 3, 1, 65, 65, 17],
+    [1, 2, 2, 100, 100, 64],
+    [1, 1, 1, 257, 257, 32],
+    [1, 3, 3, 1, 257, 16],
+    [2, 2, 1, 5, 130, 24],
+    [1, 1, 1, 128, 192, 128],
+    [3, 1, 1, 64, 64, 8],
+    [1, 6, 3, 66, 67, 33],
+    [1, 1, 1, 2, 2000, 16],
+    [1, 2, 1, 300, 2000, 16],
+    [16, 1, 1, 3, 3, 4],
+    // Few heads and many keys: the keys are split.
+    [1, 1, 1, 9, 9000, 8],
+    [1, 2, 1, 8, 5000, 40],
+    [1, 1, 1, 1, 4500, 100],
+];
+
 /// A call in plain numbers, row-major.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -303,6 +326,33 @@ impl Case {
     pub fn loss_weights(&self) -> Vec<f32> {
         signed_numbers(self.batch * self.heads * self.queries * self.dim, 1.0, 1234)
     }
+}
+
+/// Cases for gradients: sizes with every kind of option.
+#[must_use]
+pub fn gradient_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (seed, sizes) in [
+        [1, 1, 1, 1, 1, 1],
+        [2, 3, 1, 2, 2, 5],
+        [1, 6, 2, 63, 63, 16],
+        [2, 3, 3, 65, 65, 17],
+        [2, 2, 1, 5, 130, 24],
+        [1, 1, 1, 257, 257, 64],
+        [1, 2, 1, 300, 500, 16],
+        [1, 1, 1, 700, 700, 48],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let case = Case::random(&sizes.into(), seed as u64);
+        cases.push(case.clone());
+        cases.push(case.clone().full());
+        cases.push(case.clone().with_window(20).with_temperature(true));
+        cases.push(case.clone().with_documents(3).with_temperature(true));
+        cases.push(case.with_documents(3).with_temperature(false));
+    }
+    cases
 }
 
 /// `count` numbers in (−`spread`, `spread`), the same for the same seed (a SplitMix64 stream).

@@ -1,30 +1,8 @@
 //! Outputs against the definition in `f64`: every instruction set, awkward sizes, every option; and
 //! impostors, told apart by the same comparison.
 
-use bam_kernel::testing::{Case, Shape, oracle};
+use bam_kernel::testing::{AWKWARD_SIZES, Case, Shape, oracle};
 use bam_kernel::{Call, Documents, Instructions, LN_SMALLEST_WEIGHT};
-
-const SHAPES: [[usize; 6]; 17] = [
-    // batch, heads, key heads, queries, keys, dim
-    [1, 1, 1, 1, 1, 1],
-    [2, 3, 3, 2, 2, 5],
-    [1, 6, 2, 63, 63, 16],
-    [2, 3, 1, 65, 65, 17],
-    [1, 2, 2, 100, 100, 64],
-    [1, 1, 1, 257, 257, 32],
-    [1, 3, 3, 1, 257, 16],
-    [2, 2, 1, 5, 130, 24],
-    [1, 1, 1, 128, 192, 128],
-    [3, 1, 1, 64, 64, 8],
-    [1, 6, 3, 66, 67, 33],
-    [1, 1, 1, 2, 2000, 16],
-    [1, 2, 1, 300, 2000, 16],
-    [16, 1, 1, 3, 3, 4],
-    // Few heads and many keys: the keys are split.
-    [1, 1, 1, 9, 9000, 8],
-    [1, 2, 1, 8, 5000, 40],
-    [1, 1, 1, 1, 4500, 100],
-];
 
 /// Every option alone and some together.
 fn variants(case: &Case) -> Vec<Case> {
@@ -57,7 +35,7 @@ fn largest_error(got: &[f32], expected: &[f64]) -> f64 {
 
 #[test]
 fn outputs_are_the_definition() {
-    for (seed, sizes) in SHAPES.into_iter().enumerate() {
+    for (seed, sizes) in AWKWARD_SIZES.into_iter().enumerate() {
         for (number, case) in variants(&Case::random(&sizes.into(), seed as u64))
             .iter()
             .enumerate()

@@ -1,7 +1,7 @@
 //! Gradients against those of the definition in `f64`, which are checked against finite differences; and
 //! the same bits for any number of threads.
 
-use bam_kernel::testing::{Case, oracle, oracle_gradients};
+use bam_kernel::testing::{Case, gradient_cases, oracle, oracle_gradients};
 use bam_kernel::{Call, Gradients, Instructions};
 
 const NAMES: [&str; 5] = ["q", "k", "v", "ln_weights", "temperature"];
@@ -20,34 +20,9 @@ fn widened(of: Gradients) -> [Vec<f64>; 5] {
         .map(|values| values.into_iter().map(f64::from).collect())
 }
 
-fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (seed, sizes) in [
-        [1, 1, 1, 1, 1, 1],
-        [2, 3, 1, 2, 2, 5],
-        [1, 6, 2, 63, 63, 16],
-        [2, 3, 3, 65, 65, 17],
-        [2, 2, 1, 5, 130, 24],
-        [1, 1, 1, 257, 257, 64],
-        [1, 2, 1, 300, 500, 16],
-        [1, 1, 1, 700, 700, 48],
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let case = Case::random(&sizes.into(), seed as u64);
-        cases.push(case.clone());
-        cases.push(case.clone().full());
-        cases.push(case.clone().with_window(20).with_temperature(true));
-        cases.push(case.clone().with_documents(3).with_temperature(true));
-        cases.push(case.with_documents(3).with_temperature(false));
-    }
-    cases
-}
-
 #[test]
 fn gradients_are_the_definitions() {
-    for (number, case) in cases().iter().enumerate() {
+    for (number, case) in gradient_cases().iter().enumerate() {
         let expected = oracle_gradients(case);
         for instructions in Instructions::available() {
             let with = |call| Call {
