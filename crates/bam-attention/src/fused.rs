@@ -12,6 +12,8 @@ use prior_state::PriorState;
 use std::sync::Arc;
 
 mod autodiff;
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 pub(crate) mod prior_state;
 
@@ -80,7 +82,7 @@ pub(crate) trait FusedKernel: Backend {
 }
 
 /// The operation as Burn's dispatch sees it.
-#[burn::backend::backend_extension(Autodiff, Flex)]
+#[burn::backend::backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub(crate) trait FusedAttention: Backend {
     fn fused_attention(
         q: FloatTensor<Self>,
@@ -119,21 +121,8 @@ pub(crate) fn attend(
     temperature: Option<Tensor<3>>,
     context: Context,
 ) -> Result<Tensor<4>, AttentionError> {
-    let unsupported = |expected, got: String| {
-        Err(AttentionError::Unsupported {
-            implementation: "fused",
-            expected,
-            got,
-        })
-    };
+    supported(&q)?;
     let device = q.device();
-    if !is_flex(q.clone()) {
-        return unsupported("a Flex device", format!("{device:?}"));
-    }
-    if !matches!(q.dtype(), DType::F32 | DType::BF16) {
-        let got = format!("{:?}", q.dtype());
-        return unsupported("tensors of type F32 or BF16", got);
-    }
     let temperature = temperature.unwrap_or_else(|| Tensor::ones([1, 1, 1], (&device, DType::F32)));
     let out = Dispatch::fused_attention(
         q.into_dispatch(),
@@ -146,7 +135,42 @@ pub(crate) fn attend(
     Ok(Tensor::from_dispatch(out))
 }
 
-fn is_flex(q: Tensor<4>) -> bool {
-    let plain = q.inner().into_dispatch();
-    <DispatchTensor as DispatchKindConversion<Flex>>::try_into_backend(plain).is_ok()
+/// # Errors
+/// If there is no kernel for the device of the tensors, or none for their type.
+fn supported(q: &Tensor<4>) -> Result<(), AttentionError> {
+    let on = |kernel: bool, types: &[DType], expected| match kernel && types.contains(&q.dtype()) {
+        true => Ok(()),
+        false => Err(AttentionError::Unsupported {
+            implementation: "fused",
+            expected,
+            got: format!("{:?} on {:?}", q.dtype(), q.device()),
+        }),
+    };
+    if is_on::<Flex>(q) {
+        return on(
+            true,
+            &[DType::F32, DType::BF16],
+            "tensors of type F32 or BF16",
+        );
+    }
+    #[cfg(feature = "cube")]
+    if is_on::<burn_cubecl::Cube>(q) {
+        let types = [DType::F32, DType::BF16, DType::F16];
+        let known = q.device().supports_dtype(q.dtype());
+        let expected = "tensors of type F32, BF16 or F16 that the device has";
+        return on(known, &types, expected);
+    }
+    on(
+        false,
+        &[],
+        "a CPU device (Flex), or a device that the program is built for",
+    )
+}
+
+fn is_on<B: Backend>(q: &Tensor<4>) -> bool
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    let plain = q.clone().inner().into_dispatch();
+    DispatchTensor::try_into_backend(plain).is_ok()
 }

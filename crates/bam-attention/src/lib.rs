@@ -35,7 +35,7 @@
 //! ```
 //!
 //! Beneath the modules of [`nn`] is one function, [`attend`], for queries, keys and values by head.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 mod attend;

@@ -130,7 +130,7 @@ impl OnTensors for Case {
         change: impl Fn(Options) -> Options,
         implementation: Implementation,
     ) -> Result<[Vec<f32>; 6], AttentionError> {
-        let device = Device::flex().autodiff();
+        let device = test_device().autodiff();
         let plain = self.tensors(&device);
         let tensors = Tensors {
             q: plain.q.require_grad(),
@@ -152,6 +152,16 @@ impl OnTensors for Case {
             numbers(tensors.ln_weights.grad(&gradients).map(Tensor::into_data)),
             numbers(tensors.temperature.grad(&gradients).map(Tensor::into_data)),
         ])
+    }
+}
+
+/// The device that a test is for: that of the environment variable `BAM_TEST_DEVICE`, else the CPU.
+#[must_use]
+pub fn test_device() -> Device {
+    match std::env::var("BAM_TEST_DEVICE").as_deref() {
+        #[cfg(feature = "wgpu")]
+        Ok("wgpu") => Device::wgpu(burn::tensor::DeviceKind::Cpu),
+        _ => Device::flex(),
     }
 }
 

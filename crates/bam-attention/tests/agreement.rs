@@ -4,12 +4,12 @@
 //! small factor, and never less than the rounding of a result of that size.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{AWKWARD_SIZES, Case, OnTensors, Shape, Tensors, oracle};
+use bam_attention::testing::{AWKWARD_SIZES, Case, OnTensors, Shape, Tensors, oracle, test_device};
 use bam_attention::{Instructions, Options};
 use burn::tensor::Device;
 
 fn largest_error(case: &Case, options: impl Fn(&Tensors) -> Options) -> f64 {
-    let tensors = case.tensors(&Device::flex());
+    let tensors = case.tensors(&test_device());
     let options = options(&tensors);
     let got = case.attend_as(&tensors, &options).unwrap().into_data();
     let expected = oracle(case);
@@ -118,7 +118,7 @@ fn one_key_has_weight_one() {
     let mut case = Case::random(&shape, 5);
     case.temperature = Some((vec![0.0, 3.0, -2.0], true));
     let out = case
-        .attend(&case.tensors(&Device::flex()), Fused)
+        .attend(&case.tensors(&test_device()), Fused)
         .unwrap()
         .into_data();
     assert_eq!(out.as_slice::<f32>().unwrap()[..2], case.v[..2]);

@@ -1,7 +1,7 @@
 //! `bf16` inputs are widened exactly: the results are those of the same numbers in `f32`, rounded.
 
 use bam_attention::Implementation::Fused;
-use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle, test_device};
 use bam_attention::{Instructions, Options};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, bf16};
 
@@ -44,7 +44,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 /// Output and gradients with q, k, v of that type.
 fn passes(case: &Case, dtype: FloatDType, change: impl Fn(Options) -> Options) -> Vec<Vec<f32>> {
-    let device = Device::flex().autodiff();
+    let device = test_device().autodiff();
     let plain = case.tensors(&device);
     let tensors = Tensors {
         q: plain.q.cast(dtype).require_grad(),

@@ -4,7 +4,7 @@
 //! order of its block.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, Tensors};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, test_device};
 use bam_attention::{
     Documents, Lags, LogPrior, Options, Temperature, TemperatureScope, attend, scalable_softmax,
 };
@@ -55,7 +55,7 @@ fn piece(
     }
     if let Some(scope) = variant.ssmax {
         let scale: Vec<f32> = (0..case.heads).map(|h| 0.4 + 0.3 * h as f32).collect();
-        let scale = Tensor::<1>::from_floats(scale.as_slice(), &Device::flex());
+        let scale = Tensor::<1>::from_floats(scale.as_slice(), &test_device());
         let values = scalable_softmax(scale, length, end, &options).unwrap();
         options.temperature = Some(Temperature { values, scope });
     }
@@ -82,7 +82,7 @@ fn both(
     implementation: Implementation,
     sizes: &[usize],
 ) -> (Vec<f32>, Vec<f32>) {
-    let tensors = case.tensors(&Device::flex());
+    let tensors = case.tensors(&test_device());
     let at = |range: (usize, usize)| piece(case, &tensors, variant, implementation, range, range.0);
     let mut pieces = Vec::new();
     let mut start = 0;
@@ -157,7 +157,7 @@ fn in_pieces_or_at_once() {
 #[test]
 fn a_wrong_offset_is_told_apart() {
     let case = case(100, 3, 1, 16);
-    let tensors = case.tensors(&Device::flex());
+    let tensors = case.tensors(&test_device());
     for variant in variants() {
         if variant.window == Some(1) {
             continue; // One key: its value, wherever the row stands.

@@ -5,7 +5,7 @@
 
 use bam_attention::Documents;
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, Tensors, signed_numbers};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, signed_numbers, test_device};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Output, and the gradients of `Σ out·weights` by q, k, v, log-prior and temperature.
@@ -17,7 +17,7 @@ struct Passes {
 const NAMES: [&str; 5] = ["q", "k", "v", "ln_weights", "temperature"];
 
 fn passes(case: &Case, implementation: Implementation) -> Passes {
-    let device = Device::flex().autodiff();
+    let device = test_device().autodiff();
     let plain = case.tensors(&device);
     let tensors = Tensors {
         q: plain.q.require_grad(),

@@ -1,7 +1,7 @@
 //! Everything that [`attend`] and its arguments refuse, with the words that they refuse it with.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, oracle, test_device};
 use bam_attention::{
     AttentionError, Documents, KernelError, KeyNorms, Lags, LogPrior, Options, Skipping,
     Temperature, TemperatureScope, attend, extend_key_norms, scalable_softmax,
@@ -19,7 +19,7 @@ struct Call {
 }
 
 fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    Tensor::zeros(shape, &Device::flex())
+    Tensor::zeros(shape, &test_device())
 }
 
 impl Call {
@@ -28,7 +28,7 @@ impl Call {
             q: zeros([2, 4, 3, 6]),
             k: zeros([2, 2, 5, 6]),
             v: zeros([2, 2, 5, 6]),
-            prior: LogPrior::uniform(4, Lags::causal(5), &Device::flex()),
+            prior: LogPrior::uniform(4, Lags::causal(5), &test_device()),
             options: Options::causal(Reference).with_query_offset(2),
         }
     }
@@ -99,13 +99,13 @@ fn heads_that_can_not_be_shared_out() {
 #[test]
 fn a_prior_of_other_heads_or_lags() {
     assert_refused("log-prior: expected shape [4, 5], got [2, 5]", |call| {
-        call.prior = LogPrior::uniform(2, Lags::causal(5), &Device::flex());
+        call.prior = LogPrior::uniform(2, Lags::causal(5), &test_device());
     });
     assert_refused("log-prior: expected the lags -4..=0, got -3..=0", |call| {
-        call.prior = LogPrior::uniform(4, Lags::causal(4), &Device::flex());
+        call.prior = LogPrior::uniform(4, Lags::causal(4), &test_device());
     });
     assert_refused("log-prior: expected the lags -4..=0, got -9..=-1", |call| {
-        call.prior = LogPrior::uniform(4, Lags::starting_at(-9, 9), &Device::flex());
+        call.prior = LogPrior::uniform(4, Lags::starting_at(-9, 9), &test_device());
     });
     assert_refused("log-prior: expected the lags -4..=2, got -4..=0", |call| {
         call.options.visibility = bam_attention::Visibility::Full;
@@ -120,14 +120,14 @@ fn a_prior_of_other_heads_or_lags() {
 fn lags_beyond_the_window_are_not_asked_for() {
     for implementation in [Reference, Fused] {
         let mut call = Call::new();
-        call.prior = LogPrior::uniform(4, Lags::causal(2), &Device::flex());
+        call.prior = LogPrior::uniform(4, Lags::causal(2), &test_device());
         call.options = Options::causal(implementation)
             .with_query_offset(2)
             .with_window(2);
         assert!(call.run().is_ok());
     }
     assert_refused("log-prior: expected the lags -2..=0, got -1..=0", |call| {
-        call.prior = LogPrior::uniform(4, Lags::causal(2), &Device::flex());
+        call.prior = LogPrior::uniform(4, Lags::causal(2), &test_device());
         call.options.window = Some(3);
     });
 }
@@ -137,7 +137,7 @@ fn fewer_keys_than_causal_rows_stand_at() {
     let expected = "keys of causal attention: expected shape at least offset + queries = 6, got 5";
     assert_refused(expected, |call| {
         call.options.query_offset = 3;
-        call.prior = LogPrior::uniform(4, Lags::causal(9), &Device::flex());
+        call.prior = LogPrior::uniform(4, Lags::causal(9), &test_device());
     });
 }
 
@@ -279,7 +279,7 @@ fn in_f64(
     case: &Case,
     implementation: bam_attention::Implementation,
 ) -> Result<f64, AttentionError> {
-    let mut tensors = case.tensors(&Device::flex());
+    let mut tensors = case.tensors(&test_device());
     tensors.q = tensors.q.cast(FloatDType::F64);
     tensors.k = tensors.k.cast(FloatDType::F64);
     tensors.v = tensors.v.cast(FloatDType::F64);
@@ -317,7 +317,7 @@ fn double_precision() {
 #[test]
 fn narrowed_priors() {
     let numbers: Vec<f32> = (0..15).map(|x| x as f32).collect();
-    let ln_weights = Tensor::<1>::from_floats(numbers.as_slice(), &Device::flex());
+    let ln_weights = Tensor::<1>::from_floats(numbers.as_slice(), &test_device());
     let prior = LogPrior::new(ln_weights.reshape([3, 5]), Lags::causal(5)).unwrap();
     let narrowed = prior.narrowed(1..3, Lags::causal(2)).unwrap();
     let values: Vec<f32> = narrowed.ln_weights().to_data().try_into_vec().unwrap();

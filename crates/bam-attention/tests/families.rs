@@ -7,7 +7,7 @@
 
 use bam_attention::Lags;
 use bam_attention::log_prior::{LagGrid, ln_weight};
-use bam_attention::testing::signed_numbers;
+use bam_attention::testing::{signed_numbers, test_device};
 use bam_prior::{Direction, Family, PositionalPrior, Prior, T5Buckets};
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
@@ -53,7 +53,7 @@ fn tensors(theta: &Theta, device: &Device) -> Vec<Tensor<2>> {
 }
 
 fn evaluate(family: Family, theta: &Theta, lags: Lags) -> Vec<f32> {
-    let device = Device::flex();
+    let device = test_device();
     let grid = LagGrid {
         heads: theta.len(),
         lags,
@@ -204,7 +204,7 @@ fn loss_weights(lags: Lags) -> Vec<f32> {
 
 /// Gradients of `Σ_d c_d·ln w(d)` by every parameter of one head.
 fn gradients(family: Family, theta: &Theta, lags: Lags) -> Vec<Vec<f64>> {
-    let device = Device::flex().autodiff();
+    let device = test_device().autodiff();
     let parameters: Vec<Tensor<2>> = tensors(theta, &device)
         .into_iter()
         .map(Tensor::require_grad)

@@ -2,7 +2,7 @@
 //! against the reference's, and the same bits for any number of threads.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, gradient_cases, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, gradient_cases, oracle, test_device};
 use bam_attention::{Instructions, Options};
 use burn::tensor::Device;
 
@@ -120,7 +120,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn constants_stay_constant() {
     let case = Case::random(&Shape::from([1, 2, 2, 30, 30, 8]), 4);
-    let device = Device::flex().autodiff();
+    let device = test_device().autodiff();
     let mut tensors = case.tensors(&device);
     tensors.v = tensors.v.require_grad();
     let gradients = case.attend(&tensors, Fused).unwrap().sum().backward();

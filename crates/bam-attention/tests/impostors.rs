@@ -2,12 +2,12 @@
 //! honest one passes. Ignoring is simulated by changing that thing in the case of the oracle.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, oracle, test_device};
 use burn::tensor::Device;
 
 fn error_against(case: &Case, implementation: Implementation, oracle_case: &Case) -> f64 {
     let out = case
-        .attend(&case.tensors(&Device::flex()), implementation)
+        .attend(&case.tensors(&test_device()), implementation)
         .unwrap()
         .into_data();
     out.as_slice::<f32>()

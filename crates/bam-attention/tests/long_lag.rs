@@ -4,7 +4,7 @@
 use bam_attention::Implementation::{Fused, Reference};
 use bam_attention::Lags;
 use bam_attention::log_prior::{LagGrid, ln_weight};
-use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle, test_device};
 use bam_prior::{Family, GeneralizedGaussian};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
@@ -16,7 +16,7 @@ const NEEDLE: usize = 10;
 type Prior = (f64, f64, f64);
 
 fn ln_weights(priors: &[Prior], lags: Lags) -> Vec<f32> {
-    let device = Device::flex();
+    let device = test_device();
     let of_head = |&(location, scale, shape): &Prior| {
         let prior = GeneralizedGaussian::new(location, scale, shape).unwrap();
         let theta = Family::GeneralizedGaussian.theta(&prior.into());
@@ -72,7 +72,7 @@ fn reaching(location: f64, shape: f64) -> Prior {
 }
 
 fn run(case: &Case) -> Vec<f32> {
-    let out = case.attend(&case.tensors(&Device::flex()), Fused);
+    let out = case.attend(&case.tensors(&test_device()), Fused);
     out.unwrap().into_data().as_slice::<f32>().unwrap().to_vec()
 }
 
@@ -145,7 +145,7 @@ fn anti_local_priors_stay_numbers() {
 fn gradients_at_a_million_are_the_references() {
     let honest = case(2, &[reaching(-1339.4, 0.3)]).with_temperature(true);
     let of = |implementation, float: FloatDType| {
-        let device = Device::flex().autodiff();
+        let device = test_device().autodiff();
         let plain = honest.tensors(&device);
         let tensors = Tensors {
             q: plain.q.cast(float).require_grad(),

@@ -3,7 +3,7 @@
 use bam_attention::nn::{
     BayesianAttention, BayesianAttentionConfig, Family, Mask, PositionalPriorConfig, Role,
 };
-use bam_attention::testing::signed_numbers;
+use bam_attention::testing::{signed_numbers, test_device};
 use bam_attention::{
     AttentionError, Documents, Implementation, Lags, LogPrior, Options, Skipping, Temperature,
     TemperatureScope, attend, scalable_softmax,
@@ -128,7 +128,7 @@ fn by_hand(
 
 #[test]
 fn it_is_the_operation_on_its_projections() {
-    let device = Device::flex();
+    let device = test_device();
     let full = BayesianAttentionConfig::new(WIDTH, config().prior);
     for config in [
         config(),
@@ -169,7 +169,7 @@ fn it_is_the_operation_on_its_projections() {
 /// Key `j` is at the lag `j − i`, ahead or behind: a prior that looks ahead tells the sides apart.
 #[test]
 fn cross_attention_has_signed_lags() {
-    let device = Device::flex();
+    let device = test_device();
     let mut laws = Vec::new();
     for head in 0..HEADS {
         let location = 4.0 * head as f64 - 7.0;
@@ -227,7 +227,7 @@ fn padded(x: &Tensor<3>, left: usize, right: usize) -> (Tensor<3>, Tensor<2, Boo
 
 #[test]
 fn padding_on_either_side_changes_nothing() {
-    let device = Device::flex();
+    let device = test_device();
     for config in [
         config().with_scalable_softmax(Some(TemperatureScope::LikelihoodAndPrior)),
         config().with_causal(false).with_output_projection(false),
@@ -260,7 +260,7 @@ fn padding_on_either_side_changes_nothing() {
 
 #[test]
 fn documents_and_padded_memories_are_apart() {
-    let device = Device::flex();
+    let device = test_device();
     let attention = made(&config(), &device);
     let (one, other) = (input(1, 9, 1, &device), input(1, 14, 2, &device));
     let alone = [&one, &other].map(|x| attention.forward(x.clone(), None).unwrap());
@@ -286,7 +286,7 @@ fn documents_and_padded_memories_are_apart() {
 /// A call that fails leaves a cache as it was; and the reference has a cache too.
 #[test]
 fn a_failed_call_leaves_the_cache() {
-    let device = Device::flex();
+    let device = test_device();
     for window in [None, Some(7)] {
         let config = config().with_window(window);
         let attention = made(&config, &device).with_implementation(Implementation::Reference);
@@ -318,7 +318,7 @@ fn a_failed_call_leaves_the_cache() {
 
 #[test]
 fn cached_is_uncached() {
-    let device = Device::flex();
+    let device = test_device();
     for config in [
         config(),
         config().with_window(Some(7)),
@@ -382,7 +382,7 @@ fn cached_is_uncached() {
 
 #[test]
 fn caches_forget_and_are_bounded() {
-    let device = Device::flex();
+    let device = test_device();
     let attention = made(&config(), &device);
     let x = input(1, 30, 5, &device);
     let step = |cache: &mut _, start, count| {
@@ -414,9 +414,9 @@ fn caches_forget_and_are_bounded() {
     let error = both_ways.cache(1, 5).unwrap_err().to_string();
     assert!(error.contains("a causal layer"), "{error}");
     assert!(attention.cache(0, 5).is_err() && attention.cache(1, 0).is_err());
-    let training = made(&config(), &Device::flex().autodiff());
+    let training = made(&config(), &test_device().autodiff());
     let mut cache = training.cache(1, 5).unwrap();
-    let x = input(1, 1, 5, &Device::flex().autodiff());
+    let x = input(1, 1, 5, &test_device().autodiff());
     let error = training.forward_cached(x, None, &mut cache).unwrap_err();
     assert!(
         matches!(error, AttentionError::Unsupported { .. }),
@@ -437,7 +437,7 @@ impl ModuleVisitor for Gradients<'_> {
 
 #[test]
 fn a_gradient_reaches_every_parameter_that_learns() {
-    let device = Device::flex().autodiff();
+    let device = test_device().autodiff();
     let config = config().with_scalable_softmax(Some(TemperatureScope::LikelihoodAndPrior));
     let fixed = BayesianAttentionConfig {
         prior: config.prior.clone().fixed(&[Role::Location]),
@@ -463,7 +463,7 @@ fn a_gradient_reaches_every_parameter_that_learns() {
 
 #[test]
 fn records_and_configurations_come_back() {
-    let device = Device::flex();
+    let device = test_device();
     let config = config().with_scalable_softmax(Some(TemperatureScope::Likelihood));
     let saved = made(&config, &device);
     let x = input(1, 40, 13, &device);
@@ -480,7 +480,7 @@ fn records_and_configurations_come_back() {
 
 #[test]
 fn what_does_not_fit_is_an_error() {
-    let device = Device::flex();
+    let device = test_device();
     for (config, text) in [
         (
             BayesianAttentionConfig {

@@ -1,6 +1,7 @@
 //! Priors as a module: the laws of their families, learned or fixed, to distributions and back.
 
 use bam_attention::nn::{Family, PositionalPrior, PositionalPriorConfig, PriorGroupConfig, Role};
+use bam_attention::testing::test_device;
 use bam_attention::{AttentionError, Lags};
 use bam_prior::{GeneralizedGaussian, KerplePower, Laplace, PositionalPrior as _, Prior, StudentT};
 use burn::config::Config;
@@ -52,10 +53,10 @@ fn some_priors() -> Vec<Prior> {
 
 #[test]
 fn heads_weigh_what_their_distributions_say() {
-    let start = mixed().init(&Device::flex()).unwrap();
+    let start = mixed().init(&test_device()).unwrap();
     let given = PositionalPriorConfig::from_priors(&some_priors()).unwrap();
     assert_eq!(given.groups.len(), 4);
-    let given = given.init(&Device::flex()).unwrap();
+    let given = given.init(&test_device()).unwrap();
     for lags in [
         Lags::causal(1),
         Lags::causal(257),
@@ -79,7 +80,7 @@ fn heads_weigh_what_their_distributions_say() {
 
 #[test]
 fn distributions_go_in_and_come_out() {
-    let device = Device::flex().autodiff();
+    let device = test_device().autodiff();
     let kinds = PositionalPriorConfig::from_priors(&some_priors()).unwrap();
     let mut bare = kinds.clone().fixed(&[Role::Shape]);
     bare.groups.iter_mut().for_each(|group| group.start = None);
@@ -123,7 +124,7 @@ fn distributions_go_in_and_come_out() {
 
 #[test]
 fn a_gradient_reaches_what_learns_and_nothing_else() {
-    let prior = mixed().init(&Device::flex().autodiff()).unwrap();
+    let prior = mixed().init(&test_device().autodiff()).unwrap();
     let lags = Lags::causal(100);
     let log_prior = prior.forward(lags);
     let gradients = log_prior.ln_weights().clone().sum().backward();
@@ -152,7 +153,7 @@ fn a_gradient_reaches_what_learns_and_nothing_else() {
     };
     assert_eq!(learns(&back), learns(&prior));
     let alone = PositionalPriorConfig::uniform(3)
-        .init(&Device::flex().autodiff())
+        .init(&test_device().autodiff())
         .unwrap();
     assert!(alone.forward(lags).ln_weights().is_autodiff());
     assert!(!alone.valid().forward(lags).ln_weights().is_autodiff());
@@ -161,7 +162,7 @@ fn a_gradient_reaches_what_learns_and_nothing_else() {
 
 #[test]
 fn records_and_configurations_come_back() {
-    let device = Device::flex();
+    let device = test_device();
     let config = PositionalPriorConfig::from_priors(&some_priors()).unwrap();
     let saved = config.init(&device).unwrap();
     let bytes = saved.clone().into_record().into_bytes().unwrap();
@@ -184,7 +185,7 @@ fn records_and_configurations_come_back() {
 
 #[test]
 fn what_does_not_fit_is_an_error() {
-    let device = Device::flex();
+    let device = test_device();
     let error = |config: PositionalPriorConfig| config.init(&device).unwrap_err().to_string();
     let none = "heads of a prior: expected at least 1, got 0";
     assert_eq!(error(PositionalPriorConfig::new(Vec::new())), none);

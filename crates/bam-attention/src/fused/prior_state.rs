@@ -8,4 +8,7 @@ use std::sync::OnceLock;
 pub(crate) struct PriorState {
     /// On Flex.
     pub ranges: OnceLock<PriorRanges>,
+    /// On a GPU.
+    #[cfg(feature = "cube")]
+    pub cube: OnceLock<burn_cubecl::tensor::CubeTensor>,
 }

@@ -1,0 +1,68 @@
+//! The fused operation on GPUs, in CubeCL: whatever Burn's `Cube` runs on.
+//!
+//! ```text
+//! bounds    norms of keys and rows, ranges of the prior: what skipping decides by
+//! forward   blocks of rows, tiles of keys stream past; merge, where keys were split
+//! backward  by rows: dq, dτ, diagonals of dlogit;  by keys: dk, dv;  add_up: partial sums, in order
+//! ```
+//!
+//! No atomics: every number has one owner, and sums are taken in an order that sizes alone decide.
+
+#![allow(unsafe_code)] // Kernels are launched without checks of every index; they make their own.
+
+use super::{Context, FusedAttention, FusedKernel, Operands, Posterior};
+use burn::backend::TensorMetadata;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::DType;
+use burn_cubecl::Cube;
+use burn_cubecl::kernel::cast;
+use call::Call;
+
+mod backward;
+mod bounds;
+mod call;
+mod forward;
+mod rules;
+mod tiling;
+mod units;
+mod window;
+
+impl FusedKernel for Cube {
+    fn forward(operands: &Operands<Self>, context: &Context) -> Posterior<Self> {
+        Call::new(operands, context).forward()
+    }
+
+    fn backward(
+        operands: &Operands<Self>,
+        posterior: &Posterior<Self>,
+        out_gradient: FloatTensor<Self>,
+        context: &Context,
+    ) -> Operands<Self> {
+        Call::new(operands, context).backward(posterior, out_gradient)
+    }
+
+    fn narrowed(out: FloatTensor<Self>, dtype: DType) -> FloatTensor<Self> {
+        cast(out, dtype)
+    }
+}
+
+impl FusedAttention for Cube {
+    fn fused_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        ln_weights: FloatTensor<Self>,
+        temperature: FloatTensor<Self>,
+        context: Context,
+    ) -> FloatTensor<Self> {
+        let dtype = q.dtype();
+        let operands = Operands::<Self> {
+            q,
+            k,
+            v,
+            ln_weights,
+            temperature,
+        };
+        Self::narrowed(Self::forward(&operands, &context).out, dtype)
+    }
+}

@@ -1,0 +1,453 @@
+//! A call on a device: its tensors as kernels read them, and the launches.
+
+use super::bounds::{self, GRAIN, OF_ROWS};
+use super::rules::{Factor, NumbersLaunch, Rules, Skips};
+use super::tiling::{self, FEW, Limits, Tiling};
+use super::{backward, forward};
+use crate::fused::{Context, Operands, Posterior};
+use bam_kernel::{Documents, Skipping, TemperatureScope, Visibility};
+use burn::tensor::{DType, Shape};
+use burn_cubecl::Cube;
+use burn_cubecl::kernel::{cast, into_contiguous};
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::Device;
+use cubecl::prelude::*;
+
+/// Units of a cube where each has work of its own.
+const UNITS: usize = 64;
+
+pub(super) struct Call<'a> {
+    context: &'a Context,
+    operands: Operands<Cube>,
+    query_ids: CubeTensor,
+    key_ids: CubeTensor,
+    ranges: CubeTensor,
+    key_norms: CubeTensor,
+    rules: Rules,
+    limits: Limits,
+}
+
+impl<'a> Call<'a> {
+    pub fn new(operands: &Operands<Cube>, context: &'a Context) -> Self {
+        let call = context.plan.call();
+        let documents = call.documents.as_deref();
+        let q = readable(&operands.q);
+        let (client, device) = (q.client.clone(), q.device.clone());
+        let rules = Rules {
+            causal: call.visibility == Visibility::Causal,
+            window: call.window.is_some(),
+            documents: documents.is_some(),
+            temperature: match context.temperature {
+                None => Factor::None,
+                Some(TemperatureScope::Likelihood) => Factor::Likelihood,
+                Some(TemperatureScope::LikelihoodAndPrior) => Factor::LikelihoodAndPrior,
+            },
+            skipping: match call.skipping {
+                Skipping::Off => Skips::Off,
+                Skipping::Exact => Skips::Exact,
+                Skipping::Certified { .. } => Skips::Certified,
+            },
+        };
+        let ids = |of: fn(&Documents, usize) -> &[i32]| {
+            let all = documents.map_or(vec![0], |documents| {
+                let rows = 0..documents.dims().0;
+                rows.flat_map(|b| of(documents, b)).copied().collect()
+            });
+            let handle = client.create_from_slice(i32::as_bytes(&all));
+            let shape = Shape::from(vec![all.len()]);
+            CubeTensor::new_contiguous(client.clone(), device.clone(), shape, handle, DType::I32)
+        };
+        let nothing = empty(&q, &[1]);
+        let mut this = Self {
+            context,
+            query_ids: ids(Documents::query_ids),
+            key_ids: ids(Documents::key_ids),
+            ranges: nothing.clone(),
+            key_norms: nothing,
+            rules,
+            limits: limits(&client, &device),
+            operands: Operands {
+                k: readable(&operands.k),
+                v: readable(&operands.v),
+                ln_weights: into_contiguous(operands.ln_weights.clone()),
+                temperature: into_contiguous(operands.temperature.clone()),
+                q,
+            },
+        };
+        if rules.skips() {
+            this.ranges = this.prior_ranges();
+            this.key_norms = this.largest_key_norms();
+        }
+        this
+    }
+
+    pub fn forward(&self) -> Posterior<Cube> {
+        let [batch, heads, rows, dim] = self.context.plan.shapes().q;
+        let keys = self.context.plan.positions().keys;
+        let width = tiling::width(dim);
+        let (t, splits) = if rows <= FEW {
+            let t = Tiling::decode(rows, width, self.limits);
+            let blocks = rows.div_ceil(t.rows) * batch * heads;
+            (t, tiling::splits(blocks, keys, t.columns))
+        } else {
+            (Tiling::forward(width, self.limits), 1)
+        };
+        let blocks = rows.div_ceil(t.rows);
+        let parts = self.empty(&[splits, batch, heads, rows, dim]);
+        let of_parts = self.empty(&[splits, batch, heads, rows]);
+        let log = match self.rules.skips() {
+            true => self.empty(&[splits, batch, heads, blocks, forward::OF_LOG]),
+            false => self.empty(&[1]),
+        };
+        let of = &self.operands;
+        // Safety: indices are below the shapes, which the plan has checked.
+        unsafe {
+            forward::forward::launch_unchecked(
+                self.client(),
+                CubeCount::Static(blocks as u32, (batch * heads) as u32, splits as u32),
+                CubeDim::new_1d(t.units() as u32),
+                arg(&of.q),
+                arg(&of.k),
+                arg(&of.v),
+                arg(&of.ln_weights),
+                arg(&of.temperature),
+                arg(&self.query_ids),
+                arg(&self.key_ids),
+                arg(&self.row_bounds(None)),
+                arg(&self.key_norms),
+                arg(&self.ranges),
+                arg(&parts),
+                arg(&of_parts),
+                arg(&log),
+                self.numbers(),
+                t,
+                self.rules,
+                element(&of.q),
+            );
+        }
+        self.read_log(&log);
+        let (out, ln_evidence) = if splits == 1 {
+            (
+                reshaped(parts, &[batch, heads, rows, dim]),
+                reshaped(of_parts, &[batch, heads, rows]),
+            )
+        } else {
+            let out = self.empty(&[batch, heads, rows, dim]);
+            let ln_evidence = self.empty(&[batch, heads, rows]);
+            let (count, units) = one_each(batch * heads * rows * dim);
+            // Safety: as above.
+            unsafe {
+                forward::merge::launch_unchecked(
+                    self.client(),
+                    count,
+                    units,
+                    arg(&parts),
+                    arg(&of_parts),
+                    arg(&out),
+                    arg(&ln_evidence),
+                    dim,
+                );
+            }
+            (out, ln_evidence)
+        };
+        Posterior { out, ln_evidence }
+    }
+
+    pub fn backward(&self, posterior: &Posterior<Cube>, gradient: CubeTensor) -> Operands<Cube> {
+        let [batch, heads, rows, dim] = self.context.plan.shapes().q;
+        let [_, key_heads, keys, _] = self.context.plan.shapes().k;
+        let width = tiling::width(dim);
+        let of = &self.operands;
+        let gradient = into_contiguous(gradient);
+        let deltas = self.deltas(&gradient, &posterior.out);
+        let bounds = self.row_bounds(Some(&posterior.ln_evidence));
+
+        let t = Tiling::by_rows(width, self.limits);
+        let segments = tiling::segments(batch * heads, rows.div_ceil(t.rows));
+        let lags = self.context.plan.lags().count();
+        let d_q = self.empty(&[batch, heads, rows, dim]);
+        let d_temperature = match self.rules.has_temperature() {
+            true => self.empty(&[batch, heads, rows]),
+            false => self.empty(&[1]),
+        };
+        let diagonals = self.empty(&[batch, heads, segments, lags]);
+        // Safety: indices are below the shapes, which the plan has checked.
+        unsafe {
+            backward::by_rows::launch_unchecked(
+                self.client(),
+                CubeCount::Static(segments as u32, (batch * heads) as u32, 1),
+                CubeDim::new_1d(t.units() as u32),
+                arg(&of.q),
+                arg(&of.k),
+                arg(&of.v),
+                arg(&gradient),
+                arg(&of.ln_weights),
+                arg(&of.temperature),
+                arg(&self.query_ids),
+                arg(&self.key_ids),
+                arg(&posterior.ln_evidence),
+                arg(&deltas),
+                arg(&bounds),
+                arg(&self.key_norms),
+                arg(&self.ranges),
+                arg(&d_q),
+                arg(&d_temperature),
+                arg(&diagonals),
+                self.numbers(),
+                t,
+                self.rules,
+                element(&of.q),
+            );
+        }
+        let d_ln_weights = self.empty(&[heads, lags]);
+        self.add_up(&diagonals, &d_ln_weights, segments, lags);
+        let of_temperature = of.temperature.meta.shape().dims::<3>();
+        let d_temperature = match self.rules.has_temperature() && of_temperature[0] < batch {
+            true => {
+                let sum = self.empty(&of_temperature);
+                self.add_up(&d_temperature, &sum, 1, heads * rows);
+                sum
+            }
+            false => d_temperature,
+        };
+
+        let t = Tiling::by_keys(width, self.limits);
+        let d_k = self.empty(&[batch, key_heads, keys, dim]);
+        let d_v = self.empty(&[batch, key_heads, keys, dim]);
+        // Safety: as above.
+        unsafe {
+            backward::by_keys::launch_unchecked(
+                self.client(),
+                CubeCount::Static(keys.div_ceil(t.rows) as u32, (batch * key_heads) as u32, 1),
+                CubeDim::new_1d(t.units() as u32),
+                arg(&of.q),
+                arg(&of.k),
+                arg(&of.v),
+                arg(&gradient),
+                arg(&of.ln_weights),
+                arg(&of.temperature),
+                arg(&self.query_ids),
+                arg(&self.key_ids),
+                arg(&posterior.ln_evidence),
+                arg(&deltas),
+                arg(&bounds),
+                arg(&self.key_norms),
+                arg(&self.ranges),
+                arg(&d_k),
+                arg(&d_v),
+                self.numbers(),
+                t,
+                self.rules,
+                element(&of.q),
+            );
+        }
+        let dtype = of.q.dtype;
+        Operands {
+            q: cast(d_q, dtype),
+            k: cast(d_k, dtype),
+            v: cast(d_v, dtype),
+            ln_weights: d_ln_weights,
+            temperature: match self.rules.has_temperature() {
+                true => d_temperature,
+                false => burn_cubecl::ops::numeric::zeros(
+                    of.q.device.clone(),
+                    Shape::from(of_temperature),
+                    DType::F32,
+                ),
+            },
+        }
+    }
+
+    fn deltas(&self, gradient: &CubeTensor, out: &CubeTensor) -> CubeTensor {
+        let [batch, heads, rows, dim] = self.context.plan.shapes().q;
+        let deltas = self.empty(&[batch, heads, rows]);
+        let (count, units) = one_each(batch * heads * rows);
+        // Safety: one unit a row, and those beyond the last do nothing.
+        unsafe {
+            backward::row_deltas::launch_unchecked(
+                self.client(),
+                count,
+                units,
+                arg(gradient),
+                arg(out),
+                arg(&deltas),
+                dim,
+                element(gradient),
+            );
+        }
+        deltas
+    }
+
+    /// What is known of the rows, with their evidence or before there is one.
+    fn row_bounds(&self, ln_evidence: Option<&CubeTensor>) -> CubeTensor {
+        if !self.rules.skips() {
+            return self.empty(&[1]);
+        }
+        let [batch, heads, rows, _] = self.context.plan.shapes().q;
+        let blocks = rows.div_ceil(GRAIN);
+        let bounds = self.empty(&[batch, heads, blocks, OF_ROWS]);
+        let (count, units) = one_each(batch * heads * blocks);
+        let of = &self.operands;
+        // Safety: one unit a block of rows.
+        unsafe {
+            bounds::row_bounds::launch_unchecked(
+                self.client(),
+                count,
+                units,
+                arg(&of.q),
+                arg(&of.temperature),
+                arg(ln_evidence.unwrap_or(&of.temperature)),
+                arg(&bounds),
+                self.numbers(),
+                self.rules,
+                ln_evidence.is_some(),
+                element(&of.q),
+            );
+        }
+        bounds
+    }
+
+    fn largest_key_norms(&self) -> CubeTensor {
+        let [batch, heads, keys, _] = self.context.plan.shapes().k;
+        let blocks = keys.div_ceil(GRAIN);
+        let norms = self.empty(&[batch, heads, blocks]);
+        let (count, units) = one_each(batch * heads * blocks);
+        let k = &self.operands.k;
+        // Safety: one unit a block of keys.
+        unsafe {
+            bounds::largest_norms::launch_unchecked(
+                self.client(),
+                count,
+                units,
+                arg(k),
+                arg(&norms),
+                element(k),
+            );
+        }
+        norms
+    }
+
+    fn prior_ranges(&self) -> CubeTensor {
+        let find = || {
+            let [heads, lags] = self.operands.ln_weights.meta.shape().dims::<2>();
+            let ranges = self.empty(&[heads, lags.div_ceil(GRAIN), 2]);
+            let (count, units) = one_each(heads * lags.div_ceil(GRAIN));
+            // Safety: one unit a stretch of lags.
+            unsafe {
+                bounds::prior_ranges::launch_unchecked(
+                    self.client(),
+                    count,
+                    units,
+                    arg(&self.operands.ln_weights),
+                    arg(&ranges),
+                );
+            }
+            ranges
+        };
+        self.context.prior.cube.get_or_init(find).clone()
+    }
+
+    fn add_up(&self, parts: &CubeTensor, out: &CubeTensor, inner: usize, length: usize) {
+        let (count, units) = one_each(out.meta.shape().num_elements());
+        // Safety: one unit a number.
+        unsafe {
+            backward::add_up::launch_unchecked(
+                self.client(),
+                count,
+                units,
+                arg(parts),
+                arg(out),
+                inner,
+                length,
+            );
+        }
+    }
+
+    /// Waits for the device, so only where a log was asked for.
+    fn read_log(&self, log: &CubeTensor) {
+        let _ = log;
+    }
+
+    fn numbers(&self) -> NumbersLaunch {
+        let plan = &self.context.plan;
+        let far = i32::MAX as usize / 2;
+        NumbersLaunch::new(
+            plan.positions().offset as i32,
+            plan.positions().window.unwrap_or(far).min(far) as i32,
+            plan.lags().first() as i32,
+            plan.content_scale() as f32,
+            match plan.call().skipping {
+                Skipping::Certified { epsilon } => epsilon.ln() as f32,
+                _ => 0.0,
+            },
+        )
+    }
+
+    fn client(&self) -> &Client {
+        &self.operands.q.client
+    }
+
+    fn empty(&self, shape: &[usize]) -> CubeTensor {
+        empty(&self.operands.q, shape)
+    }
+}
+
+fn limits(client: &Client, device: &Device) -> Limits {
+    Limits {
+        shared_bytes: client.properties().hardware.max_shared_memory_size,
+        unroll: !is_software(device),
+    }
+}
+
+/// Whether a processor stands in for a GPU.
+fn is_software(device: &Device) -> bool {
+    format!("{device:?}").contains("Cpu")
+}
+
+/// The tensor itself where its last axis is contiguous, else a copy.
+fn readable(tensor: &CubeTensor) -> CubeTensor {
+    match tensor.meta.strides().last() {
+        Some(1) => tensor.clone(),
+        _ => into_contiguous(tensor.clone()),
+    }
+}
+
+fn empty(like: &CubeTensor, shape: &[usize]) -> CubeTensor {
+    empty_device_contiguous_dtype(
+        like.client.clone(),
+        like.device.clone(),
+        Shape::from(shape.to_vec()),
+        DType::F32,
+    )
+}
+
+/// The same numbers, which lie one after the other.
+fn reshaped(tensor: CubeTensor, shape: &[usize]) -> CubeTensor {
+    CubeTensor::new_contiguous(
+        tensor.client,
+        tensor.device,
+        Shape::from(shape.to_vec()),
+        tensor.handle,
+        tensor.dtype,
+    )
+}
+
+fn arg(tensor: &CubeTensor) -> TensorArg {
+    tensor.clone().into_tensor_arg()
+}
+
+fn element(tensor: &CubeTensor) -> cubecl::ir::ElemType {
+    burn::backend::cubecl::dtype_to_storage_type(tensor.dtype)
+}
+
+/// A launch of one unit for each of so many things.
+fn one_each(things: usize) -> (CubeCount, CubeDim) {
+    let cubes = things.div_ceil(UNITS) as u32;
+    // A device counts cubes in each direction up to 65,535 at least.
+    let x = cubes.min(32_768);
+    (
+        CubeCount::Static(x, cubes.div_ceil(x), 1),
+        CubeDim::new_1d(UNITS as u32),
+    )
+}

@@ -1,0 +1,154 @@
+//! Sizes that a kernel is made for.
+
+/// The cut of a pass into blocks, tiles and units. A **block** is what a cube keeps (query rows, or keys
+/// in the pass over keys); a **tile** is what streams past it.
+///
+/// The units of a cube form a grid. The unit at `(y, x)` holds the rows `y + units_y·i` of a block and
+/// the columns `x + units_x·j` of a tile, so neighbours read neighbouring numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tiling {
+    /// Room for the head dimension; what is beyond it counts as zeros.
+    pub width: usize,
+    /// Rows of a block.
+    pub rows: usize,
+    /// Columns of a tile.
+    pub columns: usize,
+    pub units_y: usize,
+    pub units_x: usize,
+    /// Numbers along the summed axis that are in shared memory at a time.
+    pub step: usize,
+    /// Whether loops over registers are written out. A software device keeps them in memory anyway, and
+    /// compiles loops a hundred times sooner.
+    pub unroll: bool,
+}
+
+impl Tiling {
+    /// For many rows.
+    pub fn forward(width: usize, of: Limits) -> Self {
+        Self::square(if width > 128 { 32 } else { 64 }, width, of)
+    }
+
+    /// For the rows of one step of decoding, where time goes to reading keys.
+    pub fn decode(queries: usize, width: usize, of: Limits) -> Self {
+        let units_x = width.min(64);
+        let units_y = 64 / units_x;
+        Self {
+            rows: queries.next_power_of_two().max(units_y),
+            units_y,
+            units_x,
+            ..Self::forward(width, of)
+        }
+    }
+
+    /// For the gradients of queries, which stay in registers beside the products over a tile.
+    pub fn by_rows(width: usize, of: Limits) -> Self {
+        Self::square(if width > 64 { 32 } else { 64 }, width, of)
+    }
+
+    /// For the gradients of keys and of values, which both stay in registers.
+    pub fn by_keys(width: usize, of: Limits) -> Self {
+        Self::square(if width > 128 { 16 } else { 32 }, width, of)
+    }
+
+    fn square(rows: usize, width: usize, of: Limits) -> Self {
+        let whole = Self {
+            width,
+            rows,
+            columns: 64,
+            units_y: 16,
+            units_x: 8,
+            step: 16,
+            unroll: of.unroll,
+        };
+        if whole.shared_bytes() <= of.shared_bytes {
+            return whole;
+        }
+        Self {
+            rows: rows.min(32),
+            columns: 32,
+            step: 8,
+            ..whole
+        }
+    }
+
+    /// Rows that a unit holds.
+    pub fn rows_held(&self) -> usize {
+        self.rows / self.units_y
+    }
+
+    /// Columns that a unit holds.
+    pub fn columns_held(&self) -> usize {
+        self.columns / self.units_x
+    }
+
+    /// Columns of the output that a unit holds.
+    pub fn out_held(&self) -> usize {
+        self.width / self.units_x
+    }
+
+    pub fn units(&self) -> usize {
+        self.units_y * self.units_x
+    }
+
+    /// One apart from a row of a block: units that read one column then meet different banks.
+    pub fn row_pitch(&self) -> usize {
+        self.rows + 1
+    }
+
+    pub fn column_pitch(&self) -> usize {
+        self.columns + 1
+    }
+
+    /// Numbers of shared memory for what is being multiplied.
+    pub fn stage(&self) -> usize {
+        let products = self.step * (self.row_pitch() + self.column_pitch());
+        products.max(self.step * self.width)
+    }
+
+    /// Log-weights between a block and a tile.
+    pub fn lags(&self) -> usize {
+        self.rows + self.columns - 1
+    }
+
+    /// Numbers of shared memory for what units of a row, or all of them, tell each other.
+    pub fn across(&self) -> usize {
+        (self.rows * self.units_x).max(3 * self.units())
+    }
+
+    /// Bytes of shared memory that a kernel takes.
+    pub fn shared_bytes(&self) -> usize {
+        let fragment = self.columns * self.row_pitch();
+        let per_row = 8 * self.rows.max(self.columns) + 2 * self.units();
+        4 * (self.stage() + fragment + self.across() + self.lags() + per_row)
+    }
+}
+
+/// The part of a device that tilings depend on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Shared memory of a cube.
+    pub shared_bytes: usize,
+    pub unroll: bool,
+}
+
+/// Room for a head dimension: few sizes, so that few kernels are compiled.
+pub(super) fn width(dim: usize) -> usize {
+    dim.next_power_of_two().max(16)
+}
+
+/// The largest head dimension that there are kernels for.
+pub(super) const LARGEST_DIM: usize = 256;
+
+/// Up to so many rows, keys are split instead of rows.
+pub(super) const FEW: usize = 8;
+
+/// Parts into which the keys of a block are split, so that few blocks leave nothing idle: of sizes only.
+pub(super) fn splits(blocks: usize, keys: usize, columns: usize) -> usize {
+    let tiles = keys.div_ceil(columns);
+    (256 / blocks.max(1)).min(tiles / 4).max(1)
+}
+
+/// Cubes that share the blocks of rows of a head; each keeps a row of diagonal sums.
+pub(super) fn segments(heads: usize, blocks: usize) -> usize {
+    512usize.div_ceil(heads).min(blocks)
+}

@@ -1,0 +1,20 @@
+use bam_attention::Implementation::{Fused, Reference};
+use bam_attention::testing::{Case, OnTensors, Shape};
+#[test]
+fn probe() {
+    for s in [[1, 2, 2, 100, 100, 16]] {
+        let case = Case::random(&Shape::from(s), 3);
+        for (name, case) in [("plain", case.clone()), ("full", case.clone().full()), ("window", case.clone().with_window(20)), ("tau", case.clone().with_temperature(true)), ("docs", case.clone().with_documents(3))] {
+            let t = std::time::Instant::now();
+            let got = case.passes(|o| o, Fused).unwrap();
+            let fused = t.elapsed();
+            let t = std::time::Instant::now();
+            let again = case.passes(|o| o, Fused).unwrap();
+            let second = t.elapsed();
+            let t = std::time::Instant::now();
+            let expected = case.passes(|o| o, Reference).unwrap();
+            let far: Vec<f32> = got.iter().zip(&expected).map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0f32, |m, x| if x.is_nan() { f32::NAN } else { m.max(x) })).collect();
+            println!("{name} {s:?} {far:?} same {} fused {fused:?} {second:?} reference {:?}", got == again, t.elapsed());
+        }
+    }
+}
