@@ -6,7 +6,7 @@
 
 use bam_attention::Implementation::{Fused, Reference};
 use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle_row, signed_numbers};
-use bam_attention::{KeyNorms, SkipLog, Skipping, extend_key_norms};
+use bam_attention::{KeyNorms, SkipLog, Skipping};
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, TensorData};
 use serde_json::json;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -204,7 +204,7 @@ impl Bench {
         }
         if pass == Pass::Decode && way.skipping.is_some() {
             let mut norms = KeyNorms::new(1, case.key_heads);
-            extend_key_norms(&mut norms, 0, &tensors.k).expect("it fits");
+            norms.extend(0, &tensors.k).expect("it fits");
             options = options.with_key_norms(Arc::new(norms));
         }
         // A cache keeps its prior: what skipping knows of it is found once.

@@ -44,8 +44,18 @@ pub fn attend(
     options: &Options,
 ) -> Result<Tensor<4>, AttentionError> {
     let temperature = options.temperature.as_ref();
+    #[cfg_attr(
+        not(feature = "cube"),
+        expect(unused_mut, reason = "a GPU keeps norms itself")
+    )]
+    let mut call = options.call();
+    #[cfg(feature = "cube")]
+    if let (Some(norms), true) = (&options.key_norms, fused::on_gpu(&k).is_some()) {
+        norms.check_on_device(k.dims())?;
+        call.key_norms = None;
+    }
     let plan = Plan::new(
-        options.call(),
+        call,
         Shapes {
             q: q.dims(),
             k: k.dims(),
@@ -66,6 +76,8 @@ pub fn attend(
                 plan: Arc::new(plan),
                 temperature: temperature.map(|of| of.scope),
                 prior: prior.state(),
+                #[cfg(feature = "cube")]
+                key_norms: options.key_norms.clone(),
             };
             let temperature = temperature.map(|of| of.values.clone());
             fused::attend([q, k, v], prior.ln_weights().clone(), temperature, context)

@@ -6,7 +6,9 @@
 use crate::error::AttentionError;
 use bam_kernel::{Plan, TemperatureScope};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, DispatchKindConversion, DispatchTensor, Flex};
+use burn::backend::{
+    Backend, BackendTensor, Dispatch, DispatchKindConversion, DispatchTensor, Flex,
+};
 use burn::tensor::{DType, Tensor};
 use prior_state::PriorState;
 use std::sync::Arc;
@@ -16,6 +18,9 @@ mod autodiff;
 mod cube;
 mod flex;
 pub(crate) mod prior_state;
+
+#[cfg(feature = "cube")]
+pub(crate) use cube::{DeviceNorms, LARGEST_DIM};
 
 /// The tensors of a call, in the order of their gradients.
 ///
@@ -63,6 +68,9 @@ pub(crate) struct Context {
     /// `None` where the call has no temperature; its operand is then a one that nobody reads.
     pub temperature: Option<TemperatureScope>,
     pub prior: Arc<PriorState>,
+    /// Norms of the keys on a GPU, where they are known.
+    #[cfg(feature = "cube")]
+    pub key_norms: Option<Arc<crate::KeyNorms>>,
 }
 
 /// A backend's fused forward and backward pass.
@@ -138,7 +146,8 @@ pub(crate) fn attend(
 /// # Errors
 /// If there is no kernel for the device of the tensors, or none for their type.
 fn supported(q: &Tensor<4>) -> Result<(), AttentionError> {
-    let on = |kernel: bool, types: &[DType], expected| match kernel && types.contains(&q.dtype()) {
+    let check = |kernel: bool, types: &[DType], expected| match kernel && types.contains(&q.dtype())
+    {
         true => Ok(()),
         false => Err(AttentionError::Unsupported {
             implementation: "fused",
@@ -146,31 +155,47 @@ fn supported(q: &Tensor<4>) -> Result<(), AttentionError> {
             got: format!("{:?} on {:?}", q.dtype(), q.device()),
         }),
     };
-    if is_on::<Flex>(q) {
-        return on(
+    if on::<Flex>(q).is_some() {
+        return check(
             true,
             &[DType::F32, DType::BF16],
             "tensors of type F32 or BF16",
         );
     }
     #[cfg(feature = "cube")]
-    if is_on::<burn_cubecl::Cube>(q) {
-        let types = [DType::F32, DType::BF16, DType::F16];
+    if on_gpu(q).is_some() {
+        if q.dims()[3] > LARGEST_DIM {
+            return Err(AttentionError::Value {
+                what: "head dimension on a GPU",
+                expected: format!("at most {LARGEST_DIM}"),
+                got: q.dims()[3].to_string(),
+            });
+        }
         let known = q.device().supports_dtype(q.dtype());
         let expected = "tensors of type F32, BF16 or F16 that the device has";
-        return on(known, &types, expected);
+        return check(known, &[DType::F32, DType::BF16, DType::F16], expected);
     }
-    on(
+    check(
         false,
         &[],
-        "a CPU device (Flex), or a device that the program is built for",
+        "a CPU device (Flex), or a GPU whose cargo feature is on",
     )
 }
 
-fn is_on<B: Backend>(q: &Tensor<4>) -> bool
+/// The tensor of a GPU, without its graph.
+#[cfg(feature = "cube")]
+pub(crate) fn on_gpu(tensor: &Tensor<4>) -> Option<burn_cubecl::tensor::CubeTensor> {
+    on::<burn_cubecl::Cube>(tensor)
+}
+
+/// The backend's tensor, without its graph, if it is that backend's.
+fn on<B: Backend>(tensor: &Tensor<4>) -> Option<FloatTensor<B>>
 where
     DispatchTensor: DispatchKindConversion<B>,
 {
-    let plain = q.clone().inner().into_dispatch();
-    DispatchTensor::try_into_backend(plain).is_ok()
+    let plain = tensor.clone().inner().into_dispatch();
+    match DispatchTensor::try_into_backend(plain) {
+        Ok(BackendTensor::Float(tensor)) => Some(tensor),
+        _ => None,
+    }
 }

@@ -52,11 +52,11 @@ pub mod testing;
 
 pub use attend::attend;
 pub use bam_kernel::{
-    Documents, HeadSkips, Instructions, KernelError, KeyNorms, LN_SMALLEST_WEIGHT, Lags, SkipLog,
-    Skipping, TemperatureScope, Visibility,
+    Documents, HeadSkips, Instructions, KernelError, LN_SMALLEST_WEIGHT, Lags, SkipLog, Skipping,
+    TemperatureScope, Visibility,
 };
 pub use error::AttentionError;
-pub use key_norms::extend_key_norms;
+pub use key_norms::KeyNorms;
 pub use log_prior::LogPrior;
 pub use options::{Implementation, Options};
 pub use scalable_softmax::scalable_softmax;

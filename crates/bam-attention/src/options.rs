@@ -1,7 +1,8 @@
 //! Everything about a call besides its tensors, the way to compute it included.
 
+use crate::key_norms::KeyNorms;
 use crate::temperature::Temperature;
-use bam_kernel::{Call, Documents, Instructions, KeyNorms, SkipLog, Skipping, Visibility};
+use bam_kernel::{Call, Documents, Instructions, SkipLog, Skipping, Visibility};
 use std::sync::Arc;
 
 /// A way to compute the operation. All mean the same thing.
@@ -147,7 +148,7 @@ impl Options {
             window: self.window,
             documents: self.documents.clone(),
             skipping: self.skipping,
-            key_norms: self.key_norms.clone(),
+            key_norms: self.key_norms.as_ref().map(|norms| norms.on_host()),
             skip_log: self.skip_log.clone(),
             instructions: self.instructions,
         }

@@ -4,7 +4,7 @@
 
 use crate::log_prior::LogPrior;
 use crate::temperature::Temperature;
-use bam_kernel::{Documents, Lags, Plan, TemperatureScope};
+use bam_kernel::{Documents, Plan, TemperatureScope, Visibility};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 /// Stands for `ln 0` where a finite number is wanted: far below any logit, never NaN.
@@ -24,7 +24,7 @@ pub(crate) fn attend(
     let (k, v) = (share_heads(k, plan.group()), share_heads(v, plan.group()));
     let hidden_bhqk = hidden(plan, batch, &device);
 
-    let ln_prior_bhqk = by_lag(prior, plan, &device);
+    let ln_prior_bhqk = by_lag(prior, plan);
     let ln_likelihood_bhqk = q.matmul(k.swap_dims(2, 3)) * plan.content_scale();
     let ln_joint_bhqk = match temperature {
         None => ln_likelihood_bhqk + ln_prior_bhqk,
@@ -51,41 +51,75 @@ pub(crate) fn attend(
 }
 
 /// `[h, lags]` read at the lag of every (query, key): `[1, h, q, k]`.
-fn by_lag(prior: &LogPrior, plan: &Plan, device: &Device) -> Tensor<4> {
+///
+/// One row further is one lag back. So the lags of all rows are copied below each other, and read as rows
+/// that are one number shorter: the gradient of that is a plain sum, where one of a look-up is a scatter.
+fn by_lag(prior: &LogPrior, plan: &Plan) -> Tensor<4> {
     let (queries, keys) = (plan.positions().queries, plan.positions().keys);
-    let lags: &Lags = prior.lags();
-    let columns: Vec<i32> = (0..queries)
-        .flat_map(|row| {
-            let first = plan.positions().column_of_first_key(row, lags);
-            let last_column = lags.count() as i64 - 1;
-            // Lags outside the range belong to hidden keys; any column serves them.
-            (0..keys as i64).map(move |key| (first + key).clamp(0, last_column) as i32)
-        })
-        .collect();
-    let columns = Tensor::<1, Int>::from_data(TensorData::new(columns, [queries * keys]), device);
-    let [heads, _] = prior.ln_weights().dims();
-    prior
-        .ln_weights()
-        .clone()
-        .select(1, columns)
-        .reshape([1, heads, queries, keys])
+    let [heads, lags] = prior.ln_weights().dims();
+    // Of the last row, and as many more as there are rows before it.
+    let count = queries + keys - 1;
+    let first = plan
+        .positions()
+        .column_of_first_key(queries - 1, prior.lags());
+    // Lags that the prior does not hold belong to hidden keys; zeros serve them.
+    let before = (-first).clamp(0, count as i64) as usize;
+    let start = first.clamp(0, lags as i64) as usize;
+    let held = (count - before).min(lags - start);
+    let ln_weights = prior.ln_weights().clone().narrow(1, start, held);
+    let zeros =
+        |count| Tensor::zeros_like(&ln_weights.clone().narrow(1, 0, 1)).repeat_dim(1, count);
+    let mut parts = Vec::new();
+    if before > 0 {
+        parts.push(zeros(before));
+    }
+    parts.push(ln_weights.clone());
+    if before + held < count {
+        parts.push(zeros(count - before - held));
+    }
+    let row = Tensor::cat(parts, 1);
+    if queries == 1 {
+        return row.reshape([1, heads, 1, keys]);
+    }
+    row.reshape([heads, 1, count])
+        .repeat_dim(1, queries)
+        .reshape([heads, queries * count])
+        .narrow(1, queries - 1, queries * (count - 1))
+        .reshape([1, heads, queries, count - 1])
+        .narrow(3, 0, keys)
 }
 
-/// True where a query may not see a key: `[b or 1, 1, q, k]`.
+/// True where a query may not see a key: `[b or 1, 1, q, k]`. Made where it is used, from as many numbers
+/// as there are tokens.
 fn hidden(plan: &Plan, batch: usize, device: &Device) -> Tensor<4, Bool> {
-    let (queries, keys) = (plan.positions().queries, plan.positions().keys);
-    let documents = plan.documents();
-    let rows = documents.map_or(1, |_| batch);
-    let mut hidden = vec![true; rows * queries * keys];
-    for (index, row) in hidden.chunks_exact_mut(keys).enumerate() {
-        let (b, i) = (index / queries, index % queries);
-        for j in plan.positions().visible_keys(i) {
-            row[j] = documents.is_some_and(|documents| {
-                !Documents::shared(documents.query_ids(b)[i], documents.key_ids(b)[j])
-            });
-        }
+    let positions = plan.positions();
+    let (queries, keys) = (positions.queries as i64, positions.keys as i64);
+    let offset = positions.offset as i64;
+    let tokens = |range| Tensor::<1, Int>::arange(range, device);
+    let query = tokens(offset..offset + queries).reshape([1, 1, queries, 1]);
+    let key = tokens(0..keys).reshape([1, 1, 1, keys]);
+    let lag = key - query;
+    let mut hidden = match positions.visibility {
+        Visibility::Causal => lag.clone().greater_elem(0),
+        Visibility::Full => lag.clone().greater_elem(keys),
+    };
+    if let Some(window) = positions.window {
+        let reach = window.min(i32::MAX as usize) as i64;
+        hidden = hidden.bool_or(lag.abs().greater_equal_elem(reach));
     }
-    Tensor::from_data(TensorData::new(hidden, [rows, 1, queries, keys]), device)
+    let Some(documents) = plan.documents() else {
+        return hidden;
+    };
+    let ids = |of: fn(&Documents, usize) -> &[i32]| -> Tensor<1, Int> {
+        let all: Vec<i32> = (0..batch).flat_map(|b| of(documents, b)).copied().collect();
+        Tensor::from_data(TensorData::new(all.clone(), [all.len()]), device)
+    };
+    let of_queries = ids(Documents::query_ids).reshape([batch as i64, 1, queries, 1]);
+    let of_keys = ids(Documents::key_ids).reshape([batch as i64, 1, 1, keys]);
+    let padding = of_keys.clone().equal_elem(Documents::PADDING);
+    hidden
+        .bool_or(of_queries.not_equal(of_keys))
+        .bool_or(padding)
 }
 
 /// Zeros at padding: `0·NaN` is NaN, so the mask alone would let through what stands there.

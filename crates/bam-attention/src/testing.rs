@@ -1,14 +1,14 @@
 //! For tests of an implementation: the cases and the oracle of [`bam_kernel::testing`], and the same
 //! cases as tensors.
 
+use crate::Instructions;
 use crate::attend::attend;
 use crate::error::AttentionError;
 use crate::log_prior::LogPrior;
 use crate::options::{Implementation, Options};
 use crate::temperature::Temperature;
 pub use bam_kernel::testing::{
-    AWKWARD_SIZES, Case, Shape, gradient_cases, oracle, oracle_gradients, oracle_row,
-    signed_numbers,
+    AWKWARD_SIZES, Case, Shape, oracle, oracle_gradients, oracle_row, signed_numbers,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -163,6 +163,43 @@ pub fn test_device() -> Device {
         Ok("wgpu") => Device::wgpu(burn::tensor::DeviceKind::Cpu),
         _ => Device::flex(),
     }
+}
+
+/// Whether that device is the CPU, whose kernel has a version for every instruction set.
+#[must_use]
+pub fn on_cpu() -> bool {
+    test_device() == Device::flex()
+}
+
+/// Those that the fused implementation has versions for, on the device that a test is for.
+#[must_use]
+pub fn instructions() -> Vec<Instructions> {
+    match on_cpu() {
+        true => Instructions::available(),
+        false => vec![Instructions::detect()],
+    }
+}
+
+/// [`AWKWARD_SIZES`], or fewer on a software device: see [`affordable`].
+#[must_use]
+pub fn awkward_sizes() -> Vec<[usize; 6]> {
+    let all = AWKWARD_SIZES.into_iter();
+    all.filter(|size| affordable(size[5])).collect()
+}
+
+/// The kernel's cases for gradients, or fewer on a software device: see [`affordable`].
+#[must_use]
+pub fn gradient_cases() -> Vec<Case> {
+    let mut cases = bam_kernel::testing::gradient_cases();
+    cases.retain(|case| affordable(case.dim));
+    cases
+}
+
+/// Whether heads of that width are tested: with the environment variable `BAM_TEST_REDUCED` those up to
+/// 16 only, which one kernel serves; a software device takes seconds to compile each.
+#[must_use]
+pub fn affordable(dim: usize) -> bool {
+    dim <= 16 || std::env::var_os("BAM_TEST_REDUCED").is_none()
 }
 
 fn numbers(data: Option<TensorData>) -> Vec<f32> {

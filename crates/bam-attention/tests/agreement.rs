@@ -4,9 +4,10 @@
 //! small factor, and never less than the rounding of a result of that size.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{AWKWARD_SIZES, Case, OnTensors, Shape, Tensors, oracle, test_device};
-use bam_attention::{Instructions, Options};
-use burn::tensor::Device;
+use bam_attention::Options;
+use bam_attention::testing::{
+    Case, OnTensors, Shape, Tensors, awkward_sizes, instructions, oracle, test_device,
+};
 
 fn largest_error(case: &Case, options: impl Fn(&Tensors) -> Options) -> f64 {
     let tensors = case.tensors(&test_device());
@@ -30,7 +31,7 @@ fn assert_agreement(case: &Case, name: &str) {
         "{name}: the reference is off by {reference:e}"
     );
     let tolerance = 4.0 * reference.max(f64::from(f32::EPSILON) * 3.0);
-    for instructions in Instructions::available() {
+    for instructions in instructions() {
         let fused = largest_error(case, |tensors| {
             let options = case.options(tensors, Fused).unwrap();
             options.with_instructions(instructions)
@@ -43,7 +44,7 @@ fn assert_agreement(case: &Case, name: &str) {
 }
 
 fn cases() -> impl Iterator<Item = (String, Case)> {
-    AWKWARD_SIZES.into_iter().enumerate().map(|(seed, s)| {
+    awkward_sizes().into_iter().enumerate().map(|(seed, s)| {
         let shape = Shape::from(s);
         (format!("{s:?}"), Case::random(&shape, seed as u64))
     })

@@ -1,9 +1,9 @@
 //! `bf16` inputs are widened exactly: the results are those of the same numbers in `f32`, rounded.
 
 use bam_attention::Implementation::Fused;
-use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle, test_device};
+use bam_attention::testing::{Case, OnTensors, Shape, Tensors, instructions, oracle, test_device};
 use bam_attention::{Instructions, Options};
-use burn::tensor::{Device, FloatDType, Tensor, TensorData, bf16};
+use burn::tensor::{FloatDType, Tensor, TensorData, bf16};
 
 const SHAPES: [[usize; 6]; 6] = [
     // batch, heads, key heads, queries, keys, dim
@@ -17,7 +17,7 @@ const SHAPES: [[usize; 6]; 6] = [
 
 /// The instructions that widen; AMX rounds weights too, and has tests of its own.
 fn widening() -> Vec<Instructions> {
-    let mut all = Instructions::available();
+    let mut all = instructions();
     all.retain(|instructions| *instructions != Instructions::Amx);
     all
 }

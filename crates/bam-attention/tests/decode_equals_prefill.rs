@@ -8,7 +8,7 @@ use bam_attention::testing::{Case, OnTensors, Shape, Tensors, test_device};
 use bam_attention::{
     Documents, Lags, LogPrior, Options, Temperature, TemperatureScope, attend, scalable_softmax,
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use proptest::prelude::*;
 use std::sync::Arc;
 

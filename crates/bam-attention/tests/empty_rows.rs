@@ -6,7 +6,7 @@
 use bam_attention::Documents;
 use bam_attention::Implementation::{self, Fused, Reference};
 use bam_attention::testing::{Case, OnTensors, Shape, Tensors, signed_numbers, test_device};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 /// Output, and the gradients of `Σ out·weights` by q, k, v, log-prior and temperature.
 struct Passes {

@@ -4,9 +4,9 @@ use bam_attention::Implementation::{Fused, Reference};
 use bam_attention::testing::{Case, OnTensors, Shape, oracle, test_device};
 use bam_attention::{
     AttentionError, Documents, KernelError, KeyNorms, Lags, LogPrior, Options, Skipping,
-    Temperature, TemperatureScope, attend, extend_key_norms, scalable_softmax,
+    Temperature, TemperatureScope, attend, scalable_softmax,
 };
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 use std::sync::Arc;
 
 /// A call that fits: batch 2, 4 query heads, 2 key heads, 3 queries, 5 keys, width 6.
@@ -262,13 +262,13 @@ fn skipping_that_can_not_be() {
 #[test]
 fn norms_of_other_keys() {
     let mut norms = KeyNorms::new(1, 1);
-    let error = extend_key_norms(&mut norms, 0, &zeros([2, 1, 5, 16])).unwrap_err();
+    let error = norms.extend(0, &zeros([2, 1, 5, 16])).unwrap_err();
     assert_eq!(
         error.to_string(),
         "keys of the norms: expected shape [1, 1, length, dim], got [2, 1, 5, 16]"
     );
-    extend_key_norms(&mut norms, 0, &zeros([1, 1, 5, 16])).unwrap();
-    let error = extend_key_norms(&mut norms, 500, &zeros([1, 1, 5, 16])).unwrap_err();
+    norms.extend(0, &zeros([1, 1, 5, 16])).unwrap();
+    let error = norms.extend(500, &zeros([1, 1, 5, 16])).unwrap_err();
     assert_eq!(
         error.to_string(),
         "keys of the norms: expected shape to start at 5 or before, got a start at 500"

@@ -2,9 +2,10 @@
 //! against the reference's, and the same bits for any number of threads.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, gradient_cases, oracle, test_device};
-use bam_attention::{Instructions, Options};
-use burn::tensor::Device;
+use bam_attention::Options;
+use bam_attention::testing::{
+    Case, OnTensors, Shape, gradient_cases, instructions, oracle, test_device,
+};
 
 const NAMES: [&str; 5] = ["q", "k", "v", "ln_weights", "temperature"];
 
@@ -32,7 +33,7 @@ fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
 fn fused_equal_the_references() {
     for (number, case) in gradient_cases().iter().enumerate() {
         let reference = gradients(case, Reference);
-        for instructions in Instructions::available() {
+        for instructions in instructions() {
             let with = |options: Options| options.with_instructions(instructions);
             let fused = case.passes(with, Fused).unwrap();
             for ((name, fused), reference) in NAMES.iter().zip(&fused[1..]).zip(&reference) {

@@ -3,7 +3,6 @@
 
 use bam_attention::Implementation::{self, Fused, Reference};
 use bam_attention::testing::{Case, OnTensors, Shape, oracle, test_device};
-use burn::tensor::Device;
 
 fn error_against(case: &Case, implementation: Implementation, oracle_case: &Case) -> f64 {
     let out = case

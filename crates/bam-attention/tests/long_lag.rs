@@ -6,7 +6,7 @@ use bam_attention::Lags;
 use bam_attention::log_prior::{LagGrid, ln_weight};
 use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle, test_device};
 use bam_prior::{Family, GeneralizedGaussian};
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 
 const KEYS: usize = 1_000_000;
 /// The needle's place: ten keys from the far end.

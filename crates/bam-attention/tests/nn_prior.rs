@@ -7,7 +7,6 @@ use bam_prior::{GeneralizedGaussian, KerplePower, Laplace, PositionalPrior as _,
 use burn::config::Config;
 use burn::module::Module;
 use burn::store::ModuleRecord;
-use burn::tensor::Device;
 
 /// Six heads of four kinds, two of which do not learn, and a seventh without parameters.
 fn mixed() -> PositionalPriorConfig {

@@ -2,8 +2,8 @@
 //! against the reference.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, oracle};
-use bam_attention::{Instructions, Options};
+use bam_attention::Options;
+use bam_attention::testing::{Case, OnTensors, Shape, instructions, oracle};
 use proptest::prelude::*;
 
 /// The numbers that make a case; short to print when one fails.
@@ -103,7 +103,7 @@ proptest! {
     fn any_call_means_the_same(recipe in recipes()) {
         let case = recipe.case();
         let how = |options: Options| {
-            let available = Instructions::available();
+            let available = instructions();
             let instructions = available[recipe.seed as usize % available.len()];
             options.with_instructions(instructions)
         };

@@ -108,7 +108,8 @@ impl SkipLog {
             .clone()
     }
 
-    pub(crate) fn add(&self, head: usize, skips: &HeadSkips) {
+    /// Adds what a pass over a head skipped; for those who bring a kernel of their own.
+    pub fn add(&self, head: usize, skips: &HeadSkips) {
         let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
         if heads.len() <= head {
             heads.resize(head + 1, HeadSkips::default());

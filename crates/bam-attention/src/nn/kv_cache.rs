@@ -1,7 +1,6 @@
 //! Keys and values of the tokens before: what neighbouring heads keep, and a layer's cache.
 
 use super::mask::Mask;
-use crate::key_norms::extend_key_norms;
 use crate::{AttentionError, Documents, HeadSkips, KeyNorms, Lags, LogPrior, SkipLog};
 use bam_kernel::KernelError;
 use burn::tensor::{Device, Tensor};
@@ -245,7 +244,7 @@ impl HeadGroupCache {
                 values,
                 norms,
             } => {
-                extend_key_norms(Arc::make_mut(norms), start, &k)?;
+                Arc::make_mut(norms).extend(start, &k)?;
                 Ok(Seen {
                     keys: write(keys, start, k),
                     values: write(values, start, v),

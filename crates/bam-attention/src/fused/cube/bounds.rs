@@ -22,26 +22,44 @@ pub(super) const OF_ROWS: usize = 4;
 /// sums of at most 256 terms.
 const RAISED: f32 = 1.0001;
 
-/// The largest norm of every [`GRAIN`] rows of `x`, `[batch, heads, blocks]`, by one unit each. [`BIG`]
-/// where a number is none.
+/// Raises the largest norms of every [`GRAIN`] keys, `[batch, heads, room]`, by those of `k`, which
+/// stand from position `start` on and touch `blocks` of them; one unit a block. [`BIG`] where a number
+/// is none.
 #[cube(launch_unchecked)]
 pub(super) fn largest_norms<F: Float>(
-    x: &Tensor<F>,
+    k: &Tensor<F>,
     norms: &mut Tensor<f32>,
+    start: usize,
+    blocks: usize,
     #[define(F)] _dtype: ElemType,
 ) {
     let at = ABSOLUTE_POS;
-    if at < norms.len() {
-        let blocks = norms.shape(2);
-        let heads = norms.shape(1);
-        let first = at % blocks * GRAIN;
-        let base = at / blocks / heads * x.stride(0) + at / blocks % heads * x.stride(1);
-        let end = min(first + GRAIN, x.shape(2));
-        let mut most = f32::new(0.0);
+    let (heads, length) = (k.shape(1), k.shape(2));
+    if at < k.shape(0) * heads * blocks {
+        let block = start / GRAIN + at % blocks;
+        let base = at / blocks / heads * k.stride(0) + at / blocks % heads * k.stride(1);
+        let place = at / blocks * norms.shape(2) + block;
+        let first = max(block * GRAIN, start) - start;
+        let end = min((block + 1) * GRAIN - start, length);
+        let mut most = norms[place];
         for r in first..end {
-            most = larger(most, squares::<F>(x, base + r * x.stride(2)));
+            most = larger(
+                most,
+                squares::<F>(k, base + r * k.stride(2)).sqrt() * RAISED,
+            );
         }
-        norms[at] = most.sqrt() * RAISED;
+        norms[place] = most;
+    }
+}
+
+/// The same norms where there is more room, by one unit each.
+#[cube(launch_unchecked)]
+pub(super) fn copy_norms(from: &Tensor<f32>, to: &mut Tensor<f32>) {
+    let at = ABSOLUTE_POS;
+    if at < from.len() {
+        let room = from.shape(2);
+        let place = at / room * to.shape(2) + at % room;
+        to[place] = from[at];
     }
 }
 

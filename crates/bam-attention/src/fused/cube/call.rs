@@ -1,11 +1,14 @@
 //! A call on a device: its tensors as kernels read them, and the launches.
 
 use super::bounds::{self, GRAIN, OF_ROWS};
+use super::documents::{self, DeviceIds};
+use super::log::OF_LOG;
+use super::norms::DeviceNorms;
 use super::rules::{Factor, NumbersLaunch, Rules, Skips};
 use super::tiling::{self, FEW, Limits, Tiling};
-use super::{backward, forward};
+use super::{by_keys, by_rows, forward, sums};
 use crate::fused::{Context, Operands, Posterior};
-use bam_kernel::{Documents, Skipping, TemperatureScope, Visibility};
+use bam_kernel::{HeadSkips, Skipping, TemperatureScope, Visibility};
 use burn::tensor::{DType, Shape};
 use burn_cubecl::Cube;
 use burn_cubecl::kernel::{cast, into_contiguous};
@@ -20,8 +23,7 @@ const UNITS: usize = 64;
 pub(super) struct Call<'a> {
     context: &'a Context,
     operands: Operands<Cube>,
-    query_ids: CubeTensor,
-    key_ids: CubeTensor,
+    ids: DeviceIds,
     ranges: CubeTensor,
     key_norms: CubeTensor,
     rules: Rules,
@@ -48,21 +50,13 @@ impl<'a> Call<'a> {
                 Skipping::Exact => Skips::Exact,
                 Skipping::Certified { .. } => Skips::Certified,
             },
-        };
-        let ids = |of: fn(&Documents, usize) -> &[i32]| {
-            let all = documents.map_or(vec![0], |documents| {
-                let rows = 0..documents.dims().0;
-                rows.flat_map(|b| of(documents, b)).copied().collect()
-            });
-            let handle = client.create_from_slice(i32::as_bytes(&all));
-            let shape = Shape::from(vec![all.len()]);
-            CubeTensor::new_contiguous(client.clone(), device.clone(), shape, handle, DType::I32)
+            counts: call.skip_log.is_some(),
         };
         let nothing = empty(&q, &[1]);
+        let ids = documents::ids(call.documents.as_ref(), &q);
         let mut this = Self {
             context,
-            query_ids: ids(Documents::query_ids),
-            key_ids: ids(Documents::key_ids),
+            ids,
             ranges: nothing.clone(),
             key_norms: nothing,
             rules,
@@ -75,6 +69,15 @@ impl<'a> Call<'a> {
                 q,
             },
         };
+        if this.ids.padded {
+            let of = &this.operands;
+            let [q, k, v] = [
+                this.without_padding(&of.q, &this.ids.queries),
+                this.without_padding(&of.k, &this.ids.keys),
+                this.without_padding(&of.v, &this.ids.keys),
+            ];
+            (this.operands.q, this.operands.k, this.operands.v) = (q, k, v);
+        }
         if rules.skips() {
             this.ranges = this.prior_ranges();
             this.key_norms = this.largest_key_norms();
@@ -96,10 +99,7 @@ impl<'a> Call<'a> {
         let blocks = rows.div_ceil(t.rows);
         let parts = self.empty(&[splits, batch, heads, rows, dim]);
         let of_parts = self.empty(&[splits, batch, heads, rows]);
-        let log = match self.rules.skips() {
-            true => self.empty(&[splits, batch, heads, blocks, forward::OF_LOG]),
-            false => self.empty(&[1]),
-        };
+        let log = self.log(splits, blocks);
         let of = &self.operands;
         // Safety: indices are below the shapes, which the plan has checked.
         unsafe {
@@ -112,8 +112,8 @@ impl<'a> Call<'a> {
                 arg(&of.v),
                 arg(&of.ln_weights),
                 arg(&of.temperature),
-                arg(&self.query_ids),
-                arg(&self.key_ids),
+                arg(&self.ids.queries),
+                arg(&self.ids.keys),
                 arg(&self.row_bounds(None)),
                 arg(&self.key_norms),
                 arg(&self.ranges),
@@ -126,7 +126,7 @@ impl<'a> Call<'a> {
                 element(&of.q),
             );
         }
-        self.read_log(&log);
+        self.read_log(&log, splits, blocks);
         let (out, ln_evidence) = if splits == 1 {
             (
                 reshaped(parts, &[batch, heads, rows, dim]),
@@ -159,7 +159,10 @@ impl<'a> Call<'a> {
         let [_, key_heads, keys, _] = self.context.plan.shapes().k;
         let width = tiling::width(dim);
         let of = &self.operands;
-        let gradient = into_contiguous(gradient);
+        let mut gradient = into_contiguous(gradient);
+        if self.ids.padded {
+            gradient = self.without_padding(&gradient, &self.ids.queries);
+        }
         let deltas = self.deltas(&gradient, &posterior.out);
         let bounds = self.row_bounds(Some(&posterior.ln_evidence));
 
@@ -172,9 +175,11 @@ impl<'a> Call<'a> {
             false => self.empty(&[1]),
         };
         let diagonals = self.empty(&[batch, heads, segments, lags]);
+        let blocks = rows.div_ceil(t.rows);
+        let log = self.log(1, blocks);
         // Safety: indices are below the shapes, which the plan has checked.
         unsafe {
-            backward::by_rows::launch_unchecked(
+            by_rows::by_rows::launch_unchecked(
                 self.client(),
                 CubeCount::Static(segments as u32, (batch * heads) as u32, 1),
                 CubeDim::new_1d(t.units() as u32),
@@ -184,8 +189,8 @@ impl<'a> Call<'a> {
                 arg(&gradient),
                 arg(&of.ln_weights),
                 arg(&of.temperature),
-                arg(&self.query_ids),
-                arg(&self.key_ids),
+                arg(&self.ids.queries),
+                arg(&self.ids.keys),
                 arg(&posterior.ln_evidence),
                 arg(&deltas),
                 arg(&bounds),
@@ -194,12 +199,14 @@ impl<'a> Call<'a> {
                 arg(&d_q),
                 arg(&d_temperature),
                 arg(&diagonals),
+                arg(&log),
                 self.numbers(),
                 t,
                 self.rules,
                 element(&of.q),
             );
         }
+        self.read_log(&log, 1, blocks);
         let d_ln_weights = self.empty(&[heads, lags]);
         self.add_up(&diagonals, &d_ln_weights, segments, lags);
         let of_temperature = of.temperature.meta.shape().dims::<3>();
@@ -217,7 +224,7 @@ impl<'a> Call<'a> {
         let d_v = self.empty(&[batch, key_heads, keys, dim]);
         // Safety: as above.
         unsafe {
-            backward::by_keys::launch_unchecked(
+            by_keys::by_keys::launch_unchecked(
                 self.client(),
                 CubeCount::Static(keys.div_ceil(t.rows) as u32, (batch * key_heads) as u32, 1),
                 CubeDim::new_1d(t.units() as u32),
@@ -227,8 +234,8 @@ impl<'a> Call<'a> {
                 arg(&gradient),
                 arg(&of.ln_weights),
                 arg(&of.temperature),
-                arg(&self.query_ids),
-                arg(&self.key_ids),
+                arg(&self.ids.queries),
+                arg(&self.ids.keys),
                 arg(&posterior.ln_evidence),
                 arg(&deltas),
                 arg(&bounds),
@@ -259,13 +266,33 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// A copy with zeros at padding: `0·NaN` is NaN, so a weight of 0 would let through what stands there.
+    fn without_padding(&self, x: &CubeTensor, ids: &CubeTensor) -> CubeTensor {
+        let shape = x.meta.shape().clone();
+        let (count, units) = one_each(shape.num_elements());
+        let out = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, x.dtype);
+        // Safety: one unit a number.
+        unsafe {
+            documents::without_padding::launch_unchecked(
+                self.client(),
+                count,
+                units,
+                arg(x),
+                arg(ids),
+                arg(&out),
+                element(x),
+            );
+        }
+        out
+    }
+
     fn deltas(&self, gradient: &CubeTensor, out: &CubeTensor) -> CubeTensor {
         let [batch, heads, rows, dim] = self.context.plan.shapes().q;
         let deltas = self.empty(&[batch, heads, rows]);
         let (count, units) = one_each(batch * heads * rows);
         // Safety: one unit a row, and those beyond the last do nothing.
         unsafe {
-            backward::row_deltas::launch_unchecked(
+            sums::row_deltas::launch_unchecked(
                 self.client(),
                 count,
                 units,
@@ -308,24 +335,26 @@ impl<'a> Call<'a> {
         bounds
     }
 
+    /// Those that a cache keeps, or found by reading every key once.
     fn largest_key_norms(&self) -> CubeTensor {
         let [batch, heads, keys, _] = self.context.plan.shapes().k;
-        let blocks = keys.div_ceil(GRAIN);
-        let norms = self.empty(&[batch, heads, blocks]);
-        let (count, units) = one_each(batch * heads * blocks);
-        let k = &self.operands.k;
-        // Safety: one unit a block of keys.
-        unsafe {
-            bounds::largest_norms::launch_unchecked(
-                self.client(),
-                count,
-                units,
-                arg(k),
-                arg(&norms),
-                element(k),
-            );
+        let kept = self
+            .context
+            .key_norms
+            .as_ref()
+            .and_then(|norms| norms.on_device());
+        if let Some(norms) = kept.and_then(|norms| norms.of(batch, heads, keys).ok()) {
+            return norms.clone();
         }
+        let mut norms = DeviceNorms::none();
+        let k = &self.operands.k;
         norms
+            .extend(0, keys, k)
+            .expect("it starts at the first key");
+        norms
+            .of(batch, heads, keys)
+            .expect("all keys were taken in")
+            .clone()
     }
 
     fn prior_ranges(&self) -> CubeTensor {
@@ -352,7 +381,7 @@ impl<'a> Call<'a> {
         let (count, units) = one_each(out.meta.shape().num_elements());
         // Safety: one unit a number.
         unsafe {
-            backward::add_up::launch_unchecked(
+            sums::add_up::launch_unchecked(
                 self.client(),
                 count,
                 units,
@@ -364,9 +393,37 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Waits for the device, so only where a log was asked for.
-    fn read_log(&self, log: &CubeTensor) {
-        let _ = log;
+    /// Room for what the blocks of a pass count.
+    fn log(&self, splits: usize, blocks: usize) -> CubeTensor {
+        let [batch, heads, _, _] = self.context.plan.shapes().q;
+        match self.rules.counts {
+            true => self.empty(&[splits, batch, heads, blocks, OF_LOG]),
+            false => self.empty(&[1]),
+        }
+    }
+
+    /// Adds what a pass counted to the log, if one was asked for: that waits for the device.
+    ///
+    /// `counted` is `[splits, batch, heads, blocks, OF_LOG]`; what the splits of a block left out adds up.
+    fn read_log(&self, counted: &CubeTensor, splits: usize, blocks: usize) {
+        let Some(log) = &self.context.plan.call().skip_log else {
+            return;
+        };
+        let [batch, heads, _, _] = self.context.plan.shapes().q;
+        let bytes = self.client().read_one_unchecked(counted.handle.clone());
+        let counts = f32::from_bytes(&bytes);
+        let all = batch * heads * blocks;
+        for index in 0..all {
+            let parts =
+                (0..splits).map(|split| &counts[(split * all + index) * OF_LOG..][..OF_LOG]);
+            let sum = |of: usize| parts.clone().map(|part| f64::from(part[of])).sum::<f64>();
+            let skips = HeadSkips {
+                visible_tiles: sum(0) as u64,
+                skipped_tiles: sum(1) as u64,
+                dropped_mass: sum(2).min(1.0),
+            };
+            log.add(index / blocks % heads, &skips);
+        }
     }
 
     fn numbers(&self) -> NumbersLaunch {
@@ -406,14 +463,14 @@ fn is_software(device: &Device) -> bool {
 }
 
 /// The tensor itself where its last axis is contiguous, else a copy.
-fn readable(tensor: &CubeTensor) -> CubeTensor {
+pub(super) fn readable(tensor: &CubeTensor) -> CubeTensor {
     match tensor.meta.strides().last() {
         Some(1) => tensor.clone(),
         _ => into_contiguous(tensor.clone()),
     }
 }
 
-fn empty(like: &CubeTensor, shape: &[usize]) -> CubeTensor {
+pub(super) fn empty(like: &CubeTensor, shape: &[usize]) -> CubeTensor {
     empty_device_contiguous_dtype(
         like.client.clone(),
         like.device.clone(),
@@ -433,16 +490,16 @@ fn reshaped(tensor: CubeTensor, shape: &[usize]) -> CubeTensor {
     )
 }
 
-fn arg(tensor: &CubeTensor) -> TensorArg {
+pub(super) fn arg(tensor: &CubeTensor) -> TensorArg {
     tensor.clone().into_tensor_arg()
 }
 
-fn element(tensor: &CubeTensor) -> cubecl::ir::ElemType {
+pub(super) fn element(tensor: &CubeTensor) -> cubecl::ir::ElemType {
     burn::backend::cubecl::dtype_to_storage_type(tensor.dtype)
 }
 
 /// A launch of one unit for each of so many things.
-fn one_each(things: usize) -> (CubeCount, CubeDim) {
+pub(super) fn one_each(things: usize) -> (CubeCount, CubeDim) {
     let cubes = things.div_ceil(UNITS) as u32;
     // A device counts cubes in each direction up to 65,535 at least.
     let x = cubes.min(32_768);

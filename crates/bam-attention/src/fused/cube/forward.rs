@@ -2,6 +2,7 @@
 //! over the keys and merged.
 
 use super::bounds::{BIG, GRAIN, bound, negligible, row_of_temperature};
+use super::log::{Counts, OF_LOG};
 use super::rules::{Numbers, PADDING, Rules, keys_in_sight, sees, shares};
 use super::tiling::Tiling;
 use super::units::{self, Memory, Span};
@@ -11,10 +12,6 @@ use cubecl::prelude::*;
 
 /// The logit of a key that a row does not see.
 const HIDDEN: f32 = -BIG;
-
-/// Numbers per block and split in the log: tiles in sight, tiles left out, share of a row that they
-/// can have held.
-pub(super) const OF_LOG: usize = 3;
 
 /// One cube a block of rows (x), batch row and head (y), and split of the keys (z).
 #[cube(launch_unchecked)]
@@ -102,14 +99,16 @@ pub(super) fn forward<F: Float>(
     let visits = (max(to, from) - from + splits - 1 - split) / splits;
     let tiles = (max(to, from) - from) as f32;
 
-    let mut seen_tiles = f32::new(0.0);
-    let mut left_out = f32::new(0.0);
-    let mut dropped = f32::new(0.0);
+    let mut counts = Counts {
+        seen: f32::new(0.0),
+        left_out: f32::new(0.0),
+        dropped: f32::new(0.0),
+    };
     // The first visit tells what the others are measured by.
     let mut start = 0usize.runtime();
     let mut end = min(visits, 1usize);
     while start < visits {
-        if comptime!(rules.skips() || rules.documents) {
+        if comptime!(rules.judges()) {
             let mut least = f32::new(-BIG);
             if comptime!(rules.skips()) {
                 least = least_so_far(
@@ -139,9 +138,11 @@ pub(super) fn forward<F: Float>(
                         verdict = 2u32;
                     }
                 }
+                if verdict == 0u32 {
+                    counts.seen += 1.0f32;
+                }
                 if comptime!(rules.skips()) {
                     if verdict == 0u32 {
-                        seen_tiles += 1.0f32;
                         let lag =
                             (tile * t.columns) as i32 - of.offset - first_row as i32 - of.first_lag;
                         let norms = key_norms.shape(2);
@@ -158,8 +159,8 @@ pub(super) fn forward<F: Float>(
                         );
                         if negligible(upper, least, tiles, comptime!(t.columns as f32), of, rules) {
                             verdict = 1u32;
-                            left_out += 1.0f32;
-                            dropped += (upper - least).exp() * comptime!(t.columns as f32);
+                            counts.left_out += 1.0f32;
+                            counts.dropped += (upper - least).exp() * comptime!(t.columns as f32);
                         }
                     }
                 }
@@ -169,7 +170,7 @@ pub(super) fn forward<F: Float>(
         }
         for visit in start..end {
             let mut wanted = true;
-            if comptime!(rules.skips() || rules.documents) {
+            if comptime!(rules.judges()) {
                 wanted = workgroup_uniform_load(&verdicts[visit - start]) == 0u32;
             }
             if wanted {
@@ -262,16 +263,9 @@ pub(super) fn forward<F: Float>(
             }
         }
     }
-    if comptime!(rules.skips()) {
-        write_log(
-            log,
-            (part * CUBE_COUNT_X as usize + block) * OF_LOG,
-            seen_tiles,
-            left_out,
-            dropped,
-            &mut memory,
-            t,
-        );
+    if comptime!(rules.counts) {
+        let at = (part * CUBE_COUNT_X as usize + block) * OF_LOG;
+        counts.write(log, at, &mut memory, t);
     }
 }
 
@@ -373,32 +367,6 @@ fn range_of_ids(ids: &Tensor<i32>, from: usize, to: usize) -> (i32, i32) {
         }
     }
     (low, high)
-}
-
-/// Adds up what the units counted, in their order.
-#[cube]
-fn write_log(
-    log: &mut Tensor<f32>,
-    at: usize,
-    seen: f32,
-    left_out: f32,
-    dropped: f32,
-    memory: &mut Memory,
-    #[comptime] t: Tiling,
-) {
-    let units = comptime!(t.units());
-    sync_cube();
-    memory.across[UNIT_POS as usize] = seen;
-    memory.across[units + UNIT_POS as usize] = left_out;
-    memory.across[2 * units + UNIT_POS as usize] = dropped;
-    sync_cube();
-    if (UNIT_POS as usize) < OF_LOG {
-        let mut sum = f32::new(0.0);
-        for unit in 0..units {
-            sum += memory.across[UNIT_POS as usize * units + unit];
-        }
-        log[at + UNIT_POS as usize] = sum;
-    }
 }
 
 /// Merges the splits of every row by their evidence, one unit a number of the output.

@@ -10,6 +10,8 @@ pub(super) struct Rules {
     pub documents: bool,
     pub temperature: Factor,
     pub skipping: Skips,
+    /// Whether tiles are counted.
+    pub counts: bool,
 }
 
 /// The terms of a logit that a temperature multiplies.
@@ -39,6 +41,11 @@ impl Rules {
 
     pub fn skips(&self) -> bool {
         self.skipping != Skips::Off
+    }
+
+    /// Whether every tile is judged before it is read.
+    pub fn judges(&self) -> bool {
+        self.skips() || self.documents || self.counts
     }
 
     pub fn is_certified(&self) -> bool {

@@ -137,7 +137,7 @@ pub(super) fn width(dim: usize) -> usize {
 }
 
 /// The largest head dimension that there are kernels for.
-pub(super) const LARGEST_DIM: usize = 256;
+pub(crate) const LARGEST_DIM: usize = 256;
 
 /// Up to so many rows, keys are split instead of rows.
 pub(super) const FEW: usize = 8;
