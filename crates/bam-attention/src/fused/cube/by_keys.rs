@@ -4,18 +4,18 @@ use super::bounds::{GRAIN, OF_ROWS, bound, negligible, row_of_temperature};
 use super::forward::{meets, weight};
 use super::rules::{Numbers, Rules, rows_in_sight, sees, shares};
 use super::tiling::Tiling;
-use super::units::{self, Span};
+use super::units::{Span, Units};
 use super::window::load_window;
 use cubecl::prelude::*;
 
 /// One cube a block of keys (x), and batch row and key head (y). The block's rows are keys here, a
 /// tile's columns queries.
 #[cube(launch_unchecked)]
-pub(super) fn by_keys<F: Float>(
-    q: &Tensor<F>,
-    k: &Tensor<F>,
-    v: &Tensor<F>,
-    gradient: &Tensor<F>,
+pub(super) fn by_keys<F: Float, N: Size, U: Units>(
+    q: &Tensor<Vector<F, N>>,
+    k: &Tensor<Vector<F, N>>,
+    v: &Tensor<Vector<F, N>>,
+    gradient: &Tensor<Vector<F, N>>,
     ln_weights: &Tensor<f32>,
     temperature: &Tensor<f32>,
     query_ids: &Tensor<i32>,
@@ -58,7 +58,7 @@ pub(super) fn by_keys<F: Float>(
     let held = comptime!(t.rows_held());
     let columns = comptime!(t.columns_held());
     let outs = comptime!(t.out_held());
-    let mut memory = units::memory(t);
+    let mut memory = U::memory(t);
     let mut window = Shared::<[f32]>::new_slice(comptime!(t.lags()));
     let mut verdicts = Shared::<[u32]>::new_slice(comptime!(t.units()));
     let mut of_content = Shared::<[f32]>::new_slice(t.columns);
@@ -71,11 +71,13 @@ pub(super) fn by_keys<F: Float>(
     let mut ids = Array::<i32>::new(held);
     let mut sums_k = Array::<f32>::new(comptime!(held * outs));
     let mut sums_v = Array::<f32>::new(comptime!(held * outs));
+    U::keep::<F, N>(k, &of_keys, 0usize, &mut memory, t);
+    U::keep::<F, N>(v, &of_values, 1usize, &mut memory, t);
     #[unroll(t.unroll)]
     for i in 0..held {
         keep[i] = 1.0f32;
         if comptime!(rules.documents) {
-            ids[i] = key_ids[batch * keys + min(first_key + units::row(i, t), keys - 1)];
+            ids[i] = key_ids[batch * keys + min(first_key + U::row(i, t), keys - 1)];
         }
     }
     #[unroll(t.unroll)]
@@ -162,6 +164,8 @@ pub(super) fn by_keys<F: Float>(
                 let first_lag = lag - comptime!(t.columns as i32 - 1);
                 sync_cube();
                 load_window(ln_weights, head, first_lag, of.first_lag, &mut window, t);
+                U::bring::<F, N>(q, &of_rows, 0usize, &mut memory, t);
+                U::bring::<F, N>(gradient, &of_gradient, 1usize, &mut memory, t);
                 let mut e = UNIT_POS as usize;
                 while e < t.columns {
                     let row = min(first_row + e, rows - 1);
@@ -180,22 +184,33 @@ pub(super) fn by_keys<F: Float>(
                     delta[e] = deltas[batch_head * rows + row];
                     e += comptime!(t.units());
                 }
-                units::products::<F>(k, &of_keys, q, &of_rows, &mut memory, &mut weights, t);
-                units::products::<F>(
+                sync_cube();
+                U::products::<F, N>(
+                    k,
+                    &of_keys,
+                    q,
+                    &of_rows,
+                    0usize,
+                    &mut memory,
+                    &mut weights,
+                    t,
+                );
+                U::products::<F, N>(
                     v,
                     &of_values,
                     gradient,
                     &of_gradient,
+                    1usize,
                     &mut memory,
                     &mut mixed,
                     t,
                 );
                 #[unroll(t.unroll)]
                 for i in 0..held {
-                    let key = units::row(i, t);
+                    let key = U::row(i, t);
                     #[unroll(t.unroll)]
                     for j in 0..columns {
-                        let row = units::column(j, t);
+                        let row = U::column(j, t);
                         let at = i * columns + j;
                         let w = window[key + comptime!(t.columns - 1) - row];
                         let logit = of_content[row] * weights[at] + of_prior[row] * w;
@@ -214,26 +229,36 @@ pub(super) fn by_keys<F: Float>(
                         mixed[at] = p * (mixed[at] - delta[row]) * of_content[row];
                     }
                 }
-                units::mix::<F>(
+                U::mix::<F, N>(
                     &weights,
                     gradient,
                     &of_gradient,
+                    1usize,
                     &keep,
                     &mut sums_v,
                     &mut memory,
                     t,
                 );
-                units::mix::<F>(&mixed, q, &of_rows, &keep, &mut sums_k, &mut memory, t);
+                U::mix::<F, N>(
+                    &mixed,
+                    q,
+                    &of_rows,
+                    0usize,
+                    &keep,
+                    &mut sums_k,
+                    &mut memory,
+                    t,
+                );
             }
         }
         start = end;
     }
     #[unroll(t.unroll)]
     for i in 0..held {
-        let key = first_key + units::row(i, t);
+        let key = first_key + U::row(i, t);
         #[unroll(t.unroll)]
         for e in 0..outs {
-            let column = units::column(e, t);
+            let column = U::column(e, t);
             if key < keys && column < k.shape(3) {
                 let at = (CUBE_POS_Y as usize * keys + key) * k.shape(3) + column;
                 d_k[at] = sums_k[i * outs + e];

@@ -6,18 +6,18 @@ use super::forward::{meets, weight};
 use super::log::{Counts, OF_LOG};
 use super::rules::{Numbers, Rules, keys_in_sight, sees, shares};
 use super::tiling::Tiling;
-use super::units::{self, Memory, Span};
+use super::units::{Span, Units, number};
 use super::window::load_window;
 use cubecl::prelude::*;
 
 /// One cube a segment of rows (x), and batch row and head (y). The blocks of a causal head differ in
 /// work, so segments take turns at them, there and back.
 #[cube(launch_unchecked)]
-pub(super) fn by_rows<F: Float>(
-    q: &Tensor<F>,
-    k: &Tensor<F>,
-    v: &Tensor<F>,
-    gradient: &Tensor<F>,
+pub(super) fn by_rows<F: Float, N: Size, U: Units>(
+    q: &Tensor<Vector<F, N>>,
+    k: &Tensor<Vector<F, N>>,
+    v: &Tensor<Vector<F, N>>,
+    gradient: &Tensor<Vector<F, N>>,
     ln_weights: &Tensor<f32>,
     temperature: &Tensor<f32>,
     query_ids: &Tensor<i32>,
@@ -50,9 +50,10 @@ pub(super) fn by_rows<F: Float>(
     let held = comptime!(t.rows_held());
     let columns = comptime!(t.columns_held());
     let outs = comptime!(t.out_held());
-    let mut memory = units::memory(t);
+    let mut memory = U::memory(t);
     let mut window = Shared::<[f32]>::new_slice(comptime!(t.lags()));
     let mut verdicts = Shared::<[u32]>::new_slice(comptime!(t.units()));
+    let mut told = Shared::<[f32]>::new_slice(comptime!(t.told()));
     let mut prior_factors = Shared::<[f32]>::new_slice(t.rows);
 
     let mut of_content = Array::<f32>::new(held);
@@ -93,9 +94,11 @@ pub(super) fn by_rows<F: Float>(
                 end: rows,
             };
             sync_cube();
+            U::keep::<F, N>(q, &of_rows, 0usize, &mut memory, t);
+            U::keep::<F, N>(gradient, &of_gradient, 1usize, &mut memory, t);
             #[unroll(t.unroll)]
             for i in 0..held {
-                let row = min(first_row + units::row(i, t), rows - 1);
+                let row = min(first_row + U::row(i, t), rows - 1);
                 of_content[i] = of.scale;
                 of_prior[i] = 1.0f32;
                 if comptime!(rules.has_temperature()) {
@@ -113,7 +116,7 @@ pub(super) fn by_rows<F: Float>(
                 delta[i] = deltas[batch_head * rows + row];
                 d_prior[i] = 0.0f32;
                 keep[i] = 1.0f32;
-                prior_factors[units::row(i, t)] = of_prior[i];
+                prior_factors[U::row(i, t)] = of_prior[i];
             }
             #[unroll(t.unroll)]
             for i in 0..comptime!(held * outs) {
@@ -212,30 +215,35 @@ pub(super) fn by_rows<F: Float>(
                         let first_lag = lag - comptime!(t.rows as i32 - 1);
                         sync_cube();
                         load_window(ln_weights, head, first_lag, of.first_lag, &mut window, t);
-                        units::products::<F>(
+                        U::bring::<F, N>(k, &of_keys, 0usize, &mut memory, t);
+                        U::bring::<F, N>(v, &of_values, 1usize, &mut memory, t);
+                        sync_cube();
+                        U::products::<F, N>(
                             q,
                             &of_rows,
                             k,
                             &of_keys,
+                            0usize,
                             &mut memory,
                             &mut weights,
                             t,
                         );
-                        units::products::<F>(
+                        U::products::<F, N>(
                             gradient,
                             &of_gradient,
                             v,
                             &of_values,
+                            1usize,
                             &mut memory,
                             &mut mixed,
                             t,
                         );
                         #[unroll(t.unroll)]
                         for i in 0..held {
-                            let row = units::row(i, t);
+                            let row = U::row(i, t);
                             #[unroll(t.unroll)]
                             for j in 0..columns {
-                                let column = units::column(j, t);
+                                let column = U::column(j, t);
                                 let at = i * columns + j;
                                 let w = window[column + comptime!(t.rows - 1) - row];
                                 let logit = of_content[i] * weights[at] + of_prior[i] * w;
@@ -254,8 +262,18 @@ pub(super) fn by_rows<F: Float>(
                                 d_prior[i] += d_logit * w;
                             }
                         }
-                        units::mix::<F>(&mixed, k, &of_keys, &keep, &mut sums, &mut memory, t);
-                        add_diagonals(
+                        U::mix::<F, N>(
+                            &mixed,
+                            k,
+                            &of_keys,
+                            0usize,
+                            &keep,
+                            &mut sums,
+                            &mut memory,
+                            t,
+                        );
+                        U::lay_out(&mixed, &mut memory, t);
+                        add_diagonals::<U>(
                             &memory,
                             &prior_factors,
                             d_ln_weights,
@@ -270,10 +288,10 @@ pub(super) fn by_rows<F: Float>(
             }
             if comptime!(rules.counts) {
                 let at = (batch_head * blocks + block) * OF_LOG;
-                counts.write(log, at, &mut memory, t);
+                counts.write(log, at, &mut told, t);
             }
             if comptime!(rules.has_temperature()) {
-                write_d_temperature(
+                write_d_temperature::<F, N, U>(
                     q,
                     &of_rows,
                     &sums,
@@ -288,10 +306,10 @@ pub(super) fn by_rows<F: Float>(
             }
             #[unroll(t.unroll)]
             for i in 0..held {
-                let row = first_row + units::row(i, t);
+                let row = first_row + U::row(i, t);
                 #[unroll(t.unroll)]
                 for e in 0..outs {
-                    let column = units::column(e, t);
+                    let column = U::column(e, t);
                     if row < rows && column < q.shape(3) {
                         d_q[(batch_head * rows + row) * q.shape(3) + column] =
                             sums[i * outs + e] * of_content[i];
@@ -305,8 +323,8 @@ pub(super) fn by_rows<F: Float>(
 /// Adds the sums over the diagonals of the fragment in shared memory, each number times its row's
 /// factor: `d ln w(lag) += Σ b_i·dlogit_ij`. A lag has one unit for the whole pass, so nobody waits.
 #[cube]
-fn add_diagonals(
-    memory: &Memory,
+fn add_diagonals<U: Units>(
+    memory: &U::Memory,
     factors: &Shared<[f32]>,
     d_ln_weights: &mut Tensor<f32>,
     base: usize,
@@ -324,7 +342,7 @@ fn add_diagonals(
             let mut sum = f32::new(0.0);
             for row in from..to {
                 let of_tile = diagonal + row - comptime!(t.rows - 1);
-                sum += factors[row] * memory.fragment[of_tile * comptime!(t.row_pitch()) + row];
+                sum += factors[row] * U::laid_out(row, of_tile, memory, t);
             }
             d_ln_weights[base + column as usize] += sum;
         }
@@ -335,14 +353,14 @@ fn add_diagonals(
 /// `dτ_i = Σ_j dlogit_ij·q_i·k_j/√D`, which is `q_i/√D` times the sum that `dq` is made of, and the
 /// prior's part where the temperature multiplies that.
 #[cube]
-fn write_d_temperature<F: Float>(
-    q: &Tensor<F>,
+fn write_d_temperature<F: Float, N: Size, U: Units>(
+    q: &Tensor<Vector<F, N>>,
     of_rows: &Span,
     sums: &Array<f32>,
     d_prior: &mut Array<f32>,
     d_temperature: &mut Tensor<f32>,
     base: usize,
-    memory: &mut Memory,
+    memory: &mut U::Memory,
     of: &Numbers,
     #[comptime] t: Tiling,
     #[comptime] rules: Rules,
@@ -351,13 +369,13 @@ fn write_d_temperature<F: Float>(
     let outs = comptime!(t.out_held());
     #[unroll(t.unroll)]
     for i in 0..held {
-        let row = min(of_rows.first + units::row(i, t), of_rows.end - 1);
+        let row = min(of_rows.first + U::row(i, t), of_rows.end - 1);
         let mut sum = f32::new(0.0);
         #[unroll(t.unroll)]
         for e in 0..outs {
-            let column = units::column(e, t);
+            let column = U::column(e, t);
             if column < q.shape(3) {
-                let x = f32::cast_from(q[of_rows.base + row * of_rows.stride + column]);
+                let x = number::<F, N>(q, of_rows.base + row * of_rows.stride + column);
                 sum += x * sums[i * outs + e];
             }
         }
@@ -367,11 +385,11 @@ fn write_d_temperature<F: Float>(
         }
         d_prior[i] = sum;
     }
-    units::sum_across(d_prior, memory, t);
+    U::sum_across(d_prior, memory, t);
     #[unroll(t.unroll)]
     for i in 0..held {
-        let row = of_rows.first + units::row(i, t);
-        if row < of_rows.end && UNIT_POS as usize % t.units_x == 0 {
+        let row = of_rows.first + U::row(i, t);
+        if row < of_rows.end && U::leads(t) {
             d_temperature[base + row] = d_prior[i];
         }
     }

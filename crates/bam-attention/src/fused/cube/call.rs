@@ -6,10 +6,13 @@ use super::log::OF_LOG;
 use super::norms::DeviceNorms;
 use super::rules::{Factor, NumbersLaunch, Rules, Skips};
 use super::tiling::{self, FEW, Limits, Tiling};
+use super::units::matrix::{LINE, Matrix};
+use super::units::plain::Plain;
 use super::{by_keys, by_rows, forward, sums};
 use crate::fused::{Context, Operands, Posterior};
 use bam_kernel::{HeadSkips, Skipping, TemperatureScope, Visibility};
 use burn::tensor::{DType, Shape};
+use burn::tensor::{bf16, f16};
 use burn_cubecl::Cube;
 use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -20,6 +23,25 @@ use cubecl::prelude::*;
 /// Units of a cube where each has work of its own.
 const UNITS: usize = 64;
 
+/// What takes the products of a pass over many rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Multiply {
+    Plain,
+    Bf16,
+    F16,
+}
+
+/// Launches a pass with the units that multiply.
+macro_rules! launch {
+    ($pass:ident, $units:expr, $($argument:expr),* $(,)?) => {
+        match $units {
+            Multiply::Plain => $pass::$pass::launch_unchecked::<Plain>($($argument),*),
+            Multiply::Bf16 => $pass::$pass::launch_unchecked::<Matrix<bf16>>($($argument),*),
+            Multiply::F16 => $pass::$pass::launch_unchecked::<Matrix<f16>>($($argument),*),
+        }
+    };
+}
+
 pub(super) struct Call<'a> {
     context: &'a Context,
     operands: Operands<Cube>,
@@ -28,6 +50,9 @@ pub(super) struct Call<'a> {
     key_norms: CubeTensor,
     rules: Rules,
     limits: Limits,
+    /// Numbers that are loaded at once.
+    vector: usize,
+    units: Multiply,
 }
 
 impl<'a> Call<'a> {
@@ -61,6 +86,8 @@ impl<'a> Call<'a> {
             key_norms: nothing,
             rules,
             limits: limits(&client, &device),
+            vector: 1,
+            units: Multiply::Plain,
             operands: Operands {
                 k: readable(&operands.k),
                 v: readable(&operands.v),
@@ -78,6 +105,8 @@ impl<'a> Call<'a> {
             ];
             (this.operands.q, this.operands.k, this.operands.v) = (q, k, v);
         }
+        this.vector = this.numbers_at_once();
+        this.units = this.what_multiplies();
         if rules.skips() {
             this.ranges = this.prior_ranges();
             this.key_norms = this.largest_key_norms();
@@ -94,7 +123,10 @@ impl<'a> Call<'a> {
             let blocks = rows.div_ceil(t.rows) * batch * heads;
             (t, tiling::splits(blocks, keys, t.columns))
         } else {
-            (Tiling::forward(width, self.limits), 1)
+            (
+                self.tiling(Tiling::forward(width, self.limits), 1, false),
+                1,
+            )
         };
         let blocks = rows.div_ceil(t.rows);
         let parts = self.empty(&[splits, batch, heads, rows, dim]);
@@ -103,10 +135,17 @@ impl<'a> Call<'a> {
         let of = &self.operands;
         // Safety: indices are below the shapes, which the plan has checked.
         unsafe {
-            forward::forward::launch_unchecked(
+            launch!(
+                forward,
+                if t.matrix {
+                    self.units
+                } else {
+                    Multiply::Plain
+                },
                 self.client(),
                 CubeCount::Static(blocks as u32, (batch * heads) as u32, splits as u32),
                 CubeDim::new_1d(t.units() as u32),
+                self.vector,
                 arg(&of.q),
                 arg(&of.k),
                 arg(&of.v),
@@ -166,7 +205,7 @@ impl<'a> Call<'a> {
         let deltas = self.deltas(&gradient, &posterior.out);
         let bounds = self.row_bounds(Some(&posterior.ln_evidence));
 
-        let t = Tiling::by_rows(width, self.limits);
+        let t = self.tiling(Tiling::by_rows(width, self.limits), 2, true);
         let segments = tiling::segments(batch * heads, rows.div_ceil(t.rows));
         let lags = self.context.plan.lags().count();
         let d_q = self.empty(&[batch, heads, rows, dim]);
@@ -179,10 +218,13 @@ impl<'a> Call<'a> {
         let log = self.log(1, blocks);
         // Safety: indices are below the shapes, which the plan has checked.
         unsafe {
-            by_rows::by_rows::launch_unchecked(
+            launch!(
+                by_rows,
+                self.units,
                 self.client(),
                 CubeCount::Static(segments as u32, (batch * heads) as u32, 1),
                 CubeDim::new_1d(t.units() as u32),
+                self.vector,
                 arg(&of.q),
                 arg(&of.k),
                 arg(&of.v),
@@ -219,15 +261,18 @@ impl<'a> Call<'a> {
             false => d_temperature,
         };
 
-        let t = Tiling::by_keys(width, self.limits);
+        let t = self.tiling(Tiling::by_keys(width, self.limits), 2, false);
         let d_k = self.empty(&[batch, key_heads, keys, dim]);
         let d_v = self.empty(&[batch, key_heads, keys, dim]);
         // Safety: as above.
         unsafe {
-            by_keys::by_keys::launch_unchecked(
+            launch!(
+                by_keys,
+                self.units,
                 self.client(),
                 CubeCount::Static(keys.div_ceil(t.rows) as u32, (batch * key_heads) as u32, 1),
                 CubeDim::new_1d(t.units() as u32),
+                self.vector,
                 arg(&of.q),
                 arg(&of.k),
                 arg(&of.v),
@@ -441,6 +486,58 @@ impl<'a> Call<'a> {
         )
     }
 
+    /// As many as 16 bytes hold, if rows begin where such loads may.
+    fn numbers_at_once(&self) -> usize {
+        let of = &self.operands;
+        let bytes = of.q.dtype.size();
+        let at_most =
+            of.q.client
+                .properties()
+                .hardware
+                .max_vector_size
+                .min(16 / bytes);
+        let fits = |n: &usize| {
+            [&of.q, &of.k, &of.v].into_iter().all(|x| {
+                let rows = x.meta.strides().iter().rev().skip(1);
+                let start = x.handle.offset_start.unwrap_or(0) as usize;
+                let dim = self.context.plan.shapes().q[3];
+                dim % n == 0
+                    && start % (n * bytes) == 0
+                    && rows.clone().all(|stride| stride % n == 0)
+            })
+        };
+        [8, 4, 2]
+            .into_iter()
+            .filter(|n| *n <= at_most)
+            .find(fits)
+            .unwrap_or(1)
+    }
+
+    /// Matrix units, where the device has them for this type and rows are whole lines.
+    fn what_multiplies(&self) -> Multiply {
+        let q = &self.operands.q;
+        let matmul = &q.client.properties().features.matmul;
+        let (own, sums) = (element(q), f32::elem_type_native());
+        let has = matmul.ldmatrix.contains(&own)
+            && matmul.mma.iter().any(|of| {
+                (of.a_type, of.b_type, of.cd_type, of.m, of.n, of.k) == (own, own, sums, 16, 8, 16)
+            });
+        let fits = self.vector == LINE && tiling::width(self.context.plan.shapes().q[3]) <= 128;
+        match q.dtype {
+            DType::BF16 if has && fits => Multiply::Bf16,
+            DType::F16 if has && fits => Multiply::F16,
+            _ => Multiply::Plain,
+        }
+    }
+
+    /// That of matrix units where they multiply: a block has so many operands.
+    fn tiling(&self, plain: Tiling, kept: usize, lays_out: bool) -> Tiling {
+        match self.units {
+            Multiply::Plain => plain,
+            _ => Tiling::matrix(plain.width, kept, lays_out),
+        }
+    }
+
     fn client(&self) -> &Client {
         &self.operands.q.client
     }
@@ -453,7 +550,7 @@ impl<'a> Call<'a> {
 fn limits(client: &Client, device: &Device) -> Limits {
     Limits {
         shared_bytes: client.properties().hardware.max_shared_memory_size,
-        unroll: !is_software(device),
+        software: is_software(device),
     }
 }
 

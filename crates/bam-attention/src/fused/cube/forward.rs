@@ -5,7 +5,7 @@ use super::bounds::{BIG, GRAIN, bound, negligible, row_of_temperature};
 use super::log::{Counts, OF_LOG};
 use super::rules::{Numbers, PADDING, Rules, keys_in_sight, sees, shares};
 use super::tiling::Tiling;
-use super::units::{self, Memory, Span};
+use super::units::{Span, Units};
 use super::window::load_window;
 use bam_kernel::LN_SMALLEST_WEIGHT;
 use cubecl::prelude::*;
@@ -15,10 +15,10 @@ const HIDDEN: f32 = -BIG;
 
 /// One cube a block of rows (x), batch row and head (y), and split of the keys (z).
 #[cube(launch_unchecked)]
-pub(super) fn forward<F: Float>(
-    q: &Tensor<F>,
-    k: &Tensor<F>,
-    v: &Tensor<F>,
+pub(super) fn forward<F: Float, N: Size, U: Units>(
+    q: &Tensor<Vector<F, N>>,
+    k: &Tensor<Vector<F, N>>,
+    v: &Tensor<Vector<F, N>>,
     ln_weights: &Tensor<f32>,
     temperature: &Tensor<f32>,
     query_ids: &Tensor<i32>,
@@ -54,8 +54,9 @@ pub(super) fn forward<F: Float>(
     let held = comptime!(t.rows_held());
     let columns = comptime!(t.columns_held());
     let outs = comptime!(t.out_held());
-    let mut memory = units::memory(t);
+    let mut memory = U::memory(t);
     let mut window = Shared::<[f32]>::new_slice(comptime!(t.lags()));
+    let mut told = Shared::<[f32]>::new_slice(comptime!(t.told()));
     let mut verdicts = Shared::<[u32]>::new_slice(comptime!(t.units()));
 
     let mut of_content = Array::<f32>::new(held);
@@ -69,7 +70,7 @@ pub(super) fn forward<F: Float>(
     let mut sums = Array::<f32>::new(comptime!(held * outs));
     #[unroll(t.unroll)]
     for i in 0..held {
-        let row = min(first_row + units::row(i, t), rows - 1);
+        let row = min(first_row + U::row(i, t), rows - 1);
         largest[i] = HIDDEN;
         evidence[i] = 0.0f32;
         of_content[i] = of.scale;
@@ -89,6 +90,8 @@ pub(super) fn forward<F: Float>(
     for i in 0..comptime!(held * outs) {
         sums[i] = 0.0f32;
     }
+
+    U::keep::<F, N>(q, &of_rows, 0usize, &mut memory, t);
 
     // Nearest tiles first: from the last row's own backwards, then what lies after it.
     let (from, to) = keys_in_sight(first_row as i32, end_row as i32, keys as i32, of, rules);
@@ -111,11 +114,12 @@ pub(super) fn forward<F: Float>(
         if comptime!(rules.judges()) {
             let mut least = f32::new(-BIG);
             if comptime!(rules.skips()) {
-                least = least_so_far(
+                least = least_so_far::<U>(
                     &largest,
                     &evidence,
                     &ids,
                     &mut memory,
+                    &mut told,
                     first_row,
                     end_row,
                     t,
@@ -197,14 +201,26 @@ pub(super) fn forward<F: Float>(
                     &mut window,
                     t,
                 );
-                units::products::<F>(q, &of_rows, k, &of_tile, &mut memory, &mut scores, t);
+                U::bring::<F, N>(k, &of_tile, 0usize, &mut memory, t);
+                U::bring::<F, N>(v, &of_values, 1usize, &mut memory, t);
+                sync_cube();
+                U::products::<F, N>(
+                    q,
+                    &of_rows,
+                    k,
+                    &of_tile,
+                    0usize,
+                    &mut memory,
+                    &mut scores,
+                    t,
+                );
                 #[unroll(t.unroll)]
                 for i in 0..held {
-                    let row = units::row(i, t);
+                    let row = U::row(i, t);
                     most[i] = largest[i];
                     #[unroll(t.unroll)]
                     for j in 0..columns {
-                        let column = units::column(j, t);
+                        let column = U::column(j, t);
                         let w = window[column + comptime!(t.rows - 1) - row];
                         let mut logit = of_content[i] * scores[i * columns + j] + of_prior[i] * w;
                         let mut seen = first_key + column < keys
@@ -220,7 +236,7 @@ pub(super) fn forward<F: Float>(
                         most[i] = max(most[i], logit);
                     }
                 }
-                units::largest_across(&mut most, &mut memory, t);
+                U::largest_across(&mut most, &mut memory, t);
                 #[unroll(t.unroll)]
                 for i in 0..held {
                     keep[i] = weight(largest[i], most[i]);
@@ -234,29 +250,38 @@ pub(super) fn forward<F: Float>(
                     }
                     evidence[i] = evidence[i] * keep[i] + sum;
                 }
-                units::mix::<F>(&scores, v, &of_values, &keep, &mut sums, &mut memory, t);
+                U::mix::<F, N>(
+                    &scores,
+                    v,
+                    &of_values,
+                    1usize,
+                    &keep,
+                    &mut sums,
+                    &mut memory,
+                    t,
+                );
             }
         }
         start = end;
         end = min(visits, end + comptime!(t.units()));
     }
 
-    units::sum_across(&mut evidence, &mut memory, t);
+    U::sum_across(&mut evidence, &mut memory, t);
     let part = split * (CUBE_COUNT_Y as usize) + batch_head;
     #[unroll(t.unroll)]
     for i in 0..held {
-        let row = first_row + units::row(i, t);
+        let row = first_row + U::row(i, t);
         if row < rows {
             let found = evidence[i] > 0.0;
             let share = select(found, 1.0 / evidence[i], 0.0);
-            if UNIT_POS as usize % t.units_x == 0 {
+            if U::leads(t) {
                 // No evidence: going back, every weight is then 0.
                 ln_evidence[part * rows + row] =
                     select(found, largest[i] + evidence[i].ln(), f32::new(BIG));
             }
             #[unroll(t.unroll)]
             for e in 0..outs {
-                let column = units::column(e, t);
+                let column = U::column(e, t);
                 if column < q.shape(3) {
                     out[(part * rows + row) * q.shape(3) + column] = sums[i * outs + e] * share;
                 }
@@ -265,7 +290,7 @@ pub(super) fn forward<F: Float>(
     }
     if comptime!(rules.counts) {
         let at = (part * CUBE_COUNT_X as usize + block) * OF_LOG;
-        counts.write(log, at, &mut memory, t);
+        counts.write(log, at, &mut told, t);
     }
 }
 
@@ -291,11 +316,12 @@ pub(super) fn weight(logit: f32, largest: f32) -> f32 {
 /// A lower bound over the rows of the block that may see a key: of the largest logit, or of
 /// `ln evidence` where the share is certified.
 #[cube]
-fn least_so_far(
+fn least_so_far<U: Units>(
     largest: &Array<f32>,
     evidence: &Array<f32>,
     ids: &Array<i32>,
-    memory: &mut Memory,
+    memory: &mut U::Memory,
+    told: &mut Shared<[f32]>,
     first_row: usize,
     end_row: usize,
     #[comptime] t: Tiling,
@@ -308,7 +334,7 @@ fn least_so_far(
         for i in 0..held {
             found[i] = evidence[i];
         }
-        units::sum_across(&mut found, memory, t);
+        U::sum_across(&mut found, memory, t);
         #[unroll(t.unroll)]
         for i in 0..held {
             found[i] = select(found[i] > 0.0, largest[i] + found[i].ln(), f32::new(HIDDEN));
@@ -322,19 +348,17 @@ fn least_so_far(
     let mut least = f32::new(BIG);
     #[unroll(t.unroll)]
     for i in 0..held {
-        let mut counts = first_row + units::row(i, t) < end_row;
+        let mut counts = first_row + U::row(i, t) < end_row;
         if comptime!(rules.documents) {
             counts = counts && ids[i] != i32::new(PADDING);
         }
         least = select(counts, min(least, found[i]), least);
     }
     sync_cube();
-    if UNIT_POS as usize % t.units_x == 0 {
-        memory.across[UNIT_POS as usize / t.units_x] = least;
-    }
+    told[UNIT_POS as usize] = least;
     sync_cube();
-    for y in 0..t.units_y {
-        least = min(least, memory.across[y]);
+    for unit in 0..comptime!(t.units()) {
+        least = min(least, told[unit]);
     }
     least
 }

@@ -1,7 +1,6 @@
 //! The count of what a block left out.
 
 use super::tiling::Tiling;
-use super::units::Memory;
 use cubecl::prelude::*;
 
 /// Numbers per block in a log: those of [`Counts`].
@@ -25,19 +24,19 @@ impl Counts {
         &self,
         log: &mut Tensor<f32>,
         at: usize,
-        memory: &mut Memory,
+        told: &mut Shared<[f32]>,
         #[comptime] t: Tiling,
     ) {
         let units = comptime!(t.units());
         sync_cube();
-        memory.across[UNIT_POS as usize] = self.seen;
-        memory.across[units + UNIT_POS as usize] = self.left_out;
-        memory.across[2 * units + UNIT_POS as usize] = self.dropped;
+        told[UNIT_POS as usize] = self.seen;
+        told[units + UNIT_POS as usize] = self.left_out;
+        told[2 * units + UNIT_POS as usize] = self.dropped;
         sync_cube();
         if (UNIT_POS as usize) < OF_LOG {
             let mut sum = f32::new(0.0);
             for unit in 0..units {
-                sum += memory.across[UNIT_POS as usize * units + unit];
+                sum += told[UNIT_POS as usize * units + unit];
             }
             log[at + UNIT_POS as usize] = sum;
         }

@@ -1,5 +1,7 @@
 //! Sizes that a kernel is made for.
 
+use super::units::matrix::LINE;
+
 /// The cut of a pass into blocks, tiles and units. A **block** is what a cube keeps (query rows, or keys
 /// in the pass over keys); a **tile** is what streams past it.
 ///
@@ -20,6 +22,12 @@ pub(super) struct Tiling {
     /// Whether loops over registers are written out. A software device keeps them in memory anyway, and
     /// compiles loops a hundred times sooner.
     pub unroll: bool,
+    /// Whether matrix units multiply: see [`units::matrix`](super::units::matrix).
+    pub matrix: bool,
+    /// Operands of a block, which matrix units keep in shared memory.
+    pub kept: usize,
+    /// Whether the numbers between a block and a tile are laid out for all units.
+    pub lays_out: bool,
 }
 
 impl Tiling {
@@ -34,6 +42,7 @@ impl Tiling {
         let units_y = 64 / units_x;
         Self {
             rows: queries.next_power_of_two().max(units_y),
+            columns: 64,
             units_y,
             units_x,
             ..Self::forward(width, of)
@@ -58,9 +67,12 @@ impl Tiling {
             units_y: 16,
             units_x: 8,
             step: 16,
-            unroll: of.unroll,
+            unroll: !of.software,
+            matrix: false,
+            kept: 1,
+            lays_out: true,
         };
-        if whole.shared_bytes() <= of.shared_bytes {
+        if whole.shared_bytes() <= of.shared_bytes && !of.software {
             return whole;
         }
         Self {
@@ -110,16 +122,48 @@ impl Tiling {
         self.rows + self.columns - 1
     }
 
-    /// Numbers of shared memory for what units of a row, or all of them, tell each other.
-    pub fn across(&self) -> usize {
-        (self.rows * self.units_x).max(3 * self.units())
+    /// Numbers of shared memory for what the units of a cube tell each other.
+    pub fn told(&self) -> usize {
+        3 * self.units()
+    }
+
+    /// Lines of 16 bytes from a row to the next for matrix units.
+    pub fn line_pitch(&self) -> usize {
+        self.width / LINE + 1
+    }
+
+    /// Numbers of shared memory for what matrix units lay out.
+    pub fn laid_out(&self) -> usize {
+        if self.lays_out {
+            self.columns * self.row_pitch()
+        } else {
+            1
+        }
+    }
+
+    /// For matrix units, four planes of them.
+    pub fn matrix(width: usize, kept: usize, lays_out: bool) -> Self {
+        let rows = 64;
+        Self {
+            width,
+            rows,
+            columns: 64,
+            units_y: rows / 2,
+            units_x: 4,
+            step: 16,
+            unroll: true,
+            matrix: true,
+            kept,
+            lays_out,
+        }
     }
 
     /// Bytes of shared memory that a kernel takes.
     pub fn shared_bytes(&self) -> usize {
         let fragment = self.columns * self.row_pitch();
-        let per_row = 8 * self.rows.max(self.columns) + 2 * self.units();
-        4 * (self.stage() + fragment + self.across() + self.lags() + per_row)
+        let across = self.rows * self.units_x;
+        let per_row = 4 * self.rows.max(self.columns) + self.units();
+        4 * (self.stage() + fragment + across + self.told() + self.lags() + per_row)
     }
 }
 
@@ -128,7 +172,8 @@ impl Tiling {
 pub(super) struct Limits {
     /// Shared memory of a cube.
     pub shared_bytes: usize,
-    pub unroll: bool,
+    /// Whether a processor stands in for a GPU: it compiles every number that a unit holds apart.
+    pub software: bool,
 }
 
 /// Room for a head dimension: few sizes, so that few kernels are compiled.
