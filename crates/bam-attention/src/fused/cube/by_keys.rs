@@ -138,11 +138,12 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
             }
             sync_cube();
             verdicts[UNIT_POS as usize] = verdict;
+            sync_cube();
         }
         for visit in start..end {
             let mut wanted = true;
             if comptime!(rules.judges()) {
-                wanted = workgroup_uniform_load(&verdicts[visit - start]) == 0u32;
+                wanted = verdicts[visit - start] == 0u32;
             }
             if wanted {
                 let head = key_head * group + visit / tiles;
@@ -184,7 +185,7 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
                     delta[e] = deltas[batch_head * rows + row];
                     e += comptime!(t.units());
                 }
-                sync_cube();
+                U::ready();
                 U::products::<F, N>(
                     k,
                     &of_keys,

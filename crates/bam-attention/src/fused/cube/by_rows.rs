@@ -191,11 +191,12 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
                     }
                     sync_cube();
                     verdicts[UNIT_POS as usize] = verdict;
+                    sync_cube();
                 }
                 for visit in start..end {
                     let mut wanted = true;
                     if comptime!(rules.judges()) {
-                        wanted = workgroup_uniform_load(&verdicts[visit - start]) == 0u32;
+                        wanted = verdicts[visit - start] == 0u32;
                     }
                     if wanted {
                         let first_key = (from + visit) * t.columns;
@@ -217,7 +218,7 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
                         load_window(ln_weights, head, first_lag, of.first_lag, &mut window, t);
                         U::bring::<F, N>(k, &of_keys, 0usize, &mut memory, t);
                         U::bring::<F, N>(v, &of_values, 1usize, &mut memory, t);
-                        sync_cube();
+                        U::ready();
                         U::products::<F, N>(
                             q,
                             &of_rows,

@@ -171,11 +171,12 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
             }
             sync_cube();
             verdicts[UNIT_POS as usize] = verdict;
+            sync_cube();
         }
         for visit in start..end {
             let mut wanted = true;
             if comptime!(rules.judges()) {
-                wanted = workgroup_uniform_load(&verdicts[visit - start]) == 0u32;
+                wanted = verdicts[visit - start] == 0u32;
             }
             if wanted {
                 let first_key = tile_of(visit * splits + split, own, from) * t.columns;
@@ -203,7 +204,7 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
                 );
                 U::bring::<F, N>(k, &of_tile, 0usize, &mut memory, t);
                 U::bring::<F, N>(v, &of_values, 1usize, &mut memory, t);
-                sync_cube();
+                U::ready();
                 U::products::<F, N>(
                     q,
                     &of_rows,

@@ -22,7 +22,8 @@ pub(super) struct Span {
 /// The units of a cube at work on one block and one tile after the other.
 ///
 /// What is being multiplied is known by its place: the block's operands as `kept` 0 and 1, the tile's as
-/// `brought` 0 and 1.
+/// `brought` 0 and 1. Between two tiles, and between two calls of the same method, lies a barrier of the
+/// pass: barriers are what a software device compiles slowest.
 #[cube]
 pub(super) trait Units: Send + Sync + 'static {
     /// Shared memory.
@@ -48,7 +49,10 @@ pub(super) trait Units: Send + Sync + 'static {
         #[comptime] t: Tiling,
     );
 
-    /// Takes in a tile's operand. To be followed by [`sync_cube`].
+    /// Waits until what all units took in is there.
+    fn ready();
+
+    /// Takes in a tile's operand.
     fn bring<F: Float, N: Size>(
         from: &Tensor<Vector<F, N>>,
         span: &Span,

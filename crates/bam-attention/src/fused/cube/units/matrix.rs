@@ -78,6 +78,10 @@ impl<A: Float> Units for Matrix<A> {
         load::<A, F, N>(from, span, &mut memory.kept[place], t.rows, t);
     }
 
+    fn ready() {
+        sync_cube();
+    }
+
     fn bring<F: Float, N: Size>(
         from: &Tensor<Vector<F, N>>,
         span: &Span,

@@ -54,6 +54,8 @@ impl Units for Plain {
     ) {
     }
 
+    fn ready() {}
+
     fn bring<F: Float, N: Size>(
         _from: &Tensor<Vector<F, N>>,
         _span: &Span,
@@ -134,7 +136,6 @@ impl Units for Plain {
         let pitch = comptime!(t.row_pitch());
         let width = comptime!(t.width);
         let n = N::value();
-        sync_cube();
         #[unroll(t.unroll)]
         for i in 0..rows {
             #[unroll(t.unroll)]
@@ -257,7 +258,6 @@ fn turn<F: Float, N: Size>(
 
 #[cube]
 fn spread_across(values: &mut Array<f32>, memory: &mut Memory, #[comptime] t: Tiling) {
-    sync_cube();
     #[unroll(t.unroll)]
     for i in 0..comptime!(t.rows_held()) {
         memory.across[Plain::row(i, t) * t.units_x + UNIT_POS as usize % t.units_x] = values[i];
