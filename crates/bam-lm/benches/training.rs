@@ -71,8 +71,8 @@ fn main() {
         let begun = Instant::now();
         let mut gradients = batch_gradients(&net, &batch, Implementation::Fused, parts, threads)
             .expect("the batch fits");
-        losses.push(gradients.loss);
-        let norm = gradients.norm(&net);
+        let (loss, norm) = gradients.loss_and_norm(&net);
+        losses.push(loss);
         gradients.clip(norm, 1.0);
         net = optimizer.step(net, gradients, 1e-3);
         seconds.push(begun.elapsed().as_secs_f64());
