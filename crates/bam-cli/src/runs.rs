@@ -21,8 +21,8 @@ pub const RULER: &str = "ruler.json";
 pub const BABILONG: &str = "babilong.json";
 
 /// Reads a folder's model for inference.
-pub fn load_model(dir: &Path) -> anyhow::Result<Transformer> {
-    Ok(Transformer::load(dir, &Device::flex())?)
+pub fn load_model(dir: &Path, device: &Device) -> anyhow::Result<Transformer> {
+    Ok(Transformer::load(dir, device)?)
 }
 
 /// Reads a folder's tokenizer and checks that it is the model's size.

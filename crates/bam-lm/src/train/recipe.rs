@@ -301,6 +301,19 @@ impl Recipe {
         Ok(self)
     }
 
+    /// The same run on another device, if one is given.
+    #[must_use]
+    pub fn on(mut self, device: Option<DeviceName>) -> Self {
+        self.train.device = device.unwrap_or(self.train.device);
+        self
+    }
+
+    /// Whether a run that was begun with one recipe can go on with the other: they differ in the device at most.
+    #[must_use]
+    pub fn is_same_run(&self, other: &Self) -> bool {
+        self.clone().on(Some(other.train.device)) == *other
+    }
+
     /// The model's configuration for a tokenizer's vocabulary.
     ///
     /// # Errors
