@@ -60,27 +60,41 @@ pub fn quiet_panics() {
     }));
 }
 
-/// The reason of a device's failure, without the libraries' own backtraces.
-pub fn reason(text: &str) -> String {
-    let end = ["\nBacktrace", "\\nBacktrace", "\n   0:", "\\n   0:"]
+/// The reason of a device's failure: of the libraries' chain of causes the first one, without backtraces.
+fn reason(text: &str) -> String {
+    let text = text.replace("\\n", "\n");
+    let root = text.rsplit("Caused by:").next().unwrap_or_default();
+    let ends = ["No backtrace", "Backtrace", "Asked at", "\n   0:"];
+    let end = ends.iter().filter_map(|mark| root.find(mark)).min();
+    let root = root[..end.unwrap_or(root.len())].split_whitespace();
+    let root = root.collect::<Vec<_>>().join(" ");
+    match refused_bytes(&root) {
+        Some(bytes) => format!(
+            "out of memory: it has no room for {:.2} GiB more in one piece; shorter contexts or less at once need less",
+            bytes as f64 / f64::from(1 << 30)
+        ),
+        None => root,
+    }
+}
+
+/// The bytes that a device had no memory for, where that is why it failed.
+fn refused_bytes(reason: &str) -> Option<u64> {
+    let marks = [
+        "can't allocate buffer of size: ",
+        "out of device memory allocating ",
+    ];
+    let after = marks
         .iter()
-        .filter_map(|mark| text.find(mark))
-        .min();
-    let text = text[..end.unwrap_or(text.len())].replace("\\n", " ");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+        .find_map(|mark| Some(reason.split_once(mark)?.1))?;
+    let digits = after
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(after.len());
+    after[..digits].parse().ok()
 }
 
 /// Whether a device failed for want of memory.
-pub fn is_out_of_memory(reason: &str) -> bool {
-    let reason = reason.to_lowercase();
-    [
-        "out of memory",
-        "out-of-memory",
-        "out of device memory",
-        "allocate",
-    ]
-    .iter()
-    .any(|words| reason.contains(words))
+pub fn is_out_of_memory(text: &str) -> bool {
+    refused_bytes(text).is_some() || text.to_lowercase().contains("out of memory")
 }
 
 impl DeviceArgs {
@@ -98,10 +112,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_are_short() {
-        let text = "Error while reading\\nCaused by:\\n  can't allocate buffer of size: 64\n   0: burn\n   1: main";
-        let short = "Error while reading Caused by: can't allocate buffer of size: 64";
-        assert_eq!(reason(text), short);
-        assert!(is_out_of_memory(short) && !is_out_of_memory("device lost"));
+    fn the_reason_is_the_first_cause() {
+        let text = "Error while reading\nCaused by:\n  it needed memory\nCaused by:\n  can't allocate buffer of \
+                    size: 1296000000\nNo backtrace available\nAsked at:\nNo backtrace";
+        assert!(reason(text).starts_with("out of memory: it has no room for 1.21 GiB more"));
+        assert!(is_out_of_memory(text) && !is_out_of_memory("device lost"));
+        assert_eq!(
+            reason("Error\\nCaused by:\\n  device  lost\n   0: main"),
+            "device lost"
+        );
     }
 }

@@ -30,6 +30,9 @@ pub fn run(args: &DevicesArgs) -> anyhow::Result<ExitCode> {
         Some(name) => vec![Ok(name.resolved())],
         None => devices(),
     };
+    if let Some(name) = args.device {
+        device::open(name)?;
+    }
     let mut all = Vec::new();
     for name in names {
         match name {
@@ -41,7 +44,7 @@ pub fn run(args: &DevicesArgs) -> anyhow::Result<ExitCode> {
         let checks = one.checks.as_ref();
         one.error.is_some() || checks.is_some_and(|all| all.iter().any(|check| !check.passes))
     };
-    let fails = (args.check || args.device.is_some()) && all.iter().any(wrong);
+    let fails = args.check && all.iter().any(wrong);
     console::answer(args.json, &all, || text(&all))?;
     match fails {
         true => Ok(ExitCode::FAILURE),
@@ -67,7 +70,7 @@ fn listed(name: DeviceName, check: bool) -> Listed {
     Listed {
         name,
         info,
-        error: error.map(|error| device::reason(&error)),
+        error,
         checks,
     }
 }
