@@ -1,5 +1,6 @@
 //! A model's folder: weights, tokenizer, records.
 
+use crate::device;
 use anyhow::Context;
 use bam_data::Tokenizer;
 use bam_data::atomic_file::{NewFile, NewFolder, write_atomically};
@@ -171,6 +172,7 @@ fn record<M>(
         seed,
         model: serde_json::to_value(model.config())?,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
+        device: device::in_use().map(|name| name.to_string()),
         seconds,
         metrics,
     })

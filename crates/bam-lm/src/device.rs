@@ -291,7 +291,7 @@ fn info(name: DeviceName, device: &Device) -> DeviceInfo {
         }
         _ => {
             let instructions = bam_attention::Instructions::detect();
-            let target = format!("{} {instructions:?}", std::env::consts::ARCH);
+            let target = format!("{instructions:?}").to_lowercase();
             ("processor".to_owned(), target, false, None)
         }
     };

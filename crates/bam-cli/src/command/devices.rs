@@ -2,6 +2,7 @@
 
 use crate::args::DevicesArgs;
 use crate::{console, device};
+use anyhow::ensure;
 use bam_lm::device::self_test::{Check, self_test};
 use bam_lm::device::{DeviceInfo, DeviceName, Runtime, devices, panic_text};
 use serde::Serialize;
@@ -40,15 +41,29 @@ pub fn run(args: &DevicesArgs) -> anyhow::Result<ExitCode> {
             Err(error) => console::note(&error.to_string()),
         }
     }
-    let wrong = |one: &Listed| {
-        let checks = one.checks.as_ref();
-        one.error.is_some() || checks.is_some_and(|all| all.iter().any(|check| !check.passes))
-    };
-    let fails = args.check && all.iter().any(wrong);
     console::answer(args.json, &all, || text(&all))?;
-    match fails {
-        true => Ok(ExitCode::FAILURE),
-        false => Ok(ExitCode::SUCCESS),
+    let wrong: Vec<String> = all.iter().filter_map(Listed::fault).collect();
+    ensure!(
+        !args.check || wrong.is_empty(),
+        "expected devices that compute rightly, got: {}",
+        wrong.join("; ")
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Listed {
+    /// The fault of a device, if it has one.
+    fn fault(&self) -> Option<String> {
+        let name = self.name;
+        if let Some(error) = &self.error {
+            return Some(error.clone());
+        }
+        let wrong = self.checks.iter().flatten().filter(|of| !of.passes);
+        let wrong: Vec<&str> = wrong.map(|of| of.check.what).collect();
+        let wrong = (!wrong.is_empty()).then(|| wrong.join(", "));
+        wrong.map(|what| {
+            format!("{name} with wrong numbers for {what}; another version of its driver may help")
+        })
     }
 }
 

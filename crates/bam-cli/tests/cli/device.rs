@@ -64,6 +64,14 @@ fn a_device_that_can_not_be_used_is_named() {
     succeed(&args!["doctor {} --device auto", model]);
 }
 
+/// A device's whole name.
+fn name_of(device: &str) -> String {
+    match device.contains(':') {
+        true => device.to_owned(),
+        false => format!("{device}:0"),
+    }
+}
+
 /// Every step's numbers.
 fn numbers(run: &Path) -> Vec<f64> {
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
@@ -109,6 +117,8 @@ fn from_text_to_a_report() {
             device
         ];
         let record = succeed_json(&words);
+        let elsewhere = (device != "cpu").then(|| name_of(device));
+        assert_eq!(record["device"].as_str(), elsewhere.as_deref());
         let windows = record["metrics"]["windows"].as_array().unwrap().clone();
         let values = windows
             .iter()
