@@ -1,6 +1,7 @@
 //! The command line: a file for each group of commands.
 
 mod data;
+mod device;
 mod eval;
 mod export;
 mod generate;
@@ -16,6 +17,7 @@ mod train;
 mod upcycle;
 
 pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
+pub use device::{DeviceArgs, DevicesArgs};
 pub use eval::{
     BabilongArgs, EvalCommand, LoglikelihoodArgs, OutputArgs, PasskeyArgs, PerplexityArgs,
     RulerArgs, TaskChoice,
@@ -27,7 +29,7 @@ pub use inspect::{ColourArg, ContextArgs, DoctorArgs, HeadsArgs, InspectCommand,
 pub use length::Length;
 pub use prior::{PriorCommand, PriorDiffArgs, PriorEditArgs};
 pub use quickstart::{QuickstartArgs, ReportArgs};
-pub use reference::{AttentionArg, LogitsArgs, ParityArgs};
+pub use reference::{LogitsArgs, ParityArgs};
 pub use serve::ServeArgs;
 pub use train::TrainArgs;
 pub use upcycle::UpcycleArgs;
@@ -82,6 +84,8 @@ pub enum Command {
     Logits(LogitsArgs),
     /// Compare with a case of the reference program; exit code 1 beyond its tolerances
     Parity(ParityArgs),
+    /// List the devices that this build and this machine have, or check that they compute rightly
+    Devices(DevicesArgs),
     /// Print a shell's completions
     Completions {
         /// The shell

@@ -1,5 +1,6 @@
 //! The work of each command.
 
+pub mod devices;
 pub mod doctor;
 pub mod eval;
 pub mod export;

@@ -125,15 +125,6 @@ pub fn answer<T: Serialize>(
     Ok(io::Write::write_all(&mut io::stdout(), text.as_bytes())?)
 }
 
-/// Panics of the libraries below are turned into errors by them; nothing else should panic, and
-/// if it does, one line says so.
-pub fn quiet_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let text = panic.to_string().replace('\n', " ");
-        let _ = io::Write::write_all(&mut io::stderr(), format!("internal: {text}\n").as_bytes());
-    }));
-}
-
 /// Whether the reader of our output went away, as `head` does.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {

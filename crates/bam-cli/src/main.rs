@@ -8,16 +8,24 @@ mod args;
 mod command;
 mod console;
 mod corpus;
+mod device;
 mod runs;
 
 use args::{Arguments, Command, TokenizerCommand};
 use clap::{CommandFactory, Parser};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    console::quiet_panics();
-    match run(arguments.command) {
+    device::quiet_panics();
+    let result = match catch_unwind(AssertUnwindSafe(|| run(arguments.command))) {
+        Ok(result) => result,
+        // It was said when it happened.
+        Err(_) if device::in_use().is_some() => return ExitCode::FAILURE,
+        Err(panic) => resume_unwind(panic),
+    };
+    match result {
         Ok(code) => code,
         Err(error) if console::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,6 +56,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Export(command) => command::export::run(&command),
         Command::Logits(args) => command::reference::logits(&args),
         Command::Parity(args) => command::reference::parity(&args),
+        Command::Devices(args) => command::devices::run(&args),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

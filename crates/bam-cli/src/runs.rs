@@ -1,5 +1,6 @@
 //! A model's folder: weights, tokenizer, records.
 
+use crate::device;
 use anyhow::Context;
 use bam_data::Tokenizer;
 use bam_data::atomic_file::{NewFile, NewFolder, write_atomically};
@@ -21,8 +22,8 @@ pub const RULER: &str = "ruler.json";
 pub const BABILONG: &str = "babilong.json";
 
 /// Reads a folder's model for inference.
-pub fn load_model(dir: &Path) -> anyhow::Result<Transformer> {
-    Ok(Transformer::load(dir, &Device::flex())?)
+pub fn load_model(dir: &Path, device: &Device) -> anyhow::Result<Transformer> {
+    Ok(Transformer::load(dir, device)?)
 }
 
 /// Reads a folder's tokenizer and checks that it is the model's size.
@@ -171,6 +172,7 @@ fn record<M>(
         seed,
         model: serde_json::to_value(model.config())?,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
+        device: device::in_use().map(|name| name.to_string()),
         seconds,
         metrics,
     })

@@ -1,13 +1,12 @@
 //! A training step as the trainer takes it: gradients of a batch, clipping, RAdam. One JSON object on
 //! standard output; `cargo xtask bench training` runs it beside PyTorch and makes the table.
 //!
-//! Arguments: `--threads T`, `--model quickstart|l6`, `--parts P` of the batch.
+//! Arguments: `--threads T`, `--model quickstart|l6`, `--parts P` of the batch, `--device D`.
 
-use bam_attention::Implementation;
 use bam_data::Batch;
+use bam_lm::device::{DeviceName, implementation};
 use bam_lm::model::{Design, ModelConfig, PriorScope, PriorStart};
 use bam_lm::train::{LearningRates, RAdam, RAdamConfig, batch_gradients};
-use burn::tensor::Device;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use std::time::Instant;
@@ -55,7 +54,10 @@ fn main() {
         ssmax_from: 0,
         design: Design::default(),
     };
-    let device = Device::flex().autodiff();
+    let name: DeviceName =
+        value("--device").map_or(DeviceName::Cpu, |name| name.parse().expect("a device"));
+    let device = name.open().expect("a device that is there").autodiff();
+    let implementation = implementation(&device);
     device.seed(1);
     let mut net = config.checked().expect("it fits").init(&device);
     let parameters: usize = net
@@ -69,12 +71,13 @@ fn main() {
     let (mut losses, mut seconds) = (Vec::new(), Vec::new());
     for _ in 0..=STEPS {
         let begun = Instant::now();
-        let mut gradients = batch_gradients(&net, &batch, Implementation::Fused, parts, threads)
-            .expect("the batch fits");
-        losses.push(gradients.loss);
-        let norm = gradients.norm(&net);
+        let mut gradients =
+            batch_gradients(&net, &batch, implementation, parts, threads).expect("the batch fits");
+        let (loss, norm) = gradients.loss_and_norm(&net);
+        losses.push(loss);
         gradients.clip(norm, 1.0);
         net = optimizer.step(net, gradients, 1e-3);
+        device.sync().expect("the device takes the step");
         seconds.push(begun.elapsed().as_secs_f64());
     }
     let (first, last) = (losses[0], losses[STEPS]);
@@ -88,7 +91,7 @@ fn main() {
     println!(
         "{}",
         json!({
-            "implementation": "bam-fused", "model": model, "dtype": "f32", "threads": threads,
+            "implementation": format!("bam-{implementation:?}").to_lowercase(), "device": name, "model": model, "dtype": "f32", "threads": threads,
             "batch": rows, "length": length, "parts": parts, "parameters": parameters,
             "tokens_per_second": (rows * length) as f64 / median,
             "milliseconds_per_step": median * 1e3, "first_loss": first, "last_loss": last,

@@ -29,6 +29,9 @@ pub struct Record<M> {
     pub model: serde_json::Value,
     /// Threads that the machine had for it.
     pub threads: usize,
+    /// The device that computed, where it was not the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Wall-clock seconds of the run.
     pub seconds: f64,
     /// The findings.
@@ -125,6 +128,7 @@ impl<M> Record<M> {
             seed: self.seed,
             model: self.model.clone(),
             threads: self.threads,
+            device: self.device.clone(),
             seconds: self.seconds,
             metrics: (),
         }

@@ -14,6 +14,7 @@ pub fn record<M>(metrics: M) -> Record<M> {
         seed: 42,
         model: serde_json::json!({}),
         threads: 2,
+        device: None,
         seconds: 12.5,
         metrics,
     }

@@ -140,6 +140,16 @@ fn work(model: &Transformer, limits: &Limits, inbox: &Inbox) {
         if step.is_err() {
             // What it held may be broken. Whoever waited hears that nobody answers any more.
             scheduler = Scheduler::new(model, limits.clone());
+            if !works(model) {
+                inbox.lock().ended = true;
+                return;
+            }
         }
     }
+}
+
+/// Whether the model's device still works: the first answer may be of what failed just now.
+fn works(model: &Transformer) -> bool {
+    let sync = || model.device().sync().is_ok();
+    (0..2).any(|_| catch_unwind(AssertUnwindSafe(sync)).unwrap_or(false))
 }

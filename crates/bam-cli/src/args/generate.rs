@@ -1,5 +1,6 @@
 //! `bam generate`.
 
+use super::DeviceArgs;
 use super::number::{at_least_one, from_zero, share, some_share};
 use bam_attention::Skipping;
 use clap::Args;
@@ -35,4 +36,6 @@ pub struct GenerateArgs {
     /// this share of any row's posterior, for example 1e-6
     #[arg(long, value_name = "EPSILON", value_parser = share)]
     pub certified_cache: Option<f64>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }

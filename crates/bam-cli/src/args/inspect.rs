@@ -1,7 +1,7 @@
 //! `bam inspect` and `bam doctor`.
 
-use super::Length;
 use super::number::share;
+use super::{DeviceArgs, Length};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -41,6 +41,8 @@ pub struct HeadsArgs {
     /// Write a page that works offline
     #[arg(long)]
     pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 #[derive(Args, Debug)]
@@ -59,6 +61,8 @@ pub struct ContextArgs {
     /// Print as JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 #[derive(Args, Debug)]
@@ -85,6 +89,8 @@ pub struct TextArgs {
     /// Write a page that works offline
     #[arg(long)]
     pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -104,4 +110,6 @@ pub struct DoctorArgs {
     /// Print as JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }

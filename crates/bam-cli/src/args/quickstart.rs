@@ -1,5 +1,6 @@
 //! `bam quickstart` and `bam report`.
 
+use super::DeviceArgs;
 use bam_lm::model::encoding::Encoding;
 use clap::Args;
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ pub struct QuickstartArgs {
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// One comma-separated list; groups of heads such as alibi:2,bam:2 stay together.

@@ -1,5 +1,7 @@
 //! `bam import reference`, `bam logits` and `bam parity`.
 
+use super::DeviceArgs;
+use bam_lm::train::recipe::AttentionChoice;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -24,6 +26,8 @@ pub struct LogitsArgs {
     /// Computation of attention
     #[arg(long, value_enum, default_value_t = AttentionArg::Fused)]
     pub attention: AttentionArg,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 #[derive(Args, Debug)]
@@ -36,10 +40,21 @@ pub struct ParityArgs {
     /// Print every comparison as JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum AttentionArg {
     Fused,
     Reference,
+}
+
+impl From<AttentionArg> for AttentionChoice {
+    fn from(choice: AttentionArg) -> Self {
+        match choice {
+            AttentionArg::Fused => Self::Fused,
+            AttentionArg::Reference => Self::Reference,
+        }
+    }
 }

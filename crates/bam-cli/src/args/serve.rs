@@ -1,7 +1,7 @@
 //! `bam serve`.
 
-use super::Length;
 use super::number::share;
+use super::{DeviceArgs, Length};
 use bam_attention::Skipping;
 use clap::Args;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -50,6 +50,8 @@ pub struct ServeArgs {
     /// The longest context of a certified cache, in tokens (64k, 1M) or training lengths (16x)
     #[arg(long, default_value = "1M", requires = "certified_cache")]
     pub longest: Length,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// A size in bytes, with K, M or G for powers of 1024.

@@ -1,5 +1,6 @@
 //! `bam train`.
 
+use super::DeviceArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -23,4 +24,6 @@ pub struct TrainArgs {
     /// Parts of a step that run at once; all cores if not given
     #[arg(long, value_parser = super::number::at_least_one)]
     pub threads: Option<usize>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }

@@ -1,7 +1,7 @@
 //! `bam upcycle`.
 
-use super::Length;
 use super::number::{above_zero, any_share, at_least_one};
+use super::{DeviceArgs, Length};
 use bam_attention::TemperatureScope;
 use bam_lm::analysis::upcycle::Target;
 use clap::{Args, ValueEnum};
@@ -78,6 +78,8 @@ pub struct UpcycleArgs {
     /// Print the record as JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

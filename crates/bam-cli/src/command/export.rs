@@ -3,6 +3,7 @@
 use crate::args::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 use crate::{console, runs};
 use bam_data::atomic_file::write_atomically;
+use bam_lm::device::cpu;
 use bam_lm::interop::export::{hf, llama_cpp};
 use bam_lm::model::checkpoint::CONFIG_FILE;
 use std::path::Path;
@@ -17,7 +18,7 @@ pub fn run(command: &ExportCommand) -> anyhow::Result<ExitCode> {
 
 fn to_transformers(args: &ExportHfArgs) -> anyhow::Result<ExitCode> {
     runs::ensure_new(&args.out)?;
-    let model = runs::load_model(&args.model)?;
+    let model = runs::load_model(&args.model, &cpu())?;
     let tokenizer = match args.model.join("tokenizer.json").exists() {
         true => Some(runs::load_tokenizer(&args.model, &model)?),
         false => None,
@@ -67,7 +68,7 @@ fn to_llama_cpp(args: &ExportGgufArgs) -> anyhow::Result<ExitCode> {
         "{}: expected a new file, or --replace, got one that is there",
         args.out.display()
     );
-    let model = runs::load_model(&args.model)?;
+    let model = runs::load_model(&args.model, &cpu())?;
     let tokenizer = runs::load_tokenizer(&args.model, &model)?;
     let folder = args.model.canonicalize().ok();
     let folder = folder.and_then(|path| path.file_name().map(|name| name.to_os_string()));

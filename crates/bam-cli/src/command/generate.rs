@@ -16,7 +16,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
         seed: args.seed,
     }
     .checked()?;
-    let model = runs::load_model(&args.model)?;
+    let model = runs::load_model(&args.model, &args.device.open()?)?;
     let tokenizer = runs::load_tokenizer(&args.model, &model)?;
     let prompt = match &args.prompt {
         Some(prompt) => prompt.clone(),

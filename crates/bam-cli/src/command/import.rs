@@ -4,12 +4,12 @@ use crate::args::{ImportAlilamaArgs, ImportCommand, ImportHfArgs, ImportLlama2cA
 use crate::{console, runs};
 use bam_data::Tokenizer;
 use bam_data::sha256_of;
+use bam_lm::device::cpu;
 use bam_lm::interop::import::{alilama, hf, llama2c};
 use bam_lm::interop::reference::Case;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::WEIGHTS_FILE;
 use bam_record::history::Event;
-use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub fn run(command: &ImportCommand) -> anyhow::Result<ExitCode> {
         ImportCommand::Alilama(args) => import_alilama(args),
         ImportCommand::Llama2c(args) => import_llama2c(args),
         ImportCommand::Reference(args) => {
-            let model = Case::open(&args.case)?.model(&Device::flex())?;
+            let model = Case::open(&args.case)?.model(&cpu())?;
             write(&args.out, ("reference", &args.case), model, None)
         }
     }
@@ -34,7 +34,7 @@ fn import_hf(args: &ImportHfArgs) -> anyhow::Result<ExitCode> {
         ignored: args.ignore_key.clone(),
     };
     let tokenizer = hf::read_tokenizer(&args.folder)?;
-    let model = hf::read_model(&args.folder, &options, &Device::flex())?;
+    let model = hf::read_model(&args.folder, &options, &cpu())?;
     if tokenizer.is_none() {
         let folder = args.folder.display();
         console::note(&format!(
@@ -47,7 +47,7 @@ fn import_hf(args: &ImportHfArgs) -> anyhow::Result<ExitCode> {
 fn import_alilama(args: &ImportAlilamaArgs) -> anyhow::Result<ExitCode> {
     runs::ensure_new(&args.out)?;
     let tokenizer = alilama::read_tokenizer(&args.tokenizer)?;
-    let model = alilama::read_model(&args.weights, &Device::flex())?;
+    let model = alilama::read_model(&args.weights, &cpu())?;
     write(
         &args.out,
         ("alilama", &args.weights),
@@ -58,7 +58,7 @@ fn import_alilama(args: &ImportAlilamaArgs) -> anyhow::Result<ExitCode> {
 
 fn import_llama2c(args: &ImportLlama2cArgs) -> anyhow::Result<ExitCode> {
     runs::ensure_new(&args.out)?;
-    let model = llama2c::read_model(&args.weights, &Device::flex())?;
+    let model = llama2c::read_model(&args.weights, &cpu())?;
     write(&args.out, ("llama2c", &args.weights), model, None)
 }
 

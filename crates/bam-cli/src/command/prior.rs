@@ -5,6 +5,7 @@ use crate::{console, runs};
 use bam_data::sha256_of;
 use bam_lm::analysis::difference::difference;
 use bam_lm::analysis::surgery::{PriorEdit, edit_priors};
+use bam_lm::device::cpu;
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
 use bam_record::history::Event;
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ fn edit(args: &PriorEditArgs) -> anyhow::Result<ExitCode> {
     if let Some(out) = &args.out {
         runs::ensure_new(out)?;
     }
-    let model = runs::load_model(&args.model)?;
+    let model = runs::load_model(&args.model, &cpu())?;
     let wanted = PriorEdit {
         heads: args.heads.clone(),
         family: args.family,
@@ -98,8 +99,8 @@ fn quoted(path: &Path) -> String {
 }
 
 fn diff(args: &PriorDiffArgs) -> anyhow::Result<ExitCode> {
-    let before = runs::load_model(&args.before)?;
-    let after = runs::load_model(&args.after)?;
+    let before = runs::load_model(&args.before, &cpu())?;
+    let after = runs::load_model(&args.after, &cpu())?;
     let keys = args.keys.tokens(before.config().train_length);
     let found = difference(&before, &after, keys)?;
     let value = serde_json::json!({

@@ -79,12 +79,13 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
     );
     console::catch_interrupts();
     let start = console::seconds();
+    let device = args.device.open()?;
     let materials = materials(&args.out)?;
     let mut all = Vec::new();
     for recipe in recipes {
         let name = recipe.model.encoding.to_string();
         let dir = args.out.join(folder_name(&name));
-        let Some(model) = trained(&dir, recipe, &materials)? else {
+        let Some(model) = trained(&dir, recipe, &materials, &device)? else {
             return Ok(stopped(args));
         };
         let Some(records) = evaluated(&dir, &name, &model, &materials, args)? else {
@@ -117,6 +118,7 @@ fn recipe(args: &QuickstartArgs, encoding: &Encoding) -> anyhow::Result<Recipe> 
         format!("model.encoding=\"{encoding}\""),
         format!("train.steps={}", args.steps),
         format!("train.seed={}", args.seed),
+        format!("train.device={}", args.device.device.unwrap_or_default()),
     ];
     Ok(Recipe::from_toml(
         RECIPE,
@@ -148,8 +150,10 @@ fn command_line(args: &QuickstartArgs) -> String {
             format!("--encodings '{}'", names.join(";"))
         }
     };
+    let device = args.device.device;
+    let device = device.map_or_else(String::new, |name| format!(" --device {name}"));
     format!(
-        "bam quickstart {encodings} --steps {} --longest {} --seed {}",
+        "bam quickstart {encodings} --steps {} --longest {} --seed {}{device}",
         args.steps, args.longest, args.seed
     )
 }
@@ -217,13 +221,14 @@ fn trained(
     dir: &Path,
     recipe: Recipe,
     materials: &Materials,
+    device: &Device,
 ) -> anyhow::Result<Option<Transformer>> {
     let name = recipe.model.encoding.to_string();
     let folder = match dir.join("recipe.toml").exists() {
         true => {
             let (folder, begun, _) = RunFolder::open(dir)?;
             ensure!(
-                begun == recipe,
+                begun.is_same_run(&recipe),
                 "{}: expected the steps and the seed that this run was begun with ({} and {}), \
                  got {} and {}",
                 dir.display(),
@@ -242,7 +247,7 @@ fn trained(
             Arc::clone(&materials.tokenizer),
             Arc::clone(&materials.text),
             Some(Arc::clone(&materials.validation)),
-            &Device::flex(),
+            device,
             available_threads(),
         )?;
         folder.restore(&mut trainer)?;
@@ -250,7 +255,7 @@ fn trained(
             return Ok(None);
         }
     }
-    Ok(Some(runs::load_model(dir)?))
+    Ok(Some(runs::load_model(dir, device)?))
 }
 
 /// Evaluates what has no record yet; `None` where it was interrupted.

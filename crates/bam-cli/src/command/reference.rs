@@ -1,20 +1,20 @@
 //! `bam logits` and `bam parity`: the numbers of the reference program.
 
-use crate::args::{AttentionArg, LogitsArgs, ParityArgs};
+use crate::args::{LogitsArgs, ParityArgs};
 use crate::{console, runs};
-use anyhow::{Context, ensure};
-use bam_attention::{Documents, Implementation};
+use anyhow::ensure;
+use bam_attention::Documents;
 use bam_lm::interop::parity::{Comparison, compare};
 use bam_lm::interop::reference::{Case, CaseTensors};
-use bam_lm::model::TokenRows;
 use bam_lm::model::checkpoint::{NamedTensors, write_tensors};
-use burn::tensor::Device;
+use bam_lm::model::{TokenRows, host_values};
+use bam_lm::train::recipe::AttentionChoice;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 pub fn logits(args: &LogitsArgs) -> anyhow::Result<ExitCode> {
     runs::ensure_writable(&args.out)?;
-    let model = runs::load_model(&args.model)?;
+    let model = runs::load_model(&args.model, &args.device.open()?)?;
     let given = CaseTensors::open(&args.tokens)?;
     let (shape, ids) = given.ids("tokens", 2)?;
     let (rows, length) = (shape[0], shape[1]);
@@ -31,12 +31,9 @@ pub fn logits(args: &LogitsArgs) -> anyhow::Result<ExitCode> {
             Some(Arc::new(Documents::new(rows, ids)?))
         }
     };
-    let logits = model.forward(&tokens, documents, implementation(args.attention))?;
+    let implementation = AttentionChoice::from(args.attention).on(&model.device());
+    let values = host_values(model.forward(&tokens, documents, implementation)?);
     let vocabulary = model.config().vocabulary;
-    let values = logits
-        .into_data()
-        .try_into_vec::<f32>()
-        .context("logits are f32")?;
     let tensors = NamedTensors::from([(
         "logits".to_owned(),
         (vec![rows, length, vocabulary], values),
@@ -47,7 +44,9 @@ pub fn logits(args: &LogitsArgs) -> anyhow::Result<ExitCode> {
 
 pub fn parity(args: &ParityArgs) -> anyhow::Result<ExitCode> {
     let case = Case::open(&args.case)?;
-    let comparisons = compare(&case, implementation(args.attention), &Device::flex())?;
+    let device = args.device.open()?;
+    let implementation = AttentionChoice::from(args.attention).on(&device);
+    let comparisons = compare(&case, implementation, &device)?;
     let passes = comparisons.iter().all(Comparison::passes);
     let value = serde_json::json!({
         "case": args.case.display().to_string(),
@@ -96,11 +95,4 @@ fn kinds(comparisons: &[Comparison]) -> Vec<(&str, f64)> {
         }
     }
     kinds
-}
-
-fn implementation(choice: AttentionArg) -> Implementation {
-    match choice {
-        AttentionArg::Fused => Implementation::Fused,
-        AttentionArg::Reference => Implementation::Reference,
-    }
 }

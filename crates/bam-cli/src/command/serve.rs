@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let api_key = api_key(args)?;
-    let model = runs::load_model(&args.model)?;
+    let model = runs::load_model(&args.model, &args.device.open()?)?;
     let tokenizer = runs::load_tokenizer(&args.model, &model)?;
     let limits = Limits {
         active: args.parallel as usize,

@@ -2,11 +2,13 @@
 
 use crate::args::TrainArgs;
 use crate::console::{self, Progress};
+use crate::device;
 use anyhow::{Context, ensure};
 use bam_data::{TokenStore, Tokenizer, Verify};
+use bam_lm::device::panic_text;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
 use bam_record::TrainingStep;
-use burn::tensor::Device;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         .as_deref()
         .map(|path| read_recipe(path, &args.overrides));
     let given = given.transpose()?;
+    let given = given.map(|recipe| recipe.on(args.device.device));
     let tokenizer = args.tokenizer.as_deref().map(Tokenizer::from_file);
     let tokenizer = tokenizer.transpose()?;
     let threads = args.threads.unwrap_or_else(available_threads);
@@ -32,11 +35,12 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
             let (folder, recipe, tokenizer) = RunFolder::open(&args.out)?;
             let same_tokenizer = given_tokenizer.is_none_or(|t| t.sha256() == tokenizer.sha256());
             ensure!(
-                given.is_none_or(|given| given == recipe) && same_tokenizer,
+                given.is_none_or(|given| given.is_same_run(&recipe)) && same_tokenizer,
                 "{}: expected the recipe and the tokenizer that this run was begun with, or none; \
                  got others",
                 args.out.display()
             );
+            let recipe = recipe.on(args.device.device);
             let trainer = open_trainer(recipe, &Arc::new(tokenizer), threads)?;
             (folder, trainer)
         }
@@ -75,9 +79,39 @@ pub fn train(folder: &RunFolder, trainer: &mut Trainer, what: &str) -> anyhow::R
         let message = format!("loss {:.3}{validation} {rate:.0} tokens/s", line.loss);
         progress.at(line.step, &message);
     };
-    let outcome = folder.train(trainer, console::seconds, console::interrupted, show)?;
+    let train = || folder.train(trainer, console::seconds, console::interrupted, show);
+    let trained = catch_unwind(AssertUnwindSafe(train));
     progress.finish();
-    Ok(outcome)
+    trained
+        .unwrap_or_else(|panic| {
+            if device::in_use().is_some() {
+                console::note(&advice(trainer, panic_text(&*panic)));
+            }
+            resume_unwind(panic)
+        })
+        .map_err(Into::into)
+}
+
+/// A way on for someone whose device failed in the middle of a run.
+fn advice(trainer: &Trainer, reason: &str) -> String {
+    let recipe = &trainer.recipe().train;
+    let step = trainer.step();
+    let kept = format!(
+        "step {step} was the last; --resume goes on from the last checkpoint, on any --device"
+    );
+    if !device::is_out_of_memory(reason) {
+        return kept;
+    }
+    let (rows, length) = (recipe.rows / recipe.parts, recipe.length);
+    let parts = (recipe.parts + 1..=recipe.rows).find(|parts| recipe.rows.is_multiple_of(*parts));
+    let less = match parts {
+        Some(parts) => format!(
+            "train.parts={parts} needs memory for {} at once",
+            recipe.rows / parts
+        ),
+        None => format!("train.length={} needs a quarter at most", length / 2),
+    };
+    format!("{kept}; {rows} rows of {length} tokens were read at once: a run with {less}")
 }
 
 fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> {
@@ -94,7 +128,7 @@ pub fn open_trainer(
 ) -> anyhow::Result<Trainer> {
     let (text, validation) = open_tokens(&recipe, tokenizer)?;
     let tokenizer = Arc::clone(tokenizer);
-    let device = Device::flex();
+    let device = device::open(recipe.train.device)?;
     Ok(Trainer::new(
         recipe, tokenizer, text, validation, &device, threads,
     )?)

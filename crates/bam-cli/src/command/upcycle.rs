@@ -20,6 +20,7 @@ use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::read_json;
 use bam_lm::train::{Outcome, RunFolder, Trainer};
 use bam_record::{Upcycle, UpcycleLength};
+use burn::tensor::Device;
 use measure::{Measured, Measuring};
 use plan::{HELD_OUT, PLAN, Plan, START};
 use serde::{Deserialize, Serialize};
@@ -48,7 +49,7 @@ pub fn run(args: &UpcycleArgs) -> anyhow::Result<ExitCode> {
     let (folder, recipe, tokenizer) = RunFolder::open(&args.out)?;
     let plan: Plan = read_json(&args.out.join(PLAN), "the plan of bam upcycle")?;
     let tokenizer = Arc::new(tokenizer);
-    let trainer = open_trainer(recipe, &tokenizer, threads);
+    let trainer = open_trainer(recipe.on(args.device.device), &tokenizer, threads);
     let mut trainer = match trainer {
         Ok(trainer) => trainer,
         Err(error) if !args.resume => {
@@ -80,10 +81,11 @@ fn finish(
 ) -> anyhow::Result<bool> {
     let begun = console::seconds();
     console::catch_interrupts();
+    let device = trainer.model().device().inner();
     let measuring = Measuring::new(&args.out.join(HELD_OUT), plan, tokenizer)?;
     let path = args.out.join(BEFORE);
     if !path.exists() {
-        let Some(before) = before(&args.out, plan, &measuring)? else {
+        let Some(before) = before(&args.out, plan, &measuring, &device)? else {
             return Ok(false);
         };
         runs::write_json(&path, &before)?;
@@ -96,7 +98,7 @@ fn finish(
     if train(folder, trainer, "learn the priors")? == Outcome::Stopped {
         return Ok(false);
     }
-    let model = runs::load_model(&args.out)?;
+    let model = runs::load_model(&args.out, &device)?;
     let Some(after) = measuring.all(&model, "after")? else {
         return Ok(false);
     };
@@ -112,12 +114,17 @@ fn finish(
     Ok(true)
 }
 
-fn before(out: &Path, plan: &Plan, measuring: &Measuring<'_>) -> anyhow::Result<Option<Before>> {
-    let model = runs::load_model(&plan.model)?;
+fn before(
+    out: &Path,
+    plan: &Plan,
+    measuring: &Measuring<'_>,
+    device: &Device,
+) -> anyhow::Result<Option<Before>> {
+    let model = runs::load_model(&plan.model, device)?;
     let Some(before) = measuring.all(&model, "before")? else {
         return Ok(None);
     };
-    let start = runs::load_model(&out.join(START))?;
+    let start = runs::load_model(&out.join(START), device)?;
     let start = measuring.cross_entropies(&start, "at the start")?;
     Ok(start.map(|start| Before {
         encoding: model.config().encoding.to_string(),

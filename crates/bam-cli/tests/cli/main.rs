@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bad_models;
+mod device;
 mod end_to_end;
 mod evaluations;
 mod export;

@@ -55,7 +55,7 @@ pub fn examine(
         let values = values.iter().map(finite).collect();
         (name.clone(), (shape.clone(), values))
     });
-    let model = config.init(device).with_tensors(whole.collect(), path)?;
+    let model = config.with_tensors(whole.collect(), path, device)?;
     let bounds = model.logit_bounds();
     let priors = model.log_priors(Lags::causal(length));
     let mut heads = Vec::new();

@@ -87,7 +87,7 @@ fn compare_batch(
         ),
         comparison(
             "loss",
-            &[gradients.loss as f32],
+            &[gradients.loss_and_norm(&model).0 as f32],
             io.get("loss")?.1,
             BATCH_TOLERANCE,
         ),
@@ -138,14 +138,14 @@ fn compare_trajectory(
             weights: vec![1.0; rows * length],
         };
         let mut gradients = batch_gradients(&model, &batch, implementation, 1, 1)?;
+        let (loss, norm) = gradients.loss_and_norm(&model);
         let what = format!("loss[{step}]");
         comparisons.push(comparison(
             &what,
-            &[gradients.loss as f32],
+            &[loss as f32],
             &losses[step..=step],
             LOSS_TOLERANCE,
         ));
-        let norm = gradients.norm(&model);
         gradients.clip(norm, training.grad_clip);
         model = optimizer.step(model, gradients, f64::from(rates[step]));
     }

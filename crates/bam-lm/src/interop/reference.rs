@@ -133,8 +133,7 @@ impl Case {
         };
         let path = self.dir.join(format!("{file}.safetensors"));
         self.config
-            .init(device)
-            .with_tensors(read_tensors(&path)?, &path)
+            .with_tensors(read_tensors(&path)?, &path, device)
     }
 
     /// One of the case's tensor files.

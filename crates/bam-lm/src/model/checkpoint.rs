@@ -106,9 +106,7 @@ impl Transformer {
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
         let history = read_history(dir)?;
         let (config, tensors) = read_files(dir)?;
-        let model = config
-            .init(device)
-            .with_tensors(tensors, &place(dir, WEIGHTS_FILE))?;
+        let model = config.with_tensors(tensors, &place(dir, WEIGHTS_FILE), device)?;
         Ok(Self { history, ..model })
     }
 }

@@ -56,6 +56,7 @@ pub struct KvCache {
     capacity: usize,
     pub(crate) length: usize,
     pub(crate) skipping: Skipping,
+    device: Device,
 }
 
 /// One layer's heads, those that keep the same tokens together.
@@ -137,6 +138,7 @@ impl KvCache {
             capacity,
             length: 0,
             skipping: Skipping::Exact,
+            device: device.clone(),
         })
     }
 
@@ -192,6 +194,11 @@ impl KvCache {
     #[must_use]
     pub fn length(&self) -> usize {
         self.length
+    }
+
+    /// The device of the keys and values.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Sequences that are read side by side.

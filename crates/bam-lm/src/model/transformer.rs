@@ -2,13 +2,15 @@
 
 use super::attention::{Observer, Pass, Sight};
 use super::block::{Block, Norm, Projections};
+use super::checkpoint::NamedTensors;
 use super::config::{ModelConfig, PriorScope};
 use super::kv_cache::KvCache;
 use super::rotary::{angles, sinusoids};
 use crate::Error;
+use crate::device;
 use crate::model::encoding::Position;
 use bam_attention::nn::PositionalPrior;
-use bam_attention::{Documents, Implementation, Lags, LogPrior};
+use bam_attention::{Documents, Implementation, Lags, LogPrior, Skipping};
 use bam_record::history::{Event, History};
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear};
@@ -16,6 +18,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Token ids, row after row, known to be ids of the vocabulary they were checked against.
@@ -137,8 +140,11 @@ impl<'a> Source<'a> {
                 ..
             } => Pass {
                 implementation: *implementation,
+                skipping: None,
+                offset: 0,
                 documents: documents.clone(),
-                ..pass_at(0)
+                rotary: None,
+                observer: None,
             },
             Self::Cache { cache, observer } => Pass {
                 observer: *observer,
@@ -155,23 +161,20 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A pass after so many tokens.
-fn pass_at<'a>(offset: usize) -> Pass<'a> {
+/// A pass after the tokens of a cache.
+fn pass_after<'a>(cache: &KvCache) -> Pass<'a> {
+    let implementation = device::implementation(cache.device());
     Pass {
-        implementation: Implementation::Fused,
-        skipping: None,
-        offset,
+        implementation,
+        skipping: Some(match (implementation, cache.skipping) {
+            // Exact skipping changes no bit, so an implementation that has none does as well.
+            (Implementation::Reference, Skipping::Exact) => Skipping::Off,
+            (_, skipping) => skipping,
+        }),
+        offset: cache.length,
         documents: None,
         rotary: None,
         observer: None,
-    }
-}
-
-/// A pass after the tokens of a cache.
-fn pass_after<'a>(cache: &KvCache) -> Pass<'a> {
-    Pass {
-        skipping: Some(cache.skipping),
-        ..pass_at(cache.length)
     }
 }
 
@@ -183,17 +186,28 @@ impl ModelConfig {
     /// If the configuration does not fit itself: [`ModelConfig::checked`].
     #[must_use]
     pub fn init(&self, device: &Device) -> Transformer {
-        let made = self.try_init(device);
+        let (mean, std) = (0.0, 0.02);
+        let made = self.made(&Initializer::Normal { mean, std }, device);
         made.expect("a configuration that was checked fits itself")
     }
 
-    fn try_init(&self, device: &Device) -> Result<Transformer, Error> {
-        let initializer = Initializer::Normal {
-            mean: 0.0,
-            std: 0.02,
-        };
+    /// A model with the parameters of a file's tensors; `path` is for messages. Nothing is drawn.
+    ///
+    /// # Errors
+    /// Those of [`Transformer::with_tensors`]; if the configuration does not fit itself.
+    pub fn with_tensors(
+        &self,
+        tensors: NamedTensors,
+        path: &Path,
+        device: &Device,
+    ) -> Result<Transformer, Error> {
+        let empty = self.made(&Initializer::Zeros, device)?;
+        empty.with_tensors(tensors, path)
+    }
+
+    fn made(&self, initializer: &Initializer, device: &Device) -> Result<Transformer, Error> {
         let projections = Projections {
-            initializer: &initializer,
+            initializer,
             device,
         };
         let design = self.design;
@@ -349,6 +363,20 @@ impl Transformer {
             .map(drop)
     }
 
+    /// # Errors
+    /// If the cache lives elsewhere.
+    fn check_device(&self, cache: &KvCache) -> Result<(), Error> {
+        let own = self.device();
+        match *cache.device() == own {
+            true => Ok(()),
+            false => Err(Error::Value {
+                what: "cache",
+                expected: format!("one on the model's device, {own:?}"),
+                got: format!("one on {:?}", cache.device()),
+            }),
+        }
+    }
+
     fn run_cached(
         &self,
         tokens: &TokenRows,
@@ -356,6 +384,7 @@ impl Transformer {
         observer: Option<&Observer<'_>>,
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
+        self.check_device(cache)?;
         let end = cache.length + tokens.length();
         if end > cache.capacity() || read.end > tokens.length() {
             return Err(Error::Value {
@@ -424,6 +453,9 @@ impl Transformer {
                 expected: format!("{} of one sequence, with room for a token", tokens.len()),
                 got: format!("{}", caches.len()),
             });
+        }
+        for cache in caches.iter() {
+            self.check_device(cache)?;
         }
         let x = self.embed(rows.tensor(&self.device()));
         let mut passes = Vec::with_capacity(caches.len());

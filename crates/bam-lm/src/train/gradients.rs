@@ -1,6 +1,7 @@
 //! The gradient of a batch: forward and backward over parts of it, added up in a fixed order.
 
 use crate::Error;
+use crate::device;
 use crate::model::{
     EachParameter, ReplaceParameter, Replacing, TokenRows, Transformer, Visiting, host_values,
 };
@@ -11,18 +12,20 @@ use burn::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The loss of a batch and its gradient by every parameter that has one, flattened.
+/// The loss of a batch and its gradient by every parameter that has one, flattened. All of it stays on the
+/// model's device until someone looks.
 #[derive(Debug, Default)]
 pub struct Gradients {
-    /// Mean cross-entropy, nats per token.
-    pub loss: f64,
+    /// By part of the batch; they add up to the mean cross-entropy, nats per token.
+    losses: Vec<Tensor<1>>,
     of: HashMap<ParamId, Tensor<1>>,
 }
 
 /// Gradients of the weighted mean cross-entropy of a batch.
 ///
-/// The rows are read in `parts` equal parts, at most `threads` of them at once, and their gradients
-/// added in order: the result depends on the parts, not on the threads.
+/// The rows are read in `parts` equal parts and their gradients added in order: the result depends on the
+/// parts, not on the threads. On the processor `threads` of them run at once; another device has threads of
+/// its own, and memory for one part at a time.
 ///
 /// # Errors
 /// Those of [`Transformer::loss`]; rows that `parts` does not divide.
@@ -40,32 +43,37 @@ pub fn batch_gradients(
             got: parts.to_string(),
         });
     }
-    let mut sum: Option<Gradients> = None;
-    let all: Vec<usize> = (0..parts).collect();
-    for at_once in all.chunks(threads.max(1)) {
+    let of_part = |part: usize| {
+        // Graphs that share a leaf can't go backward at the same time.
+        let model = model.clone().map(&mut Replacing(&mut OwnLeaves));
+        move || part_gradients(&model, batch, implementation, part, parts)
+    };
+    let at_once = match device::is_cpu(&model.device()) {
+        true => threads.clamp(1, parts),
+        false => 1,
+    };
+    let mut sum = Gradients::default();
+    for first in (0..parts).step_by(at_once) {
+        // A device has a queue, and memory of its own, for every thread that calls it: so one alone is not
+        // spawned.
+        if at_once == 1 {
+            sum.add(of_part(first)()?);
+            continue;
+        }
         let results: Vec<Result<Gradients, Error>> = std::thread::scope(|scope| {
-            let running: Vec<_> = at_once
-                .iter()
-                .map(|&part| {
-                    // Graphs that share a leaf can't go backward at the same time.
-                    let model = model.clone().map(&mut Replacing(&mut OwnLeaves));
-                    scope.spawn(move || part_gradients(&model, batch, implementation, part, parts))
-                })
+            let running: Vec<_> = (first..parts.min(first + at_once))
+                .map(|part| scope.spawn(of_part(part)))
                 .collect();
             let joined = running.into_iter().map(|thread| thread.join());
             joined
                 .map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
-        for result in results {
-            let gradients = result?;
-            match &mut sum {
-                None => sum = Some(gradients),
-                Some(sum) => sum.add(gradients),
-            }
+        for gradients in results {
+            sum.add(gradients?);
         }
     }
-    Ok(sum.expect("there is at least one part"))
+    Ok(sum)
 }
 
 fn part_gradients(
@@ -92,22 +100,26 @@ fn part_gradients(
         of: HashMap::new(),
     };
     model.visit(&mut Visiting(&mut collected));
-    let loss = f64::from(host_values(loss.inner())[0]);
     Ok(Gradients {
-        loss,
+        losses: vec![loss.inner()],
         of: collected.of,
     })
 }
 
 impl Gradients {
-    /// Euclidean norm over all parameters, in the model's order.
+    /// Mean cross-entropy, nats per token, and the Euclidean norm of the gradient over all parameters, in
+    /// the model's order: read from the device at once.
     #[must_use]
-    pub fn norm(&self, model: &Transformer) -> f64 {
+    pub fn loss_and_norm(&self, model: &Transformer) -> (f64, f64) {
         let squares = model.parameters().into_iter().filter_map(|info| {
             let gradient = self.of.get(&info.id)?.clone();
-            Some(f64::from(host_values(gradient.square().sum())[0]))
+            Some(gradient.square().sum())
         });
-        squares.sum::<f64>().sqrt()
+        let numbers: Vec<Tensor<1>> = self.losses.iter().cloned().chain(squares).collect();
+        let numbers = host_values(Tensor::cat(numbers, 0));
+        let (losses, squares) = numbers.split_at(self.losses.len());
+        let sum = |numbers: &[f32]| numbers.iter().copied().map(f64::from).sum::<f64>();
+        (sum(losses), sum(squares).sqrt())
     }
 
     /// Shrinks the gradient to norm `limit` where `norm` exceeds it, as `torch.clip_grad_norm_`.
@@ -129,7 +141,7 @@ impl Gradients {
     }
 
     fn add(&mut self, other: Self) {
-        self.loss += other.loss;
+        self.losses.extend(other.losses);
         for (id, gradient) in other.of {
             let sum = match self.of.remove(&id) {
                 Some(sum) => sum + gradient,

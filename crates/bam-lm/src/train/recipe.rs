@@ -5,10 +5,12 @@
 use super::learn::Learn;
 use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
+use crate::device::{self, DeviceName};
 use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart};
 use bam_attention::Implementation;
 use bam_data::PasskeyRowsConfig;
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -60,8 +62,8 @@ pub struct ModelRecipe {
     pub start: Option<PathBuf>,
 }
 
-fn is_default(design: &Design) -> bool {
-    *design == Design::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn default_scope() -> PriorScope {
@@ -144,6 +146,9 @@ pub struct TrainRecipe {
     /// The implementation of attention.
     #[serde(default)]
     pub attention: AttentionChoice,
+    /// The device that computes. A run may go on with another one: checkpoints name none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub device: DeviceName,
     /// Steps between two measurements of the validation loss.
     #[serde(default = "hundred")]
     pub validate_every: u64,
@@ -175,18 +180,20 @@ fn validation_rows() -> usize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionChoice {
-    /// Streamed, with its own backward pass.
+    /// The device's fastest: streamed, with its own backward pass, where it has that.
     #[default]
     Fused,
     /// Every score in memory.
     Reference,
 }
 
-impl From<AttentionChoice> for Implementation {
-    fn from(choice: AttentionChoice) -> Self {
-        match choice {
-            AttentionChoice::Fused => Self::Fused,
-            AttentionChoice::Reference => Self::Reference,
+impl AttentionChoice {
+    /// The implementation that a run on this device computes with.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Implementation {
+        match self {
+            Self::Fused => device::implementation(device),
+            Self::Reference => Implementation::Reference,
         }
     }
 }
@@ -294,6 +301,19 @@ impl Recipe {
         Ok(self)
     }
 
+    /// The same run on another device, if one is given.
+    #[must_use]
+    pub fn on(mut self, device: Option<DeviceName>) -> Self {
+        self.train.device = device.unwrap_or(self.train.device);
+        self
+    }
+
+    /// Whether a run that was begun with one recipe can go on with the other: they differ in the device at most.
+    #[must_use]
+    pub fn is_same_run(&self, other: &Self) -> bool {
+        self.clone().on(Some(other.train.device)) == *other
+    }
+
     /// The model's configuration for a tokenizer's vocabulary.
     ///
     /// # Errors
@@ -384,6 +404,12 @@ mod tests {
         assert_eq!(recipe.train.steps, 99);
         assert_eq!(recipe.model.encoding.to_string(), "rotary");
         assert_eq!(recipe.train.rates.shape, 20.0);
+        assert!(
+            !recipe.to_toml().contains("device"),
+            "the usual one is not said"
+        );
+        let elsewhere = parse(&["train.device=wgpu"]).unwrap();
+        assert!(elsewhere.to_toml().contains("device = \"wgpu:0\""));
         let again = Recipe::from_toml(&recipe.to_toml(), &[], Path::new("again.toml")).unwrap();
         assert_eq!(again, recipe);
     }
@@ -400,6 +426,7 @@ mod tests {
             ("train", "key=value"),
             ("train.steps.x=1", "a key inside a table"),
             ("train.clip=nan", "train.clip"),
+            ("train.device=gpu", "device: expected cpu"),
         ] {
             let error = parse(&[given]).unwrap_err().to_string();
             assert!(error.contains(named), "{given}: {error}");

@@ -5,14 +5,15 @@ use super::optimizer::RAdam;
 use super::recipe::Recipe;
 use super::schedule::CosineSchedule;
 use crate::Error;
+use crate::device;
 use crate::model::{ModelConfig, TokenRows, Transformer, host_values};
 use bam_attention::Documents;
 use bam_data::{
-    Batch, CopyRows, Mixture, PackedRows, PasskeyRows, RowSource, TokenStore, Tokenizer,
+    Batch, CopyRows, DataError, Mixture, PackedRows, PasskeyRows, RowSource, TokenStore, Tokenizer,
 };
 use bam_record::TrainingStep;
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use std::sync::Arc;
 
 /// A run between two steps.
@@ -23,6 +24,8 @@ pub struct Trainer {
     pub(super) step: u64,
     schedule: CosineSchedule,
     rows: Arc<dyn RowSource>,
+    /// The rows of a step to come.
+    ahead: Option<(u64, Result<Batch, DataError>)>,
     validation: Option<Validation>,
     threads: usize,
 }
@@ -66,6 +69,7 @@ impl Trainer {
             step: 0,
             schedule,
             rows,
+            ahead: None,
             validation,
             threads,
             recipe,
@@ -103,18 +107,19 @@ impl Trainer {
     pub fn advance(&mut self, clock: impl Fn() -> f64) -> Result<TrainingStep, Error> {
         let train = &self.recipe.train;
         let start = clock();
-        let first = self.step * train.rows as u64;
-        let batch = Batch::read(&*self.rows, first, train.rows)?;
-        let implementation = train.attention.into();
+        let ahead = self.ahead.take().filter(|(step, _)| *step == self.step);
+        let batch = ahead.map_or_else(|| self.read(self.step), |(_, batch)| batch)?;
         let mut gradients = batch_gradients(
             &self.model,
             &batch,
-            implementation,
+            train.attention.on(&self.model.device()),
             train.parts,
             self.threads,
         )?;
-        let loss = gradients.loss;
-        let norm = gradients.norm(&self.model);
+        // The device is at work until its numbers are read.
+        let next = self.step + 1;
+        self.ahead = (next < train.steps).then(|| (next, self.read(next)));
+        let (loss, norm) = gradients.loss_and_norm(&self.model);
         for (what, got) in [("loss", loss), ("gradient norm", norm)] {
             if !got.is_finite() {
                 return Err(Error::NotFinite {
@@ -151,6 +156,12 @@ impl Trainer {
         })
     }
 
+    /// The rows of a step.
+    fn read(&self, step: u64) -> Result<Batch, DataError> {
+        let rows = self.recipe.train.rows;
+        Batch::read(&*self.rows, step * rows as u64, rows)
+    }
+
     /// Mean cross-entropy over the validation rows, where there are any.
     fn validation_loss(&self) -> Result<Option<f64>, Error> {
         let Some(validation) = &self.validation else {
@@ -161,7 +172,8 @@ impl Trainer {
         let vocabulary = model.config().vocabulary;
         let available = usize::try_from(validation.rows.rows_per_epoch()).unwrap_or(usize::MAX);
         let count = train.validation_rows.min(available);
-        let (mut sum, mut weight) = (0.0, 0.0);
+        let implementation = train.attention.on(&model.device());
+        let (mut losses, mut weights) = (Vec::new(), Vec::new());
         let mut first = 0;
         while first < count {
             let rows = train.rows.min(count - first);
@@ -169,24 +181,35 @@ impl Trainer {
             let tokens = TokenRows::new(rows, batch.tokens, vocabulary)?;
             let targets = TokenRows::new(rows, batch.targets, vocabulary)?;
             let documents = Some(Arc::new(Documents::new(rows, batch.document_ids)?));
-            let implementation = train.attention.into();
-            let loss = model.loss(&tokens, &targets, &batch.weights, documents, implementation)?;
-            sum += f64::from(host_values(loss)[0]) * rows as f64;
-            weight += rows as f64;
+            losses.push(model.loss(
+                &tokens,
+                &targets,
+                &batch.weights,
+                documents,
+                implementation,
+            )?);
+            weights.push(rows as f64);
             first += rows;
         }
-        Ok(Some(sum / weight))
+        let losses = host_values(Tensor::cat(losses, 0));
+        let weighed = losses.iter().zip(&weights);
+        let sum: f64 = weighed
+            .map(|(loss, weight)| f64::from(*loss) * weight)
+            .sum();
+        Ok(Some(sum / weights.iter().sum::<f64>()))
     }
 }
 
 /// The model before the first step.
 fn first_model(recipe: &Recipe, tokens: usize, device: &Device) -> Result<Transformer, Error> {
-    device.seed(recipe.train.seed);
     let Some(start) = &recipe.model.start else {
-        let model = recipe.model_config(tokens)?.init(device);
+        // Drawn where every device draws the same.
+        let host = device::cpu().autodiff();
+        host.seed(recipe.train.seed);
+        let model = recipe.model_config(tokens)?.init(&host);
         // Weights are drawn when they are first looked at: this fixes their order.
         let _ = model.parameters();
-        return Ok(model);
+        return Ok(model.fork(device));
     };
     let mut model = Transformer::load(start, device)?;
     let config = &model.config;

@@ -1,5 +1,6 @@
-//! The results of an evaluation.
+//! The results of an evaluation, and the device that finds them.
 
+use crate::args::DeviceArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -12,4 +13,6 @@ pub struct OutputArgs {
     /// Print the record as JSON; of several models a list
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }

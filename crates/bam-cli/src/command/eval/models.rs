@@ -80,10 +80,11 @@ impl<'a> Models<'a> {
             }
         }
         console::catch_interrupts();
+        let device = self.output.device.open()?;
         let mut session = Session::open(self.exports)?;
         let mut records = Vec::new();
         for dir in self.models {
-            let model = runs::load_model(dir)?;
+            let model = runs::load_model(dir, &device)?;
             let out = self.output.out.clone();
             let loaded = LoadedModel {
                 dir,

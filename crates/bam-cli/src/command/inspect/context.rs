@@ -30,7 +30,7 @@ struct MeasuredReach {
 }
 
 pub fn run(args: &ContextArgs) -> anyhow::Result<ExitCode> {
-    let model = runs::load_model(&args.model)?;
+    let model = runs::load_model(&args.model, &args.device.open()?)?;
     let beside = args.model.join(runs::PASSKEY);
     let path = match &args.passkey {
         Some(path) => Some(path),

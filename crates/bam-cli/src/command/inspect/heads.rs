@@ -17,7 +17,7 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.html {
         runs::ensure_writable(path)?;
     }
-    let model = runs::load_model(&args.model)?;
+    let model = runs::load_model(&args.model, &args.device.open()?)?;
     let measured = match &args.text {
         None => None,
         Some(path) => {

@@ -16,7 +16,7 @@ pub fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.html {
         runs::ensure_writable(path)?;
     }
-    let model = runs::load_model(&args.model)?;
+    let model = runs::load_model(&args.model, &args.device.open()?)?;
     let tokenizer = runs::load_tokenizer(&args.model, &model)?;
     let (name, tokens) = tokens_of(&args.text, &tokenizer, &model, args.length, MOST)?;
     let choice = HeadChoice {

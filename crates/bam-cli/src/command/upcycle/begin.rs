@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use bam_data::sha256_of;
 use bam_data::{Corpus, Document, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer};
 use bam_lm::analysis::upcycle::{SsmaxStart, Upcycling, upcycled};
+use bam_lm::device::cpu;
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
 use bam_lm::model::{ModelConfig, Transformer};
 use bam_lm::train::recipe::{DataRecipe, Mix, ModelRecipe, TrainRecipe};
@@ -30,7 +31,7 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
         return Err(UsageError(message).into());
     }
     runs::ensure_new(&args.out)?;
-    let model = runs::load_model(dir)?;
+    let model = runs::load_model(dir, &cpu())?;
     let tokenizer = runs::load_tokenizer(dir, &model)?;
     let start = upcycled(&model, &upcycling(args, model.config()))?.with_event(Event {
         what: "upcycle".into(),
@@ -200,6 +201,7 @@ fn recipe(
             learn: learn.try_into()?,
             seed: args.seed,
             attention: Default::default(),
+            device: args.device.device.unwrap_or_default(),
             validate_every: args.steps,
             validation_rows: 1,
             checkpoint_every: args.checkpoint_every,

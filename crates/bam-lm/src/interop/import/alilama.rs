@@ -77,7 +77,7 @@ pub fn read_model(path: &Path, device: &Device) -> Result<Transformer, Error> {
             ..Design::default()
         },
     };
-    config.checked()?.init(device).with_tensors(tensors, path)
+    config.checked()?.with_tensors(tensors, path, device)
 }
 
 /// The tensors of a file that were not taken yet.

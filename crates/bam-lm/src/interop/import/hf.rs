@@ -48,7 +48,7 @@ pub fn read_model(folder: &Path, options: &Options, device: &Device) -> Result<T
     layout.rename(&config, &mut model)?;
     head(&config, layout.embeddings(), &mut files, &mut tensors)?;
     files.finish(&model_type)?;
-    config.init(device).with_tensors(tensors, folder)
+    config.with_tensors(tensors, folder, device)
 }
 
 /// Reads the folder's `tokenizer.json`, if it has one.

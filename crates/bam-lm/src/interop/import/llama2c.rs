@@ -51,7 +51,7 @@ pub fn read_model(path: &Path, device: &Device) -> Result<Transformer, Error> {
             }
         }
     }
-    header.config.init(device).with_tensors(tensors, path)
+    header.config.with_tensors(tensors, path, device)
 }
 
 /// The head is the embeddings; a file says that it is not by a negative vocabulary.

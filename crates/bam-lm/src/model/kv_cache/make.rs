@@ -3,7 +3,7 @@
 use super::{CachePriors, Horizons, KvCache, check_length};
 use crate::Error;
 use crate::model::transformer::Transformer;
-use bam_attention::Lags;
+use bam_attention::{Lags, LogPrior};
 
 impl Transformer {
     /// An empty cache for `batch` sequences of up to `capacity` tokens.
@@ -45,7 +45,7 @@ impl Transformer {
     /// An empty cache with priors that are there already, with horizons or without.
     ///
     /// # Errors
-    /// If the priors reach over shorter sequences only, or the horizons are another model's or do.
+    /// If the priors reach over shorter sequences only or live elsewhere, or the horizons are another model's or do.
     pub fn cache_with(
         &self,
         batch: usize,
@@ -93,6 +93,15 @@ impl Transformer {
                 what: "capacity",
                 expected: format!("at most the {} keys of the priors", priors.capacity),
                 got: capacity.to_string(),
+            });
+        }
+        let device = self.device();
+        let elsewhere = |prior: &&LogPrior| prior.ln_weights().device() != device;
+        if let Some(prior) = priors.layers.iter().find(elsewhere) {
+            return Err(Error::Value {
+                what: "priors",
+                expected: format!("some on the model's device, {device:?}"),
+                got: format!("some on {:?}", prior.ln_weights().device()),
             });
         }
         horizons.map_or(Ok(()), |horizons| self.check_horizons(capacity, horizons))
