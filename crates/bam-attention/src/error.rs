@@ -29,6 +29,14 @@ pub enum AttentionError {
         /// The value that was given.
         got: String,
     },
+    /// A device that is not there, or failed.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// The reason.
+        reason: String,
+    },
     /// A prior that a head can't have, or parameters that are none.
     #[error(transparent)]
     Prior(#[from] bam_prior::Error),

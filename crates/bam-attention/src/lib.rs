@@ -39,6 +39,7 @@
 #![warn(missing_docs)]
 
 mod attend;
+pub mod device;
 mod error;
 mod fused;
 mod key_norms;

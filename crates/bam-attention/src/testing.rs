@@ -3,6 +3,7 @@
 
 use crate::Instructions;
 use crate::attend::attend;
+use crate::device::{DeviceName, is_cpu};
 use crate::error::AttentionError;
 use crate::log_prior::LogPrior;
 use crate::options::{Implementation, Options};
@@ -156,19 +157,20 @@ impl OnTensors for Case {
 }
 
 /// The device that a test is for: that of the environment variable `BAM_TEST_DEVICE`, else the CPU.
+///
+/// # Panics
+/// If it is not there.
 #[must_use]
 pub fn test_device() -> Device {
-    match std::env::var("BAM_TEST_DEVICE").as_deref() {
-        #[cfg(feature = "wgpu")]
-        Ok("wgpu") => Device::wgpu(burn::tensor::DeviceKind::Cpu),
-        _ => Device::flex(),
-    }
+    let name = std::env::var("BAM_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let device = name.parse().and_then(DeviceName::open);
+    device.unwrap_or_else(|error| panic!("BAM_TEST_DEVICE: {error}"))
 }
 
 /// Whether that device is the CPU, whose kernel has a version for every instruction set.
 #[must_use]
 pub fn on_cpu() -> bool {
-    test_device() == Device::flex()
+    is_cpu(&test_device())
 }
 
 /// Those that the fused implementation has versions for, on the device that a test is for.

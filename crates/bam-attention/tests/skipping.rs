@@ -55,12 +55,18 @@ fn exact_skipping_gives_the_same_bits() {
         assert!(off == exact, "{name}: other bits");
         for (head, (_, local)) in PRIORS.iter().enumerate() {
             assert_eq!(off_log[head].skipped_tiles, 0, "{name}");
-            assert_eq!(off_log[head].visible_tiles, log[head].visible_tiles, "{name}");
+            assert_eq!(
+                off_log[head].visible_tiles, log[head].visible_tiles,
+                "{name}"
+            );
             assert!(log[head].dropped_mass < 1e-20, "{name}: {log:?}");
             let skipped = log[head].skipped_share();
             assert!(!local || skipped > 0.25, "{name}, head {head}: {log:?}");
         }
-        assert_eq!(log[2].skipped_tiles, 0, "{name}: a flat head has nothing to skip");
+        assert_eq!(
+            log[2].skipped_tiles, 0,
+            "{name}: a flat head has nothing to skip"
+        );
     }
 }
 
@@ -80,7 +86,10 @@ fn certified_skipping_drops_no_more_than_it_says() {
             for (head, skips) in log.iter().enumerate() {
                 assert!(skips.dropped_mass <= epsilon * 1.001, "{name}: {skips:?}");
                 let tiles = exact[head].skipped_tiles;
-                assert!(epsilon < 1e-3 || skips.skipped_tiles >= tiles, "{name}, {epsilon}");
+                assert!(
+                    epsilon < 1e-3 || skips.skipped_tiles >= tiles,
+                    "{name}, {epsilon}"
+                );
             }
         }
     }

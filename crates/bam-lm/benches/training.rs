@@ -3,8 +3,9 @@
 //!
 //! Arguments: `--threads T`, `--model quickstart|l6`, `--parts P` of the batch, `--device D`.
 
+use bam_attention::Implementation;
 use bam_data::Batch;
-use bam_lm::device::{DeviceName, implementation};
+use bam_lm::device::DeviceName;
 use bam_lm::model::{Design, ModelConfig, PriorScope, PriorStart};
 use bam_lm::train::{LearningRates, RAdam, RAdamConfig, batch_gradients};
 use rand::{Rng, SeedableRng};
@@ -57,7 +58,7 @@ fn main() {
     let name: DeviceName =
         value("--device").map_or(DeviceName::Cpu, |name| name.parse().expect("a device"));
     let device = name.open().expect("a device that is there").autodiff();
-    let implementation = implementation(&device);
+    let implementation = Implementation::Fused;
     device.seed(1);
     let mut net = config.checked().expect("it fits").init(&device);
     let parameters: usize = net

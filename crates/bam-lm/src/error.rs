@@ -62,14 +62,6 @@ pub enum Error {
         /// The contents found.
         got: String,
     },
-    /// A device that is not there, or failed.
-    #[error("device {device}: {reason}")]
-    Device {
-        /// Its name.
-        device: String,
-        /// The reason.
-        reason: String,
-    },
     /// The operating system said no.
     #[error(transparent)]
     Io(#[from] FileError),

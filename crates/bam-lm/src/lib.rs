@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod analysis;
-pub mod device;
+pub use bam_attention::device;
 pub mod engine;
 mod error;
 pub mod interop;

@@ -1,10 +1,12 @@
 //! A device and the processor compute the same, and runs move between them. `BAM_TEST_DEVICE` names the
 //! device, such as `wgpu`; without it the processor takes its place. Few shapes: each costs a device seconds.
 
+use bam_attention::Implementation::Fused;
 use bam_attention::Skipping;
+use bam_attention::testing::test_device;
 use bam_data::{Document, TokenStore, Tokenizer, TokenizerConfig};
 use bam_lm::device::self_test::self_test;
-use bam_lm::device::{DeviceName, cpu, implementation, is_cpu};
+use bam_lm::device::{cpu, is_cpu};
 use bam_lm::engine::generate::{Generator, Sampling};
 use bam_lm::interop::parity::{Comparison, compare};
 use bam_lm::interop::reference::Case;
@@ -19,15 +21,6 @@ use tempfile::TempDir;
 
 /// Between two orders of summation in `f32`, of numbers of some units after some steps.
 const ROUNDING: f64 = 1e-4;
-
-fn test_device() -> Device {
-    let name = std::env::var("BAM_TEST_DEVICE").unwrap_or_default();
-    let name: DeviceName = match name.as_str() {
-        "" => DeviceName::Cpu,
-        name => name.parse().unwrap(),
-    };
-    name.open().unwrap()
-}
 
 fn assert_close(got: &[f64], expected: &[f64]) {
     assert_eq!(got.len(), expected.len());
@@ -50,7 +43,7 @@ fn comparisons(case: &str) -> Vec<Comparison> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let case = Case::open(&fixtures.join(case)).unwrap();
     let device = test_device();
-    compare(&case, implementation(&device), &device).unwrap()
+    compare(&case, Fused, &device).unwrap()
 }
 
 /// Logits, loss and every gradient of the reference program.

@@ -31,7 +31,7 @@ pub fn logits(args: &LogitsArgs) -> anyhow::Result<ExitCode> {
             Some(Arc::new(Documents::new(rows, ids)?))
         }
     };
-    let implementation = AttentionChoice::from(args.attention).on(&model.device());
+    let implementation = AttentionChoice::from(args.attention).into();
     let values = host_values(model.forward(&tokens, documents, implementation)?);
     let vocabulary = model.config().vocabulary;
     let tensors = NamedTensors::from([(
@@ -45,7 +45,7 @@ pub fn logits(args: &LogitsArgs) -> anyhow::Result<ExitCode> {
 pub fn parity(args: &ParityArgs) -> anyhow::Result<ExitCode> {
     let case = Case::open(&args.case)?;
     let device = args.device.open()?;
-    let implementation = AttentionChoice::from(args.attention).on(&device);
+    let implementation = AttentionChoice::from(args.attention).into();
     let comparisons = compare(&case, implementation, &device)?;
     let passes = comparisons.iter().all(Comparison::passes);
     let value = serde_json::json!({

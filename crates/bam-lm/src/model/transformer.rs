@@ -7,10 +7,9 @@ use super::config::{ModelConfig, PriorScope};
 use super::kv_cache::KvCache;
 use super::rotary::{angles, sinusoids};
 use crate::Error;
-use crate::device;
 use crate::model::encoding::Position;
 use bam_attention::nn::PositionalPrior;
-use bam_attention::{Documents, Implementation, Lags, LogPrior, Skipping};
+use bam_attention::{Documents, Implementation, Lags, LogPrior};
 use bam_record::history::{Event, History};
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear};
@@ -163,14 +162,9 @@ impl<'a> Source<'a> {
 
 /// A pass after the tokens of a cache.
 fn pass_after<'a>(cache: &KvCache) -> Pass<'a> {
-    let implementation = device::implementation(cache.device());
     Pass {
-        implementation,
-        skipping: Some(match (implementation, cache.skipping) {
-            // Exact skipping changes no bit, so an implementation that has none does as well.
-            (Implementation::Reference, Skipping::Exact) => Skipping::Off,
-            (_, skipping) => skipping,
-        }),
+        implementation: Implementation::Fused,
+        skipping: Some(cache.skipping),
         offset: cache.length,
         documents: None,
         rotary: None,

@@ -5,12 +5,11 @@
 use super::learn::Learn;
 use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
-use crate::device::{self, DeviceName};
 use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart};
 use bam_attention::Implementation;
+use bam_attention::device::DeviceName;
 use bam_data::PasskeyRowsConfig;
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -180,20 +179,18 @@ fn validation_rows() -> usize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionChoice {
-    /// The device's fastest: streamed, with its own backward pass, where it has that.
+    /// Streamed, with its own backward pass.
     #[default]
     Fused,
     /// Every score in memory.
     Reference,
 }
 
-impl AttentionChoice {
-    /// The implementation that a run on this device computes with.
-    #[must_use]
-    pub fn on(self, device: &Device) -> Implementation {
-        match self {
-            Self::Fused => device::implementation(device),
-            Self::Reference => Implementation::Reference,
+impl From<AttentionChoice> for Implementation {
+    fn from(choice: AttentionChoice) -> Self {
+        match choice {
+            AttentionChoice::Fused => Self::Fused,
+            AttentionChoice::Reference => Self::Reference,
         }
     }
 }

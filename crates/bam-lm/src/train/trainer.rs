@@ -112,7 +112,7 @@ impl Trainer {
         let mut gradients = batch_gradients(
             &self.model,
             &batch,
-            train.attention.on(&self.model.device()),
+            train.attention.into(),
             train.parts,
             self.threads,
         )?;
@@ -172,7 +172,7 @@ impl Trainer {
         let vocabulary = model.config().vocabulary;
         let available = usize::try_from(validation.rows.rows_per_epoch()).unwrap_or(usize::MAX);
         let count = train.validation_rows.min(available);
-        let implementation = train.attention.on(&model.device());
+        let implementation = train.attention.into();
         let (mut losses, mut weights) = (Vec::new(), Vec::new());
         let mut first = 0;
         while first < count {

@@ -5,8 +5,7 @@
 
 pub mod self_test;
 
-use crate::Error;
-use bam_attention::Implementation;
+use crate::AttentionError as Error;
 #[cfg(any(
     feature = "cuda",
     feature = "metal",
@@ -235,15 +234,6 @@ pub fn is_cpu(device: &Device) -> bool {
     *device == cpu()
 }
 
-/// The implementation of attention that a device computes with unless another one is asked for.
-#[must_use]
-pub fn implementation(device: &Device) -> Implementation {
-    match is_cpu(device) {
-        true => Implementation::Fused,
-        false => Implementation::Reference,
-    }
-}
-
 /// Refuses a float type that the device does not compute in.
 ///
 /// # Errors
@@ -290,7 +280,7 @@ fn info(name: DeviceName, device: &Device) -> DeviceInfo {
             (of.name.clone(), of.fingerprint.clone(), software, memory)
         }
         _ => {
-            let instructions = bam_attention::Instructions::detect();
+            let instructions = crate::Instructions::detect();
             let target = format!("{instructions:?}").to_lowercase();
             ("processor".to_owned(), target, false, None)
         }
@@ -429,7 +419,6 @@ mod tests {
         assert_eq!(names.last(), Some(&DeviceName::Cpu));
         assert!(is_cpu(&DeviceName::Cpu.open().unwrap()));
         assert!(is_cpu(&cpu().autodiff()));
-        assert_eq!(implementation(&cpu().autodiff()), Implementation::Fused);
         assert!(check_float_type(&cpu(), FloatDType::F32).is_ok());
         let info = DeviceName::Cpu.info().unwrap();
         assert!(
