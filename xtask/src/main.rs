@@ -22,6 +22,9 @@ Usage: cargo xtask <COMMAND>
 Commands:
   check         Everything that CI runs, cheapest step first; stops at the first failure
   check --fast  The part of it that needs no Burn: format, house rules, tests of bam-prior and bam-kernel
+  check --device NAME
+                The tests that take a device, on that one (wgpu, cuda:1, …), after its self-test. Software devices
+                take minutes: they compile every kernel
   house         The house rules only
   imports       Draw which file imports which, in docs/imports.md
   fuzz [--cases N] [--first SEED]
@@ -29,6 +32,8 @@ Commands:
   bench attention [--threads T] [--json FILE] [--python PATH] [--max-length N] [--sections NAME,…]
                 The fused operation beside PyTorch's: answers checked, a table, a record a row.
                 Sections: ceiling, passes, decode, skipping, growth, pytorch
+  bench attention --device NAME [--json FILE] [--python PATH] [--max-length N]
+                The same on a device, 16 heads of 64 and 128, beside Burn's attention, and PyTorch's on CUDA
   bench training [--threads T] [--json FILE] [--python PATH] [--dtypes f32,bf16]
                 Training steps beside the reference program's operations in PyTorch
   clients [--model DIR] [--python PATH] [--only NAME,…] [--requests FILE] [--count N] [--lengths N,…]
@@ -45,8 +50,11 @@ fn main() -> ExitCode {
             println!("{HELP}");
             return ExitCode::SUCCESS;
         }
-        ["check"] => check::run(&root(), check::Extent::All),
-        ["check", "--fast"] => check::run(&root(), check::Extent::Fast),
+        ["check"] => check::run(&root(), &check::Extent::All),
+        ["check", "--fast"] => check::run(&root(), &check::Extent::Fast),
+        ["check", "--device", device] => {
+            check::run(&root(), &check::Extent::Device(device.to_owned()))
+        }
         ["house"] => house::check(&root()),
         ["imports"] => imports::run(&root()),
         ["fuzz", ref options @ ..] => fuzz::run(&root(), options),

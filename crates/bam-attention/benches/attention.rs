@@ -2,11 +2,14 @@
 //! against the definition in `f64` before the clock is started. `cargo xtask bench attention` runs it
 //! beside PyTorch and makes the table.
 //!
-//! Arguments: `--threads T`, `--max-length N`, `--sections NAME,…` of those in [`SECTIONS`].
+//! Arguments: `--threads T`, `--max-length N`, `--sections NAME,…` of those in [`SECTIONS`], and `--device NAME`
+//! for the section `device`, which is the one measured there.
 
 use bam_attention::Implementation::{Fused, Reference};
+use bam_attention::device::{DeviceName, cpu, is_cpu};
 use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle_row, signed_numbers};
 use bam_attention::{KeyNorms, SkipLog, Skipping};
+use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, TensorData};
 use serde_json::json;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -17,12 +20,13 @@ use std::time::Instant;
 type Section = fn(&Bench);
 
 /// The sections that can be measured.
-const SECTIONS: [(&str, Section); 5] = [
+const SECTIONS: [(&str, Section); 6] = [
     ("ceiling", ceiling),
     ("passes", passes),
     ("decode", decode),
     ("skipping", skipping),
     ("growth", growth),
+    ("device", on_device),
 ];
 
 const CERTIFIED: Skipping = Skipping::Certified { epsilon: 1e-6 };
@@ -42,8 +46,20 @@ fn main() {
     let bench = Bench {
         threads,
         max_length: number("--max-length", 1 << 18),
+        device: match value("--device") {
+            None => cpu(),
+            Some(name) => name
+                .parse()
+                .and_then(DeviceName::open)
+                .unwrap_or_else(|error| panic!("--device: {error}")),
+        },
     };
-    let wanted = value("--sections");
+    let wanted = match is_cpu(&bench.device) {
+        true => Some(
+            value("--sections").unwrap_or_else(|| "ceiling,passes,decode,skipping,growth".into()),
+        ),
+        false => Some("device".into()),
+    };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     pool.expect("a pool of threads").install(|| {
         for (name, section) in SECTIONS {
@@ -58,6 +74,7 @@ fn main() {
 struct Bench {
     threads: usize,
     max_length: usize,
+    device: Device,
 }
 
 /// A prior of 8 heads, or of one, by name: `ln w(head, lag)`.
@@ -65,11 +82,12 @@ struct Bench {
 struct Prior {
     name: &'static str,
     class: &'static str,
-    ln_w: fn(usize, f64) -> f64,
+    /// Of a head of so many at a lag.
+    ln_w: fn((usize, usize), f64) -> f64,
 }
 
-fn slope(head: usize) -> f64 {
-    bam_prior::alibi_slopes(8).expect("eight heads have slopes")[head]
+fn slope((head, heads): (usize, usize)) -> f64 {
+    bam_prior::alibi_slopes(heads).expect("heads have slopes")[head]
 }
 
 const UNIFORM: Prior = Prior {
@@ -88,7 +106,9 @@ const ALIBI: Prior = Prior {
 const GGD: Prior = Prior {
     name: "ggd",
     class: "mixed",
-    ln_w: |head, lag| -slope(head) * (lag.abs() + 1e-5).powf(0.3 + 0.1 * head as f64),
+    ln_w: |head, lag| {
+        -slope(head) * (lag.abs() + 1e-5).powf(0.3 + 0.8 * head.0 as f64 / head.1 as f64)
+    },
 };
 
 /// One head of each class, as trained models have them.
@@ -113,7 +133,10 @@ const CLASSES: [Prior; 4] = [
 
 /// Queries at the end of the keys, drawn as the PyTorch side draws them.
 fn case(prior: Prior, heads: usize, queries: usize, keys: usize) -> Case {
-    let dim = 64;
+    wide_case(prior, heads, 64, queries, keys)
+}
+
+fn wide_case(prior: Prior, heads: usize, dim: usize, queries: usize, keys: usize) -> Case {
     let mut case = Case::random(
         &Shape {
             batch: 1,
@@ -130,7 +153,8 @@ fn case(prior: Prior, heads: usize, queries: usize, keys: usize) -> Case {
     case.k = signed_numbers(heads * keys * dim, 2.0, 2);
     case.v = signed_numbers(heads * keys * dim, 3.0, 3);
     (case.first_lag, case.lags) = (1 - keys as i64, keys);
-    let lags = |head| (0..keys).map(move |c| (prior.ln_w)(head, (keys - 1 - c) as f64) as f32);
+    let lags =
+        |head| (0..keys).map(move |c| (prior.ln_w)((head, heads), (keys - 1 - c) as f64) as f32);
     case.ln_weights = (0..heads).flat_map(lags).collect();
     case
 }
@@ -170,16 +194,18 @@ enum Pass {
 
 impl Bench {
     fn measure(&self, prior: Prior, case: &mut Case, way: Way, pass: Pass) {
-        let narrow = way.dtype == FloatDType::BF16;
-        if narrow {
-            for values in [&mut case.q, &mut case.k, &mut case.v] {
-                let round = |x: &mut f32| *x = burn::tensor::bf16::from_f32(*x).to_f32();
-                values.iter_mut().for_each(round);
-            }
+        let narrow = way.dtype != FloatDType::F32;
+        let round = |x: f32| match way.dtype {
+            FloatDType::BF16 => burn::tensor::bf16::from_f32(x).to_f32(),
+            FloatDType::F16 => burn::tensor::f16::from_f32(x).to_f32(),
+            _ => x,
+        };
+        for values in [&mut case.q, &mut case.k, &mut case.v] {
+            values.iter_mut().for_each(|x| *x = round(*x));
         }
         let device = match pass {
-            Pass::ForwardBackward => Device::flex().autodiff(),
-            _ => Device::flex(),
+            Pass::ForwardBackward => self.device.clone().autodiff(),
+            _ => self.device.clone(),
         };
         let plain = case.tensors(&device);
         let grad = |t: Tensor<4>| match pass {
@@ -232,7 +258,19 @@ impl Bench {
         let weights = signed_numbers(case.q.len(), 0.25, 4);
         let weights = Tensor::<4>::from_data(TensorData::new(weights, shape), &device);
         let weights = weights.cast(way.dtype);
-        let (milliseconds, peak_bytes) = time(|| {
+        // Reading a log waits for the device.
+        options.skip_log = options.skip_log.filter(|_| is_cpu(&self.device));
+        let attend = || {
+            let prior = match pass {
+                Pass::Decode => kept.clone(),
+                _ => {
+                    bam_attention::LogPrior::new(tensors.ln_weights.clone(), lags).expect("it fits")
+                }
+            };
+            let [q, k, v] = [&tensors.q, &tensors.k, &tensors.v].map(Clone::clone);
+            bam_attention::attend(q, k, v, &prior, &options).expect("it fits")
+        };
+        let (milliseconds, peak_bytes) = self.time(|| {
             let out = attend();
             if pass == Pass::ForwardBackward {
                 let _ = (out * weights.clone()).sum().backward();
@@ -262,7 +300,8 @@ impl Bench {
                     Pass::ForwardBackward => "forward+backward",
                     Pass::Decode => "decode",
                 },
-                "dtype": if narrow { "bf16" } else { "f32" },
+                "dtype": format!("{:?}", way.dtype).to_lowercase(),
+                "device": format!("{:?}", self.device),
                 "threads": self.threads,
                 "batch": 1,
                 "heads": case.heads,
@@ -307,30 +346,36 @@ fn answer_error(case: &Case, out: Tensor<4>) -> f64 {
 }
 
 /// Median milliseconds after a warm-up, and the largest growth of allocated memory during a run.
-fn time(mut run: impl FnMut()) -> (f64, usize) {
-    let before = ALLOCATED.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    let begun = Instant::now();
-    run();
-    let first = begun.elapsed().as_secs_f64();
-    let peak = PEAK.load(Ordering::Relaxed) - before;
-    if first > 5.0 {
-        return (first * 1e3, peak);
-    }
-    let mut seconds = Vec::new();
-    while seconds.len() < 3 || (seconds.iter().sum::<f64>() < 1.0 && seconds.len() < 50) {
+impl Bench {
+    fn time(&self, mut run: impl FnMut()) -> (f64, usize) {
+        let mut run = || {
+            run();
+            self.device.sync().expect("the device is there");
+        };
+        let before = ALLOCATED.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
         let begun = Instant::now();
         run();
-        seconds.push(begun.elapsed().as_secs_f64());
+        let first = begun.elapsed().as_secs_f64();
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        if first > 5.0 {
+            return (first * 1e3, peak);
+        }
+        let mut seconds = Vec::new();
+        while seconds.len() < 3 || (seconds.iter().sum::<f64>() < 1.0 && seconds.len() < 50) {
+            let begun = Instant::now();
+            run();
+            seconds.push(begun.elapsed().as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        (seconds[seconds.len() / 2] * 1e3, peak)
     }
-    seconds.sort_by(f64::total_cmp);
-    (seconds[seconds.len() / 2] * 1e3, peak)
 }
 
 /// The matrix product that Burn's Flex has, which no attention can beat.
 fn ceiling(bench: &Bench) {
     for n in [1024usize, 2048] {
-        let device = Device::flex();
+        let device = cpu();
         let random = || Tensor::<2>::random([n, n], Distribution::Uniform(-1.0, 1.0), &device);
         let (a, b) = (random(), random());
         let values = |t: &Tensor<2>| t.to_data().try_into_vec::<f32>().expect("f32");
@@ -344,7 +389,7 @@ fn ceiling(bench: &Bench) {
             answer_error < 1e-3,
             "the product is off by {answer_error:e}"
         );
-        let (milliseconds, peak_bytes) = time(|| {
+        let (milliseconds, peak_bytes) = bench.time(|| {
             let _ = a.clone().matmul(b.clone());
         });
         println!(
@@ -437,6 +482,74 @@ fn growth(bench: &Bench) {
                     let pass = Pass::ForwardBackward;
                     bench.measure(prior, &mut case(prior, 1, length, length), way, pass);
                 }
+            }
+        }
+    }
+}
+
+/// The work of a GPU: 16 heads of 64 and 128, beside Burn's own attention, which has no prior, and the matrix
+/// product. In `bf16` where the device has it.
+fn on_device(bench: &Bench) {
+    let dtype = match bench.device.supports_dtype(FloatDType::BF16) {
+        true => FloatDType::BF16,
+        false => FloatDType::F32,
+    };
+    let size = 8192.min(bench.max_length);
+    let random = |shape: [usize; 4]| {
+        let uniform = Distribution::Uniform(-1.0, 1.0);
+        Tensor::<4>::random(shape, uniform, &bench.device).cast(dtype)
+    };
+    let row = |name: &str,
+               prior: &str,
+               dim: usize,
+               length: usize,
+               flops: f64,
+               milliseconds: f64| {
+        let row = json!({
+            "implementation": name, "prior": prior, "head_class": "none", "pass": "forward",
+            "dtype": format!("{dtype:?}").to_lowercase(), "device": format!("{:?}", bench.device),
+            "threads": bench.threads, "batch": 1, "heads": 16, "head_dim": dim, "length": length,
+            "milliseconds": milliseconds, "gflops": flops / milliseconds / 1e6, "peak_bytes": 0,
+            "answer_error": 0.0,
+        });
+        println!("{row}");
+    };
+    let (a, b) = (random([1, 1, size, size]), random([1, 1, size, size]));
+    let (milliseconds, _) = bench.time(|| {
+        let _ = a.clone().matmul(b.clone());
+    });
+    let flops = 2.0 * (size as f64).powi(3);
+    row("burn-matmul", "none", size, size, flops, milliseconds);
+    for dim in [64, 128] {
+        for length in [1024, 4096, 16384, 65536]
+            .into_iter()
+            .filter(|length| *length <= bench.max_length)
+        {
+            let way = |skipping| fused("bam-fused", skipping, dtype);
+            let exact = fused("bam-fused-exact", Skipping::Exact, dtype);
+            for (prior, way) in [
+                (UNIFORM, way(Skipping::Off)),
+                (ALIBI, way(Skipping::Off)),
+                (ALIBI, exact),
+                (GGD, way(Skipping::Off)),
+            ] {
+                for pass in [Pass::Forward, Pass::ForwardBackward] {
+                    let mut case = wide_case(prior, 16, dim, length, length);
+                    bench.measure(prior, &mut case, way, pass);
+                }
+            }
+            if length <= 16384 {
+                let [q, k, v] = [(); 3].map(|()| random([1, 16, length, dim]));
+                let options = AttentionModuleOptions {
+                    is_causal: true,
+                    ..Default::default()
+                };
+                let (milliseconds, _) = bench.time(|| {
+                    let [q, k, v] = [&q, &k, &v].map(Clone::clone);
+                    let _ = burn::tensor::module::attention(q, k, v, None, None, options);
+                });
+                let flops = 2.0 * (length as f64).powi(2) * (dim * 16) as f64;
+                row("burn-attention", "none", dim, length, flops, milliseconds);
             }
         }
     }

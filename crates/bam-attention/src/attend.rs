@@ -66,6 +66,7 @@ pub fn attend(
         },
     )?;
     check_types(&q, [&k, &v], prior, options)?;
+    check_devices(&q, [&k, &v], prior, options)?;
     match options.implementation {
         Implementation::Reference => {
             refuse_skipping(options)?;
@@ -77,7 +78,10 @@ pub fn attend(
                 temperature: temperature.map(|of| of.scope),
                 prior: prior.state(),
                 #[cfg(feature = "cube")]
-                key_norms: options.key_norms.clone(),
+                key_norms: options
+                    .key_norms
+                    .as_ref()
+                    .and_then(|of| of.on_device().cloned()),
             };
             let temperature = temperature.map(|of| of.values.clone());
             fused::attend([q, k, v], prior.ln_weights().clone(), temperature, context)
@@ -94,6 +98,32 @@ fn refuse_skipping(options: &Options) -> Result<(), AttentionError> {
             implementation: "reference",
             expected: "no skipping, key norms or skip log",
             got: format!("{:?}", options.skipping),
+        }),
+    }
+}
+
+/// # Errors
+/// If not all tensors are where `q` is.
+fn check_devices(
+    q: &Tensor<4>,
+    others: [&Tensor<4>; 2],
+    prior: &LogPrior,
+    options: &Options,
+) -> Result<(), AttentionError> {
+    let device = q.device();
+    let temperature = options.temperature.as_ref();
+    let elsewhere = others
+        .into_iter()
+        .map(Tensor::device)
+        .chain([prior.ln_weights().device()])
+        .chain(temperature.map(|of| of.values.device()))
+        .find(|other| *other != device);
+    match elsewhere {
+        None => Ok(()),
+        Some(other) => Err(AttentionError::Value {
+            what: "device of k, v, log-prior and temperature",
+            expected: format!("that of q, {device:?}"),
+            got: format!("{other:?}"),
         }),
     }
 }

@@ -70,7 +70,7 @@ pub(crate) struct Context {
     pub prior: Arc<PriorState>,
     /// Norms of the keys on a GPU, where they are known.
     #[cfg(feature = "cube")]
-    pub key_norms: Option<Arc<crate::KeyNorms>>,
+    pub key_norms: Option<DeviceNorms>,
 }
 
 /// A backend's fused forward and backward pass.

@@ -18,7 +18,7 @@ pub struct KeyNorms {
     kept: Kept,
 }
 
-/// Where the norms are: with the keys.
+/// The norms, where the keys are.
 #[derive(Clone, Debug)]
 enum Kept {
     OnHost(Arc<bam_kernel::KeyNorms>),

@@ -84,7 +84,7 @@ fn larger(a: f32, b: f32) -> f32 {
     most
 }
 
-/// What is known of every [`GRAIN`] queries, `[batch, heads, blocks, OF_ROWS]`, by one unit each.
+/// The bounds of every [`GRAIN`] queries, `[batch, heads, blocks, OF_ROWS]`, by one unit each.
 #[cube(launch_unchecked)]
 pub(super) fn row_bounds<F: Float>(
     q: &Tensor<F>,

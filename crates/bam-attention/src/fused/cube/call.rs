@@ -5,54 +5,38 @@ use super::documents::{self, DeviceIds};
 use super::log::OF_LOG;
 use super::norms::DeviceNorms;
 use super::rules::{Factor, NumbersLaunch, Rules, Skips};
-use super::tiling::{self, FEW, Limits, Tiling};
-use super::units::matrix::{LINE, Matrix};
-use super::units::plain::Plain;
-use super::{by_keys, by_rows, forward, sums};
-use crate::fused::{Context, Operands, Posterior};
+use super::sums;
+use super::tensors::{arg, element, empty, one_each, readable};
+use super::tiling::{self, LINE, Limits, Tiling};
+use crate::fused::{Context, Operands};
 use bam_kernel::{HeadSkips, Skipping, TemperatureScope, Visibility};
 use burn::tensor::{DType, Shape};
-use burn::tensor::{bf16, f16};
 use burn_cubecl::Cube;
-use burn_cubecl::kernel::{cast, into_contiguous};
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::Device;
 use cubecl::prelude::*;
 
-/// Units of a cube where each has work of its own.
-const UNITS: usize = 64;
-
-/// What takes the products of a pass over many rows.
+/// The units that take the products of a pass over many rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Multiply {
+pub(super) enum Multiply {
     Plain,
     Bf16,
     F16,
 }
 
-/// Launches a pass with the units that multiply.
-macro_rules! launch {
-    ($pass:ident, $units:expr, $($argument:expr),* $(,)?) => {
-        match $units {
-            Multiply::Plain => $pass::$pass::launch_unchecked::<Plain>($($argument),*),
-            Multiply::Bf16 => $pass::$pass::launch_unchecked::<Matrix<bf16>>($($argument),*),
-            Multiply::F16 => $pass::$pass::launch_unchecked::<Matrix<f16>>($($argument),*),
-        }
-    };
-}
-
 pub(super) struct Call<'a> {
-    context: &'a Context,
-    operands: Operands<Cube>,
-    ids: DeviceIds,
-    ranges: CubeTensor,
-    key_norms: CubeTensor,
-    rules: Rules,
-    limits: Limits,
+    pub(super) context: &'a Context,
+    pub(super) operands: Operands<Cube>,
+    pub(super) ids: DeviceIds,
+    pub(super) ranges: CubeTensor,
+    pub(super) key_norms: CubeTensor,
+    pub(super) rules: Rules,
+    pub(super) limits: Limits,
     /// Numbers that are loaded at once.
-    vector: usize,
-    units: Multiply,
+    pub(super) vector: usize,
+    pub(super) units: Multiply,
 }
 
 impl<'a> Call<'a> {
@@ -114,209 +98,12 @@ impl<'a> Call<'a> {
         this
     }
 
-    pub fn forward(&self) -> Posterior<Cube> {
-        let [batch, heads, rows, dim] = self.context.plan.shapes().q;
-        let keys = self.context.plan.positions().keys;
-        let width = tiling::width(dim);
-        let (t, splits) = if rows <= FEW {
-            let t = Tiling::decode(rows, width, self.limits);
-            let blocks = rows.div_ceil(t.rows) * batch * heads;
-            (t, tiling::splits(blocks, keys, t.columns))
-        } else {
-            (
-                self.tiling(Tiling::forward(width, self.limits), 1, false),
-                1,
-            )
-        };
-        let blocks = rows.div_ceil(t.rows);
-        let parts = self.empty(&[splits, batch, heads, rows, dim]);
-        let of_parts = self.empty(&[splits, batch, heads, rows]);
-        let log = self.log(splits, blocks);
-        let of = &self.operands;
-        // Safety: indices are below the shapes, which the plan has checked.
-        unsafe {
-            launch!(
-                forward,
-                if t.matrix {
-                    self.units
-                } else {
-                    Multiply::Plain
-                },
-                self.client(),
-                CubeCount::Static(blocks as u32, (batch * heads) as u32, splits as u32),
-                CubeDim::new_1d(t.units() as u32),
-                self.vector,
-                arg(&of.q),
-                arg(&of.k),
-                arg(&of.v),
-                arg(&of.ln_weights),
-                arg(&of.temperature),
-                arg(&self.ids.queries),
-                arg(&self.ids.keys),
-                arg(&self.row_bounds(None)),
-                arg(&self.key_norms),
-                arg(&self.ranges),
-                arg(&parts),
-                arg(&of_parts),
-                arg(&log),
-                self.numbers(),
-                t,
-                self.rules,
-                element(&of.q),
-            );
-        }
-        self.read_log(&log, splits, blocks);
-        let (out, ln_evidence) = if splits == 1 {
-            (
-                reshaped(parts, &[batch, heads, rows, dim]),
-                reshaped(of_parts, &[batch, heads, rows]),
-            )
-        } else {
-            let out = self.empty(&[batch, heads, rows, dim]);
-            let ln_evidence = self.empty(&[batch, heads, rows]);
-            let (count, units) = one_each(batch * heads * rows * dim);
-            // Safety: as above.
-            unsafe {
-                forward::merge::launch_unchecked(
-                    self.client(),
-                    count,
-                    units,
-                    arg(&parts),
-                    arg(&of_parts),
-                    arg(&out),
-                    arg(&ln_evidence),
-                    dim,
-                );
-            }
-            (out, ln_evidence)
-        };
-        Posterior { out, ln_evidence }
-    }
-
-    pub fn backward(&self, posterior: &Posterior<Cube>, gradient: CubeTensor) -> Operands<Cube> {
-        let [batch, heads, rows, dim] = self.context.plan.shapes().q;
-        let [_, key_heads, keys, _] = self.context.plan.shapes().k;
-        let width = tiling::width(dim);
-        let of = &self.operands;
-        let mut gradient = into_contiguous(gradient);
-        if self.ids.padded {
-            gradient = self.without_padding(&gradient, &self.ids.queries);
-        }
-        let deltas = self.deltas(&gradient, &posterior.out);
-        let bounds = self.row_bounds(Some(&posterior.ln_evidence));
-
-        let t = self.tiling(Tiling::by_rows(width, self.limits), 2, true);
-        let segments = tiling::segments(batch * heads, rows.div_ceil(t.rows));
-        let lags = self.context.plan.lags().count();
-        let d_q = self.empty(&[batch, heads, rows, dim]);
-        let d_temperature = match self.rules.has_temperature() {
-            true => self.empty(&[batch, heads, rows]),
-            false => self.empty(&[1]),
-        };
-        let diagonals = self.empty(&[batch, heads, segments, lags]);
-        let blocks = rows.div_ceil(t.rows);
-        let log = self.log(1, blocks);
-        // Safety: indices are below the shapes, which the plan has checked.
-        unsafe {
-            launch!(
-                by_rows,
-                self.units,
-                self.client(),
-                CubeCount::Static(segments as u32, (batch * heads) as u32, 1),
-                CubeDim::new_1d(t.units() as u32),
-                self.vector,
-                arg(&of.q),
-                arg(&of.k),
-                arg(&of.v),
-                arg(&gradient),
-                arg(&of.ln_weights),
-                arg(&of.temperature),
-                arg(&self.ids.queries),
-                arg(&self.ids.keys),
-                arg(&posterior.ln_evidence),
-                arg(&deltas),
-                arg(&bounds),
-                arg(&self.key_norms),
-                arg(&self.ranges),
-                arg(&d_q),
-                arg(&d_temperature),
-                arg(&diagonals),
-                arg(&log),
-                self.numbers(),
-                t,
-                self.rules,
-                element(&of.q),
-            );
-        }
-        self.read_log(&log, 1, blocks);
-        let d_ln_weights = self.empty(&[heads, lags]);
-        self.add_up(&diagonals, &d_ln_weights, segments, lags);
-        let of_temperature = of.temperature.meta.shape().dims::<3>();
-        let d_temperature = match self.rules.has_temperature() && of_temperature[0] < batch {
-            true => {
-                let sum = self.empty(&of_temperature);
-                self.add_up(&d_temperature, &sum, 1, heads * rows);
-                sum
-            }
-            false => d_temperature,
-        };
-
-        let t = self.tiling(Tiling::by_keys(width, self.limits), 2, false);
-        let d_k = self.empty(&[batch, key_heads, keys, dim]);
-        let d_v = self.empty(&[batch, key_heads, keys, dim]);
-        // Safety: as above.
-        unsafe {
-            launch!(
-                by_keys,
-                self.units,
-                self.client(),
-                CubeCount::Static(keys.div_ceil(t.rows) as u32, (batch * key_heads) as u32, 1),
-                CubeDim::new_1d(t.units() as u32),
-                self.vector,
-                arg(&of.q),
-                arg(&of.k),
-                arg(&of.v),
-                arg(&gradient),
-                arg(&of.ln_weights),
-                arg(&of.temperature),
-                arg(&self.ids.queries),
-                arg(&self.ids.keys),
-                arg(&posterior.ln_evidence),
-                arg(&deltas),
-                arg(&bounds),
-                arg(&self.key_norms),
-                arg(&self.ranges),
-                arg(&d_k),
-                arg(&d_v),
-                self.numbers(),
-                t,
-                self.rules,
-                element(&of.q),
-            );
-        }
-        let dtype = of.q.dtype;
-        Operands {
-            q: cast(d_q, dtype),
-            k: cast(d_k, dtype),
-            v: cast(d_v, dtype),
-            ln_weights: d_ln_weights,
-            temperature: match self.rules.has_temperature() {
-                true => d_temperature,
-                false => burn_cubecl::ops::numeric::zeros(
-                    of.q.device.clone(),
-                    Shape::from(of_temperature),
-                    DType::F32,
-                ),
-            },
-        }
-    }
-
     /// A copy with zeros at padding: `0·NaN` is NaN, so a weight of 0 would let through what stands there.
-    fn without_padding(&self, x: &CubeTensor, ids: &CubeTensor) -> CubeTensor {
+    pub(super) fn without_padding(&self, x: &CubeTensor, ids: &CubeTensor) -> CubeTensor {
         let shape = x.meta.shape().clone();
         let (count, units) = one_each(shape.num_elements());
         let out = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, x.dtype);
-        // Safety: one unit a number.
+        // SAFETY: one unit a number.
         unsafe {
             documents::without_padding::launch_unchecked(
                 self.client(),
@@ -331,11 +118,11 @@ impl<'a> Call<'a> {
         out
     }
 
-    fn deltas(&self, gradient: &CubeTensor, out: &CubeTensor) -> CubeTensor {
+    pub(super) fn deltas(&self, gradient: &CubeTensor, out: &CubeTensor) -> CubeTensor {
         let [batch, heads, rows, dim] = self.context.plan.shapes().q;
         let deltas = self.empty(&[batch, heads, rows]);
         let (count, units) = one_each(batch * heads * rows);
-        // Safety: one unit a row, and those beyond the last do nothing.
+        // SAFETY: one unit a row, and those beyond the last do nothing.
         unsafe {
             sums::row_deltas::launch_unchecked(
                 self.client(),
@@ -351,8 +138,8 @@ impl<'a> Call<'a> {
         deltas
     }
 
-    /// What is known of the rows, with their evidence or before there is one.
-    fn row_bounds(&self, ln_evidence: Option<&CubeTensor>) -> CubeTensor {
+    /// The bounds of rows, with their evidence or before there is one.
+    pub(super) fn row_bounds(&self, ln_evidence: Option<&CubeTensor>) -> CubeTensor {
         if !self.rules.skips() {
             return self.empty(&[1]);
         }
@@ -361,7 +148,7 @@ impl<'a> Call<'a> {
         let bounds = self.empty(&[batch, heads, blocks, OF_ROWS]);
         let (count, units) = one_each(batch * heads * blocks);
         let of = &self.operands;
-        // Safety: one unit a block of rows.
+        // SAFETY: one unit a block of rows.
         unsafe {
             bounds::row_bounds::launch_unchecked(
                 self.client(),
@@ -383,11 +170,7 @@ impl<'a> Call<'a> {
     /// Those that a cache keeps, or found by reading every key once.
     fn largest_key_norms(&self) -> CubeTensor {
         let [batch, heads, keys, _] = self.context.plan.shapes().k;
-        let kept = self
-            .context
-            .key_norms
-            .as_ref()
-            .and_then(|norms| norms.on_device());
+        let kept = self.context.key_norms.as_ref();
         if let Some(norms) = kept.and_then(|norms| norms.of(batch, heads, keys).ok()) {
             return norms.clone();
         }
@@ -407,7 +190,7 @@ impl<'a> Call<'a> {
             let [heads, lags] = self.operands.ln_weights.meta.shape().dims::<2>();
             let ranges = self.empty(&[heads, lags.div_ceil(GRAIN), 2]);
             let (count, units) = one_each(heads * lags.div_ceil(GRAIN));
-            // Safety: one unit a stretch of lags.
+            // SAFETY: one unit a stretch of lags.
             unsafe {
                 bounds::prior_ranges::launch_unchecked(
                     self.client(),
@@ -422,9 +205,9 @@ impl<'a> Call<'a> {
         self.context.prior.cube.get_or_init(find).clone()
     }
 
-    fn add_up(&self, parts: &CubeTensor, out: &CubeTensor, inner: usize, length: usize) {
+    pub(super) fn add_up(&self, parts: &CubeTensor, out: &CubeTensor, inner: usize, length: usize) {
         let (count, units) = one_each(out.meta.shape().num_elements());
-        // Safety: one unit a number.
+        // SAFETY: one unit a number.
         unsafe {
             sums::add_up::launch_unchecked(
                 self.client(),
@@ -439,7 +222,7 @@ impl<'a> Call<'a> {
     }
 
     /// Room for what the blocks of a pass count.
-    fn log(&self, splits: usize, blocks: usize) -> CubeTensor {
+    pub(super) fn log(&self, splits: usize, blocks: usize) -> CubeTensor {
         let [batch, heads, _, _] = self.context.plan.shapes().q;
         match self.rules.counts {
             true => self.empty(&[splits, batch, heads, blocks, OF_LOG]),
@@ -450,7 +233,7 @@ impl<'a> Call<'a> {
     /// Adds what a pass counted to the log, if one was asked for: that waits for the device.
     ///
     /// `counted` is `[splits, batch, heads, blocks, OF_LOG]`; what the splits of a block left out adds up.
-    fn read_log(&self, counted: &CubeTensor, splits: usize, blocks: usize) {
+    pub(super) fn read_log(&self, counted: &CubeTensor, splits: usize, blocks: usize) {
         let Some(log) = &self.context.plan.call().skip_log else {
             return;
         };
@@ -471,7 +254,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn numbers(&self) -> NumbersLaunch {
+    pub(super) fn numbers(&self) -> NumbersLaunch {
         let plan = &self.context.plan;
         let far = i32::MAX as usize / 2;
         NumbersLaunch::new(
@@ -531,18 +314,18 @@ impl<'a> Call<'a> {
     }
 
     /// That of matrix units where they multiply: a block has so many operands.
-    fn tiling(&self, plain: Tiling, kept: usize, lays_out: bool) -> Tiling {
+    pub(super) fn tiling(&self, plain: Tiling, kept: usize, lays_out: bool) -> Tiling {
         match self.units {
             Multiply::Plain => plain,
             _ => Tiling::matrix(plain.width, kept, lays_out),
         }
     }
 
-    fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Client {
         &self.operands.q.client
     }
 
-    fn empty(&self, shape: &[usize]) -> CubeTensor {
+    pub(super) fn empty(&self, shape: &[usize]) -> CubeTensor {
         empty(&self.operands.q, shape)
     }
 }
@@ -557,51 +340,4 @@ fn limits(client: &Client, device: &Device) -> Limits {
 /// Whether a processor stands in for a GPU.
 fn is_software(device: &Device) -> bool {
     format!("{device:?}").contains("Cpu")
-}
-
-/// The tensor itself where its last axis is contiguous, else a copy.
-pub(super) fn readable(tensor: &CubeTensor) -> CubeTensor {
-    match tensor.meta.strides().last() {
-        Some(1) => tensor.clone(),
-        _ => into_contiguous(tensor.clone()),
-    }
-}
-
-pub(super) fn empty(like: &CubeTensor, shape: &[usize]) -> CubeTensor {
-    empty_device_contiguous_dtype(
-        like.client.clone(),
-        like.device.clone(),
-        Shape::from(shape.to_vec()),
-        DType::F32,
-    )
-}
-
-/// The same numbers, which lie one after the other.
-fn reshaped(tensor: CubeTensor, shape: &[usize]) -> CubeTensor {
-    CubeTensor::new_contiguous(
-        tensor.client,
-        tensor.device,
-        Shape::from(shape.to_vec()),
-        tensor.handle,
-        tensor.dtype,
-    )
-}
-
-pub(super) fn arg(tensor: &CubeTensor) -> TensorArg {
-    tensor.clone().into_tensor_arg()
-}
-
-pub(super) fn element(tensor: &CubeTensor) -> cubecl::ir::ElemType {
-    burn::backend::cubecl::dtype_to_storage_type(tensor.dtype)
-}
-
-/// A launch of one unit for each of so many things.
-pub(super) fn one_each(things: usize) -> (CubeCount, CubeDim) {
-    let cubes = things.div_ceil(UNITS) as u32;
-    // A device counts cubes in each direction up to 65,535 at least.
-    let x = cubes.min(32_768);
-    (
-        CubeCount::Static(x, cubes.div_ceil(x), 1),
-        CubeDim::new_1d(UNITS as u32),
-    )
 }

@@ -1,7 +1,7 @@
 //! Documents and padding on the device: uploaded once, however many layers and steps use them.
 
-use super::call::empty;
 use super::rules::PADDING;
+use super::tensors::empty;
 use bam_kernel::Documents;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;

@@ -1,7 +1,7 @@
 //! Norms of a cache's keys, kept on the device: a call then reads no key to find them.
 
 use super::bounds::{self, GRAIN};
-use super::call::{arg, element, one_each, readable};
+use super::tensors::{arg, element, one_each, readable};
 use bam_kernel::KernelError;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::ops::numeric::zeros;
@@ -49,7 +49,7 @@ impl DeviceNorms {
             if let Some(norms) = &self.norms {
                 let count = batch * heads * room(norms);
                 let (cubes, units) = one_each(count);
-                // Safety: one unit a norm.
+                // SAFETY: one unit a norm.
                 unsafe {
                     bounds::copy_norms::launch_unchecked(
                         &k.client,
@@ -66,7 +66,7 @@ impl DeviceNorms {
         let first = start / GRAIN;
         let (cubes, units) = one_each(batch * heads * (grains - first));
         let k = readable(k);
-        // Safety: one unit a block of keys, all of them within the room.
+        // SAFETY: one unit a block of keys, all of them within the room.
         unsafe {
             bounds::largest_norms::launch_unchecked(
                 &k.client,

@@ -1,6 +1,7 @@
 //! Sizes that a kernel is made for.
 
-use super::units::matrix::LINE;
+/// Numbers of 16 bits in the 16 bytes that a row of an 8 × 8 matrix has in shared memory.
+pub(super) const LINE: usize = 8;
 
 /// The cut of a pass into blocks, tiles and units. A **block** is what a cube keeps (query rows, or keys
 /// in the pass over keys); a **tile** is what streams past it.

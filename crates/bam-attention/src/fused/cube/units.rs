@@ -1,4 +1,4 @@
-//! What multiplies: the units of a cube, with or without matrix instructions.
+//! The units of a cube and their products, with or without matrix instructions.
 //!
 //! A pass is written once, over numbers that units hold: some rows of a block times some columns of a
 //! tile. Which unit holds which, and how products are taken, is this trait's.
@@ -21,7 +21,7 @@ pub(super) struct Span {
 
 /// The units of a cube at work on one block and one tile after the other.
 ///
-/// What is being multiplied is known by its place: the block's operands as `kept` 0 and 1, the tile's as
+/// Operands are known by their place: the block's operands as `kept` 0 and 1, the tile's as
 /// `brought` 0 and 1. Between two tiles, and between two calls of the same method, lies a barrier of the
 /// pass: barriers are what a software device compiles slowest.
 #[cube]

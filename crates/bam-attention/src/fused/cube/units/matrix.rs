@@ -8,13 +8,10 @@
 //! leaves the registers. Numbers on the way into a product are rounded to its type.
 
 use super::{Span, Units};
-use crate::fused::cube::tiling::Tiling;
+use crate::fused::cube::tiling::{LINE, Tiling};
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
 use std::marker::PhantomData;
-
-/// Numbers of 16 bits in the 16 bytes that an 8 × 8 matrix has in each row of shared memory.
-pub(crate) const LINE: usize = 8;
 
 type Line<A> = Vector<A, Const<LINE>>;
 type Pair<A> = Vector<A, Const<2>>;

@@ -1,7 +1,10 @@
-//! `bf16` inputs are widened exactly: the results are those of the same numbers in `f32`, rounded.
+//! `bf16` and `f16` inputs. The CPU widens `bf16` exactly: results are those of the same numbers in `f32`,
+//! rounded. Matrix units round weights too.
 
 use bam_attention::Implementation::Fused;
-use bam_attention::testing::{Case, OnTensors, Shape, Tensors, instructions, oracle, test_device};
+use bam_attention::testing::{
+    Case, OnTensors, Shape, Tensors, affordable, instructions, on_cpu, oracle, test_device,
+};
 use bam_attention::{Instructions, Options};
 use burn::tensor::{FloatDType, Tensor, TensorData, bf16};
 
@@ -71,6 +74,9 @@ fn passes(case: &Case, dtype: FloatDType, change: impl Fn(Options) -> Options) -
 
 #[test]
 fn narrow_inputs_give_the_wide_results_rounded() {
+    if !on_cpu() {
+        return; // Below.
+    }
     for (seed, shape) in SHAPES.into_iter().enumerate() {
         let case = case(shape, seed as u64);
         for instructions in widening() {
@@ -94,6 +100,9 @@ fn narrow_inputs_give_the_wide_results_rounded() {
 
 #[test]
 fn narrow_outputs_are_the_definition_to_their_last_digit() {
+    if !on_cpu() {
+        return; // Below.
+    }
     let best = *widening().last().unwrap();
     let largest_error = |case: &Case, of: &Case| {
         let out = &passes(case, FloatDType::BF16, |options| {
@@ -113,4 +122,32 @@ fn narrow_outputs_are_the_definition_to_their_last_digit() {
     let mut wrong = right.clone();
     wrong.v.iter_mut().for_each(|v| *v *= 1.01);
     assert!(largest_error(&right, &wrong) > 1.01);
+}
+
+/// On whatever device: the wide results to the digits of the type, a handful of its units off at most.
+#[test]
+fn narrow_results_are_the_wide_ones_to_their_digits() {
+    let device = test_device();
+    let types = [(FloatDType::BF16, 8), (FloatDType::F16, 11)];
+    let there = types.into_iter().filter(|(dtype, _)| match on_cpu() {
+        true => *dtype == FloatDType::BF16,
+        false => device.supports_dtype(*dtype),
+    });
+    for (dtype, digits) in there {
+        for shape in SHAPES.into_iter().filter(|shape| affordable(shape[5])) {
+            let case = case(shape, 5);
+            let narrow = passes(&case, dtype, |options| options);
+            let wide = passes(&case, FloatDType::F32, |options| options);
+            for (index, (narrow, wide)) in narrow.iter().zip(&wide).enumerate() {
+                let largest = wide.iter().fold(1.0f32, |m, x| m.max(x.abs()));
+                let errors = narrow.iter().zip(wide).map(|(a, b)| (a - b).abs());
+                let error = errors.fold(0.0, f32::max);
+                let allowed = 4.0 * largest * 2f32.powi(-digits);
+                assert!(
+                    error <= allowed,
+                    "{dtype:?}, {shape:?}, result {index}: {error:e}, allowed {allowed:e}"
+                );
+            }
+        }
+    }
 }
