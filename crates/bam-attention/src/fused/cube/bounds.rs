@@ -1,5 +1,5 @@
 //! Certified skipping on a device: what is known of rows, keys and the prior before keys are read, and
-//! the bound made of it. The proof is in `docs/kernel.md`, §5 and §12.
+//! the bound made of it. The proof is in `docs/kernel.md`, §5 and §10.
 
 use super::rules::{Numbers, Rules};
 use cubecl::prelude::*;

@@ -10,7 +10,7 @@ use super::tensors::{arg, element, empty, one_each, readable};
 use super::tiling::{self, LINE, Limits, Tiling};
 use crate::fused::{Context, Operands};
 use bam_kernel::{HeadSkips, Skipping, TemperatureScope, Visibility};
-use burn::tensor::{DType, Shape};
+use burn::tensor::DType;
 use burn_cubecl::Cube;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
