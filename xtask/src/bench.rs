@@ -6,6 +6,7 @@
 mod table;
 
 use crate::cargo::cargo;
+use crate::git;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -241,14 +242,7 @@ fn rows_of(mut command: Command) -> Result<(Vec<Row>, i32), String> {
 
 /// One JSON object a line, each with the date, the commit and the machine. Written whole or not at all.
 fn write(root: &Path, file: &str, rows: &[Row], options: &Options) -> Result<(), String> {
-    let commit = Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=12"])
-        .current_dir(root)
-        .output();
-    let commit = commit.map_or_else(
-        |_| String::new(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    );
+    let commit = git::describe(root);
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut text = String::new();
     for row in rows {

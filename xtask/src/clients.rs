@@ -230,7 +230,7 @@ impl Options {
     }
 }
 
-fn succeed(command: &mut Command) -> Result<(), String> {
+pub fn succeed(command: &mut Command) -> Result<(), String> {
     let name = command.get_program().display().to_string();
     let status = command
         .status()

@@ -3,6 +3,18 @@
 use std::path::Path;
 use std::process::Command;
 
+/// The commit that is checked out, and whether something was changed since; nothing where git can't tell.
+pub fn describe(root: &Path) -> String {
+    let output = Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12"])
+        .current_dir(root)
+        .output();
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}
+
 /// Every file that git tracks or would track, by its path from the root, in order.
 pub fn files(root: &Path) -> Result<Vec<String>, String> {
     let output = Command::new("git")

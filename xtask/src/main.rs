@@ -2,16 +2,19 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bundle;
 mod cargo;
 mod check;
 mod clients;
+mod cuda_check;
 mod fuzz;
 mod git;
 mod house;
 mod imports;
 mod source;
+mod wheels;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const HELP: &str = "\
@@ -40,50 +43,71 @@ Commands:
           [--examples N] [--seconds S] [--out DIR]
                 Other people's programs against `bam serve` (curl, openai, lm_eval, ruler, schemathesis,
                 chromium, load) and exported models (transformers; llama_cpp wants an ALiBi or rotary model)
+  cuda-check [--only WORD] [--compilers llvm,cpp] [--capabilities 80,90,100] [--python PATH] [--record yes]
+                Every GPU kernel compiled for CUDA and assembled, without a GPU: registers, spills, shared
+                memory. Fails where a kernel spills. Fetches CUDA's tools and LLVM from PyPI into target/
+  bundle [--out DIR] [--tests NAME,…] [--jobs N] [--python PATH]
+                A folder with the program, kernel tests and benchmarks for a machine with an NVIDIA driver;
+                its run.sh runs them. Needs no GPU; fetches LLVM from PyPI into target/
   help          This text";
+
+/// The reason why a command did not do its work.
+enum Fault {
+    /// The command line is wrong.
+    Usage(String),
+    /// Something went wrong.
+    Failure(String),
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Self {
+        Self::Failure(message)
+    }
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let outcome = match args[..] {
-        [] | ["help" | "--help" | "-h"] => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        ["check"] => check::run(&root(), &check::Extent::All),
-        ["check", "--fast"] => check::run(&root(), &check::Extent::Fast),
-        ["check", "--device", device] => {
-            check::run(&root(), &check::Extent::Device(device.to_owned()))
-        }
-        ["house"] => house::check(&root()),
-        ["imports"] => imports::run(&root()),
-        ["fuzz", ref options @ ..] => fuzz::run(&root(), options),
-        ["clients", ref options @ ..] => match clients::Options::parse(options) {
-            Ok(options) => clients::run(&root(), &options),
-            Err(message) => {
-                eprintln!("error: {message}\n\n{HELP}");
-                return ExitCode::from(2);
-            }
-        },
-        ["bench", name, ref options @ ..] => match bench::Options::parse(options) {
-            Ok(options) => bench::run(&root(), name, &options),
-            Err(message) => {
-                eprintln!("error: {message}\n\n{HELP}");
-                return ExitCode::from(2);
-            }
-        },
-        _ => {
-            eprintln!("error: no such command: {}\n\n{HELP}", args.join(" "));
-            return ExitCode::from(2);
-        }
-    };
-    match outcome {
+    match run(&root(), &args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
+        Err(Fault::Failure(message)) => {
             eprintln!("error: {message}");
             ExitCode::FAILURE
         }
+        Err(Fault::Usage(message)) => {
+            eprintln!("error: {message}\n\n{HELP}");
+            ExitCode::from(2)
+        }
     }
+}
+
+fn run(root: &Path, args: &[&str]) -> Result<(), Fault> {
+    use Fault::Usage;
+    match *args {
+        [] | ["help" | "--help" | "-h"] => println!("{HELP}"),
+        ["check"] => check::run(root, &check::Extent::All)?,
+        ["check", "--fast"] => check::run(root, &check::Extent::Fast)?,
+        ["check", "--device", device] => {
+            check::run(root, &check::Extent::Device(device.to_owned()))?;
+        }
+        ["house"] => house::check(root)?,
+        ["imports"] => imports::run(root)?,
+        ["fuzz", ref words @ ..] => fuzz::run(root, words)?,
+        ["clients", ref words @ ..] => {
+            clients::run(root, &clients::Options::parse(words).map_err(Usage)?)?;
+        }
+        ["bench", name, ref words @ ..] => {
+            bench::run(root, name, &bench::Options::parse(words).map_err(Usage)?)?;
+        }
+        ["bundle", ref words @ ..] => {
+            bundle::run(root, &bundle::Options::parse(words).map_err(Usage)?)?;
+        }
+        ["cuda-check", ref words @ ..] => {
+            cuda_check::run(root, &cuda_check::Options::parse(words).map_err(Usage)?)?;
+        }
+        _ => return Err(Usage(format!("no such command: {}", args.join(" ")))),
+    }
+    Ok(())
 }
 
 /// The workspace: the folder above this package's, wherever the command was typed.

@@ -19,6 +19,8 @@ mod cube;
 mod flex;
 pub(crate) mod prior_state;
 
+#[cfg(feature = "cuda-check")]
+pub use cube::cuda_sources;
 #[cfg(feature = "cube")]
 pub(crate) use cube::{DeviceNorms, LARGEST_DIM};
 

@@ -57,6 +57,9 @@ pub use bam_kernel::{
     TemperatureScope, Visibility,
 };
 pub use error::AttentionError;
+#[cfg(feature = "cuda-check")]
+#[doc(hidden)]
+pub use fused::cuda_sources;
 pub use key_norms::KeyNorms;
 pub use log_prior::LogPrior;
 pub use options::{Implementation, Options};

@@ -61,7 +61,7 @@ fn exact_skipping_gives_the_same_bits() {
             );
             assert!(log[head].dropped_mass < 1e-20, "{name}: {log:?}");
             let skipped = log[head].skipped_share();
-            assert!(!local || skipped > 0.25, "{name}, head {head}: {log:?}");
+            assert!(!local || skipped > 0.15, "{name}, head {head}: {log:?}");
         }
         assert_eq!(
             log[2].skipped_tiles, 0,
@@ -118,10 +118,10 @@ fn kept_norms_give_the_same_bits() {
 #[test]
 fn wrong_norms_are_told_apart() {
     let mut case = case(3, 9000);
-    case.k.iter_mut().for_each(|x| *x *= 20.0);
+    case.k.iter_mut().for_each(|x| *x *= 100.0);
     let tensors = case.tensors(&test_device());
     let mut norms = KeyNorms::new(case.batch, case.key_heads);
-    norms.extend(0, &(tensors.k.clone() * 1e-3)).unwrap();
+    norms.extend(0, &(tensors.k.clone() * 1e-4)).unwrap();
     let options = case.options(&tensors, Fused).unwrap();
     let right = case.attend_as(&tensors, &options).unwrap();
     let wrong = options.with_key_norms(Arc::new(norms));

@@ -24,6 +24,8 @@ mod bounds;
 mod by_keys;
 mod by_rows;
 mod call;
+#[cfg(feature = "cuda-check")]
+pub mod cuda_sources;
 mod documents;
 mod forward;
 mod log;

@@ -305,7 +305,8 @@ impl<'a> Call<'a> {
             && matmul.mma.iter().any(|of| {
                 (of.a_type, of.b_type, of.cd_type, of.m, of.n, of.k) == (own, own, sums, 16, 8, 16)
             });
-        let fits = self.vector == LINE && tiling::width(self.context.plan.shapes().q[3]) <= 128;
+        let fits = self.vector == LINE
+            && tiling::width(self.context.plan.shapes().q[3]) <= tiling::WIDEST_MATRIX;
         match q.dtype {
             DType::BF16 if has && fits => Multiply::Bf16,
             DType::F16 if has && fits => Multiply::F16,

@@ -185,6 +185,9 @@ pub(super) fn width(dim: usize) -> usize {
 /// The largest head dimension that there are kernels for.
 pub(crate) const LARGEST_DIM: usize = 256;
 
+/// The largest room for a head that matrix units have registers for.
+pub(super) const WIDEST_MATRIX: usize = 128;
+
 /// Up to so many rows, keys are split instead of rows.
 pub(super) const FEW: usize = 8;
 

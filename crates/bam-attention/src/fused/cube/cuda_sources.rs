@@ -1,0 +1,365 @@
+//! Every kernel as launches make it on an H100, compiled without a device: `cargo xtask cuda-check`
+//! assembles them. CubeCL has two compilers for CUDA; its runtime takes LLVM's unless `cubecl/cuda-cpp`
+//! is on.
+//!
+//! A new kernel, or a new type parameter of one, is a line of [`all`].
+
+use super::rules::{Factor, NumbersCompilationArg, Rules, Skips};
+use super::tensors::one_each;
+use super::tiling::{self, FEW, LARGEST_DIM, Limits, Tiling};
+use super::units::Units;
+use super::units::matrix::Matrix;
+use super::units::plain::Plain;
+use super::{bounds, by_keys, by_rows, documents, forward, sums};
+use burn::tensor::{bf16, f16};
+use cubecl::cmma::MatrixLayout;
+use cubecl::ir::features::Features;
+use cubecl::ir::nvidia::SmArch;
+use cubecl::ir::{
+    ContiguousElements, DeviceIdentity, DeviceProperties, ElemType, FloatKind, HardwareProperties,
+    MemoryDeviceProperties, MmaProperties, TargetProperties,
+};
+use cubecl::prelude::*;
+use cubecl::profile::TimingMethod;
+use cubecl::{CompilationError, Compiler, CubeKernel, define_kernel};
+use cubecl_cpp::cuda::mma::manual::contiguous_elements_cuda;
+use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
+use cubecl_cpp::target::Cuda;
+use cubecl_llvm::nvptx::ptx_version::PtxVersion;
+use cubecl_llvm::{LlvmTarget, PlironArtifact, PlironCompiler, PlironOptions};
+use std::sync::Arc;
+
+/// An H100's: what a cube may ask for, and loops written out.
+const LIMITS: Limits = Limits {
+    shared_bytes: 227 * 1024,
+    software: false,
+};
+
+const TYPES: [(&str, FloatKind); 3] = [
+    ("f32", FloatKind::F32),
+    ("bf16", FloatKind::BF16),
+    ("f16", FloatKind::F16),
+];
+
+/// A kernel before it is compiled.
+pub struct Kernel {
+    name: String,
+    units: CubeDim,
+    kernel: Box<dyn CubeKernel>,
+}
+
+/// A compiled kernel.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// CUDA C++ or PTX.
+    pub text: String,
+    /// Shared memory of a cube that the launch asks for, in bytes.
+    pub shared_bytes: usize,
+}
+
+impl Kernel {
+    /// Kernel, head width, type and rules: `forward-64-bf16-exact`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Units of a cube.
+    pub fn units(&self) -> u32 {
+        self.units.num_elems()
+    }
+
+    /// CUDA C++, by the options that CubeCL's runtime sets on GPUs from compute capability 8.0 up.
+    /// Clusters, from 9.0 up, change nothing in kernels that form none.
+    ///
+    /// # Errors
+    /// If CubeCL refuses the kernel.
+    pub fn cuda(&self) -> Result<Program, CompilationError> {
+        let options = CompilationOptions {
+            supports_features: CppSupportedFeatures {
+                grid_constants: true,
+                fast_math: true,
+                fast_tanh: true,
+                dp4a: true,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let compiled =
+            CppCompiler::<Cuda>::default().compile(define_kernel(&*self.kernel)?, &options)?;
+        Ok(Program {
+            text: compiled.to_string(),
+            shared_bytes: compiled.shared_memory_size,
+        })
+    }
+
+    /// PTX by LLVM for that compute capability, 90 for 9.0, and a driver of CUDA 13.0.
+    ///
+    /// # Errors
+    /// If CubeCL refuses the kernel.
+    pub fn ptx(&self, capability: u32) -> Result<Program, CompilationError> {
+        let options = PlironOptions {
+            sm_arch: Some(SmArch::new(capability, true)),
+            ptx_version: PtxVersion::for_driver(13_000),
+            grid_constants: true,
+            ..Default::default()
+        };
+        let mut compiler = PlironCompiler {
+            target: LlvmTarget::Nvptx,
+        };
+        let PlironArtifact::NvptxCode(module) =
+            compiler.compile(define_kernel(&*self.kernel)?, &options)?
+        else {
+            unreachable!("this target makes PTX");
+        };
+        let bytes = module.ptx.iter().map(|byte| *byte as u8);
+        let bytes: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
+        Ok(Program {
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+            shared_bytes: module.shared_memory_size,
+        })
+    }
+}
+
+/// A kernel for so many units: the tensors that its launch is given, by name, then numbers and what it is
+/// made for.
+macro_rules! kernel {
+    ($name:expr, $units:expr, $kernel:ty, [$($tensor:ident)*] $(, $rest:expr)*) => {{
+        let units: CubeDim = $units;
+        let settings = KernelSettings::new(*units, ExecutionMode::Unchecked, AddressType::U32);
+        Kernel {
+            name: $name,
+            units,
+            kernel: Box::new(<$kernel>::new(
+                settings,
+                device(),
+                target(),
+                $(tensor(stringify!($tensor)),)*
+                $($rest),*
+            )),
+        }
+    }};
+}
+
+/// Every kernel, for every type, head width and kind of rules that changes it.
+pub fn all() -> Vec<Kernel> {
+    let each = || one_each(1).1;
+    let mut all = vec![
+        kernel!("merge".into(), each(), forward::merge::Merge, [parts of_parts out ln_evidence], ()),
+        kernel!("prior_ranges".into(), each(), bounds::prior_ranges::PriorRanges, [ln_weights ranges]),
+        kernel!("copy_norms".into(), each(), bounds::copy_norms::CopyNorms, [from to]),
+        kernel!("add_up".into(), each(), sums::add_up::AddUp, [parts out], (), ()),
+    ];
+    for (name, kind) in TYPES {
+        let dtype = ElemType::Float(kind);
+        let name = |kernel: &str| format!("{kernel}-{name}");
+        all.push(
+            kernel!(name("largest_norms"), each(), bounds::largest_norms::LargestNorms, [k norms], (), (), dtype),
+        );
+        all.push(
+            kernel!(name("without_padding"), each(), documents::without_padding::WithoutPadding, [x ids out], dtype),
+        );
+        all.push(
+            kernel!(name("row_deltas"), each(), sums::row_deltas::RowDeltas, [gradient out deltas], (), dtype),
+        );
+        for (of, rules) in rules().into_iter().filter(|(_, rules)| rules.skips()) {
+            for evidence in [false, true] {
+                let name = name(if evidence {
+                    "row_bounds_back"
+                } else {
+                    "row_bounds"
+                });
+                all.push(kernel!(
+                    format!("{name}-{of}"), each(), bounds::row_bounds::RowBounds,
+                    [q temperature ln_evidence bounds], numbers(), rules, evidence, dtype
+                ));
+            }
+        }
+        for (of, rules) in rules() {
+            for width in [64, 128, LARGEST_DIM] {
+                let name = |kernel: &str| format!("{kernel}-{width}-{}", name(of));
+                let matrix = width <= tiling::WIDEST_MATRIX;
+                all.extend(decode(&name, width, rules, dtype));
+                all.extend(match kind {
+                    FloatKind::BF16 if matrix => {
+                        of_tiles::<Matrix<bf16>>(&name, width, rules, dtype)
+                    }
+                    FloatKind::F16 if matrix => of_tiles::<Matrix<f16>>(&name, width, rules, dtype),
+                    _ => of_tiles::<Plain>(&name, width, rules, dtype),
+                });
+            }
+        }
+    }
+    all
+}
+
+/// The kernels that tiles stream through.
+fn of_tiles<U: Units>(
+    name: &dyn Fn(&str) -> String,
+    width: usize,
+    rules: Rules,
+    dtype: ElemType,
+) -> Vec<Kernel> {
+    let matrix = std::any::TypeId::of::<U>() != std::any::TypeId::of::<Plain>();
+    let cut = |plain: Tiling, kept, lays_out| match matrix {
+        true => Tiling::matrix(width, kept, lays_out),
+        false => plain,
+    };
+    let rows = cut(Tiling::by_rows(width, LIMITS), 2, true);
+    let keys = cut(Tiling::by_keys(width, LIMITS), 2, false);
+    vec![
+        forward::<U>(
+            name("forward"),
+            cut(Tiling::forward(width, LIMITS), 1, false),
+            rules,
+            dtype,
+        ),
+        kernel!(
+            name("by_rows"), units(rows), by_rows::by_rows::ByRows<U>,
+            [q k v gradient ln_weights temperature query_ids key_ids ln_evidence deltas row_bounds key_norms ranges
+             d_q d_temperature d_ln_weights log],
+            numbers(), vector(dtype), rows, rules, dtype
+        ),
+        kernel!(
+            name("by_keys"), units(keys), by_keys::by_keys::ByKeys<U>,
+            [q k v gradient ln_weights temperature query_ids key_ids ln_evidence deltas row_bounds key_norms ranges d_k
+             d_v],
+            numbers(), vector(dtype), keys, rules, dtype
+        ),
+    ]
+}
+
+fn forward<U: Units>(name: String, t: Tiling, rules: Rules, dtype: ElemType) -> Kernel {
+    kernel!(
+        name, units(t), forward::forward::Forward<U>,
+        [q k v ln_weights temperature query_ids key_ids row_bounds key_norms ranges out ln_evidence log],
+        numbers(), vector(dtype), t, rules, dtype
+    )
+}
+
+/// Of one row, and of as many as are few.
+fn decode(
+    name: &dyn Fn(&str) -> String,
+    width: usize,
+    rules: Rules,
+    dtype: ElemType,
+) -> Vec<Kernel> {
+    let of = |queries: usize| {
+        let t = Tiling::decode(queries, width, LIMITS);
+        forward::<Plain>(name(&format!("decode{queries}")), t, rules, dtype)
+    };
+    [1, FEW].map(of).into()
+}
+
+/// Numbers in 16 bytes.
+fn vector(dtype: ElemType) -> usize {
+    16 / dtype.size()
+}
+
+/// Rules that between them turn on everything: the least, each kind of skipping, and all at once.
+fn rules() -> [(&'static str, Rules); 4] {
+    let causal = Rules {
+        causal: true,
+        window: false,
+        documents: false,
+        temperature: Factor::None,
+        skipping: Skips::Off,
+        counts: false,
+    };
+    let exact = Rules {
+        temperature: Factor::Likelihood,
+        skipping: Skips::Exact,
+        ..causal
+    };
+    let packed = Rules {
+        causal: false,
+        window: true,
+        documents: true,
+        ..causal
+    };
+    let certified = Rules {
+        causal: true,
+        temperature: Factor::LikelihoodAndPrior,
+        skipping: Skips::Certified,
+        counts: true,
+        ..packed
+    };
+    [
+        ("causal", causal),
+        ("exact", exact),
+        ("packed", packed),
+        ("certified", certified),
+    ]
+}
+
+fn units(t: Tiling) -> CubeDim {
+    CubeDim::new_1d(t.units() as u32)
+}
+
+/// A tensor of its own, of any shape.
+fn tensor(_name: &str) -> TensorCompilationArg {
+    TensorCompilationArg {
+        meta: TensorMetaCompilationArg { len: (), rank: () },
+        buffer: BufferCompilationArg { inplace: None },
+    }
+}
+
+fn numbers() -> NumbersCompilationArg {
+    NumbersCompilationArg {
+        offset: (),
+        window: (),
+        first_lag: (),
+        scale: (),
+        ln_epsilon: (),
+    }
+}
+
+/// An H100 as far as kernels can ask.
+fn device() -> Arc<DeviceProperties> {
+    let hardware = HardwareProperties {
+        load_width: 128,
+        vector_register_count: None,
+        plane_size_min: 32,
+        plane_size_max: 32,
+        max_bindings: 1024,
+        max_shared_memory_size: LIMITS.shared_bytes,
+        max_cube_count: (i32::MAX as u32, 65_535, 65_535),
+        max_units_per_cube: 1024,
+        max_cube_dim: (1024, 1024, 64),
+        num_streaming_multiprocessors: Some(132),
+        num_tensor_cores: Some(4),
+        min_tensor_cores_dim: Some(8),
+        num_cpu_cores: None,
+        last_level_cache_size: None,
+        max_vector_size: VectorSize::MAX,
+        cube_mma_reserved_shared_memory: 0,
+    };
+    let nowhere = DeviceIdentity {
+        name: "offline".into(),
+        fingerprint: "offline".into(),
+        physical: None,
+    };
+    Arc::new(DeviceProperties::new(
+        Features::default(),
+        MemoryDeviceProperties::new(80 << 30, 512),
+        hardware,
+        TimingMethod::Device,
+        nowhere,
+    ))
+}
+
+/// The layout of matrix units' registers, as CubeCL's CUDA runtime tells it.
+fn target() -> Arc<TargetProperties> {
+    Arc::new(TargetProperties {
+        mma: MmaProperties {
+            register_size_bits: 32,
+            const_plane_size: 32,
+            register_layout_a: MatrixLayout::RowMajor,
+            register_layout_b: MatrixLayout::ColMajor,
+            register_layout_acc: MatrixLayout::RowMajor,
+            register_duplication_a: 1,
+            register_duplication_b: 1,
+            register_duplication_acc: 1,
+            contiguous_elements: ContiguousElements::new(contiguous_elements_cuda),
+        },
+    })
+}
