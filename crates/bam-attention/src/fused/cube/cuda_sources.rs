@@ -54,7 +54,7 @@ pub struct Program {
 }
 
 impl Kernel {
-    /// Kernel, head width, type and rules: `forward-64-bf16-exact`.
+    /// Kernel, head width, rules and type: `forward-64-exact-bf16`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -140,22 +140,22 @@ macro_rules! kernel {
 pub fn all() -> Vec<Kernel> {
     let each = || one_each(1).1;
     let mut all = vec![
-        kernel!("merge".into(), each(), forward::Merge, [parts of_parts out ln_evidence], ()),
-        kernel!("prior_ranges".into(), each(), bounds::PriorRanges, [ln_weights ranges]),
-        kernel!("copy_norms".into(), each(), bounds::CopyNorms, [from to]),
-        kernel!("add_up".into(), each(), sums::AddUp, [parts out], (), ()),
+        kernel!("merge".into(), each(), forward::merge::Merge, [parts of_parts out ln_evidence], ()),
+        kernel!("prior_ranges".into(), each(), bounds::prior_ranges::PriorRanges, [ln_weights ranges]),
+        kernel!("copy_norms".into(), each(), bounds::copy_norms::CopyNorms, [from to]),
+        kernel!("add_up".into(), each(), sums::add_up::AddUp, [parts out], (), ()),
     ];
     for (name, kind) in TYPES {
         let dtype = ElemType::Float(kind);
         let name = |kernel: &str| format!("{kernel}-{name}");
         all.push(
-            kernel!(name("largest_norms"), each(), bounds::LargestNorms, [k norms], (), (), dtype),
+            kernel!(name("largest_norms"), each(), bounds::largest_norms::LargestNorms, [k norms], (), (), dtype),
         );
         all.push(
-            kernel!(name("without_padding"), each(), documents::WithoutPadding, [x ids out], dtype),
+            kernel!(name("without_padding"), each(), documents::without_padding::WithoutPadding, [x ids out], dtype),
         );
         all.push(
-            kernel!(name("row_deltas"), each(), sums::RowDeltas, [gradient out deltas], (), dtype),
+            kernel!(name("row_deltas"), each(), sums::row_deltas::RowDeltas, [gradient out deltas], (), dtype),
         );
         for (of, rules) in rules().into_iter().filter(|(_, rules)| rules.skips()) {
             for evidence in [false, true] {
@@ -165,7 +165,7 @@ pub fn all() -> Vec<Kernel> {
                     "row_bounds"
                 });
                 all.push(kernel!(
-                    format!("{name}-{of}"), each(), bounds::RowBounds,
+                    format!("{name}-{of}"), each(), bounds::row_bounds::RowBounds,
                     [q temperature ln_evidence bounds], numbers(), rules, evidence, dtype
                 ));
             }
@@ -190,7 +190,7 @@ fn of_tiles(
     let mut all = Vec::new();
     let mut forward = |kernel: &str, t: Tiling| {
         all.push(kernel!(
-            name(kernel), units(t), forward::Forward,
+            name(kernel), units(t), forward::forward::Forward,
             [q k v ln_weights temperature query_ids key_ids row_bounds key_norms ranges out ln_evidence log],
             numbers(), t, rules, dtype
         ));
@@ -204,14 +204,14 @@ fn of_tiles(
     }
     let t = Tiling::by_rows(width, LIMITS);
     all.push(kernel!(
-        name("by_rows"), units(t), by_rows::ByRows,
+        name("by_rows"), units(t), by_rows::by_rows::ByRows,
         [q k v gradient ln_weights temperature query_ids key_ids ln_evidence deltas row_bounds key_norms ranges
          d_q d_temperature d_ln_weights log],
         numbers(), t, rules, dtype
     ));
     let t = Tiling::by_keys(width, LIMITS);
     all.push(kernel!(
-        name("by_keys"), units(t), by_keys::ByKeys,
+        name("by_keys"), units(t), by_keys::by_keys::ByKeys,
         [q k v gradient ln_weights temperature query_ids key_ids ln_evidence deltas row_bounds key_norms ranges d_k d_v],
         numbers(), t, rules, dtype
     ));
