@@ -79,7 +79,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
         std::fs::remove_dir_all(&folder).map_err(failed)?;
     }
     std::fs::create_dir_all(&folder).map_err(failed)?;
-    let kernels = sources(root, &folder, options)?;
+    let kernels = sources(root, &folder, &tools, options)?;
     let mut rows = Vec::new();
     for capability in &options.capabilities {
         let architecture = table::architecture(*capability);
@@ -139,12 +139,18 @@ fn name(kernel: &Value) -> &str {
 }
 
 /// The kernels that are asked for, written into the folder.
-fn sources(root: &Path, folder: &Path, options: &Options) -> Result<Vec<Value>, String> {
+fn sources(
+    root: &Path,
+    folder: &Path,
+    tools: &Path,
+    options: &Options,
+) -> Result<Vec<Value>, String> {
     let mut cargo = bare(root);
     cargo
         .args(["run", "--quiet", "--release", "-p", "bam-attention"])
         .args(["--features", "cuda-check", "--example", "cuda_sources"])
         .env("XDG_DATA_HOME", wheels::llvm(root, &options.python)?)
+        .env("CUDA_PATH", tools)
         .arg("--")
         .arg(folder)
         .arg(&options.only)

@@ -4,13 +4,15 @@ use crate::clients::succeed;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// CUDA's compiler and assembler, with their headers; they need no GPU.
+/// CUDA's compiler and assembler, with their headers, and the library of functions that LLVM's programs
+/// take `exp` and `ln` from; they need no GPU.
 const CUDA: &[&str] = &[
     "nvidia-cuda-nvrtc==13.5.37",
     "nvidia-cuda-runtime==13.5.37",
     "nvidia-cuda-crt==13.5.37",
     "nvidia-cuda-cccl==13.3.5.0.6",
     "nvidia-cuda-nvcc==13.5.37",
+    "nvidia-nvvm==13.5.37",
 ];
 
 /// The version of [`CUDA`].
@@ -22,7 +24,7 @@ const LLVM: &[&str] = &[
     "mlc-llvm-static-extra-targets==23.1.1.post0",
 ];
 
-/// The folder of CUDA's tools, with `bin`, `lib` and `include`.
+/// The folder of CUDA's tools, with `bin`, `lib`, `include` and `nvvm`.
 ///
 /// # Errors
 /// If they are not there and can't be fetched.
