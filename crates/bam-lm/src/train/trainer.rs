@@ -6,14 +6,14 @@ use super::recipe::Recipe;
 use super::schedule::CosineSchedule;
 use crate::Error;
 use crate::device;
-use crate::model::{ModelConfig, TokenRows, Transformer, host_values};
+use crate::model::{ModelConfig, Products, TokenRows, Transformer, host_values};
 use bam_attention::Documents;
 use bam_data::{
     Batch, CopyRows, DataError, Mixture, PackedRows, PasskeyRows, RowSource, TokenStore, Tokenizer,
 };
 use bam_record::TrainingStep;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use std::sync::Arc;
 
 /// A run between two steps.
@@ -39,7 +39,8 @@ impl Trainer {
     /// A run at its start. `device` is a plain one; the trainer turns autodiff on.
     ///
     /// # Errors
-    /// If the recipe's numbers don't fit the tokenizer or the data.
+    /// If the recipe's numbers don't fit the tokenizer or the data, or the device has not the float type of
+    /// its products.
     pub fn new(
         recipe: Recipe,
         tokenizer: Arc<Tokenizer>,
@@ -50,8 +51,10 @@ impl Trainer {
     ) -> Result<Self, Error> {
         let train = &recipe.train;
         let device = device.clone().autodiff();
-        let model = first_model(&recipe, tokenizer.vocabulary_size(), &device)?;
-        let model = train.learn.only(model)?;
+        if train.products == Products::Bf16 {
+            device::check_float_type(&device, FloatDType::BF16)?;
+        }
+        let model = train.prepared(first_model(&recipe, tokenizer.vocabulary_size(), &device)?)?;
         let minimum = train.learning_rate * train.final_fraction;
         let schedule = CosineSchedule::new(train.learning_rate, minimum, train.steps)?;
         let rows = rows(&recipe, &tokenizer, &text)?;
