@@ -30,6 +30,23 @@ fn batch(seed: i32) -> Batch {
     }
 }
 
+/// Parts of parameters' names; together they name all.
+const KINDS: [&str; 13] = [
+    "tok_embeddings",
+    "wq",
+    "wk",
+    "wv",
+    "wo",
+    "w1",
+    "w2",
+    "w3",
+    "norm",
+    "output",
+    "prior",
+    "seq_scale",
+    "bias",
+];
+
 /// Designs between which every product, bias and clamp occurs.
 fn configs() -> Vec<ModelConfig> {
     let bloom = Design {
@@ -83,15 +100,46 @@ fn losses_and_gradients_are_those_of_f32_but_for_rounding() {
             [&expected, &got].map(|of| of.loss_and_norm(&exact));
         let name = &config.encoding;
         assert!(loss != near, "{name}: nothing was rounded");
-        println!("{name}: loss {loss} {near} norm {norm} {near_norm}");
-        for kind in [
-            "tok_embeddings", "wq", "wk", "wv", "wo", "w1", "w2", "w3", "norm", "output", "prior", "seq_scale",
-            "bias",
-        ] {
-            let [expected, got, impostor] = [&expected, &got, &impostor].map(|of| values(of, &infos, kind));
-            if !expected.is_empty() {
-                println!("{kind} {} {}", difference(&got, &expected), difference(&impostor, &expected));
+        assert!(
+            (near - loss).abs() < TOLERANCE * loss,
+            "{name}: {loss} {near}"
+        );
+        assert!(
+            (near_norm - norm).abs() < TOLERANCE * norm,
+            "{name}: {norm} {near_norm}"
+        );
+        for kind in KINDS {
+            let [expected, got, impostor] =
+                [&expected, &got, &impostor].map(|of| values(of, &infos, kind));
+            if expected.is_empty() {
+                continue;
             }
+            let [error, other] = [got, impostor].map(|of| difference(&of, &expected));
+            assert!(error < TOLERANCE, "{name}, {kind}: off by {error}");
+            assert!(
+                other > TOLERANCE,
+                "{name}, {kind}: an impostor is off by {other}"
+            );
         }
+    }
+}
+
+/// Steps smaller than a half unit of `bf16` add up in the parameters: they are masters in `f32`.
+#[test]
+fn small_steps_are_not_lost() {
+    let device = cpu().autodiff();
+    let model = lively(small("bam+ssmax"), 3, &device).with_products(Products::Bf16);
+    let (before, batch) = (model.to_tensors(), batch(5));
+    let mut optimizer = RAdam::new(RAdamConfig::default(), LearningRates::default());
+    let mut after = model;
+    for _ in 0..4 {
+        let of = gradients(&after, &batch);
+        after = optimizer.step(after, of, 1e-6);
+    }
+    for (name, (_, values)) in after.to_tensors() {
+        let (_, old) = &before[&name];
+        let change = |(new, old): (&f32, &f32)| (new - old).abs();
+        let largest = values.iter().zip(old).map(change).fold(0.0, f32::max);
+        assert!(largest > 0.0 && largest < 1e-4, "{name}: {largest}");
     }
 }

@@ -8,8 +8,9 @@ use crate::Error;
 use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Products, Transformer};
 use bam_attention::Implementation;
-use bam_attention::device::DeviceName;
+use bam_attention::device::{DeviceName, check_float_type};
 use bam_data::PasskeyRowsConfig;
+use burn::tensor::{Device, FloatDType};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -163,6 +164,17 @@ pub struct TrainRecipe {
 }
 
 impl TrainRecipe {
+    /// Refuses a device without the float type of the products.
+    ///
+    /// # Errors
+    /// Those of [`check_float_type`].
+    pub(crate) fn check_device(&self, device: &Device) -> Result<(), Error> {
+        match self.products {
+            Products::F32 => Ok(()),
+            Products::Bf16 => Ok(check_float_type(device, FloatDType::BF16)?),
+        }
+    }
+
     /// The model as this training computes it: what it leaves alone out of the gradient, products in their type.
     ///
     /// # Errors
