@@ -4,7 +4,8 @@ use bam_attention::Implementation::Fused;
 use bam_data::Batch;
 use bam_lm::device::cpu;
 use bam_lm::model::{
-    Activation, Design, ModelConfig, NormKind, ParameterInfo, Products, Residual, Transformer,
+    Activation, Design, ModelConfig, NormKind, ParameterInfo, ParameterKind, Products, Residual,
+    Transformer,
 };
 use bam_lm::testing::{lively, small};
 use bam_lm::train::{Gradients, LearningRates, RAdam, RAdamConfig, batch_gradients};
@@ -129,17 +130,29 @@ fn losses_and_gradients_are_those_of_f32_but_for_rounding() {
 fn small_steps_are_not_lost() {
     let device = cpu().autodiff();
     let model = lively(small("bam+ssmax"), 3, &device).with_products(Products::Bf16);
-    let (before, batch) = (model.to_tensors(), batch(5));
+    let (infos, before, batch) = (model.parameters(), model.to_tensors(), batch(5));
     let mut optimizer = RAdam::new(RAdamConfig::default(), LearningRates::default());
     let mut after = model;
     for _ in 0..4 {
         let of = gradients(&after, &batch);
-        after = optimizer.step(after, of, 1e-6);
+        after = optimizer.step(after, of, 1e-5);
     }
-    for (name, (_, values)) in after.to_tensors() {
-        let (_, old) = &before[&name];
-        let change = |(new, old): (&f32, &f32)| (new - old).abs();
-        let largest = values.iter().zip(old).map(change).fold(0.0, f32::max);
-        assert!(largest > 0.0 && largest < 1e-4, "{name}: {largest}");
+    let after = after.to_tensors();
+    for info in infos
+        .iter()
+        .filter(|info| info.kind == ParameterKind::Matrix)
+    {
+        let [(_, new), (_, old)] = [&after, &before].map(|of| &of[&info.name]);
+        let lost = |(new, old): &(&f32, &f32)| {
+            let size = f64::from((*new - *old).abs());
+            size > 0.0 && size < ROUNDING * f64::from(old.abs())
+        };
+        let count = new.iter().zip(old).filter(lost).count();
+        assert!(
+            2 * count > new.len(),
+            "{}: {count} of {}",
+            info.name,
+            new.len()
+        );
     }
 }

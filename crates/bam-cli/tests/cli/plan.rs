@@ -106,7 +106,7 @@ fn a_plan_is_made_and_nothing_else() {
     assert_eq!(tree(shop.dir()), before);
 }
 
-/// Bytes that a run had at most, after two steps, beside those that it had with one more setting.
+/// The peak of a run in one part beside that of one in eight: the program itself is in both.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_memory_of_a_run_is_the_plans() {
@@ -134,11 +134,9 @@ fn the_memory_of_a_run_is_the_plans() {
             running.kill();
             (planned, got)
         });
-        // The program itself is in both.
         let (planned, got) = (most.0 - least.0, most.1 - least.1);
-        println!("{products}: {planned} {got} {}", planned / got);
         assert!(
-            got <= planned && planned <= 1.25 * got,
+            0.9 * got <= planned && planned <= 1.2 * got,
             "{products}: {planned} {got}"
         );
     }

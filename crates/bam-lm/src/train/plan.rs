@@ -34,7 +34,7 @@ pub struct Plan {
     pub by_parts: Vec<Memory>,
 }
 
-/// Bytes of a run on its device, at most: a driver's own and what its allocator leaves unused are not in it.
+/// Bytes of a run's tensors on its device: a driver's own and what its allocator leaves unused are not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
     /// Parts of a step.
