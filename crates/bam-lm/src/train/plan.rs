@@ -70,8 +70,8 @@ impl Plan {
     /// [`batch_gradients`] does with these threads.
     ///
     /// # Errors
-    /// If the recipe's numbers don't fit each other, as in a run; attention by the reference, whose memory
-    /// is not counted.
+    /// If the recipe's numbers don't fit each other or the device, as in a run; attention by the reference,
+    /// whose memory is not counted.
     pub fn new(
         recipe: &Recipe,
         vocabulary: usize,
@@ -86,6 +86,7 @@ impl Plan {
                 got: "reference".into(),
             });
         }
+        train.check_device(device)?;
         let model = match &recipe.model.start {
             Some(_) => first_model(recipe, vocabulary, &device::cpu())?,
             // Nothing is drawn.
@@ -281,5 +282,100 @@ fn random_batch(rows: usize, length: usize, vocabulary: usize) -> Batch {
         targets: (1..=count).map(token).collect(),
         document_ids: vec![0; count],
         weights: vec![1.0; count],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cpu;
+    use bam_attention::Implementation::Fused;
+    use std::path::Path;
+
+    const VOCABULARY: usize = 31;
+
+    fn recipe(settings: &[&str]) -> Recipe {
+        let text = r#"
+            model = { encoding = "bam+ssmax", dim = 24, layers = 2, heads = 6, key_heads = 3, ssmax_from = 1 }
+            data = { tokens = "tokens", validation = "tokens" }
+            train = { length = 8, rows = 12, steps = 10, learning_rate = 1e-3 }
+        "#;
+        let settings: Vec<String> = settings.iter().map(|&of| of.to_owned()).collect();
+        Recipe::from_toml(text, &settings, Path::new("recipe.toml")).unwrap()
+    }
+
+    fn plan(settings: &[&str], threads: usize) -> Plan {
+        Plan::new(&recipe(settings), VOCABULARY, &cpu(), threads).unwrap()
+    }
+
+    #[test]
+    fn parameters_are_those_of_the_models_tensors_and_gradients() {
+        let bloom = "model.design={norm='layer',gated=false,attention_bias=true,feed_forward_bias=true,\
+                     embedding_norm=true,tied_head=true}";
+        for settings in [
+            &[][..],
+            &["model.encoding=rotary", "model.design.final_norm=false"],
+            &["model.encoding=alibi:2,bam:4", bloom],
+            &["model.prior_start={shape=0.0,learn_location=false}"],
+            &["train.learn=['prior']", "model.prior_scope=global"],
+            &[
+                "model.design.output_projection=false",
+                "train.products=bf16",
+            ],
+        ] {
+            let (recipe, plan) = (recipe(settings), plan(settings, 1));
+            let model = recipe.model_config(VOCABULARY).unwrap();
+            let model = model.init(&cpu().autodiff());
+            let tensors = model.to_tensors();
+            let count: usize = tensors.values().map(|(_, values)| values.len()).sum();
+            assert_eq!(plan.parameters, count as u64, "{settings:?}");
+            let model = recipe.train.prepared(model).unwrap();
+            let batch = random_batch(2, 8, VOCABULARY);
+            let gradients = batch_gradients(&model, &batch, Fused, 1, 1).unwrap();
+            let infos = model.parameters().into_iter();
+            let learned = infos.filter_map(|info| gradients.values(info.id));
+            let learned: usize = learned.map(|values| values.len()).sum();
+            assert_eq!(plan.learned, learned as u64, "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn memory_follows_from_parts_and_threads() {
+        let one = plan(&[], 1);
+        let parts: Vec<usize> = one.by_parts.iter().map(|of| of.parts).collect();
+        assert_eq!(parts, [1, 2, 3, 4, 6, 12]);
+        assert_eq!(one.memory, one.by_parts[0]);
+        for of in &one.by_parts {
+            let at_work = (of.gradients + of.activations).max(of.validation);
+            assert_eq!(of.total, of.weights + of.optimizer + at_work);
+            assert_eq!(of.activations * of.parts as u64, one.memory.activations);
+            let fewest = one.fewest_parts(of.total).unwrap();
+            assert!(fewest <= of.parts);
+        }
+        assert_eq!(one.fewest_parts(one.memory.total), Some(1));
+        assert_eq!(one.fewest_parts(one.memory.total - 1), Some(2));
+        assert_eq!(one.fewest_parts(one.memory.optimizer), None);
+        let two = plan(&[], 2);
+        assert_eq!(two.by_parts[0], one.by_parts[0]);
+        assert_eq!(two.by_parts[2].activations, 2 * one.by_parts[2].activations);
+        assert_eq!(two.by_parts[2].parts_at_once, 2);
+        let rounded = plan(&["train.products=bf16"], 1);
+        assert!(rounded.memory.activations < one.memory.activations);
+        assert!(rounded.memory.weights > one.memory.weights);
+        assert_eq!(rounded.step_flops, one.step_flops);
+    }
+
+    #[test]
+    fn measuring_takes_time_and_no_data() {
+        let seconds = std::cell::Cell::new(0.0);
+        let clock = || {
+            seconds.set(seconds.get() + 1.0);
+            seconds.get()
+        };
+        let recipe = recipe(&["train.parts=6", "train.products=bf16"]);
+        let measured = measure(&recipe, VOCABULARY, &cpu(), 2, clock).unwrap();
+        // Three rounds of two parts, and the optimizer, each a tick.
+        assert_eq!(measured.parts, 2);
+        assert_eq!(measured.step_seconds, 4.0);
     }
 }
