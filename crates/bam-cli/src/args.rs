@@ -31,7 +31,7 @@ pub use prior::{PriorCommand, PriorDiffArgs, PriorEditArgs};
 pub use quickstart::{QuickstartArgs, ReportArgs};
 pub use reference::{LogitsArgs, ParityArgs};
 pub use serve::ServeArgs;
-pub use train::TrainArgs;
+pub use train::{PlanArgs, TrainArgs};
 pub use upcycle::UpcycleArgs;
 
 use clap::{Parser, Subcommand};

@@ -15,6 +15,7 @@ mod kv_cache;
 mod parameters;
 mod prefill;
 mod prior;
+mod products;
 mod rotary;
 mod transformer;
 
@@ -27,4 +28,5 @@ pub(crate) use parameters::{EachParameter, ReplaceParameter, Replacing, Visiting
 pub use parameters::{ParameterInfo, ParameterKind};
 pub use prefill::{CHUNK, TokenScore, score_of};
 pub use prior::host_values;
+pub use products::Products;
 pub use transformer::{TokenRows, Transformer};

@@ -3,6 +3,7 @@
 pub mod gradients;
 mod learn;
 pub mod optimizer;
+pub mod plan;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
@@ -11,6 +12,7 @@ mod trainer;
 pub use gradients::{Gradients, batch_gradients};
 pub use learn::{Learn, Part};
 pub use optimizer::{LearningRates, RAdam, RAdamConfig};
+pub use plan::Plan;
 pub use recipe::Recipe;
 pub use run::{Outcome, RunFolder, read_metrics};
 pub use schedule::CosineSchedule;

@@ -1,6 +1,6 @@
 //! `bam train`.
 
-use super::DeviceArgs;
+use super::{DeviceArgs, number};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -9,11 +9,11 @@ pub struct TrainArgs {
     /// The recipe (TOML); not needed with --resume, and the run's own if given
     #[arg(required_unless_present = "resume")]
     pub recipe: Option<PathBuf>,
-    /// Folder of the run
-    #[arg(long)]
-    pub out: PathBuf,
+    /// Folder of the run; not needed with --plan
+    #[arg(long, required_unless_present = "plan")]
+    pub out: Option<PathBuf>,
     /// tokenizer.json that prepared the tokens; not needed with --resume, and the run's own if given
-    #[arg(long, required_unless_present = "resume")]
+    #[arg(long, required_unless_present_any = ["resume", "vocabulary"])]
     pub tokenizer: Option<PathBuf>,
     /// Override a value of the recipe, for example --set train.steps=100
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
@@ -22,8 +22,33 @@ pub struct TrainArgs {
     #[arg(long)]
     pub resume: bool,
     /// Parts of a step that run at once; all cores if not given
-    #[arg(long, value_parser = super::number::at_least_one)]
+    #[arg(long, value_parser = number::at_least_one)]
     pub threads: Option<usize>,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub plan: PlanArgs,
+}
+
+/// A run that is only planned.
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    /// Say what the run would be, without training: parameters, tokens, memory, work, time
+    #[arg(long, conflicts_with = "resume")]
+    pub plan: bool,
+    /// Tokens of the vocabulary, where there is no tokenizer yet
+    #[arg(long, value_name = "N", requires = "plan", conflicts_with = "tokenizer", value_parser = number::at_least_one)]
+    pub vocabulary: Option<usize>,
+    /// Memory of the device in GiB, instead of what its driver says
+    #[arg(long, value_name = "GIB", requires = "plan", value_parser = number::above_zero)]
+    pub memory: Option<f64>,
+    /// Speed of the device in 10¹² operations a second, for the time that the run would take
+    #[arg(long, value_name = "X", requires = "plan", value_parser = number::above_zero)]
+    pub tflops: Option<f64>,
+    /// Take that time from a few steps on the device
+    #[arg(long, requires = "plan", conflicts_with = "tflops")]
+    pub measure: bool,
+    /// Print the plan as JSON
+    #[arg(long, requires = "plan")]
+    pub json: bool,
 }

@@ -1,5 +1,7 @@
 //! `bam train`.
 
+mod plan;
+
 use crate::args::TrainArgs;
 use crate::console::{self, Progress};
 use crate::device;
@@ -23,22 +25,29 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
     let tokenizer = args.tokenizer.as_deref().map(Tokenizer::from_file);
     let tokenizer = tokenizer.transpose()?;
     let threads = args.threads.unwrap_or_else(available_threads);
+    let Some(out) = args.out.as_deref().filter(|_| !args.plan.plan) else {
+        let recipe = given.context("the command line demands a recipe")?;
+        let vocabulary = tokenizer.map(|of| of.vocabulary_size());
+        let vocabulary = vocabulary.or(args.plan.vocabulary);
+        let vocabulary = vocabulary.context("the command line demands a vocabulary")?;
+        return plan::run(&args.plan, &recipe, vocabulary, threads);
+    };
     let (folder, mut trainer) = match (given, tokenizer) {
         (Some(recipe), Some(tokenizer)) if !args.resume => {
             // Whatever can be wrong comes before the folder is made, so that a mistake leaves nothing.
             let tokenizer = Arc::new(tokenizer);
             let trainer = open_trainer(recipe.clone(), &tokenizer, threads)?;
-            let folder = RunFolder::create(&args.out, &recipe, &tokenizer)?;
+            let folder = RunFolder::create(out, &recipe, &tokenizer)?;
             (folder, trainer)
         }
         (given, given_tokenizer) => {
-            let (folder, recipe, tokenizer) = RunFolder::open(&args.out)?;
+            let (folder, recipe, tokenizer) = RunFolder::open(out)?;
             let same_tokenizer = given_tokenizer.is_none_or(|t| t.sha256() == tokenizer.sha256());
             ensure!(
                 given.is_none_or(|given| given.is_same_run(&recipe)) && same_tokenizer,
                 "{}: expected the recipe and the tokenizer that this run was begun with, or none; \
                  got others",
-                args.out.display()
+                out.display()
             );
             let recipe = recipe.on(args.device.device);
             let trainer = open_trainer(recipe, &Arc::new(tokenizer), threads)?;

@@ -13,6 +13,7 @@ mod import;
 mod inspect;
 mod interrupted;
 mod misuse;
+mod plan;
 mod prior;
 mod program;
 mod protocol;

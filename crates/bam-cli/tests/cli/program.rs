@@ -141,6 +141,16 @@ impl Running {
         true
     }
 
+    /// Bytes of memory that it had at most.
+    #[cfg(target_os = "linux")]
+    pub fn peak_memory(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it is running");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|text| text.trim().strip_suffix(" kB"));
+        kib.expect("a peak in kB").parse::<f64>().expect("a number") * 1024.0
+    }
+
     /// Ends it at once, as `kill -9`.
     pub fn kill(mut self) {
         self.child.kill().expect("the run is ours");

@@ -62,6 +62,22 @@ fn resume(run: &Path) {
 }
 
 #[test]
+fn runs_in_bf16_resume_to_the_same_bits() {
+    let shop = Workshop::new();
+    let settings = [&SETTINGS[..], &["train.products=bf16"]].concat();
+    succeed(&shop.train("whole", &settings));
+    let whole = Trace::of(&shop.path("whole"));
+    let killed = shop.path("killed");
+    let mut running = Running::start(shop.train("killed", &settings));
+    running.until_lines(&killed.join("metrics.jsonl"), 23);
+    running.kill();
+    resume(&killed);
+    Trace::of(&killed).assert_same(&whole);
+    succeed(&shop.train("exact", &SETTINGS));
+    assert_ne!(Trace::of(&shop.path("exact")).losses, whole.losses);
+}
+
+#[test]
 fn killed_runs_resume_to_the_same_bits() {
     let shop = Workshop::new();
     succeed(&shop.train("whole", &SETTINGS));

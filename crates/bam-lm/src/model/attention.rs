@@ -2,6 +2,7 @@
 //! keys rotated where the encoding rotates.
 
 use super::kv_cache::LayerCache;
+use super::products::float_type;
 use super::rotary::rotate;
 use crate::Error;
 use bam_attention::nn::{self, BayesianAttention, Projected};
@@ -51,10 +52,12 @@ pub(crate) fn forward(
     pass: &Pass<'_>,
     read: Range<usize>,
 ) -> Result<Tensor<3>, Error> {
+    let stream = x.dtype();
+    let x = x.cast(float_type(&attention.query));
     let queries = x.clone().narrow(1, read.start, read.len());
     let heads = attention.project(queries, x)?;
     let out = attend(attention, layer, heads, sight, pass, read)?;
-    Ok(attention.project_out(out))
+    Ok(attention.project_out(out).cast(stream))
 }
 
 /// The output of layer `layer` for one token of each of several rows, `[rows, 1, dim]`, each with its own
@@ -90,7 +93,8 @@ fn attend(
         None => x,
         Some((cos, sin)) => {
             let [cos, sin] = [cos, sin].map(|t| t.clone().narrow(0, rows.start, rows.len()));
-            rotate(x, &(cos, sin))
+            let products = x.dtype();
+            rotate(x.cast(cos.dtype()), &(cos, sin)).cast(products)
         }
     };
     let heads = Projected {

@@ -4,6 +4,7 @@ use super::attention::{self, Pass, Sight};
 use super::config::{ModelConfig, PriorScope};
 use super::design::{Activation, Design, NormKind, Residual};
 use super::kv_cache::LayerCache;
+use super::products::{float_type, product};
 use crate::Error;
 use bam_attention::nn::{BayesianAttention, BayesianAttentionConfig, PositionalPriorConfig};
 use burn::module::{Module, Param};
@@ -165,6 +166,20 @@ impl Block {
         Ok(self.feed(residual + attended))
     }
 
+    /// The layers whose matrices multiply.
+    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let BayesianAttention {
+            query,
+            key,
+            value,
+            output,
+            ..
+        } = &mut self.attention;
+        let FeedForward { w1, w2, w3, .. } = &mut self.feed_forward;
+        let all = [query, key, value, w1, w2].into_iter();
+        all.chain(output).chain(w3)
+    }
+
     fn feed(&self, x: Tensor<3>) -> Tensor<3> {
         let normed = self.ffn_norm.forward(x.clone());
         let residual = start(self.design.feed_forward_residual, x, &normed);
@@ -181,15 +196,18 @@ fn start(of: Residual, stream: Tensor<3>, normed: &Tensor<3>) -> Tensor<3> {
 
 impl FeedForward {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let inner = self.w1.forward(x.clone());
+        let stream = x.dtype();
+        let x = x.cast(float_type(&self.w1));
+        let inner = self.w1.forward(x.clone()).cast(stream);
         let inner = match self.activation {
             Activation::Silu => silu(inner),
             Activation::Gelu => gelu(inner),
             Activation::GeluTanh => gelu_approximate(inner),
         };
-        self.w2.forward(match &self.w3 {
-            Some(w3) => inner * w3.forward(x),
+        let inner = match &self.w3 {
+            Some(w3) => inner * w3.forward(x).cast(stream),
             None => inner,
-        })
+        };
+        product(&self.w2, inner).cast(stream)
     }
 }

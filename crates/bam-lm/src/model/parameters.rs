@@ -44,7 +44,7 @@ pub struct ParameterInfo {
 }
 
 impl Transformer {
-    /// Every parameter, in the order of the reference's checkpoints.
+    /// Every parameter, in the order of the reference's checkpoints; none is drawn for it.
     #[must_use]
     pub fn parameters(&self) -> Vec<ParameterInfo> {
         let mut list = List(Vec::new());
@@ -59,7 +59,7 @@ impl Transformer {
             list.linear(&name("attention.wv"), Some(&attention.value));
             list.linear(&name("attention.wo"), attention.output.as_ref());
             if let Some(scale) = &attention.ssmax_scale {
-                let heads = scale.val().dims()[0];
+                let heads = scale.lazy_shape()[0];
                 list.add(
                     name("attention.seq_scale"),
                     scale,
@@ -120,7 +120,7 @@ impl List {
     }
 
     fn matrix(&mut self, name: String, param: &Param<Tensor<2>>, transposed: bool) {
-        let [rows, columns] = param.val().dims();
+        let [rows, columns] = param.lazy_shape().dims();
         let shape = if transposed {
             vec![columns, rows]
         } else {
@@ -130,7 +130,7 @@ impl List {
     }
 
     fn vector(&mut self, name: String, param: &Param<Tensor<1>>) {
-        let shape = param.val().dims().to_vec();
+        let shape = param.lazy_shape().to_vec();
         self.add(name, param, ParameterKind::Vector, true, shape, false);
     }
 

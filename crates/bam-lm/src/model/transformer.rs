@@ -5,6 +5,7 @@ use super::block::{Block, Norm, Projections};
 use super::checkpoint::NamedTensors;
 use super::config::{ModelConfig, PriorScope};
 use super::kv_cache::KvCache;
+use super::products::{Products, float_type, product, round};
 use super::rotary::{angles, sinusoids};
 use crate::Error;
 use crate::model::encoding::Position;
@@ -105,6 +106,8 @@ pub struct Transformer {
     pub(crate) config: ModelConfig,
     #[module(skip)]
     pub(crate) history: History,
+    #[module(skip)]
+    pub(crate) products: Products,
 }
 
 /// The source of a pass's tokens.
@@ -221,6 +224,7 @@ impl ModelConfig {
             prior,
             config: self.clone(),
             history: History::default(),
+            products: Products::default(),
         })
     }
 }
@@ -252,6 +256,23 @@ impl Transformer {
         self
     }
 
+    /// The same model, whose [`Transformer::forward`] multiplies in this type. No part of a model on disk.
+    #[must_use]
+    pub fn with_products(mut self, products: Products) -> Self {
+        self.products = products;
+        self
+    }
+
+    /// The model with its matrices in the type of its products; the gradient goes through to them.
+    fn rounded(&self) -> Option<Self> {
+        (self.products == Products::Bf16).then(|| {
+            let mut model = self.clone();
+            let of_blocks = model.layers.iter_mut().flat_map(Block::linears_mut);
+            of_blocks.chain(&mut model.output).for_each(round);
+            model
+        })
+    }
+
     /// The device of the weights.
     #[must_use]
     pub fn device(&self) -> Device {
@@ -277,8 +298,10 @@ impl Transformer {
             documents,
             implementation,
         };
-        let hidden = self.run(tokens, rows, 0..tokens.length())?;
-        Ok(self.head(hidden))
+        let rounded = self.rounded();
+        let model = rounded.as_ref().unwrap_or(self);
+        let hidden = model.run(tokens, rows, 0..tokens.length())?;
+        Ok(model.head(hidden))
     }
 
     /// Weighted mean cross-entropy of `targets`, in nats: `Σ w·ce / Σ w`.
@@ -486,13 +509,16 @@ impl Transformer {
             Some(norm) => norm.forward(x),
             None => x,
         };
-        match &self.output {
-            Some(output) => output.forward(x),
+        let stream = x.dtype();
+        let logits = match &self.output {
+            Some(output) => product(output, x),
             None => {
-                let head = self.tok_embeddings.weight.val();
-                linear(x, head.transpose(), None)
+                let products = float_type(&self.layers[0].feed_forward.w1);
+                let head = self.tok_embeddings.weight.val().cast(products);
+                linear(x.cast(products), head.transpose(), None)
             }
-        }
+        };
+        logits.cast(stream)
     }
 
     /// A pass with what the encoding does to attention at those positions.

@@ -8,7 +8,7 @@ use crate::model::{
 use bam_attention::{Documents, Implementation};
 use bam_data::Batch;
 use burn::module::{Module, ParamId};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -48,10 +48,7 @@ pub fn batch_gradients(
         let model = model.clone().map(&mut Replacing(&mut OwnLeaves));
         move || part_gradients(&model, batch, implementation, part, parts)
     };
-    let at_once = match device::is_cpu(&model.device()) {
-        true => threads.clamp(1, parts),
-        false => 1,
-    };
+    let at_once = parts_at_once(&model.device(), parts, threads);
     let mut sum = Gradients::default();
     for first in (0..parts).step_by(at_once) {
         // A device has a queue, and memory of its own, for every thread that calls it: so one alone is not
@@ -74,6 +71,14 @@ pub fn batch_gradients(
         }
     }
     Ok(sum)
+}
+
+/// Parts that are computed at once.
+pub(super) fn parts_at_once(device: &Device, parts: usize, threads: usize) -> usize {
+    match device::is_cpu(device) {
+        true => threads.clamp(1, parts),
+        false => 1,
+    }
 }
 
 fn part_gradients(

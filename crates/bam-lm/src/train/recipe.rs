@@ -6,10 +6,11 @@ use super::learn::Learn;
 use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
 use crate::model::encoding::Encoding;
-use crate::model::{Design, ModelConfig, PriorScope, PriorStart};
+use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Products, Transformer};
 use bam_attention::Implementation;
-use bam_attention::device::DeviceName;
+use bam_attention::device::{DeviceName, check_float_type};
 use bam_data::PasskeyRowsConfig;
+use burn::tensor::{Device, FloatDType};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -145,6 +146,9 @@ pub struct TrainRecipe {
     /// The implementation of attention.
     #[serde(default)]
     pub attention: AttentionChoice,
+    /// The float type of matrix products. Parameters, their gradients and the optimizer are `f32`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub products: Products,
     /// The device that computes. A run may go on with another one: checkpoints name none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub device: DeviceName,
@@ -157,6 +161,27 @@ pub struct TrainRecipe {
     /// Steps between two checkpoints.
     #[serde(default = "hundred")]
     pub checkpoint_every: u64,
+}
+
+impl TrainRecipe {
+    /// Refuses a device without the float type of the products.
+    ///
+    /// # Errors
+    /// Those of [`check_float_type`].
+    pub(crate) fn check_device(&self, device: &Device) -> Result<(), Error> {
+        match self.products {
+            Products::F32 => Ok(()),
+            Products::Bf16 => Ok(check_float_type(device, FloatDType::BF16)?),
+        }
+    }
+
+    /// The model as this training computes it: what it leaves alone out of the gradient, products in their type.
+    ///
+    /// # Errors
+    /// Those of [`Learn::only`].
+    pub(crate) fn prepared(&self, model: Transformer) -> Result<Transformer, Error> {
+        Ok(self.learn.only(model)?.with_products(self.products))
+    }
 }
 
 fn one() -> usize {
@@ -256,6 +281,13 @@ impl Recipe {
         }
         if !(train.clip > 0.0) {
             return wrong("train.clip", "a number above 0", train.clip.to_string());
+        }
+        if train.products != Products::F32 && train.attention == AttentionChoice::Reference {
+            return wrong(
+                "train.products",
+                "f32 where train.attention is reference",
+                "bf16".into(),
+            );
         }
         let rates = [
             train.rates.location,
@@ -402,9 +434,12 @@ mod tests {
         assert_eq!(recipe.model.encoding.to_string(), "rotary");
         assert_eq!(recipe.train.rates.shape, 20.0);
         assert!(
-            !recipe.to_toml().contains("device"),
-            "the usual one is not said"
+            !recipe.to_toml().contains("device") && !recipe.to_toml().contains("products"),
+            "the usual ones are not said"
         );
+        let rounded = parse(&["train.products=bf16"]).unwrap();
+        assert!(rounded.to_toml().contains("products = \"bf16\""));
+        assert!(!rounded.is_same_run(&parse(&[]).unwrap()));
         let elsewhere = parse(&["train.device=wgpu"]).unwrap();
         assert!(elsewhere.to_toml().contains("device = \"wgpu:0\""));
         let again = Recipe::from_toml(&recipe.to_toml(), &[], Path::new("again.toml")).unwrap();
@@ -413,6 +448,12 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
+        let both = ["train.products=bf16", "train.attention=reference"];
+        let error = parse(&both).unwrap_err().to_string();
+        assert!(
+            error.contains("train.products: expected f32 where"),
+            "{error}"
+        );
         for (given, named) in [
             ("train.stepz=1", "stepz"),
             ("train.steps=-1", "steps"),
@@ -424,6 +465,7 @@ mod tests {
             ("train.steps.x=1", "a key inside a table"),
             ("train.clip=nan", "train.clip"),
             ("train.device=gpu", "device: expected cpu"),
+            ("train.products=f16", "bf16"),
         ] {
             let error = parse(&[given]).unwrap_err().to_string();
             assert!(error.contains(named), "{given}: {error}");

@@ -107,7 +107,7 @@ impl RunFolder {
         if let Some((_, dir)) = self.checkpoints()?.pop() {
             let state: State = read_json(&dir.join(STATE_FILE), "a checkpoint's state")?;
             let device = trainer.model.device();
-            trainer.model = (trainer.recipe.train.learn).only(Transformer::load(&dir, &device)?)?;
+            trainer.model = (trainer.recipe.train).prepared(Transformer::load(&dir, &device)?)?;
             let path = dir.join(OPTIMIZER_FILE);
             trainer
                 .optimizer

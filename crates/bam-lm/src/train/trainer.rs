@@ -6,13 +6,13 @@ use super::recipe::Recipe;
 use super::schedule::CosineSchedule;
 use crate::Error;
 use crate::device;
-use crate::model::{ModelConfig, TokenRows, Transformer, host_values};
+use crate::model::{EachParameter, ModelConfig, TokenRows, Transformer, Visiting, host_values};
 use bam_attention::Documents;
 use bam_data::{
     Batch, CopyRows, DataError, Mixture, PackedRows, PasskeyRows, RowSource, TokenStore, Tokenizer,
 };
 use bam_record::TrainingStep;
-use burn::module::Module;
+use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor};
 use std::sync::Arc;
 
@@ -39,7 +39,8 @@ impl Trainer {
     /// A run at its start. `device` is a plain one; the trainer turns autodiff on.
     ///
     /// # Errors
-    /// If the recipe's numbers don't fit the tokenizer or the data.
+    /// If the recipe's numbers don't fit the tokenizer or the data, or the device has not the float type of
+    /// its products.
     pub fn new(
         recipe: Recipe,
         tokenizer: Arc<Tokenizer>,
@@ -50,8 +51,8 @@ impl Trainer {
     ) -> Result<Self, Error> {
         let train = &recipe.train;
         let device = device.clone().autodiff();
-        let model = first_model(&recipe, tokenizer.vocabulary_size(), &device)?;
-        let model = train.learn.only(model)?;
+        train.check_device(&device)?;
+        let model = train.prepared(first_model(&recipe, tokenizer.vocabulary_size(), &device)?)?;
         let minimum = train.learning_rate * train.final_fraction;
         let schedule = CosineSchedule::new(train.learning_rate, minimum, train.steps)?;
         let rows = rows(&recipe, &tokenizer, &text)?;
@@ -200,15 +201,26 @@ impl Trainer {
     }
 }
 
+/// Looks at every parameter.
+struct Draw;
+
+impl EachParameter for Draw {
+    fn visit<const D: usize>(&mut self, _id: ParamId, _tensor: Tensor<D>) {}
+}
+
 /// The model before the first step.
-fn first_model(recipe: &Recipe, tokens: usize, device: &Device) -> Result<Transformer, Error> {
+pub(super) fn first_model(
+    recipe: &Recipe,
+    tokens: usize,
+    device: &Device,
+) -> Result<Transformer, Error> {
     let Some(start) = &recipe.model.start else {
         // Drawn where every device draws the same.
         let host = device::cpu().autodiff();
         host.seed(recipe.train.seed);
         let model = recipe.model_config(tokens)?.init(&host);
         // Weights are drawn when they are first looked at: this fixes their order.
-        let _ = model.parameters();
+        model.visit(&mut Visiting(&mut Draw));
         return Ok(model.fork(device));
     };
     let mut model = Transformer::load(start, device)?;

@@ -201,6 +201,7 @@ fn recipe(
             learn: learn.try_into()?,
             seed: args.seed,
             attention: Default::default(),
+            products: Default::default(),
             device: args.device.device.unwrap_or_default(),
             validate_every: args.steps,
             validation_rows: 1,
