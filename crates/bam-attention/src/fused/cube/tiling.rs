@@ -142,13 +142,19 @@ impl Tiling {
         }
     }
 
-    /// For matrix units, four planes of them.
+    /// For matrix units, four planes of them. Going back, a unit holds two products over a tile beside its sums;
+    /// with tiles half as wide they all have registers.
     pub fn matrix(width: usize, kept: usize, lays_out: bool) -> Self {
         let rows = 64;
+        let back = kept > 1;
         Self {
             width,
             rows,
-            columns: 64,
+            columns: if back && (width > 64 || !lays_out) {
+                32
+            } else {
+                64
+            },
             units_y: rows / 2,
             units_x: 4,
             step: 16,

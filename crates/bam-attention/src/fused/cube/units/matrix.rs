@@ -109,7 +109,7 @@ impl<A: Float> Units for Matrix<A> {
         }
         let block = &memory.kept[place];
         let tile = &memory.brought[place];
-        #[unroll]
+        // Not written out: it would keep the addresses of every step in registers.
         for k in 0..comptime!(t.width / 16) {
             // Matrices in the order of the registers: rows, rows + 8, then both 8 columns on.
             let row = UNIT_POS as usize / 32 * 16 + matrix % 2 * 8 + line;
