@@ -1,5 +1,6 @@
 //! `cargo xtask bundle`: a folder for a machine that has an NVIDIA driver and nothing else, built on one
-//! that has no GPU. CUDA's library is opened when a program starts, and LLVM is within it.
+//! that has no GPU. The driver's library is opened when a program starts, and LLVM is within it; the
+//! functions that its kernels call come along, since they are part of CUDA's tools and not of a driver.
 
 use crate::cargo::bare;
 use crate::clients::succeed;
@@ -53,6 +54,7 @@ impl Options {
 /// If something does not build, a tool is missing, or the folder can't be written.
 pub fn run(root: &Path, options: &Options) -> Result<(), String> {
     let llvm = wheels::llvm(root, &options.python)?;
+    let tools = wheels::cuda(root, &options.python)?;
     let out = root.join(&options.out);
     let programs = out.join("programs");
     let failed = |error: std::io::Error| format!("{}: {error}", out.display());
@@ -92,10 +94,19 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
         .arg("--use-compress-program=xz --threads=1 --lzma2=preset=6,dict=1GiB")
         .arg("programs");
     succeed(tar.current_dir(&out))?;
-    for file in ["xtask/src/bundle/run.sh", "benchmarks/attention_pytorch.py"] {
-        let from = root.join(file);
-        let to = out.join(from.file_name().expect("it is a file"));
-        std::fs::copy(&from, &to).map_err(failed)?;
+    let library = "nvvm/libdevice/libdevice.10.bc";
+    std::fs::create_dir_all(out.join("cuda/nvvm/libdevice")).map_err(failed)?;
+    let files = [
+        (root.join("xtask/src/bundle/run.sh"), "run.sh".to_owned()),
+        (
+            root.join("benchmarks/attention_pytorch.py"),
+            "attention_pytorch.py".to_owned(),
+        ),
+        (tools.join(library), format!("cuda/{library}")),
+    ];
+    for (from, to) in files {
+        std::fs::copy(&from, out.join(to))
+            .map_err(|error| format!("{}: {error}", from.display()))?;
     }
     let mut bytes = 0;
     for entry in std::fs::read_dir(&out).map_err(failed)? {

@@ -5,6 +5,8 @@
 set -u
 out=$(mkdir -p "${1:-logs}" && cd "${1:-logs}" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# LLVM's programs take exp and ln from CUDA's library, which no driver brings.
+export CUDA_PATH=${CUDA_PATH:-$PWD/cuda}
 device=${DEVICE:-cuda:0} steps=${STEPS:-self-test tests bench pytorch}
 # Programs find the driver's library in the usual places, and where containers mount it.
 export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}:/usr/local/nvidia/lib64 BAM_TEST_DEVICE=$device
