@@ -80,6 +80,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
     }
     std::fs::create_dir_all(&folder).map_err(failed)?;
     let kernels = sources(root, &folder, &tools, options)?;
+    emulate(root, &folder, &kernels, options)?;
     let mut rows = Vec::new();
     for capability in &options.capabilities {
         let architecture = table::architecture(*capability);
@@ -131,6 +132,38 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
             rows.len(),
             faults.join("\n")
         )),
+    }
+}
+
+/// Runs the kernels with matrix instructions on a processor, where all of a width were asked for, and compares
+/// them with the definition.
+fn emulate(root: &Path, folder: &Path, kernels: &[Value], options: &Options) -> Result<(), String> {
+    let is_there = |wanted: &str| kernels.iter().any(|kernel| name(kernel) == wanted);
+    let whole = |width: &&str| {
+        let of = |pass| is_there(&format!("{pass}-{width}-causal-bf16"));
+        ["forward", "by_rows", "by_keys"].into_iter().all(of)
+    };
+    let widths: Vec<&str> = ["64", "128"]
+        .iter()
+        .filter(|width| whole(width))
+        .copied()
+        .collect();
+    if widths.is_empty() {
+        return Ok(());
+    }
+    eprintln!(
+        "matrix instructions, emulated: {} wide",
+        widths.join(" and ")
+    );
+    let mut python = Command::new(&options.python);
+    let script = root.join("xtask/src/cuda_check/emulate.py");
+    python.arg(script).arg(folder).args(widths);
+    let status = python
+        .status()
+        .map_err(|error| format!("{} did not start: {error}", options.python))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err("a kernel with matrix instructions computes wrong numbers".into()),
     }
 }
 
