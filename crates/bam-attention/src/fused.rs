@@ -148,21 +148,17 @@ pub(crate) fn attend(
 /// # Errors
 /// If there is no kernel for the device of the tensors, or none for their type.
 fn supported(q: &Tensor<4>) -> Result<(), AttentionError> {
-    let check = |kernel: bool, types: &[DType], expected| match kernel && types.contains(&q.dtype())
-    {
+    let refused = |expected, got| AttentionError::Unsupported {
+        implementation: "fused",
+        expected,
+        got,
+    };
+    let one_of = |types: &[DType], expected| match types.contains(&q.dtype()) {
         true => Ok(()),
-        false => Err(AttentionError::Unsupported {
-            implementation: "fused",
-            expected,
-            got: format!("{:?} on {:?}", q.dtype(), q.device()),
-        }),
+        false => Err(refused(expected, format!("{:?}", q.dtype()))),
     };
     if on::<Flex>(q).is_some() {
-        return check(
-            true,
-            &[DType::F32, DType::BF16],
-            "tensors of type F32 or BF16",
-        );
+        return one_of(&[DType::F32, DType::BF16], "tensors of type F32 or BF16");
     }
     #[cfg(feature = "cube")]
     if on_gpu(q).is_some() {
@@ -173,15 +169,15 @@ fn supported(q: &Tensor<4>) -> Result<(), AttentionError> {
                 got: q.dims()[3].to_string(),
             });
         }
-        let known = q.device().supports_dtype(q.dtype());
-        let expected = "tensors of type F32, BF16 or F16 that the device has";
-        return check(known, &[DType::F32, DType::BF16, DType::F16], expected);
+        let mut types = vec![DType::F32, DType::BF16, DType::F16];
+        types.retain(|dtype| q.device().supports_dtype(*dtype));
+        return one_of(
+            &types,
+            "tensors of type F32, BF16 or F16 that the device has",
+        );
     }
-    check(
-        false,
-        &[],
-        "a CPU device (Flex), or a GPU whose cargo feature is on",
-    )
+    let expected = "a CPU device (Flex), or a GPU whose cargo feature is on";
+    Err(refused(expected, format!("{:?}", q.device())))
 }
 
 /// The tensor of a GPU, without its graph.
