@@ -135,35 +135,32 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
     }
 }
 
-/// Runs the kernels with matrix instructions on a processor, where all of a width were asked for, and compares
-/// them with the definition.
+/// Runs kernels on a processor, those of matrix units among them, where all of a kind were asked for, and
+/// compares them with the definition.
 fn emulate(root: &Path, folder: &Path, kernels: &[Value], options: &Options) -> Result<(), String> {
     let is_there = |wanted: &str| kernels.iter().any(|kernel| name(kernel) == wanted);
-    let whole = |width: &&str| {
-        let of = |pass| is_there(&format!("{pass}-{width}-causal-bf16"));
+    let whole = |kind: &&str| {
+        let (width, dtype) = kind.split_once('-').unwrap_or((kind, ""));
+        let of = |pass| is_there(&format!("{pass}-{width}-causal-{dtype}"));
         ["forward", "by_rows", "by_keys"].into_iter().all(of)
     };
-    let widths: Vec<&str> = ["64", "128"]
-        .iter()
-        .filter(|width| whole(width))
-        .copied()
+    let kinds: Vec<&str> = ["64-f32", "64-bf16", "128-bf16"]
+        .into_iter()
+        .filter(whole)
         .collect();
-    if widths.is_empty() {
+    if kinds.is_empty() {
         return Ok(());
     }
-    eprintln!(
-        "matrix instructions, emulated: {} wide",
-        widths.join(" and ")
-    );
+    eprintln!("emulated: {}", kinds.join(", "));
     let mut python = Command::new(&options.python);
     let script = root.join("xtask/src/cuda_check/emulate.py");
-    python.arg(script).arg(folder).args(widths);
+    python.arg(script).arg(folder).args(kinds);
     let status = python
         .status()
         .map_err(|error| format!("{} did not start: {error}", options.python))?;
     match status.success() {
         true => Ok(()),
-        false => Err("a kernel with matrix instructions computes wrong numbers".into()),
+        false => Err("a kernel computes wrong numbers".into()),
     }
 }
 

@@ -1,9 +1,9 @@
-"""Kernels with matrix instructions, in CUDA C++, run on a processor and compared with the definition.
+"""Kernels in CUDA C++, matrix instructions among them, run on a processor and compared with the definition.
 
-    emulate.py FOLDER WIDTH...
+    emulate.py FOLDER WIDTH-TYPE...
 
-takes forward, by_rows and by_keys of each width from `cargo xtask cuda-check`; causal, bf16, two query heads on one key
-head, 130 tokens, so that the last block is short. Needs g++. Ends with 1 where a number is off.
+takes forward, by_rows and by_keys of each, such as 64-bf16 or 64-f32, from `cargo xtask cuda-check`; causal, two query heads
+on one key head, 130 tokens, so that the last block is short. Needs g++. Ends with 1 where a number is off.
 """
 
 import array
@@ -73,9 +73,12 @@ def run(folder, name, tensors, lags, scale, cubes):
     library.run(pointers, ctypes.c_void_p(of_shapes.buffer_info()[0]), info, *cubes)
 
 
-def bf16(count, spread, seed):
-    """Numbers that the type has, and their bits."""
+def numbers_of(kind, count, spread, seed):
+    """Numbers that the type has, and as they lie in memory."""
     draw = random.Random(seed)
+    if kind == "f32":
+        plain = array.array("f", [draw.uniform(-spread, spread) for _ in range(count)])
+        return list(plain), plain
     wide = array.array("I", array.array("f", [draw.uniform(-spread, spread) for _ in range(count)]).tobytes())
     bits = array.array("H", [(x + 0x7FFF + (x >> 16 & 1)) >> 16 for x in wide])
     return list(array.array("f", array.array("I", [x << 16 for x in bits]).tobytes())), bits
@@ -92,10 +95,12 @@ def check(what, got, expected, tolerance):
     return error <= tolerance
 
 
-def of_width(folder, width):
+def of_width(folder, width, kind):
+    # Keys of a block in by_keys, and the digits that weights keep on the way into a product.
+    keys, exact = (64, 1.0) if kind == "bf16" else (32, 1e-3)
     n, size = TOKENS, TOKENS * width
     (q, q_bits), (k, k_bits), (v, v_bits), (g, g_bits) = (
-        bf16(count * size, spread, seed) for count, spread, seed in [(HEADS, 2, 1), (1, 2, 2), (1, 3, 3), (HEADS, 1, 4)]
+        numbers_of(kind, count * size, spread, seed) for count, spread, seed in [(HEADS, 2, 1), (1, 2, 2), (1, 3, 3), (HEADS, 1, 4)]
     )
     draw = random.Random(5)
     ln_weights = array.array("f", [draw.uniform(-3, 3) for _ in range(HEADS * n)])
@@ -126,25 +131,26 @@ def of_width(folder, width):
     of_prior, of_rows, blocks = ((HEADS, n), ln_weights), (1, HEADS, n), -(-n // 64)
     got = zeros(HEADS * size), zeros(HEADS * n), zeros(HEADS * size), zeros(HEADS * SEGMENTS * n), zeros(size), zeros(size)
     run(
-        folder, f"forward-{width}-causal-bf16",
+        folder, f"forward-{width}-causal-{kind}",
         [(many, q_bits), (few, k_bits), (few, v_bits), of_prior, none, ids, ids, none, none, none, (many, got[0]), (of_rows, got[1]), none],
         n, scale, (blocks, HEADS),
     )
     back = [(many, q_bits), (few, k_bits), (few, v_bits), (many, g_bits), of_prior, none, ids, ids]
     back += [(of_rows, ln_evidence), (of_rows, deltas), none, none, none]
     diagonals = ((1, HEADS, SEGMENTS, n), got[3])
-    run(folder, f"by_rows-{width}-causal-bf16", [*back, (many, got[2]), none, diagonals, none], n, scale, (SEGMENTS, HEADS))
-    run(folder, f"by_keys-{width}-causal-bf16", [*back, (few, got[4]), (few, got[5])], n, scale, (blocks, 1))
+    run(folder, f"by_rows-{width}-causal-{kind}", [*back, (many, got[2]), none, diagonals, none], n, scale, (SEGMENTS, HEADS))
+    run(folder, f"by_keys-{width}-causal-{kind}", [*back, (few, got[4]), (few, got[5])], n, scale, (-(-n // keys), 1))
     by_lag = [sum(got[3][(h * SEGMENTS + s) * n + lag] for s in range(SEGMENTS)) for h in range(HEADS) for lag in range(n)]
     # Weights, and gradients of logits, are rounded to eight digits on the way into a product.
     return all([
-        check(f"{width} wide: output", got[0], out, 4e-3),
-        check(f"{width} wide: ln evidence", got[1], ln_evidence, 1e-6),
-        check(f"{width} wide: dq", got[2], d_q, 8e-3),
-        check(f"{width} wide: d ln w", by_lag, d_ln_weights, 1e-5),
-        check(f"{width} wide: dk", got[4], d_k, 8e-3),
-        check(f"{width} wide: dv", got[5], d_v, 4e-3),
+        check(f"{width} wide, {kind}: output", got[0], out, 4e-3 * exact),
+        check(f"{width} wide, {kind}: ln evidence", got[1], ln_evidence, 1e-6),
+        check(f"{width} wide, {kind}: dq", got[2], d_q, 8e-3 * exact),
+        check(f"{width} wide, {kind}: d ln w", by_lag, d_ln_weights, 1e-5),
+        check(f"{width} wide, {kind}: dk", got[4], d_k, 8e-3 * exact),
+        check(f"{width} wide, {kind}: dv", got[5], d_v, 4e-3 * exact),
     ])
 
 
-sys.exit(not all([of_width(pathlib.Path(sys.argv[1]), int(width)) for width in sys.argv[2:]]))
+asked = [word.split("-") for word in sys.argv[2:]]
+sys.exit(not all([of_width(pathlib.Path(sys.argv[1]), int(width), kind) for width, kind in asked]))

@@ -240,6 +240,7 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
                     &mut memory,
                     t,
                 );
+                sync_cube();
                 U::mix::<F, N>(
                     &mixed,
                     q,
