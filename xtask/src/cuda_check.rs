@@ -244,7 +244,7 @@ fn record(root: &Path, rows: &[Row], table: &str) -> Result<(), String> {
         "# Kernels assembled for CUDA, {date}\n\n`cargo xtask cuda-check`, commit {commit}, NVRTC and ptxas {}; nothing was run. \
          `llvm` is what the feature `cuda` runs by, `cpp` is CUDA C++.\nA row is the worst of a kernel, head width and compiler, \
          over types, rules and architectures; `kernels.jsonl` has every program. Cubes: as many as\na multiprocessor has \
-         registers, shared memory and units for.\n\n{table}\n{} of {} programs spill registers.\n",
+         registers, shared memory and units for.\n\n{table}\n{} of {} programs spill more than 64 bytes.\n",
         wheels::CUDA_VERSION,
         faults.len(),
         rows.len()

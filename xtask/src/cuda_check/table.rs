@@ -47,15 +47,18 @@ pub fn architecture(capability: u32) -> String {
     format!("sm_{capability}{}", if capability < 90 { "" } else { "a" })
 }
 
+/// Bytes that a unit may store to memory for want of registers.
+const TOLERATED: u64 = 64;
+
 impl Row {
-    /// The reason to fail, if there is one.
+    /// The reason to fail, if there is one. A few bytes are no reason: ptxas spills them to reach a step of registers
+    /// at which one cube more finds room.
     pub fn fault(&self) -> Option<String> {
         let architecture = architecture(self.capability);
         let here = format!("{} by {} for {architecture}", self.kernel, self.compiler);
         match self.takes {
             None => Some(format!("{here} does not compile")),
-            // Below the most that a unit may have, ptxas chose to, so that one cube more finds room.
-            Some(takes) if takes.spill_stores + takes.spill_loads > 0 => Some(format!(
+            Some(takes) if takes.spill_stores > TOLERATED => Some(format!(
                 "{here} spills with {} of {} registers used: {} bytes stored, {} loaded",
                 takes.registers,
                 (65_536 / self.units.max(1)).min(255),
@@ -156,14 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn a_spill_is_a_fault_and_no_spill_is_none() {
-        let spills = row(TOLD);
+    fn a_large_spill_is_a_fault_and_a_few_bytes_are_none() {
+        let spills = row(&TOLD.replace(" 8 bytes", " 88 bytes"));
         assert_eq!(spills.cubes(), 2);
-        let expected = "forward-64-f32-causal by cpp for sm_90a spills with 255 of 255 registers used: 8 bytes stored, 12 loaded";
+        let expected = "forward-64-f32-causal by cpp for sm_90a spills with 255 of 255 registers used: 88 bytes stored, 12 loaded";
         assert_eq!(spills.fault().unwrap(), expected);
-        let none = TOLD.replace(" 8 bytes", " 0 bytes");
-        let none = none.replace("12 bytes", "0 bytes");
-        assert_eq!(row(&none).fault(), None);
+        assert_eq!(row(TOLD).fault(), None);
         assert!(row("").fault().unwrap().contains("does not compile"));
     }
 

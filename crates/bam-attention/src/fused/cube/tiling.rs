@@ -34,7 +34,12 @@ pub(super) struct Tiling {
 impl Tiling {
     /// For many rows.
     pub fn forward(width: usize, of: Limits) -> Self {
-        Self::square(if width > 128 { 32 } else { 64 }, width, of)
+        Self::square(
+            if width > 128 { 32 } else { 64 },
+            Self::across(width),
+            width,
+            of,
+        )
     }
 
     /// For the rows of one step of decoding, where time goes to reading keys.
@@ -52,21 +57,31 @@ impl Tiling {
 
     /// For the gradients of queries, which stay in registers beside the products over a tile.
     pub fn by_rows(width: usize, of: Limits) -> Self {
-        Self::square(if width > 64 { 32 } else { 64 }, width, of)
+        Self::square(
+            if width > 64 { 32 } else { 64 },
+            Self::across(width),
+            width,
+            of,
+        )
     }
 
     /// For the gradients of keys and of values, which both stay in registers.
     pub fn by_keys(width: usize, of: Limits) -> Self {
-        Self::square(if width > 128 { 16 } else { 32 }, width, of)
+        Self::square(if width > 128 { 16 } else { 32 }, 8, width, of)
     }
 
-    fn square(rows: usize, width: usize, of: Limits) -> Self {
+    /// Units across for sums that are as wide as a head: as `cargo xtask cuda-check` finds registers for them.
+    fn across(width: usize) -> usize {
+        if width == 128 { 16 } else { 8 }
+    }
+
+    fn square(rows: usize, units_x: usize, width: usize, of: Limits) -> Self {
         let whole = Self {
             width,
             rows,
             columns: 64,
             units_y: 16,
-            units_x: 8,
+            units_x,
             step: 16,
             unroll: !of.software,
             matrix: false,
