@@ -18,8 +18,8 @@ use std::sync::Arc;
 /// out_hi    = Σ_j exp(logit_hij) · v_hj / Σ_j exp(logit_hij)
 /// ```
 ///
-/// The tensors have one float type. The fused implementation takes `q`, `k` and `v` in `bf16` too, with
-/// log-prior and temperature in `f32`; it sums in `f32` and gives `bf16`.
+/// The tensors have one float type. The fused implementation takes `q`, `k` and `v` in `bf16` too, and in
+/// `f16` on a GPU, with log-prior and temperature in `f32`; it sums in `f32` and gives their type.
 ///
 /// Rows that see no key give zeros, with zero gradients. Source: arXiv 2505.22842.
 ///
@@ -128,7 +128,7 @@ fn check_devices(
     }
 }
 
-/// One float type for all; only the fused implementation takes `bf16` beside a prior in `f32`, which
+/// One float type for all; only the fused implementation takes `bf16` or `f16` beside a prior in `f32`, which
 /// needs the digits: in `bf16` lags of 257 and 258 are the same.
 fn check_types(
     q: &Tensor<4>,
@@ -137,7 +137,7 @@ fn check_types(
     options: &Options,
 ) -> Result<(), AttentionError> {
     let of_rows = match (options.implementation, q.dtype()) {
-        (Implementation::Fused, DType::BF16) => DType::F32,
+        (Implementation::Fused, DType::BF16 | DType::F16) => DType::F32,
         (_, dtype) => dtype,
     };
     let temperature = options.temperature.as_ref();
