@@ -241,7 +241,7 @@ fn record(root: &Path, rows: &[Row], table: &str) -> Result<(), String> {
     std::fs::write(folder.join("kernels.jsonl"), lines.collect::<String>()).map_err(failed)?;
     let faults: Vec<String> = rows.iter().filter_map(Row::fault).collect();
     let summary = format!(
-        "# Kernels assembled for CUDA, {date}\n\n`cargo xtask cuda-check`, commit {commit}, NVRTC and ptxas {}; nothing was run. \
+        "# Kernels assembled for CUDA, {date}\n\n`cargo xtask cuda-check`, commit {commit}, NVRTC and ptxas {}; no GPU ran them. \
          `llvm` is what the feature `cuda` runs by, `cpp` is CUDA C++.\nA row is the worst of a kernel, head width and compiler, \
          over types, rules and architectures; `kernels.jsonl` has every program. Cubes: as many as\na multiprocessor has \
          registers, shared memory and units for.\n\n{table}\n{} of {} programs spill more than 64 bytes.\n",
