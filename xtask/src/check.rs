@@ -92,14 +92,14 @@ const DEVICE_STEPS: [Step; 3] = [
         "run --release -p bam-cli --features bam-cli/{feature} -- devices --check --device {device}",
     ),
     on_device(
-        "tests of the operation",
+        "tests of the operation and of models",
         "test --release -p bam-attention -p bam-lm -p bam-cli --features bam-cli/{feature} --no-fail-fast \
-         --test agreement --test gradients --test skipping --test empty_rows --test half",
+         --test agreement --test gradients --test skipping --test empty_rows --test half --test device",
     ),
     on_device(
         "tests of the program",
         "test --release -p bam-attention -p bam-lm -p bam-cli --features bam-cli/{feature} --no-fail-fast \
-         --test device --test cli -- --skip attention device",
+         --test cli -- device::",
     ),
 ];
 
