@@ -94,7 +94,7 @@ const DEVICE_STEPS: [Step; 3] = [
     on_device(
         "tests of the operation and of models",
         "test --release -p bam-attention -p bam-lm -p bam-cli --features bam-cli/{feature} --no-fail-fast \
-         --test agreement --test gradients --test skipping --test empty_rows --test half --test device",
+         --test agreement --test gradients --test skipping --test half --test device",
     ),
     on_device(
         "tests of the program",
