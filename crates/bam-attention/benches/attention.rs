@@ -8,7 +8,7 @@
 use bam_attention::Implementation::{Fused, Reference};
 use bam_attention::device::{DeviceName, cpu, is_cpu};
 use bam_attention::testing::{Case, OnTensors, Shape, Tensors, oracle_row, signed_numbers};
-use bam_attention::{KeyNorms, SkipLog, Skipping};
+use bam_attention::{KeyNorms, Options, SkipLog, Skipping};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, TensorData};
 use serde_json::json;
@@ -236,7 +236,7 @@ impl Bench {
         // A cache keeps its prior: what skipping knows of it is found once.
         let lags = bam_attention::Lags::starting_at(case.first_lag, case.lags);
         let kept = bam_attention::LogPrior::new(tensors.ln_weights.clone(), lags).expect("it fits");
-        let attend = || {
+        let attend = |options: &Options| {
             let prior = match pass {
                 Pass::Decode => kept.clone(),
                 _ => {
@@ -244,9 +244,9 @@ impl Bench {
                 }
             };
             let [q, k, v] = [&tensors.q, &tensors.k, &tensors.v].map(Clone::clone);
-            bam_attention::attend(q, k, v, &prior, &options).expect("it fits")
+            bam_attention::attend(q, k, v, &prior, options).expect("it fits")
         };
-        let answer_error = answer_error(case, attend());
+        let answer_error = answer_error(case, attend(&options));
         let allowed = if narrow { 3e-2 } else { 1e-4 };
         assert!(
             answer_error <= allowed,
@@ -260,18 +260,8 @@ impl Bench {
         let weights = weights.cast(way.dtype);
         // Reading a log waits for the device.
         options.skip_log = options.skip_log.filter(|_| is_cpu(&self.device));
-        let attend = || {
-            let prior = match pass {
-                Pass::Decode => kept.clone(),
-                _ => {
-                    bam_attention::LogPrior::new(tensors.ln_weights.clone(), lags).expect("it fits")
-                }
-            };
-            let [q, k, v] = [&tensors.q, &tensors.k, &tensors.v].map(Clone::clone);
-            bam_attention::attend(q, k, v, &prior, &options).expect("it fits")
-        };
         let (milliseconds, peak_bytes) = self.time(|| {
-            let out = attend();
+            let out = attend(&options);
             if pass == Pass::ForwardBackward {
                 let _ = (out * weights.clone()).sum().backward();
             }

@@ -1,6 +1,7 @@
 //! The fused operation: a Burn backend extension with a hand-written backward pass.
 //!
-//! [`FusedKernel`] is what a backend has to bring; `flex` brings it for Burn's Flex, by `bam-kernel`.
+//! [`FusedKernel`] is what a backend has to bring; `flex` brings it for Burn's Flex, by `bam-kernel`, and
+//! `cube` for GPUs.
 //! `autodiff` makes it a step of Burn's graph.
 
 use crate::error::AttentionError;
@@ -104,26 +105,35 @@ pub(crate) trait FusedAttention: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl FusedAttention for Flex {
-    fn fused_attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        ln_weights: FloatTensor<Self>,
-        temperature: FloatTensor<Self>,
-        context: Context,
-    ) -> FloatTensor<Self> {
-        let dtype = q.dtype();
-        let operands = Operands::<Self> {
-            q,
-            k,
-            v,
-            ln_weights,
-            temperature,
-        };
-        Self::narrowed(Self::forward(&operands, &context).out, dtype)
-    }
+/// Without a graph, the forward pass is the operation.
+macro_rules! untracked {
+    ($backend:ty) => {
+        impl FusedAttention for $backend {
+            fn fused_attention(
+                q: FloatTensor<Self>,
+                k: FloatTensor<Self>,
+                v: FloatTensor<Self>,
+                ln_weights: FloatTensor<Self>,
+                temperature: FloatTensor<Self>,
+                context: Context,
+            ) -> FloatTensor<Self> {
+                let dtype = burn::backend::TensorMetadata::dtype(&q);
+                let operands = Operands::<Self> {
+                    q,
+                    k,
+                    v,
+                    ln_weights,
+                    temperature,
+                };
+                Self::narrowed(Self::forward(&operands, &context).out, dtype)
+            }
+        }
+    };
 }
+
+untracked!(Flex);
+#[cfg(feature = "cube")]
+untracked!(burn_cubecl::Cube);
 
 pub(crate) fn attend(
     [q, k, v]: [Tensor<4>; 3],

@@ -10,8 +10,7 @@
 
 #![allow(unsafe_code)] // Kernels are launched without checks of every index; they make their own.
 
-use super::{Context, FusedAttention, FusedKernel, Operands, Posterior};
-use burn::backend::TensorMetadata;
+use super::{Context, FusedKernel, Operands, Posterior};
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::DType;
 use burn_cubecl::Cube;
@@ -54,26 +53,5 @@ impl FusedKernel for Cube {
 
     fn narrowed(out: FloatTensor<Self>, dtype: DType) -> FloatTensor<Self> {
         cast(out, dtype)
-    }
-}
-
-impl FusedAttention for Cube {
-    fn fused_attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        ln_weights: FloatTensor<Self>,
-        temperature: FloatTensor<Self>,
-        context: Context,
-    ) -> FloatTensor<Self> {
-        let dtype = q.dtype();
-        let operands = Operands::<Self> {
-            q,
-            k,
-            v,
-            ln_weights,
-            temperature,
-        };
-        Self::narrowed(Self::forward(&operands, &context).out, dtype)
     }
 }

@@ -134,10 +134,33 @@ pub(super) fn row_bounds<F: Float>(
     }
 }
 
+/// The factors of a row's content and of its log-weights.
+#[cube]
+pub(super) fn factors(
+    temperature: &Tensor<f32>,
+    batch_head: usize,
+    heads: usize,
+    row: usize,
+    rows: usize,
+    of: &Numbers,
+    #[comptime] rules: Rules,
+) -> (f32, f32) {
+    let mut content = of.scale;
+    let mut prior = f32::new(1.0);
+    if comptime!(rules.has_temperature()) {
+        let tau = temperature[row_of_temperature(temperature, batch_head, heads, row, rows)];
+        content = tau * of.scale;
+        if comptime!(rules.scales_prior()) {
+            prior = tau;
+        }
+    }
+    (content, prior)
+}
+
 /// The place of a row's temperature, which may be one for all batch rows: `batch_head` counts through
 /// batch and heads.
 #[cube]
-pub(super) fn row_of_temperature(
+fn row_of_temperature(
     temperature: &Tensor<f32>,
     batch_head: usize,
     heads: usize,

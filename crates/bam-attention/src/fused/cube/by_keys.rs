@@ -1,10 +1,10 @@
 //! The backward pass over keys: `dk` and `dv`, both summed over the queries that see a key.
 
-use super::bounds::{GRAIN, OF_ROWS, bound, negligible, row_of_temperature};
+use super::bounds::{GRAIN, OF_ROWS, bound, factors, negligible};
 use super::forward::{meets, weight};
 use super::rules::{Numbers, Rules, rows_in_sight, sees, shares};
 use super::tiling::Tiling;
-use super::units::{Span, Units};
+use super::units::{Units, span};
 use super::window::load_window;
 use cubecl::prelude::*;
 
@@ -42,18 +42,8 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
     let lags = ln_weights.shape(1) as i32;
     let first_key = block * t.rows;
     let end_key = min(first_key + t.rows, keys);
-    let of_keys = Span {
-        base: batch * k.stride(0) + key_head * k.stride(1),
-        stride: k.stride(2),
-        first: first_key,
-        end: keys,
-    };
-    let of_values = Span {
-        base: batch * v.stride(0) + key_head * v.stride(1),
-        stride: v.stride(2),
-        first: first_key,
-        end: keys,
-    };
+    let of_keys = span::<F, N>(k, batch, key_head, first_key);
+    let of_values = span::<F, N>(v, batch, key_head, first_key);
 
     let held = comptime!(t.rows_held());
     let columns = comptime!(t.columns_held());
@@ -149,18 +139,8 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
                 let head = key_head * group + visit / tiles;
                 let batch_head = batch * heads + head;
                 let first_row = (from + visit % tiles) * t.columns;
-                let of_rows = Span {
-                    base: batch * q.stride(0) + head * q.stride(1),
-                    stride: q.stride(2),
-                    first: first_row,
-                    end: rows,
-                };
-                let of_gradient = Span {
-                    base: batch * gradient.stride(0) + head * gradient.stride(1),
-                    stride: gradient.stride(2),
-                    first: first_row,
-                    end: rows,
-                };
+                let of_rows = span::<F, N>(q, batch, head, first_row);
+                let of_gradient = span::<F, N>(gradient, batch, head, first_row);
                 let lag = first_key as i32 - of.offset - first_row as i32;
                 let first_lag = lag - comptime!(t.columns as i32 - 1);
                 sync_cube();
@@ -170,15 +150,8 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
                 let mut e = UNIT_POS as usize;
                 while e < t.columns {
                     let row = min(first_row + e, rows - 1);
-                    let mut content = of.scale;
-                    let mut prior = f32::new(1.0);
-                    if comptime!(rules.has_temperature()) {
-                        let at = row_of_temperature(temperature, batch_head, heads, row, rows);
-                        content = temperature[at] * of.scale;
-                        if comptime!(rules.scales_prior()) {
-                            prior = temperature[at];
-                        }
-                    }
+                    let (content, prior) =
+                        factors(temperature, batch_head, heads, row, rows, of, rules);
                     of_content[e] = content;
                     of_prior[e] = prior;
                     evidence[e] = ln_evidence[batch_head * rows + row];

@@ -1,12 +1,12 @@
 //! The backward pass over rows: `dq`, `dτ` and the diagonals of `dlogit`, which are the gradient of the
 //! log-weights. Weights are recomputed from the saved evidence.
 
-use super::bounds::{GRAIN, OF_ROWS, bound, negligible, row_of_temperature};
+use super::bounds::{GRAIN, OF_ROWS, bound, factors, negligible};
 use super::forward::{meets, weight};
 use super::log::{Counts, OF_LOG};
 use super::rules::{Numbers, Rules, keys_in_sight, sees, shares};
 use super::tiling::Tiling;
-use super::units::{Span, Units, number};
+use super::units::{Span, Units, number, span};
 use super::window::load_window;
 use cubecl::prelude::*;
 
@@ -81,34 +81,18 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
         if block < blocks {
             let first_row = block * t.rows;
             let end_row = min(first_row + t.rows, rows);
-            let of_rows = Span {
-                base: batch * q.stride(0) + head * q.stride(1),
-                stride: q.stride(2),
-                first: first_row,
-                end: rows,
-            };
-            let of_gradient = Span {
-                base: batch * gradient.stride(0) + head * gradient.stride(1),
-                stride: gradient.stride(2),
-                first: first_row,
-                end: rows,
-            };
+            let of_rows = span::<F, N>(q, batch, head, first_row);
+            let of_gradient = span::<F, N>(gradient, batch, head, first_row);
             sync_cube();
             U::keep::<F, N>(q, &of_rows, 0usize, &mut memory, t);
             U::keep::<F, N>(gradient, &of_gradient, 1usize, &mut memory, t);
             #[unroll(t.unroll)]
             for i in 0..held {
                 let row = min(first_row + U::row(i, t), rows - 1);
-                of_content[i] = of.scale;
-                of_prior[i] = 1.0f32;
-                if comptime!(rules.has_temperature()) {
-                    let tau =
-                        temperature[row_of_temperature(temperature, batch_head, heads, row, rows)];
-                    of_content[i] = tau * of.scale;
-                    if comptime!(rules.scales_prior()) {
-                        of_prior[i] = tau;
-                    }
-                }
+                let (content, prior) =
+                    factors(temperature, batch_head, heads, row, rows, of, rules);
+                of_content[i] = content;
+                of_prior[i] = prior;
                 if comptime!(rules.documents) {
                     ids[i] = query_ids[batch * rows + row];
                 }
@@ -127,11 +111,7 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
             let from = max(from, 0) as usize / t.columns;
             let to = (max(to, 0) as usize + comptime!(t.columns - 1)) / t.columns;
             let tiles = max(to, from) - from;
-            let mut counts = Counts {
-                seen: f32::new(0.0),
-                left_out: f32::new(0.0),
-                dropped: f32::new(0.0),
-            };
+            let mut counts = Counts::none();
             let mut start = 0usize.runtime();
             while start < tiles {
                 let end = min(tiles, start + comptime!(t.units()));
@@ -200,18 +180,8 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
                     }
                     if wanted {
                         let first_key = (from + visit) * t.columns;
-                        let of_keys = Span {
-                            base: batch * k.stride(0) + key_head * k.stride(1),
-                            stride: k.stride(2),
-                            first: first_key,
-                            end: keys,
-                        };
-                        let of_values = Span {
-                            base: batch * v.stride(0) + key_head * v.stride(1),
-                            stride: v.stride(2),
-                            first: first_key,
-                            end: keys,
-                        };
+                        let of_keys = span::<F, N>(k, batch, key_head, first_key);
+                        let of_values = span::<F, N>(v, batch, key_head, first_key);
                         let lag = first_key as i32 - of.offset - first_row as i32;
                         let first_lag = lag - comptime!(t.rows as i32 - 1);
                         sync_cube();

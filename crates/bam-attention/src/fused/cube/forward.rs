@@ -1,11 +1,11 @@
 //! The forward pass: tiles of keys stream past a block of rows; few rows against many keys are split
 //! over the keys and merged.
 
-use super::bounds::{BIG, GRAIN, bound, negligible, row_of_temperature};
+use super::bounds::{BIG, GRAIN, bound, factors, negligible};
 use super::log::{Counts, OF_LOG};
 use super::rules::{Numbers, PADDING, Rules, keys_in_sight, sees, shares};
 use super::tiling::Tiling;
-use super::units::{Span, Units};
+use super::units::{Units, span};
 use super::window::load_window;
 use bam_kernel::LN_SMALLEST_WEIGHT;
 use cubecl::prelude::*;
@@ -44,12 +44,7 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
     let key_head = head / (heads / k.shape(1));
     let first_row = block * t.rows;
     let end_row = min(first_row + t.rows, rows);
-    let of_rows = Span {
-        base: batch * q.stride(0) + head * q.stride(1),
-        stride: q.stride(2),
-        first: first_row,
-        end: rows,
-    };
+    let of_rows = span::<F, N>(q, batch, head, first_row);
 
     let held = comptime!(t.rows_held());
     let columns = comptime!(t.columns_held());
@@ -73,15 +68,9 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
         let row = min(first_row + U::row(i, t), rows - 1);
         largest[i] = HIDDEN;
         evidence[i] = 0.0f32;
-        of_content[i] = of.scale;
-        of_prior[i] = 1.0f32;
-        if comptime!(rules.has_temperature()) {
-            let tau = temperature[row_of_temperature(temperature, batch_head, heads, row, rows)];
-            of_content[i] = tau * of.scale;
-            if comptime!(rules.scales_prior()) {
-                of_prior[i] = tau;
-            }
-        }
+        let (content, prior) = factors(temperature, batch_head, heads, row, rows, of, rules);
+        of_content[i] = content;
+        of_prior[i] = prior;
         if comptime!(rules.documents) {
             ids[i] = query_ids[batch * rows + row];
         }
@@ -102,11 +91,7 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
     let visits = (max(to, from) - from + splits - 1 - split) / splits;
     let tiles = (max(to, from) - from) as f32;
 
-    let mut counts = Counts {
-        seen: f32::new(0.0),
-        left_out: f32::new(0.0),
-        dropped: f32::new(0.0),
-    };
+    let mut counts = Counts::none();
     // The first visit tells what the others are measured by.
     let mut start = 0usize.runtime();
     let mut end = min(visits, 1usize);
@@ -180,18 +165,8 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
             }
             if wanted {
                 let first_key = tile_of(visit * splits + split, own, from) * t.columns;
-                let of_tile = Span {
-                    base: batch * k.stride(0) + key_head * k.stride(1),
-                    stride: k.stride(2),
-                    first: first_key,
-                    end: keys,
-                };
-                let of_values = Span {
-                    base: batch * v.stride(0) + key_head * v.stride(1),
-                    stride: v.stride(2),
-                    first: first_key,
-                    end: keys,
-                };
+                let of_tile = span::<F, N>(k, batch, key_head, first_key);
+                let of_values = span::<F, N>(v, batch, key_head, first_key);
                 let lag = first_key as i32 - of.offset - first_row as i32;
                 sync_cube();
                 load_window(

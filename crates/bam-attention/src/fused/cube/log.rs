@@ -19,6 +19,14 @@ pub(super) struct Counts {
 
 #[cube]
 impl Counts {
+    pub fn none() -> Counts {
+        Counts {
+            seen: f32::new(0.0),
+            left_out: f32::new(0.0),
+            dropped: f32::new(0.0),
+        }
+    }
+
     /// Adds up what the units of a cube counted, in their order.
     pub fn write(
         &self,

@@ -19,6 +19,22 @@ pub(super) struct Span {
     pub end: usize,
 }
 
+/// The rows of a head from `first` on; all of `x` is `[batch, heads, rows, dim]`.
+#[cube]
+pub(super) fn span<F: Float, N: Size>(
+    x: &Tensor<Vector<F, N>>,
+    batch: usize,
+    head: usize,
+    first: usize,
+) -> Span {
+    Span {
+        base: batch * x.stride(0) + head * x.stride(1),
+        stride: x.stride(2),
+        first,
+        end: x.shape(2),
+    }
+}
+
 /// The units of a cube at work on one block and one tile after the other.
 ///
 /// Operands are known by their place: the block's operands as `kept` 0 and 1, the tile's as
