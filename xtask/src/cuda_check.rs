@@ -18,6 +18,16 @@ use table::{Row, Takes};
 /// LLVM is what `burn/cuda` runs by; CUDA C++ where `cubecl/cuda-cpp` is on and NVRTC is there.
 const COMPILERS: [&str; 2] = ["llvm", "cpp"];
 
+/// The kernels that are run on a processor: between them every way to take products, and every rule.
+const EMULATED: [&str; 6] = [
+    "64-causal-f32",
+    "64-causal-bf16",
+    "128-causal-bf16",
+    "64-certified-bf16",
+    "64-causal-bf16-cmma",
+    "64-certified-bf16-cmma",
+];
+
 /// The options of the command line.
 #[derive(Debug, PartialEq)]
 pub struct Options {
@@ -140,14 +150,10 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
 fn emulate(root: &Path, folder: &Path, kernels: &[Value], options: &Options) -> Result<(), String> {
     let is_there = |wanted: &str| kernels.iter().any(|kernel| name(kernel) == wanted);
     let whole = |kind: &&str| {
-        let (width, dtype) = kind.split_once('-').unwrap_or((kind, ""));
-        let of = |pass| is_there(&format!("{pass}-{width}-causal-{dtype}"));
+        let of = |pass| is_there(&format!("{pass}-{kind}"));
         ["forward", "by_rows", "by_keys"].into_iter().all(of)
     };
-    let kinds: Vec<&str> = ["64-f32", "64-bf16", "128-bf16"]
-        .into_iter()
-        .filter(whole)
-        .collect();
+    let kinds: Vec<&str> = EMULATED.into_iter().filter(whole).collect();
     if kinds.is_empty() {
         return Ok(());
     }

@@ -5,8 +5,10 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 using std::max;
@@ -21,8 +23,9 @@ using std::min;
 struct Index {
     unsigned x, y, z;
 };
+static const unsigned warpSize = 32;
 static thread_local Index threadIdx;
-static Index blockIdx, gridDim;
+static Index blockIdx, blockDim, gridDim;
 
 alignas(128) static char shared_memory[1 << 20];
 static std::barrier<> *of_cube, *of_plane[32];
@@ -118,9 +121,61 @@ static void mma_m16n8k16(R &to, A a, B b, C c) {
     });
 }
 
+// Cooperative matrices of CUDA C++. Nobody may ask which unit holds which number: here every unit has both operands whole,
+// and its share of the sums.
+namespace nvcuda::wmma {
+struct matrix_a;
+struct matrix_b;
+struct accumulator;
+struct row_major;
+struct col_major;
+enum layout_t { mem_row_major, mem_col_major };
+
+template <class Use, int M, int N, int K, class T, class Layout = void>
+struct fragment {
+    float x[std::is_same_v<Use, matrix_a> ? M * K : std::is_same_v<Use, matrix_b> ? K * N : M * N / 32];
+};
+
+template <int M, int N, int K>
+static void fill_fragment(fragment<accumulator, M, N, K, float> &to, float value) {
+    std::fill(std::begin(to.x), std::end(to.x), value);
+}
+
+template <class Use, int M, int N, int K, class T, class Layout>
+static void load_matrix_sync(fragment<Use, M, N, K, T, Layout> &to, const T *from, unsigned pitch) {
+    if ((uintptr_t)from % 32 || pitch * sizeof(T) % 16) abort();
+    const int rows = std::is_same_v<Use, matrix_a> ? M : K, columns = std::is_same_v<Use, matrix_a> ? K : N;
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < columns; c++)
+            to.x[r * columns + c] = (float)from[std::is_same_v<Layout, row_major> ? r * pitch + c : c * pitch + r];
+}
+
+template <int M, int N, int K, class T, class A, class B>
+static void mma_sync(fragment<accumulator, M, N, K, float> &to, const fragment<matrix_a, M, N, K, T, A> &a,
+                     const fragment<matrix_b, M, N, K, T, B> &b, const fragment<accumulator, M, N, K, float> &c) {
+    for (int i = 0; i < M * N / 32; i++) {
+        int at = threadIdx.x % 32 * (M * N / 32) + i;
+        double sum = 0;
+        for (int k = 0; k < K; k++) sum += (double)a.x[at / N * K + k] * b.x[k * N + at % N];
+        to.x[i] = c.x[i] + (float)sum;
+    }
+}
+
+template <int M, int N, int K>
+static void store_matrix_sync(float *to, const fragment<accumulator, M, N, K, float> &from, unsigned pitch, layout_t layout) {
+    if ((uintptr_t)to % 32 || pitch % 4 || layout != mem_row_major) abort();
+    for (int i = 0; i < M * N / 32; i++) {
+        int at = threadIdx.x % 32 * (M * N / 32) + i;
+        to[at / N * pitch + at % N] = from.x[i];
+    }
+    of_plane[threadIdx.x / 32]->arrive_and_wait();
+}
+}  // namespace nvcuda::wmma
+
 template <class Kernel>
 static void launch(unsigned units, Index cubes, Kernel kernel) {
     gridDim = cubes;
+    blockDim = {units, 1, 1};
     for (unsigned y = 0; y < cubes.y; y++)
         for (unsigned x = 0; x < cubes.x; x++) {
             blockIdx = {x, y, 0};

@@ -1,9 +1,10 @@
 """Kernels in CUDA C++, matrix instructions among them, run on a processor and compared with the definition.
 
-    emulate.py FOLDER WIDTH-TYPE...
+    emulate.py FOLDER WIDTH-RULES-TYPE[-cmma]...
 
-takes forward, by_rows and by_keys of each, such as 64-bf16 or 64-f32, from `cargo xtask cuda-check`; causal, two query heads
-on one key head, 130 tokens, so that the last block is short. Needs g++. Ends with 1 where a number is off.
+takes forward, by_rows and by_keys of each, such as 64-causal-f32, from `cargo xtask cuda-check`; two query heads on one key
+head, 129 tokens, so that the last block is short. Rules are `causal`, or `certified`: a window, documents and padding, a
+temperature of content and prior, tiles left out and counted. Needs g++. Ends with 1 where a number is off.
 """
 
 import array
@@ -15,13 +16,16 @@ import re
 import subprocess
 import sys
 
-HEADS, TOKENS, SEGMENTS = 2, 130, 3
+HEADS, TOKENS, SEGMENTS = 2, 129, 3
+# As the kernels have them: tokens that share a bound, no number, and no document.
+GRAIN, BIG, PADDING = 64, 1e30, -(1 << 31)
 
 
 def program(folder, name):
     """The kernel as a library, its number of tensors, and its struct of numbers."""
     text = (folder / f"{name}.cu").read_text()
-    text = re.sub(r"typedef (?:un)?signed [a-z ]+ u?int\d+_t;\n", "", text).replace("#include <cuda_bf16.h>", "")
+    text = re.sub(r"typedef (?:un)?signed [a-z ]+ u?int\d+_t;\n", "", text)
+    text = re.sub(r"#include <.*>", "", text)
     text = re.sub(
         r'asm volatile\("ldmatrix[^"]*x4(\.trans)?\.shared.*?"r"\((\w+)\) : "memory"\);',
         lambda m: f"ldmatrix_x4(result, {m[2]}, {'true' if m[1] else 'false'});",
@@ -51,7 +55,7 @@ def program(folder, name):
     return ctypes.CDLL(str(library)), count, re.search(r"struct info_st \{(.*?)\};", text, re.S)[1]
 
 
-def run(folder, name, tensors, lags, scale, cubes):
+def run(folder, name, tensors, numbers, cubes):
     """Launches a kernel on `(shape, numbers)`, which it may change."""
     library, count, struct = program(folder, name)
     assert count == len(tensors), f"{name}: {count} tensors, not {len(tensors)}"
@@ -62,12 +66,12 @@ def run(folder, name, tensors, lags, scale, cubes):
             shapes.extend(of(shape))
     info = b""
     for kind, length in re.findall(r"(scalars_\w+|static_meta)\[(\d+)\]", struct):
-        numbers = array.array({"scalars_f32": "f", "scalars_i32": "i"}.get(kind, "I"), [0] * int(length))
-        for at, number in enumerate({"scalars_f32": [scale, 0.0], "scalars_i32": [0, 1 << 29, 1 - lags]}.get(kind, [])):
-            numbers[at] = number
+        of_kind = array.array({"scalars_f32": "f", "scalars_i32": "i"}.get(kind, "I"), [0] * int(length))
+        for at, number in enumerate(numbers.get(kind, [])):
+            of_kind[at] = number
         if kind == "static_meta":
-            numbers[count : 3 * count] = array.array("I", starts)
-        info += numbers.tobytes()
+            of_kind[count : 3 * count] = array.array("I", starts)
+        info += of_kind.tobytes()
     pointers = (ctypes.c_void_p * count)(*[numbers.buffer_info()[0] for _, numbers in tensors])
     of_shapes = array.array("I", shapes)
     library.run(pointers, ctypes.c_void_p(of_shapes.buffer_info()[0]), info, *cubes)
@@ -91,66 +95,116 @@ def zeros(count):
 def check(what, got, expected, tolerance):
     largest = max(map(abs, expected))
     error = max(abs(a - b) for a, b in zip(got, expected, strict=True)) / largest
-    print(f"{what}: off by {error:.1e} of the largest, {tolerance:.0e} allowed")
+    print(f"  {what}: off by {error:.1e} of the largest, {tolerance:.0e} allowed")
     return error <= tolerance
 
 
-def of_width(folder, width, kind):
-    # Keys of a block in by_keys, and the digits that weights keep on the way into a product.
-    keys, exact = (64, 1.0) if kind == "bf16" else (32, 1e-3)
-    n, size = TOKENS, TOKENS * width
+def bounds_of(q, k, width, scale, tau, ln_weights, ln_evidence):
+    """The bounds of rows before and with evidence, of keys, and of the prior, as docs/kernel.md has them."""
+    n, of_grain = TOKENS, -(-TOKENS // GRAIN)
+    norm = lambda x, at: math.sqrt(sum(y * y for y in x[at * width : (at + 1) * width]))
+    before, back, norms, ranges = [], [], [], []
+    for grain in range(HEADS * of_grain):
+        head, block = divmod(grain, of_grain)
+        here = range(head * n + block * GRAIN, head * n + min((block + 1) * GRAIN, n))
+        of_rows = [max(tau[r] * norm(q, r) for r in here) * scale * 1.0001, min(tau[r] for r in here), max(tau[r] for r in here)]
+        before += [*of_rows, BIG]
+        back += [*of_rows, min(ln_evidence[r] for r in here)]
+        ranges += [min(ln_weights[r] for r in here), max(ln_weights[r] for r in here)]
+    for block in range(of_grain):
+        norms.append(max(norm(k, r) for r in range(block * GRAIN, min((block + 1) * GRAIN, n))) * 1.0001)
+    of_rows = (1, HEADS, of_grain, 4)
+    numbers = [(of_rows, before), (of_rows, back), ((1, 1, of_grain), norms), ((HEADS, of_grain, 2), ranges)]
+    return [(shape, array.array("f", of)) for shape, of in numbers]
+
+
+def of_kernels(folder, width, rules, kind):
+    n, size, certified = TOKENS, TOKENS * width, rules == "certified"
+    dtype, cmma = kind.removesuffix("-cmma"), kind.endswith("-cmma")
+    # Rows and keys of a block, and the digits that weights keep on the way into a product.
+    rows, keys, exact = (32, 32, 1.0) if cmma else (64, 64, 1.0) if dtype == "bf16" else (64, 32, 1e-3)
     (q, q_bits), (k, k_bits), (v, v_bits), (g, g_bits) = (
-        numbers_of(kind, count * size, spread, seed) for count, spread, seed in [(HEADS, 2, 1), (1, 2, 2), (1, 3, 3), (HEADS, 1, 4)]
+        numbers_of(dtype, count * size, spread, seed) for count, spread, seed in [(HEADS, 2, 1), (1, 2, 2), (1, 3, 3), (HEADS, 1, 4)]
     )
     draw = random.Random(5)
-    ln_weights = array.array("f", [draw.uniform(-3, 3) for _ in range(HEADS * n)])
-    scale = 1 / math.sqrt(width)
+    # Those of the second head fall, so that tiles can be left out.
+    falls = [0.0, 4.0 if certified else 0.0]
+    prior = [draw.uniform(-3, 3) - falls[h] * (n - 1 - lag) for h in range(HEADS) for lag in range(n)]
+    ln_weights = array.array("f", prior)
+    tau = array.array("f", [draw.uniform(0.5, 1.5) if certified else 1.0 for _ in range(HEADS * n)])
+    ids = [PADDING if certified and i in (7, 100) else 2 if certified and i > 29 else 1 for i in range(n)]
+    window = 80 if certified else 1 << 29
+    scale, epsilon = 1 / math.sqrt(width), 1e-6
+    numbers = {"scalars_f32": [scale, math.log(epsilon)], "scalars_i32": [0, window, 1 - n]}
     dot = lambda a, at, b, of: sum(x * y for x, y in zip(a[at * width : (at + 1) * width], b[of * width : (of + 1) * width]))
 
-    out, ln_evidence, deltas = zeros(HEADS * size), zeros(HEADS * n), zeros(HEADS * n)
+    out, ln_evidence, deltas, d_tau = zeros(HEADS * size), zeros(HEADS * n), zeros(HEADS * n), zeros(HEADS * n)
     d_q, d_k, d_v, d_ln_weights = zeros(HEADS * size), zeros(size), zeros(size), zeros(HEADS * n)
     for row in range(HEADS * n):
         head, i = divmod(row, n)
-        logits = [dot(q, row, k, j) * scale + ln_weights[head * n + n - 1 - (i - j)] for j in range(i + 1)]
-        largest = max(logits)
-        ln_evidence[row] = largest + math.log(sum(math.exp(x - largest) for x in logits))
-        weights = [math.exp(x - ln_evidence[row]) for x in logits]
-        by_values = [dot(g, row, v, j) for j in range(i + 1)]
+        seen = [j for j in range(i + 1) if i - j < window and ids[i] == ids[j] != PADDING]
+        if not seen:
+            ln_evidence[row] = BIG
+            continue
+        plain = [dot(q, row, k, j) * scale + ln_weights[head * n + n - 1 - (i - j)] for j in seen]
+        largest = max(tau[row] * x for x in plain)
+        ln_evidence[row] = largest + math.log(sum(math.exp(tau[row] * x - largest) for x in plain))
+        weights = [math.exp(tau[row] * x - ln_evidence[row]) for x in plain]
+        by_values = [dot(g, row, v, j) for j in seen]
         deltas[row] = sum(p * x for p, x in zip(weights, by_values))
-        for j, (p, x) in enumerate(zip(weights, by_values)):
-            d_logit = p * (x - deltas[row])
-            d_ln_weights[head * n + n - 1 - (i - j)] += d_logit
+        for j, x, p, by_value in zip(seen, plain, weights, by_values):
+            d_logit = p * (by_value - deltas[row])
+            d_tau[row] += d_logit * x
+            d_ln_weights[head * n + n - 1 - (i - j)] += d_logit * tau[row]
             for c in range(width):
                 out[row * width + c] += p * v[j * width + c]
-                d_q[row * width + c] += d_logit * scale * k[j * width + c]
-                d_k[j * width + c] += d_logit * scale * q[row * width + c]
+                d_q[row * width + c] += d_logit * tau[row] * scale * k[j * width + c]
+                d_k[j * width + c] += d_logit * tau[row] * scale * q[row * width + c]
                 d_v[j * width + c] += p * g[row * width + c]
 
     many, few, none = (1, HEADS, n, width), (1, 1, n, width), ((1, 1, 1), zeros(1))
-    ids = ((1,), array.array("i", [0]))
-    of_prior, of_rows, blocks = ((HEADS, n), ln_weights), (1, HEADS, n), -(-n // 64)
-    got = zeros(HEADS * size), zeros(HEADS * n), zeros(HEADS * size), zeros(HEADS * SEGMENTS * n), zeros(size), zeros(size)
+    of_ids = ((1, n), array.array("i", ids))
+    of_prior, of_rows, blocks = ((HEADS, n), ln_weights), (1, HEADS, n), -(-n // rows)
+    before, back, norms, ranges = bounds_of(q, k, width, scale, tau, ln_weights, ln_evidence)
+    got = {of: zeros(count) for of, count in [("out", HEADS * size), ("evidence", HEADS * n), ("dq", HEADS * size), ("dtau", HEADS * n)]}
+    got |= {of: zeros(count) for of, count in [("diagonals", HEADS * SEGMENTS * n), ("dk", size), ("dv", size)]}
+    logs = [((1, HEADS, blocks, 3), zeros(HEADS * blocks * 3)) for _ in range(2)]
+    operands, of_tau = [(many, q_bits), (few, k_bits), (few, v_bits)], (of_rows, tau)
     run(
-        folder, f"forward-{width}-causal-{kind}",
-        [(many, q_bits), (few, k_bits), (few, v_bits), of_prior, none, ids, ids, none, none, none, (many, got[0]), (of_rows, got[1]), none],
-        n, scale, (blocks, HEADS),
+        folder, f"forward-{width}-{rules}-{kind}",
+        [*operands, of_prior, of_tau, of_ids, of_ids, before, norms, ranges, (many, got["out"]), (of_rows, got["evidence"]), logs[0]],
+        numbers, (blocks, HEADS),
     )
-    back = [(many, q_bits), (few, k_bits), (few, v_bits), (many, g_bits), of_prior, none, ids, ids]
-    back += [(of_rows, ln_evidence), (of_rows, deltas), none, none, none]
-    diagonals = ((1, HEADS, SEGMENTS, n), got[3])
-    run(folder, f"by_rows-{width}-causal-{kind}", [*back, (many, got[2]), none, diagonals, none], n, scale, (SEGMENTS, HEADS))
-    run(folder, f"by_keys-{width}-causal-{kind}", [*back, (few, got[4]), (few, got[5])], n, scale, (-(-n // keys), 1))
-    by_lag = [sum(got[3][(h * SEGMENTS + s) * n + lag] for s in range(SEGMENTS)) for h in range(HEADS) for lag in range(n)]
+    given = [*operands, (many, g_bits), of_prior, of_tau, of_ids, of_ids, (of_rows, ln_evidence), (of_rows, deltas), back, norms, ranges]
+    diagonals = ((1, HEADS, SEGMENTS, n), got["diagonals"])
+    run(
+        folder, f"by_rows-{width}-{rules}-{kind}",
+        [*given, (many, got["dq"]), (of_rows, got["dtau"]), diagonals, logs[1]], numbers, (SEGMENTS, HEADS),
+    )
+    run(folder, f"by_keys-{width}-{rules}-{kind}", [*given, (few, got["dk"]), (few, got["dv"])], numbers, (-(-n // keys), 1))
+    by_lag = [sum(got["diagonals"][(h * SEGMENTS + s) * n + lag] for s in range(SEGMENTS)) for h in range(HEADS) for lag in range(n)]
+    seen = [x < BIG for x in ln_evidence]
     # Weights, and gradients of logits, are rounded to eight digits on the way into a product.
-    return all([
-        check(f"{width} wide, {kind}: output", got[0], out, 4e-3 * exact),
-        check(f"{width} wide, {kind}: ln evidence", got[1], ln_evidence, 1e-6),
-        check(f"{width} wide, {kind}: dq", got[2], d_q, 8e-3 * exact),
-        check(f"{width} wide, {kind}: d ln w", by_lag, d_ln_weights, 1e-5),
-        check(f"{width} wide, {kind}: dk", got[4], d_k, 8e-3 * exact),
-        check(f"{width} wide, {kind}: dv", got[5], d_v, 4e-3 * exact),
-    ])
+    right = [
+        check("output", got["out"], out, 4e-3 * exact),
+        check("ln evidence", [x for x, s in zip(got["evidence"], seen) if s], [x for x, s in zip(ln_evidence, seen) if s], 1e-6),
+        check("dq", got["dq"], d_q, 8e-3 * exact),
+        check("d ln w", by_lag, d_ln_weights, 1e-5),
+        check("dk", got["dk"], d_k, 8e-3 * exact),
+        check("dv", got["dv"], d_v, 4e-3 * exact),
+    ]
+    if certified:
+        right.append(check("d tau", got["dtau"], d_tau, 8e-3 * exact))
+        for name, (_, log) in zip(("forward", "backward"), logs):
+            print(f"  {name}: {sum(log[1::3]):.0f} of {sum(log[0::3]):.0f} tiles left out")
+            right.append(0 < sum(log[1::3]) < sum(log[0::3]))
+    return all(right)
 
 
-asked = [word.split("-") for word in sys.argv[2:]]
-sys.exit(not all([of_width(pathlib.Path(sys.argv[1]), int(width), kind) for width, kind in asked]))
+def right(word):
+    width, rules, kind = word.split("-", 2)
+    print(f"{width} wide, {rules}, {kind}:", flush=True)
+    return of_kernels(pathlib.Path(sys.argv[1]), int(width), rules, kind)
+
+
+sys.exit(not all([right(word) for word in sys.argv[2:]]))

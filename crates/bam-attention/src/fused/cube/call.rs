@@ -7,24 +7,17 @@ use super::norms::DeviceNorms;
 use super::rules::{Factor, NumbersLaunch, Rules, Skips};
 use super::sums;
 use super::tensors::{arg, element, empty, one_each, readable};
-use super::tiling::{self, LINE, Limits, Tiling};
+use super::tiling::{self, LINE, Limits, Products, Tiling};
 use crate::fused::{Context, Operands};
 use bam_kernel::{HeadSkips, Skipping, TemperatureScope, Visibility};
-use burn::tensor::DType;
 use burn_cubecl::Cube;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::Device;
+use cubecl::ir::features::MmaConfig;
 use cubecl::prelude::*;
-
-/// The units that take the products of a pass over many rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Multiply {
-    Plain,
-    Bf16,
-    F16,
-}
+use std::collections::BTreeSet;
 
 pub(super) struct Call<'a> {
     pub(super) context: &'a Context,
@@ -36,7 +29,8 @@ pub(super) struct Call<'a> {
     pub(super) limits: Limits,
     /// Numbers that are loaded at once.
     pub(super) vector: usize,
-    pub(super) units: Multiply,
+    /// For a pass over many rows.
+    products: Products,
 }
 
 impl<'a> Call<'a> {
@@ -71,7 +65,7 @@ impl<'a> Call<'a> {
             rules,
             limits: limits(&client, &device),
             vector: 1,
-            units: Multiply::Plain,
+            products: Products::Plain,
             operands: Operands {
                 k: readable(&operands.k),
                 v: readable(&operands.v),
@@ -90,7 +84,7 @@ impl<'a> Call<'a> {
             (this.operands.q, this.operands.k, this.operands.v) = (q, k, v);
         }
         this.vector = this.numbers_at_once();
-        this.units = this.what_multiplies();
+        this.products = this.what_multiplies();
         if rules.skips() {
             this.ranges = this.prior_ranges();
             this.key_norms = this.largest_key_norms();
@@ -296,29 +290,42 @@ impl<'a> Call<'a> {
             .unwrap_or(1)
     }
 
-    /// Matrix units, where the device has them for this type and rows are whole lines.
-    fn what_multiplies(&self) -> Multiply {
+    /// Matrices, where the device has them for this type.
+    fn what_multiplies(&self) -> Products {
         let q = &self.operands.q;
         let matmul = &q.client.properties().features.matmul;
         let (own, sums) = (element(q), f32::elem_type_native());
-        let has = matmul.ldmatrix.contains(&own)
-            && matmul.mma.iter().any(|of| {
-                (of.a_type, of.b_type, of.cd_type, of.m, of.n, of.k) == (own, own, sums, 16, 8, 16)
-            });
-        let fits = self.vector == LINE
-            && tiling::width(self.context.plan.shapes().q[3]) <= tiling::WIDEST_MATRIX;
-        match q.dtype {
-            DType::BF16 if has && fits => Multiply::Bf16,
-            DType::F16 if has && fits => Multiply::F16,
-            _ => Multiply::Plain,
+        if tiling::width(self.context.plan.shapes().q[3]) > tiling::WIDEST_MATRIX {
+            return Products::Plain;
         }
+        let shapes = |of: &BTreeSet<MmaConfig>| -> Vec<_> {
+            of.iter()
+                .filter(|of| (of.a_type, of.b_type, of.cd_type) == (own, own, sums))
+                .map(|of| (of.m as usize, of.n as usize, of.k as usize))
+                .collect()
+        };
+        // Rows of whole lines, as registers are filled with them.
+        let in_lines = self.vector == LINE && matmul.ldmatrix.contains(&own);
+        if in_lines && shapes(&matmul.mma).contains(&(16, 8, 16)) {
+            return Products::Mma;
+        }
+        let divides = |size: usize| 16 % size == 0;
+        let cooperative = shapes(&matmul.cmma)
+            .into_iter()
+            .filter(|(m, n, k)| divides(*m) && divides(*n) && divides(*k))
+            .max();
+        cooperative.map_or(Products::Plain, Products::Cmma)
     }
 
-    /// That of matrix units where they multiply: a block has so many operands.
+    /// That of matrices where they multiply: a block has so many operands.
     pub(super) fn tiling(&self, plain: Tiling, kept: usize, lays_out: bool) -> Tiling {
-        match self.units {
-            Multiply::Plain => plain,
-            _ => Tiling::matrix(plain.width, kept, lays_out),
+        match self.products {
+            Products::Plain => plain,
+            Products::Mma => Tiling::mma(plain.width, kept, lays_out),
+            Products::Cmma(shape) => {
+                let bytes = self.operands.q.dtype.size();
+                Tiling::cmma(plain.width, kept, shape, bytes, self.limits).unwrap_or(plain)
+            }
         }
     }
 

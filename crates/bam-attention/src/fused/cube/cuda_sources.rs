@@ -6,14 +6,15 @@
 
 use super::rules::{Factor, NumbersCompilationArg, Rules, Skips};
 use super::tensors::one_each;
-use super::tiling::{self, FEW, LARGEST_DIM, Limits, Tiling};
+use super::tiling::{self, FEW, LARGEST_DIM, Limits, Products, Tiling};
 use super::units::Units;
-use super::units::matrix::Matrix;
+use super::units::cmma::Cmma;
+use super::units::mma::Mma;
 use super::units::plain::Plain;
 use super::{bounds, by_keys, by_rows, documents, forward, sums};
 use burn::tensor::{bf16, f16};
 use cubecl::cmma::MatrixLayout;
-use cubecl::ir::features::Features;
+use cubecl::ir::features::{Features, MmaConfig};
 use cubecl::ir::nvidia::SmArch;
 use cubecl::ir::{
     ContiguousElements, DeviceIdentity, DeviceProperties, ElemType, FloatKind, HardwareProperties,
@@ -181,15 +182,19 @@ pub fn all() -> Vec<Kernel> {
         for (of, rules) in all_rules {
             for width in [64, 128, LARGEST_DIM] {
                 let name = |kernel: &str| format!("{kernel}-{width}-{}", name(of));
-                let matrix = width <= tiling::WIDEST_MATRIX;
                 all.extend(decode(&name, width, rules, dtype));
-                all.extend(match kind {
-                    FloatKind::BF16 if matrix => {
-                        of_tiles::<Matrix<bf16>>(&name, width, rules, dtype)
-                    }
-                    FloatKind::F16 if matrix => of_tiles::<Matrix<f16>>(&name, width, rules, dtype),
-                    _ => of_tiles::<Plain>(&name, width, rules, dtype),
-                });
+                let matrix = width <= tiling::WIDEST_MATRIX;
+                let products = match kind {
+                    FloatKind::BF16 | FloatKind::F16 if matrix => Products::Mma,
+                    _ => Products::Plain,
+                };
+                all.extend(of_tiles(&name, width, rules, dtype, products));
+                // CUDA's own shape stands for those of other devices.
+                if kind == FloatKind::BF16 && matrix {
+                    let name = |kernel: &str| format!("{}-cmma", name(kernel));
+                    let products = Products::Cmma((16, 16, 16));
+                    all.extend(of_tiles(&name, width, rules, dtype, products));
+                }
             }
         }
     }
@@ -197,26 +202,42 @@ pub fn all() -> Vec<Kernel> {
 }
 
 /// The kernels that tiles stream through.
-fn of_tiles<U: Units>(
+fn of_tiles(
     name: &dyn Fn(&str) -> String,
     width: usize,
     rules: Rules,
     dtype: ElemType,
+    products: Products,
 ) -> Vec<Kernel> {
-    let matrix = std::any::TypeId::of::<U>() != std::any::TypeId::of::<Plain>();
-    let cut = |plain: Tiling, kept, lays_out| match matrix {
-        true => Tiling::matrix(width, kept, lays_out),
-        false => plain,
+    let cut = |plain: Tiling, kept, lays_out| match products {
+        Products::Plain => plain,
+        Products::Mma => Tiling::mma(width, kept, lays_out),
+        Products::Cmma(shape) => {
+            Tiling::cmma(width, kept, shape, dtype.size(), LIMITS).expect("an H100 has room for it")
+        }
     };
-    let rows = cut(Tiling::by_rows(width, LIMITS), 2, true);
-    let keys = cut(Tiling::by_keys(width, LIMITS), 2, false);
+    let cuts = [
+        cut(Tiling::forward(width, LIMITS), 1, false),
+        cut(Tiling::by_rows(width, LIMITS), 2, true),
+        cut(Tiling::by_keys(width, LIMITS), 2, false),
+    ];
+    let bf16 = dtype == ElemType::Float(FloatKind::BF16);
+    match products {
+        Products::Plain => by_units::<Plain>(name, cuts, rules, dtype),
+        Products::Mma if bf16 => by_units::<Mma<bf16>>(name, cuts, rules, dtype),
+        Products::Mma => by_units::<Mma<f16>>(name, cuts, rules, dtype),
+        Products::Cmma(_) => by_units::<Cmma<bf16>>(name, cuts, rules, dtype),
+    }
+}
+
+fn by_units<U: Units>(
+    name: &dyn Fn(&str) -> String,
+    [first, rows, keys]: [Tiling; 3],
+    rules: Rules,
+    dtype: ElemType,
+) -> Vec<Kernel> {
     vec![
-        forward::<U>(
-            name("forward"),
-            cut(Tiling::forward(width, LIMITS), 1, false),
-            rules,
-            dtype,
-        ),
+        forward::<U>(name("forward"), first, rules, dtype),
         kernel!(
             name("by_rows"), units(rows), by_rows::by_rows::ByRows<U>,
             [q k v gradient ln_weights temperature query_ids key_ids ln_evidence deltas row_bounds key_norms ranges
@@ -342,8 +363,18 @@ fn device() -> Arc<DeviceProperties> {
         fingerprint: "offline".into(),
         physical: None,
     };
+    let bf16 = ElemType::Float(FloatKind::BF16);
+    let mut features = Features::default();
+    features.matmul.cmma.insert(MmaConfig {
+        a_type: bf16,
+        b_type: bf16,
+        cd_type: ElemType::Float(FloatKind::F32),
+        m: 16,
+        n: 16,
+        k: 16,
+    });
     Arc::new(DeviceProperties::new(
-        Features::default(),
+        features,
         MemoryDeviceProperties::new(80 << 30, 512),
         hardware,
         TimingMethod::Device,

@@ -1,9 +1,10 @@
 //! The passes of a call: which kernels, on how many cubes, in which order.
 
-use super::call::{Call, Multiply};
+use super::call::Call;
 use super::tensors::{arg, element, one_each, reshaped};
-use super::tiling::{self, FEW, Tiling};
-use super::units::matrix::Matrix;
+use super::tiling::{self, FEW, Products, Tiling};
+use super::units::cmma::Cmma;
+use super::units::mma::Mma;
 use super::units::plain::Plain;
 use super::{by_keys, by_rows, forward};
 use crate::fused::{Operands, Posterior};
@@ -14,13 +15,16 @@ use burn_cubecl::ops::numeric::zeros;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-/// Launches a pass with the units that multiply.
+/// Launches a pass with the units that its tiling is for.
 macro_rules! launch {
-    ($pass:ident, $units:expr, $($argument:expr),* $(,)?) => {
-        match $units {
-            Multiply::Plain => $pass::$pass::launch_unchecked::<Plain>($($argument),*),
-            Multiply::Bf16 => $pass::$pass::launch_unchecked::<Matrix<bf16>>($($argument),*),
-            Multiply::F16 => $pass::$pass::launch_unchecked::<Matrix<f16>>($($argument),*),
+    ($pass:ident, $t:expr, $dtype:expr, $($argument:expr),* $(,)?) => {
+        match ($t.products, $dtype) {
+            (Products::Plain, _) => $pass::$pass::launch_unchecked::<Plain>($($argument),*),
+            (Products::Mma, DType::BF16) => $pass::$pass::launch_unchecked::<Mma<bf16>>($($argument),*),
+            (Products::Mma, _) => $pass::$pass::launch_unchecked::<Mma<f16>>($($argument),*),
+            (Products::Cmma(_), DType::BF16) => $pass::$pass::launch_unchecked::<Cmma<bf16>>($($argument),*),
+            (Products::Cmma(_), DType::F16) => $pass::$pass::launch_unchecked::<Cmma<f16>>($($argument),*),
+            (Products::Cmma(_), _) => $pass::$pass::launch_unchecked::<Cmma<f32>>($($argument),*),
         }
     };
 }
@@ -49,11 +53,8 @@ impl Call<'_> {
         unsafe {
             launch!(
                 forward,
-                if t.matrix {
-                    self.units
-                } else {
-                    Multiply::Plain
-                },
+                t,
+                of.q.dtype,
                 self.client(),
                 CubeCount::Static(blocks as u32, (batch * heads) as u32, splits as u32),
                 CubeDim::new_1d(t.units() as u32),
@@ -132,7 +133,8 @@ impl Call<'_> {
         unsafe {
             launch!(
                 by_rows,
-                self.units,
+                t,
+                of.q.dtype,
                 self.client(),
                 CubeCount::Static(segments as u32, (batch * heads) as u32, 1),
                 CubeDim::new_1d(t.units() as u32),
@@ -180,7 +182,8 @@ impl Call<'_> {
         unsafe {
             launch!(
                 by_keys,
-                self.units,
+                t,
+                of.q.dtype,
                 self.client(),
                 CubeCount::Static(keys.div_ceil(t.rows) as u32, (batch * key_heads) as u32, 1),
                 CubeDim::new_1d(t.units() as u32),

@@ -1,13 +1,22 @@
 //! Sizes that a kernel is made for.
 
+use super::units::cmma::padded;
+
 /// Numbers of 16 bits in the 16 bytes that a row of an 8 × 8 matrix has in shared memory.
 pub(super) const LINE: usize = 8;
 
+/// What takes the products of a pass: see the files of [`units`](super::units).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Products {
+    Plain,
+    /// By matrix instructions whose registers are known.
+    Mma,
+    /// By cooperative matrices of so many rows, columns and numbers in between.
+    Cmma((usize, usize, usize)),
+}
+
 /// The cut of a pass into blocks, tiles and units. A **block** is what a cube keeps (query rows, or keys
 /// in the pass over keys); a **tile** is what streams past it.
-///
-/// The units of a cube form a grid. The unit at `(y, x)` holds the rows `y + units_y·i` of a block and
-/// the columns `x + units_x·j` of a tile, so neighbours read neighbouring numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tiling {
     /// Room for the head dimension; what is beyond it counts as zeros.
@@ -23,9 +32,8 @@ pub(super) struct Tiling {
     /// Whether loops over registers are written out. A software device keeps them in memory anyway, and
     /// compiles loops a hundred times sooner.
     pub unroll: bool,
-    /// Whether matrix units multiply: see [`units::matrix`](super::units::matrix).
-    pub matrix: bool,
-    /// Operands of a block, which matrix units keep in shared memory.
+    pub products: Products,
+    /// Operands of a block, which stay in shared memory unless plain units multiply.
     pub kept: usize,
     /// Whether the numbers between a block and a tile are laid out for all units.
     pub lays_out: bool,
@@ -45,7 +53,12 @@ impl Tiling {
     /// For the rows of one step of decoding, where time goes to reading keys.
     pub fn decode(queries: usize, width: usize, of: Limits) -> Self {
         let units_x = width.min(64);
-        let units_y = 64 / units_x;
+        // Rows shared out, where a unit's part of wide ones would not fit its registers.
+        let units_y = if queries > 1 && width > 64 {
+            2
+        } else {
+            64 / units_x
+        };
         Self {
             rows: queries.next_power_of_two().max(units_y),
             columns: 64,
@@ -84,7 +97,7 @@ impl Tiling {
             units_x,
             step: 16,
             unroll: !of.software,
-            matrix: false,
+            products: Products::Plain,
             kept: 1,
             lays_out: true,
         };
@@ -143,12 +156,12 @@ impl Tiling {
         3 * self.units()
     }
 
-    /// Lines of 16 bytes from a row to the next for matrix units.
+    /// Lines of 16 bytes from a row to the next for `mma`.
     pub fn line_pitch(&self) -> usize {
         self.width / LINE + 1
     }
 
-    /// Numbers of shared memory for what matrix units lay out.
+    /// Numbers of shared memory for what `mma` lays out.
     pub fn laid_out(&self) -> usize {
         if self.lays_out {
             self.columns * self.row_pitch()
@@ -157,35 +170,63 @@ impl Tiling {
         }
     }
 
-    /// For matrix units, four planes of them. Going back, a unit holds two products over a tile beside its sums;
+    /// For `mma`, four planes. Going back, a unit holds two products over a tile beside its sums;
     /// with tiles half as wide they all have registers.
-    pub fn matrix(width: usize, kept: usize, lays_out: bool) -> Self {
+    pub fn mma(width: usize, kept: usize, lays_out: bool) -> Self {
         let rows = 64;
-        let back = kept > 1;
         Self {
             width,
             rows,
-            columns: if back && (width > 64 || !lays_out) {
-                32
-            } else {
-                64
-            },
+            columns: if kept > 1 { 32 } else { 64 },
             units_y: rows / 2,
             units_x: 4,
             step: 16,
             unroll: true,
-            matrix: true,
+            products: Products::Mma,
             kept,
             lays_out,
         }
     }
 
-    /// Bytes of shared memory that a kernel takes.
-    pub fn shared_bytes(&self) -> usize {
+    /// For cooperative matrices of numbers of so many bytes, if there is shared memory for it.
+    pub fn cmma(
+        width: usize,
+        kept: usize,
+        shape: (usize, usize, usize),
+        bytes: usize,
+        of: Limits,
+    ) -> Option<Self> {
+        let cut = |side| Self {
+            width,
+            rows: side,
+            columns: side,
+            units_y: 16,
+            units_x: 8,
+            step: 16,
+            unroll: true,
+            products: Products::Cmma(shape),
+            kept,
+            lays_out: true,
+        };
+        let fits = |t: &Self| {
+            let operands = (kept * t.rows + 2 * t.columns) * padded(width);
+            let weights = t.rows * padded(t.columns);
+            bytes * (operands + weights) + 4 * (weights + t.beside_products()) <= of.shared_bytes
+        };
+        [32, 16].map(cut).into_iter().find(fits)
+    }
+
+    /// Bytes of shared memory that plain units take.
+    fn shared_bytes(&self) -> usize {
         let fragment = self.columns * self.row_pitch();
+        4 * (self.stage() + fragment + self.beside_products())
+    }
+
+    /// Numbers of shared memory that a pass takes beside its products.
+    fn beside_products(&self) -> usize {
         let across = self.rows * self.units_x;
         let per_row = 4 * self.rows.max(self.columns) + self.units();
-        4 * (self.stage() + fragment + across + self.told() + self.lags() + per_row)
+        across + self.told() + self.lags() + per_row
     }
 }
 
@@ -206,7 +247,7 @@ pub(super) fn width(dim: usize) -> usize {
 /// The largest head dimension that there are kernels for.
 pub(crate) const LARGEST_DIM: usize = 256;
 
-/// The largest room for a head that matrix units have registers for.
+/// The largest room for a head that units beside matrices have registers for.
 pub(super) const WIDEST_MATRIX: usize = 128;
 
 /// Up to so many rows, keys are split instead of rows.

@@ -6,7 +6,9 @@
 use super::tiling::Tiling;
 use cubecl::prelude::*;
 
-pub(super) mod matrix;
+pub(super) mod cmma;
+mod grid;
+pub(super) mod mma;
 pub(super) mod plain;
 
 /// Rows of a matrix in memory: row `r` is `first + r`, and begins at `base + (first + r)·stride`.

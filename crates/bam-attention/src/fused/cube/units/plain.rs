@@ -1,10 +1,8 @@
 //! Plain units: products without matrix instructions, on anything that computes.
 //!
-//! The units form a grid. The one at `(y, x)` holds the rows `y + units_y·i` of a block and the columns
-//! `x + units_x·j` of a tile, so neighbours read neighbouring numbers. Operands pass through shared
-//! memory in pieces; nothing is kept of a block but what is in registers.
+//! The units form a [grid]. Operands pass through shared memory in pieces; nothing is kept of a block but what is in registers.
 
-use super::{Span, Units};
+use super::{Span, Units, grid};
 use crate::fused::cube::tiling::Tiling;
 use cubecl::prelude::*;
 
@@ -34,15 +32,15 @@ impl Units for Plain {
     }
 
     fn row(i: usize, #[comptime] t: Tiling) -> usize {
-        UNIT_POS as usize / t.units_x + i * t.units_y
+        grid::row(i, t)
     }
 
     fn column(j: usize, #[comptime] t: Tiling) -> usize {
-        UNIT_POS as usize % t.units_x + j * t.units_x
+        grid::column(j, t)
     }
 
     fn leads(#[comptime] t: Tiling) -> bool {
-        UNIT_POS as usize % t.units_x == 0
+        grid::leads(t)
     }
 
     fn keep<F: Float, N: Size>(
@@ -200,29 +198,11 @@ impl Units for Plain {
     }
 
     fn largest_across(values: &mut Array<f32>, memory: &mut Memory, #[comptime] t: Tiling) {
-        spread_across(values, memory, t);
-        #[unroll(t.unroll)]
-        for i in 0..comptime!(t.rows_held()) {
-            let at = Self::row(i, t) * t.units_x;
-            let mut most = memory.across[at];
-            for x in 1..t.units_x {
-                most = max(most, memory.across[at + x]);
-            }
-            values[i] = most;
-        }
+        grid::largest_across(values, &mut memory.across, t);
     }
 
     fn sum_across(values: &mut Array<f32>, memory: &mut Memory, #[comptime] t: Tiling) {
-        spread_across(values, memory, t);
-        #[unroll(t.unroll)]
-        for i in 0..comptime!(t.rows_held()) {
-            let at = Self::row(i, t) * t.units_x;
-            let mut sum = memory.across[at];
-            for x in 1..t.units_x {
-                sum += memory.across[at + x];
-            }
-            values[i] = sum;
-        }
+        grid::sum_across(values, &mut memory.across, t);
     }
 }
 
@@ -254,13 +234,4 @@ fn turn<F: Float, N: Size>(
         }
         e += comptime!(t.units());
     }
-}
-
-#[cube]
-fn spread_across(values: &mut Array<f32>, memory: &mut Memory, #[comptime] t: Tiling) {
-    #[unroll(t.unroll)]
-    for i in 0..comptime!(t.rows_held()) {
-        memory.across[Plain::row(i, t) * t.units_x + UNIT_POS as usize % t.units_x] = values[i];
-    }
-    sync_cube();
 }

@@ -17,7 +17,7 @@ type Line<A> = Vector<A, Const<LINE>>;
 type Pair<A> = Vector<A, Const<2>>;
 
 /// Products of numbers of type `A`.
-pub(crate) struct Matrix<A>(PhantomData<A>);
+pub(crate) struct Mma<A>(PhantomData<A>);
 
 /// Shared memory of a cube: rows of lines, a line apart so that neighbours meet different banks.
 #[derive(CubeType)]
@@ -28,7 +28,7 @@ pub(crate) struct Memory<A: Float> {
 }
 
 #[cube]
-impl<A: Float> Units for Matrix<A> {
+impl<A: Float> Units for Mma<A> {
     type Memory = Memory<A>;
 
     fn memory(#[comptime] t: Tiling) -> Memory<A> {
