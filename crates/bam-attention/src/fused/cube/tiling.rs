@@ -53,11 +53,10 @@ impl Tiling {
     /// For the rows of one step of decoding, where time goes to reading keys.
     pub fn decode(queries: usize, width: usize, of: Limits) -> Self {
         let units_x = width.min(64);
-        // Rows shared out, where a unit's part of wide ones would not fit its registers.
-        let units_y = if queries > 1 && width > 64 {
-            2
-        } else {
-            64 / units_x
+        // Rows of wide heads are shared out: a unit has registers for few of them.
+        let units_y = match queries {
+            1 => 64 / units_x,
+            _ => (64 / units_x).max(width / 64),
         };
         Self {
             rows: queries.next_power_of_two().max(units_y),
@@ -70,12 +69,12 @@ impl Tiling {
 
     /// For the gradients of queries, which stay in registers beside the products over a tile.
     pub fn by_rows(width: usize, of: Limits) -> Self {
-        Self::square(
-            if width > 64 { 32 } else { 64 },
-            Self::across(width),
-            width,
-            of,
-        )
+        let rows = if width > 64 { 32 } else { 64 };
+        let whole = Self::square(rows, 8, width, of);
+        Self {
+            columns: whole.columns.min(if width == 128 { 32 } else { 64 }),
+            ..whole
+        }
     }
 
     /// For the gradients of keys and of values, which both stay in registers.
