@@ -222,7 +222,9 @@ class Sight:
     def _place(self, position_ids, batch, cache, isolated):
         """Takes positions that are not those counted; the cache remembers them."""
         cached = isinstance(self.before, torch.Tensor) or self.before > 0
-        stored = getattr(cache, "positions", None) if cached else None
+        if not cached and getattr(cache, "positions", None) is not None:
+            cache.positions = None  # It was emptied since.
+        stored = getattr(cache, "positions", None)
         if position_ids is None:
             expect(stored is None, "position_ids", "some, as the cached tokens had", "none")
             return
@@ -451,7 +453,7 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
         chosen = lambda given, name: given if given is not None else getattr(self.config, name)
         expect((input_ids is None) != (inputs_embeds is None), "input_ids", "these or inputs_embeds", "both or neither")
         expect(cache is None or past_key_values is None, "cache", "one", "past_key_values too, which are the same")
-        cache = self._cache(cache if cache is not None else past_key_values, use_cache)
+        cache = self._chosen_cache(cache if cache is not None else past_key_values, use_cache)
         x = self.tok_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         sight = Sight(*x.shape[:2], x.device, attention_mask, position_ids, cache)
         x = self.embedding_norm(x)
@@ -478,7 +480,7 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
         )
         return out if chosen(return_dict, "return_dict") else out.to_tuple()
 
-    def _cache(self, cache, use_cache):
+    def _chosen_cache(self, cache, use_cache):
         """The cache to use: the one given, a new one, or none."""
         expect(cache is None or isinstance(cache, Cache), "past_key_values", "a Cache", type(cache).__name__)
         twice = any(layer.gradient_checkpointing for layer in self.layers)
