@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokenizers::ModelWrapper;
 
-use super::{DataError, hexadecimal, patterns};
+use super::{DataError, hexadecimal, parse_json, patterns, text_of};
 use crate::atomic_file;
 
 /// Text to token ids and back.
@@ -123,8 +123,9 @@ impl Tokenizer {
             origin: origin.to_owned(),
             reason,
         };
-        let json = std::str::from_utf8(bytes).map_err(|error| unreadable(error.to_string()))?;
-        let contents = serde_json::from_str(json).map_err(|error| unreadable(error.to_string()))?;
+        let json = text_of(bytes).map_err(|error| unreadable(error.to_string()))?;
+        let contents =
+            parse_json(json.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
         if let Some(reason) = patterns::hazard(&contents) {
             return Err(DataError::TokenizerUnsupported {
                 origin: origin.to_owned(),
@@ -132,7 +133,7 @@ impl Tokenizer {
             });
         }
         // The library asserts some of what a damaged file can violate.
-        let inner = catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes))
+        let inner = catch_unwind(|| tokenizers::Tokenizer::from_bytes(json))
             .map_err(|_| unreadable("its parts do not fit together".to_owned()))?
             .map_err(|error| unreadable(error.to_string()))?;
         Self::new(inner, json.to_owned(), contents, origin)
