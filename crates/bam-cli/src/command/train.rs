@@ -124,8 +124,7 @@ fn advice(trainer: &Trainer, reason: &str) -> String {
 }
 
 fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{}: could not read it", path.display()))?;
+    let text = crate::runs::read_text(path)?;
     Ok(Recipe::from_toml(&text, overrides, path)?)
 }
 

@@ -66,7 +66,7 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn read(path: &Path, ignored: &[String]) -> Result<Self, Error> {
         let bytes = read_bounded(path, LARGEST)?;
-        let parsed: Result<Map<String, Value>, _> = serde_json::from_slice(&bytes);
+        let parsed: Result<Map<String, Value>, _> = bam_data::parse_json(&bytes);
         let left = parsed
             .map_err(|error| not_as_expected(path, "a model configuration", error.to_string()))?;
         Ok(Self {
