@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
+mod byte_pairs;
 mod corpus;
 mod digest;
 mod document;
@@ -28,6 +29,7 @@ pub mod passkey;
 mod patterns;
 mod permutation;
 mod prepare;
+mod pretokens;
 mod shard;
 mod store;
 mod store_index;
