@@ -143,8 +143,10 @@ impl BytePairs {
     /// The tokens of a text, or `None` where the library has to find them. A long text is cut where that
     /// changes nothing, and its parts are encoded on all threads.
     pub(super) fn encode(&self, text: &str) -> Option<Vec<u32>> {
-        const PART: usize = 1 << 18;
+        self.encode_in_parts(text, 1 << 18)
+    }
 
+    fn encode_in_parts(&self, text: &str, bytes: usize) -> Option<Vec<u32>> {
         if self.added.iter().any(|added| text.contains(added)) {
             return None;
         }
@@ -154,8 +156,8 @@ impl BytePairs {
         });
         let mut rest = spaced.as_deref().unwrap_or(text);
         let mut parts = Vec::new();
-        while rest.len() > 2 * PART
-            && let Some(at) = self.words.cut(rest, PART)
+        while rest.len() > 2 * bytes
+            && let Some(at) = self.words.cut(rest, bytes)
         {
             let (part, after) = rest.split_at(at);
             parts.push(part);

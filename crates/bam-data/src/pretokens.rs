@@ -327,7 +327,13 @@ mod tests {
     #[test]
     fn every_character_is_in_the_classes_of_the_expressions() {
         // Each beside a letter, a digit, a mark and a space.
-        for first in (0..=char::MAX as u32).step_by(1 << 12) {
+        let planes = [
+            0..0x1_0000,
+            0x1_0000..0x2_0000,
+            0x3_1000..0x3_3000,
+            0xe_0000..0xe_1000,
+        ];
+        for first in planes.into_iter().flat_map(|plane| plane.step_by(1 << 12)) {
             let chars = (first..first + (1 << 12)).filter_map(char::from_u32);
             let text: String = chars
                 .flat_map(|c| [c, 'a', c, '1', c, '.', c, ' ', c, c, '\n', '\''])
