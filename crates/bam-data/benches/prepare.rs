@@ -1,7 +1,7 @@
 //! `bam prepare`'s speed: reading, encoding and writing a corpus, and encoding it alone.
 //!
 //! Every document's ids are compared with the library's before the clock starts. Prints a line of JSON for
-//! each corpus and tokenizer: `--corpus FILE`, `--tokenizer FILE`.
+//! each of two passes: `--corpus FILE`, `--tokenizer FILE`, `--threads T`.
 
 use bam_data::{
     Corpus, Document, ShardOptions, ShardWriter, Source, Tokenizer, hexadecimal, prepare,
@@ -26,6 +26,11 @@ fn main() {
     for pair in words.chunks(2) {
         match pair {
             [name, value] if name == "--corpus" => corpus = Some(PathBuf::from(value)),
+            [name, value] if name == "--threads" => {
+                let threads = value.parse().expect("a number of threads");
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                pool.build_global().expect("threads");
+            }
             [name, value] if name == "--tokenizer" => tokenizer = Some(PathBuf::from(value)),
             other => panic!("expected --corpus FILE --tokenizer FILE, got {other:?}"),
         }
@@ -89,10 +94,15 @@ fn main() {
             .to_string_lossy()
             .into_owned()
     };
-    let line = json!({
-        "side": "bam", "corpus": name(&corpus), "tokenizer": name(&file), "bytes": bytes, "tokens": tokens,
-        "ids": hexadecimal(&digest.finalize()), "threads": rayon::current_num_threads(),
-        "encode_seconds": encode, "prepare_seconds": whole,
-    });
-    println!("{line}");
+    let ids = hexadecimal(&digest.finalize());
+    for (pass, seconds) in [("encode", encode), ("read, encode and write", whole)] {
+        let ids = hexadecimal(&digest.finalize());
+        for (pass, seconds) in [("encode", encode), ("read, encode and write", whole)] {
+            let line = json!({
+                "implementation": "bam", "pass": pass, "corpus": name(&corpus), "tokenizer": name(&file),
+                "bytes": bytes, "tokens": tokens, "ids": ids, "milliseconds": 1e3 * seconds,
+            });
+            println!("{line}");
+        }
+    }
 }
