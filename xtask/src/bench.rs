@@ -24,6 +24,8 @@ pub struct Options {
     sections: Vec<String>,
     dtypes: Vec<String>,
     device: Option<String>,
+    corpora: Vec<String>,
+    tokenizers: Vec<String>,
 }
 
 impl Options {
@@ -42,6 +44,8 @@ impl Options {
             .into(),
             dtypes: ["f32", "bf16"].map(String::from).into(),
             device: None,
+            corpora: Vec::new(),
+            tokenizers: Vec::new(),
         };
         let list = |value: &str| value.split(',').map(String::from).collect();
         for pair in words.chunks(2) {
@@ -60,6 +64,8 @@ impl Options {
                 "--sections" => options.sections = list(value),
                 "--dtypes" => options.dtypes = list(value),
                 "--device" => options.device = Some(value.into()),
+                "--corpora" => options.corpora = list(value),
+                "--tokenizers" => options.tokenizers = list(value),
                 _ => return Err(format!("no such option: {name}")),
             }
         }
@@ -78,14 +84,16 @@ pub fn run(root: &Path, name: &str, options: &Options) -> Result<(), String> {
             Some(device) => attention_on(root, options, device)?,
         },
         "training" => training(root, options)?,
+        "prepare" => prepare(root, options)?,
         _ => {
             return Err(format!(
-                "no such benchmark: {name}; expected attention or training"
+                "no such benchmark: {name}; expected attention, training or prepare"
             ));
         }
     };
     let tables = match name {
         "attention" => table::attention(&rows),
+        "prepare" => table::prepare(&rows),
         _ => table::training(&rows),
     };
     println!("{tables}");
@@ -187,6 +195,37 @@ fn training(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
+/// Corpora with tokenizers, beside the packages for Python that make the same ids.
+fn prepare(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
+    if options.corpora.is_empty() || options.tokenizers.is_empty() {
+        return Err("bench prepare: expected --corpora FILE,… and --tokenizers FILE,…".into());
+    }
+    let mut rows = Vec::new();
+    let threads = options.threads.to_string();
+    for corpus in &options.corpora {
+        for tokenizer in &options.tokenizers {
+            let arguments = [
+                "--threads",
+                &threads,
+                "--corpus",
+                corpus,
+                "--tokenizer",
+                tokenizer,
+            ];
+            let mut both = cargo_bench(root, "prepare", &arguments)?;
+            both.extend(python(root, options, "prepare_python.py", &arguments)?);
+            let ids = |row: &Row| row.get("ids").cloned();
+            if both.iter().any(|row| ids(row) != ids(&both[0])) {
+                return Err(format!(
+                    "{corpus} with {tokenizer}: the ids differ, so there are no times"
+                ));
+            }
+            rows.extend(both);
+        }
+    }
+    Ok(rows)
+}
+
 /// Our side.
 fn cargo_bench(root: &Path, bench: &str, arguments: &[&str]) -> Result<Vec<Row>, String> {
     let mut command = cargo(root, "bench");
@@ -197,7 +236,7 @@ fn cargo_bench(root: &Path, bench: &str, arguments: &[&str]) -> Result<Vec<Row>,
     }
 }
 
-/// PyTorch's side; no rows where there is no PyTorch.
+/// Python's side; no rows where its packages are missing.
 fn python(
     root: &Path,
     options: &Options,
@@ -211,7 +250,7 @@ fn python(
         .env("PYTHONDONTWRITEBYTECODE", "1");
     match rows_of(command) {
         Err(why) => {
-            eprintln!("without PyTorch: {why}");
+            eprintln!("without Python: {why}");
             Ok(Vec::new())
         }
         Ok((_, 3)) => Ok(Vec::new()),

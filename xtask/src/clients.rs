@@ -188,6 +188,13 @@ fn exports(client: &str, bam: &Path, scripts: &Path, options: &Options) -> Resul
         _ => return Ok(false),
     };
     succeed(command.arg(bam).arg(&options.model))?;
+    if client == "transformers" {
+        let mut command = Command::new(&options.python);
+        command.arg(scripts.join("transformers_citizen.py"));
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("HF_HUB_OFFLINE", "1");
+        succeed(command.arg(bam).arg(&options.model))?;
+    }
     Ok(true)
 }
 

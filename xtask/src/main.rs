@@ -37,6 +37,8 @@ Commands:
                 Sections: ceiling, passes, decode, skipping, growth, pytorch
   bench attention --device NAME [--json FILE] [--python PATH] [--max-length N]
                 The same on a device, 16 heads of 64 and 128, beside Burn's attention, and PyTorch's on CUDA
+  bench prepare --corpora FILE,… --tokenizers FILE,… [--threads T] [--json FILE] [--python PATH]
+                Corpora to tokens beside the packages tokenizers and tiktoken, ids compared first
   bench training [--threads T] [--json FILE] [--python PATH] [--dtypes f32,bf16]
                 Training steps beside the reference program's operations in PyTorch
   clients [--model DIR] [--python PATH] [--only NAME,…] [--requests FILE] [--count N] [--lengths N,…]

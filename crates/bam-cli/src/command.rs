@@ -35,3 +35,12 @@ fn documents(args: &CorpusArgs) -> anyhow::Result<(Documents<'static>, ProgressB
     })?;
     Ok((documents, bar))
 }
+
+/// Rows that were no documents, for the line at the end.
+fn left_out(documents: &Documents) -> String {
+    match documents.without_text() {
+        0 => String::new(),
+        1 => "; 1 row without text (null) left out".to_owned(),
+        rows => format!("; {rows} rows without text (null) left out"),
+    }
+}

@@ -92,7 +92,7 @@ pub fn read_object(path: &Path) -> anyhow::Result<Map<String, Value>> {
 /// A text file's text.
 pub fn read_text(path: &Path) -> anyhow::Result<String> {
     // Of what is no UTF-8 the system's words say so.
-    std::fs::read_to_string(path).with_context(|| format!("{}: could not read it", path.display()))
+    bam_data::read_text(path).with_context(|| format!("{}: could not read it", path.display()))
 }
 
 /// Refuses a name that no file can be written under, before the work that is to be written.

@@ -48,10 +48,12 @@ impl std::fmt::Display for Source {
 /// - `.jsonl`, `.jsonl.gz`, `.jsonl.zst`: one document a line, the string in field `text`; other fields
 ///   are ignored, blank lines skipped. Zstandard windows may be up to 128 MiB.
 /// - `.parquet`: one document a row, the string in column `text`.
+/// - A line or row whose text is null (Python writes `NaN` too) is no document; [`Documents::without_text`]
+///   counts them.
 /// - A folder: all of these below it, sorted by path, links followed. Dot files, READMEs and licences
 ///   are left out; any other file is an error rather than a silent gap.
 ///
-/// A byte order mark at the beginning of a text file is not part of its text.
+/// A byte order mark at the beginning of a text file or of a line of JSON is not part of its text.
 #[derive(Clone, Debug)]
 pub struct Corpus {
     source: Source,
@@ -117,6 +119,7 @@ impl Corpus {
             files,
             open: None,
             any_text: false,
+            without_text: 0,
             ended: false,
         })
     }
@@ -127,10 +130,14 @@ pub struct Documents<'a> {
     corpus: String,
     field: String,
     files: Files<'a>,
-    open: Option<Box<dyn Iterator<Item = Result<Document, DataError>> + Send>>,
+    open: Option<Rows>,
     any_text: bool,
+    without_text: u64,
     ended: bool,
 }
+
+/// The rows of one file; those whose text is null are `None`.
+type Rows = Box<dyn Iterator<Item = Result<Option<Document>, DataError>> + Send>;
 
 enum Files<'a> {
     Local(std::vec::IntoIter<(PathBuf, FileKind)>),
@@ -138,13 +145,23 @@ enum Files<'a> {
 }
 
 impl Documents<'_> {
+    /// Lines and rows so far whose text was null.
+    #[must_use]
+    pub fn without_text(&self) -> u64 {
+        self.without_text
+    }
+
     fn advance(&mut self) -> Result<Option<Document>, DataError> {
         loop {
             if let Some(open) = &mut self.open {
-                if let Some(document) = open.next() {
-                    return document.map(Some);
+                match open.next().transpose()? {
+                    Some(Some(document)) => return Ok(Some(document)),
+                    Some(None) => {
+                        self.without_text += 1;
+                        continue;
+                    }
+                    None => self.open = None,
                 }
-                self.open = None;
             }
             let file = match &mut self.files {
                 Files::Local(files) => files.next(),
@@ -186,13 +203,9 @@ impl Iterator for Documents<'_> {
     }
 }
 
-fn open(
-    path: &Path,
-    kind: FileKind,
-    field: &str,
-) -> Result<Box<dyn Iterator<Item = Result<Document, DataError>> + Send>, DataError> {
+fn open(path: &Path, kind: FileKind, field: &str) -> Result<Rows, DataError> {
     Ok(match kind {
-        FileKind::Text => Box::new(std::iter::once(Ok(Document::read(path)?))),
+        FileKind::Text => Box::new(std::iter::once(Ok(Some(Document::read(path)?)))),
         FileKind::JsonLines(compression) => Box::new(JsonLines::open(path, compression, field)?),
         FileKind::Parquet => Box::new(ParquetRows::open(path, field)?),
     })

@@ -1,6 +1,6 @@
 use std::{fs::File, io::Read, path::Path};
 
-use super::DataError;
+use super::{DataError, text::into_text};
 
 /// One text and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,13 +28,10 @@ impl Document {
                 limit: DOCUMENT_LIMIT,
             });
         }
-        let mut text = String::from_utf8(bytes).map_err(|error| DataError::InvalidUtf8 {
+        let text = into_text(bytes).map_err(|reason| DataError::NotText {
             path: path.to_path_buf(),
-            offset: error.utf8_error().valid_up_to() as u64,
+            reason,
         })?;
-        if text.starts_with('\u{feff}') {
-            text.drain(..'\u{feff}'.len_utf8());
-        }
         Ok(Self {
             text,
             origin: path.display().to_string(),

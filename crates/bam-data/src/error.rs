@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use super::NotText;
+
 /// Errors between a source of text and a row of tokens.
 ///
 /// Every message says what failed, what was expected and what was found instead.
@@ -33,18 +35,19 @@ pub enum DataError {
     UnknownExtension { path: PathBuf },
     #[error("{}: expected folders nested at most {limit} deep (is there a loop of links?)", path.display())]
     FolderDepth { path: PathBuf, limit: usize },
-    #[error("{}: expected UTF-8, got an invalid sequence at byte {offset}", path.display())]
-    InvalidUtf8 { path: PathBuf, offset: u64 },
+    #[error("{}: expected UTF-8, got {reason}", path.display())]
+    NotText { path: PathBuf, reason: NotText },
     #[error("{}: expected a document of at most {limit} bytes, got more at row {row}", path.display())]
     DocumentTooLarge {
         path: PathBuf,
         row: u64,
         limit: usize,
     },
-    #[error("{}, line {line}: expected a JSON object: {reason}", path.display())]
+    #[error("{}, line {line}, column {column}: expected a JSON object: {reason}", path.display())]
     Json {
         path: PathBuf,
         line: u64,
+        column: usize,
         reason: String,
     },
     #[error("{}, line {line}: expected a field {field:?}, got {}", path.display(), names(found))]
@@ -69,6 +72,11 @@ pub enum DataError {
     },
     #[error("{}: expected a whole parquet file: {reason}", path.display())]
     Parquet { path: PathBuf, reason: String },
+    #[error(
+        "{}: expected parquet pages compressed with snappy, gzip, zstd, lz4 or brotli, or not at all, got {got}",
+        path.display()
+    )]
+    ParquetCompression { path: PathBuf, got: &'static str },
     #[error("{}: expected a column {column:?}, got {}", path.display(), names(found))]
     MissingColumn {
         path: PathBuf,
@@ -80,12 +88,6 @@ pub enum DataError {
         path: PathBuf,
         column: String,
         found: String,
-    },
-    #[error("{}, row {row}: expected column {column:?} to be a string, got null", path.display())]
-    NullText {
-        path: PathBuf,
-        column: String,
-        row: u64,
     },
 
     // The Hugging Face hub.

@@ -15,6 +15,8 @@ use super::{
     DataError, Document,
     document::DOCUMENT_LIMIT,
     folder::{Compression, FileKind},
+    gzip::Gzip,
+    text::{NotText, json_reason, other_encoding, tolerant},
 };
 
 /// The documents of a `.jsonl` file, perhaps compressed: one JSON object a line.
@@ -41,10 +43,7 @@ impl JsonLines {
         let file = File::open(path).map_err(DataError::io("open", path))?;
         let reader: Box<dyn BufRead + Send> = match compression {
             Compression::None => Box::new(BufReader::with_capacity(1 << 16, file)),
-            Compression::Gzip => {
-                let plain = flate2::bufread::MultiGzDecoder::new(BufReader::new(file));
-                Box::new(BufReader::with_capacity(1 << 16, plain))
-            }
+            Compression::Gzip => Box::new(BufReader::with_capacity(1 << 16, Gzip::new(file))),
             Compression::Zstandard => {
                 let mut plain =
                     zstd::stream::read::Decoder::new(file).map_err(DataError::io("open", path))?;
@@ -103,15 +102,21 @@ impl JsonLines {
 
     /// The current line, unless it is blank.
     fn text(&self) -> Result<Option<&str>, DataError> {
-        let line = std::str::from_utf8(&self.buffer).map_err(|error| DataError::InvalidUtf8 {
+        let not_text = |reason| DataError::NotText {
             path: self.path.clone(),
-            offset: self.offset + error.valid_up_to() as u64,
-        })?;
-        let line = if self.line == 1 {
-            line.trim_start_matches('\u{feff}')
-        } else {
-            line
+            reason,
         };
+        if self.line == 1
+            && let Some(name) = other_encoding(&self.buffer)
+        {
+            return Err(not_text(NotText::OtherEncoding(name)));
+        }
+        let line = std::str::from_utf8(&self.buffer).map_err(|error| {
+            let offset = self.offset as usize + error.valid_up_to();
+            not_text(NotText::InvalidUtf8(offset))
+        })?;
+        // Files that were joined have marks in the middle.
+        let line = line.trim_start_matches('\u{feff}');
         Ok(Some(line).filter(|line| !line.trim().is_empty()))
     }
 
@@ -119,22 +124,24 @@ impl JsonLines {
         DataError::Json {
             path: self.path.clone(),
             line: self.line,
-            reason: error.to_string(),
+            column: error.column(),
+            reason: json_reason(&error),
         }
     }
 
-    fn parse(&self) -> Result<Option<Document>, DataError> {
+    /// The current line's text; `Some(None)` where that is null, and `None` where the line is blank.
+    fn parse(&self) -> Result<Option<Option<Document>>, DataError> {
         let Some(line) = self.text()? else {
             return Ok(None);
         };
-        let json = |error| self.json_error(error);
-        let mut object = serde_json::Deserializer::from_str(line);
-        let field = Field { name: &self.field }
-            .deserialize(&mut object)
-            .map_err(json)?;
-        object.end().map_err(json)?;
-        let text = match field {
+        let field = tolerant(line, |line| {
+            let mut object = serde_json::Deserializer::from_str(line);
+            let field = Field { name: &self.field }.deserialize(&mut object)?;
+            object.end().map(|()| field)
+        });
+        let text = match field.map_err(|error| self.json_error(error))? {
             Ok(Value::String(text)) => text,
+            Ok(Value::Null) => return Ok(Some(None)),
             Ok(other) => {
                 return Err(DataError::FieldType {
                     path: self.path.clone(),
@@ -153,11 +160,11 @@ impl JsonLines {
             }
         };
         let origin = format!("{}:{}", self.path.display(), self.line);
-        Ok(Some(Document { text, origin }))
+        Ok(Some(Some(Document { text, origin })))
     }
 }
 
-/// The values of a `.jsonl` file, perhaps compressed, one a line.
+/// The values of a `.jsonl` file, perhaps compressed, one a line; numbers that are none are null.
 ///
 /// # Errors
 ///
@@ -180,7 +187,8 @@ pub fn json_values(
                 Err(error) => return Some(Err(error)),
             }
             let value = lines.text().and_then(|line| {
-                let value = line.map(serde_json::from_str).transpose();
+                let value = line.map(|line| tolerant(line, |line| serde_json::from_str(line)));
+                let value = value.transpose();
                 value.map_err(|error| lines.json_error(error))
             });
             if let Some(value) = value.transpose() {
@@ -191,7 +199,7 @@ pub fn json_values(
 }
 
 impl Iterator for JsonLines {
-    type Item = Result<Document, DataError>;
+    type Item = Result<Option<Document>, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {

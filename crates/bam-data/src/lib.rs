@@ -12,11 +12,13 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
+mod byte_pairs;
 mod corpus;
 mod digest;
 mod document;
 mod error;
 mod folder;
+mod gzip;
 mod hub;
 mod hub_address;
 mod json_lines;
@@ -27,11 +29,13 @@ pub mod passkey;
 mod patterns;
 mod permutation;
 mod prepare;
+mod pretokens;
 mod shard;
 mod store;
 mod store_index;
 mod stream_decoder;
 mod synthetic;
+mod text;
 mod tokenizer;
 mod train_tokenizer;
 
@@ -49,5 +53,6 @@ pub use shard::{ShardOptions, ShardWriter};
 pub use store::{TokenStore, Verify};
 pub use stream_decoder::StreamDecoder;
 pub use synthetic::{CopyRows, PasskeyRows, PasskeyRowsConfig};
+pub use text::{NotText, parse_json, read_text, text_of};
 pub use tokenizer::{Tokenizer, TokenizerIdentity};
 pub use train_tokenizer::{TokenizerConfig, TrainingProgress};

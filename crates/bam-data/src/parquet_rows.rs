@@ -5,7 +5,7 @@ use std::{
 };
 
 use parquet::{
-    basic::{ConvertedType, LogicalType, Repetition, Type as PhysicalType},
+    basic::{Compression, ConvertedType, LogicalType, Repetition, Type as PhysicalType},
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{ByteArray, ByteArrayType},
     errors::ParquetError,
@@ -20,7 +20,6 @@ use super::{DataError, Document, document::DOCUMENT_LIMIT};
 /// Reads the column directly, without Arrow: strings are all there is, and the bytes can be checked here.
 pub(super) struct ParquetRows {
     path: PathBuf,
-    column: String,
     file: SerializedFileReader<File>,
     /// The leaf column that holds the text.
     leaf: usize,
@@ -60,9 +59,16 @@ impl ParquetRows {
                 found: describe(field),
             });
         };
+        for group in file.metadata().row_groups() {
+            if group.column(leaf).compression() == Compression::LZO {
+                return Err(DataError::ParquetCompression {
+                    path: path.to_path_buf(),
+                    got: "LZO",
+                });
+            }
+        }
         Ok(Self {
             path: path.to_path_buf(),
-            column: column.to_owned(),
             file,
             leaf,
             next_group: 0,
@@ -136,14 +142,7 @@ impl ParquetRows {
         Ok(true)
     }
 
-    fn document(&self, text: Option<ByteArray>) -> Result<Document, DataError> {
-        let Some(text) = text else {
-            return Err(DataError::NullText {
-                path: self.path.clone(),
-                column: self.column.clone(),
-                row: self.row,
-            });
-        };
+    fn document(&self, text: &ByteArray) -> Result<Document, DataError> {
         if text.len() > DOCUMENT_LIMIT {
             return Err(DataError::DocumentTooLarge {
                 path: self.path.clone(),
@@ -167,7 +166,7 @@ impl ParquetRows {
 }
 
 impl Iterator for ParquetRows {
-    type Item = Result<Document, DataError>;
+    type Item = Result<Option<Document>, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.decoded.is_empty() {
@@ -179,7 +178,7 @@ impl Iterator for ParquetRows {
         }
         let text = self.decoded.pop()?;
         self.row += 1;
-        Some(self.document(text))
+        Some(text.map(|text| self.document(&text)).transpose())
     }
 }
 

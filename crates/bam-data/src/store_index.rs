@@ -6,7 +6,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataError, TokenizerIdentity};
+use super::{DataError, NotText, TokenizerIdentity, parse_json};
 
 pub(super) const INDEX_FILE: &str = "index.json";
 pub(super) const DOCUMENTS_FILE: &str = "documents.bin";
@@ -56,9 +56,9 @@ impl Index {
             path: path.clone(),
             reason,
         };
-        let parse = |parsed: serde_json::Error| error(parsed.to_string());
+        let parse = |parsed: NotText| error(parsed.to_string());
         // Before the rest: another version may have other fields.
-        let Version { version } = serde_json::from_slice(&json).map_err(parse)?;
+        let Version { version } = parse_json(&json).map_err(parse)?;
         if version != Self::VERSION {
             return Err(DataError::IndexVersion {
                 path,
@@ -66,7 +66,7 @@ impl Index {
                 got: version,
             });
         }
-        let index: Self = serde_json::from_slice(&json).map_err(parse)?;
+        let index: Self = parse_json(&json).map_err(parse)?;
         index.check().map_err(error)?;
         Ok(index)
     }

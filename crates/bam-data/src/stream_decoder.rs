@@ -187,7 +187,7 @@ fn spelled_bytes(name: &str) -> Vec<u8> {
 
 /// GPT-2's table: visible Latin-1 characters stand for themselves, and the other 68 bytes, in order, for
 /// the characters from U+0100 on.
-fn spelled_byte(c: char) -> Option<u8> {
+pub(super) fn spelled_byte(c: char) -> Option<u8> {
     let visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     match u8::try_from(c) {
         Ok(byte) => visible(byte).then_some(byte),

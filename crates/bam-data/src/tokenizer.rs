@@ -4,6 +4,7 @@ use std::{
     io::Read,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokenizers::ModelWrapper;
 
-use super::{DataError, hexadecimal, patterns};
+use super::{DataError, byte_pairs::BytePairs, hexadecimal, parse_json, patterns, text_of};
 use crate::atomic_file;
 
 /// Text to token ids and back.
@@ -37,6 +38,8 @@ pub struct Tokenizer {
     /// The file as it was read or trained: writing `inner` again could change it.
     json: String,
     identity: TokenizerIdentity,
+    /// The same ids faster, where the file is understood.
+    pairs: Option<Arc<BytePairs>>,
 }
 
 /// The identity of a tokenizer: enough to tell whether two stores of tokens, or a store and a model, belong together.
@@ -123,8 +126,9 @@ impl Tokenizer {
             origin: origin.to_owned(),
             reason,
         };
-        let json = std::str::from_utf8(bytes).map_err(|error| unreadable(error.to_string()))?;
-        let contents = serde_json::from_str(json).map_err(|error| unreadable(error.to_string()))?;
+        let json = text_of(bytes).map_err(|error| unreadable(error.to_string()))?;
+        let contents =
+            parse_json(json.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
         if let Some(reason) = patterns::hazard(&contents) {
             return Err(DataError::TokenizerUnsupported {
                 origin: origin.to_owned(),
@@ -132,7 +136,7 @@ impl Tokenizer {
             });
         }
         // The library asserts some of what a damaged file can violate.
-        let inner = catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes))
+        let inner = catch_unwind(|| tokenizers::Tokenizer::from_bytes(json))
             .map_err(|_| unreadable("its parts do not fit together".to_owned()))?
             .map_err(|error| unreadable(error.to_string()))?;
         Self::new(inner, json.to_owned(), contents, origin)
@@ -164,6 +168,7 @@ impl Tokenizer {
         let last = inner.get_vocab(true).into_values().max();
         let vocabulary = last.map_or(0, |id| id as usize + 1);
         check_vocabulary(vocabulary, 1)?;
+        let pairs = BytePairs::of(&contents).map(Arc::new);
         let identity = TokenizerIdentity {
             sha256: hexadecimal(&Sha256::digest(canonical(contents).to_string())),
             vocabulary,
@@ -183,6 +188,7 @@ impl Tokenizer {
             inner,
             json,
             identity,
+            pairs,
         })
     }
 
@@ -192,8 +198,13 @@ impl Tokenizer {
     ///
     /// If this tokenizer cannot spell the text, or its regular expressions take too long on it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        let encoding = in_time("encode", || self.inner.encode_fast(text, false))?;
-        Ok(encoding.get_ids().to_vec())
+        in_time("encode", || {
+            if let Some(tokens) = self.pairs.as_ref().and_then(|pairs| pairs.encode(text)) {
+                return Ok(tokens);
+            }
+            let encoding = self.inner.encode_fast(text, false)?;
+            Ok(encoding.get_ids().to_vec())
+        })
     }
 
     /// A tokenizer for text that is trusted to spell special tokens, as a chat template does.
@@ -201,6 +212,7 @@ impl Tokenizer {
     pub fn reading_special_tokens(&self) -> Self {
         let mut other = self.clone();
         other.inner.set_encode_special_tokens(false);
+        other.pairs = None;
         other
     }
 

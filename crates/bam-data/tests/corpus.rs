@@ -7,8 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use bam_data::{Corpus, DataError, Document, Source};
+use bam_data::{Corpus, DataError, Document, NotText, Source};
 use parquet::{
+    basic::Compression,
     data_type::{ByteArray, ByteArrayType},
     file::{properties::WriterProperties, writer::SerializedFileWriter},
     schema::parser::parse_message_type,
@@ -65,10 +66,20 @@ fn zstandard(bytes: &[u8], window_log: u32) -> Vec<u8> {
 
 /// A parquet file of one column; row groups of at most `group` rows.
 fn parquet(path: &Path, column: &str, rows: &[Option<&[u8]>], group: usize) {
+    parquet_of(path, column, rows, group, Compression::SNAPPY);
+}
+
+fn parquet_of(
+    path: &Path,
+    column: &str,
+    rows: &[Option<&[u8]>],
+    group: usize,
+    compression: Compression,
+) {
     let schema = Arc::new(parse_message_type(&format!("message m {{ {column} }}")).unwrap());
     let properties = Arc::new(
         WriterProperties::builder()
-            .set_compression(parquet::basic::Compression::SNAPPY)
+            .set_compression(compression)
             .set_data_page_row_count_limit(7)
             .set_write_batch_size(3)
             .build(),
@@ -249,7 +260,6 @@ fn bad_lines_are_named_with_their_number() {
     );
     for (name, value, found) in [
         ("g.jsonl", "7", "a number"),
-        ("h.jsonl", "null", "null"),
         ("i.jsonl", "[]", "an array"),
         ("j.jsonl", "true", "a boolean"),
         ("k.jsonl", "{}", "an object"),
@@ -292,20 +302,19 @@ fn invalid_utf8_is_found_at_its_byte() {
     for before in SIZES {
         let mut bytes = vec![b'a'; before];
         let text = write(&folder, "a.txt", &[bytes.as_slice(), b"\xff"].concat());
-        let offset = before as u64;
         assert!(
-            matches!(read(&text), Err(DataError::InvalidUtf8 { offset: got, .. }) if got == offset)
+            matches!(read(&text), Err(DataError::NotText { reason: NotText::InvalidUtf8(got), .. }) if got == before)
         );
 
         bytes.splice(..0, *b"{\"text\": \"first\"}\n{\"text\": \"");
-        let offset = bytes.len() as u64;
+        let offset = bytes.len();
         let line = write(
             &folder,
             "a.jsonl.gz",
             &gzip(&[bytes.as_slice(), b"\xe2\x82\"}\n"].concat()),
         );
         assert!(
-            matches!(read(&line), Err(DataError::InvalidUtf8 { offset: got, .. }) if got == offset)
+            matches!(read(&line), Err(DataError::NotText { reason: NotText::InvalidUtf8(got), .. }) if got == offset)
         );
     }
     let path = folder.path().join("a.parquet");
@@ -354,12 +363,104 @@ fn wrong_columns_are_described() {
             "{column}: {error}"
         );
     }
-    parquet(&path, TEXT_COLUMN, &[Some(b"a"), None, Some(b"b")], 2);
-    let error = read(&path).unwrap_err();
+}
+
+#[test]
+fn rows_without_text_are_left_out_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let rows: Vec<Option<&[u8]>> = (0..99).map(|i| (i % 3 > 0).then_some(&b"x"[..])).collect();
+    parquet(&path, TEXT_COLUMN, &rows, 50);
+    let json = b"{\"text\": \"a\", \"score\": NaN}\n{\"text\": null}\n{\"text\": NaN}\n{\"score\": [Infinity, -Infinity], \"text\": \"NaN\"}\n";
+    write(&folder, "b.jsonl", json);
+    let corpus = Corpus::new(Source::Local(folder.path().to_path_buf()));
+    let mut documents = corpus.documents(|_| {}).unwrap();
+    let read: Vec<Document> = documents.by_ref().collect::<Result<_, _>>().unwrap();
+    assert_eq!(texts(&read)[65..], ["x", "a", "NaN"]);
+    assert_eq!((read.len(), documents.without_text()), (68, 33 + 2));
     assert!(
-        matches!(error, DataError::NullText { row: 2, .. }),
-        "{error}"
+        read[67].origin.ends_with("b.jsonl:4"),
+        "{}",
+        read[67].origin
     );
+    // A corpus of nothing else is an empty one; a field that is not there is still an error.
+    let path = write(&folder, "c.jsonl", b"{\"text\": null}\n");
+    assert!(matches!(
+        self::read(&path),
+        Err(DataError::EmptyCorpus { .. })
+    ));
+    let path = write(&folder, "d.jsonl", b"{\"txt\": \"a\"}\n");
+    assert!(matches!(
+        self::read(&path),
+        Err(DataError::MissingField { .. })
+    ));
+}
+
+#[test]
+fn marks_and_padding_are_no_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let marked = "\u{feff}{\"text\": \"a\"}\n".repeat(3);
+    let zeros = vec![0; 100_000];
+    let padded = [
+        gzip(marked.as_bytes()),
+        zeros.clone(),
+        gzip(marked.as_bytes()),
+        zeros,
+    ]
+    .concat();
+    let once = write(&folder, "a.jsonl", marked.as_bytes());
+    let twice = write(&folder, "a.jsonl.gz", &padded);
+    assert_eq!(texts(&read(&once).unwrap()), ["a"; 3]);
+    assert_eq!(texts(&read(&twice).unwrap()), ["a"; 6]);
+    // Null control: other bytes behind a member are no padding.
+    let garbage = write(&folder, "b.jsonl.gz", &[padded, vec![7]].concat());
+    assert!(matches!(read(&garbage), Err(DataError::Compressed { .. })));
+    let wide: Vec<u8> = marked.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (name, bytes) in [
+        ("w.jsonl", wide.clone()),
+        ("w.jsonl.gz", gzip(&wide)),
+        ("w.txt", wide),
+    ] {
+        let error = read(&write(&folder, name, &bytes)).unwrap_err().to_string();
+        assert!(
+            error.ends_with("expected UTF-8, got UTF-16 (save it as UTF-8)"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn every_compression_of_parquet_is_read_or_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let expected: Vec<String> = (0..257)
+        .map(|i| format!("text {i} {}", "x".repeat(i)))
+        .collect();
+    let rows: Vec<Option<&[u8]>> = expected.iter().map(|text| Some(text.as_bytes())).collect();
+    for compression in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(Default::default()),
+        Compression::BROTLI(Default::default()),
+        Compression::ZSTD(Default::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+    ] {
+        parquet_of(&path, TEXT_COLUMN, &rows, 100, compression);
+        assert_eq!(texts(&read(&path).unwrap()), expected, "{compression}");
+    }
+    // Nobody writes LZO any more: the number of the codec is changed in the footer.
+    parquet_of(&path, TEXT_COLUMN, &rows[..1], 100, Compression::LZ4_RAW);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let codec = |number: u8| [&b"\x18\x04text\x15"[1..6], &[0x15, number * 2]].concat();
+    let at = bytes
+        .windows(7)
+        .rposition(|bytes| bytes == codec(7))
+        .unwrap();
+    bytes[at..at + 7].copy_from_slice(&codec(3));
+    std::fs::write(&path, bytes).unwrap();
+    let error = read(&path).unwrap_err().to_string();
+    assert!(error.ends_with("or not at all, got LZO"), "{error}");
 }
 
 #[test]

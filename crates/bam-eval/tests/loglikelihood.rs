@@ -202,6 +202,37 @@ fn requests_are_read_by_document() {
     assert_eq!(questions.tasks["own"], [question("z", &["1", "2", "3"], 2)]);
 }
 
+/// Two files of one task, joined: their documents have the same numbers, and neither overwrites the other.
+#[test]
+fn a_number_of_a_document_may_come_again() {
+    let line = |document: u8, index: Option<u8>, context: &str, continuation: &str| {
+        let request = serde_json::json!({"context": context, "continuation": continuation});
+        let line = serde_json::json!({
+            "task_name": "t", "doc_id": document, "idx": index, "request": request, "label": 1,
+        });
+        format!("{line}\n")
+    };
+    let file = |context: &str, choices: u8| -> String {
+        let document = |d: u8| (0..choices).map(move |i| (d, i));
+        let all = [0, 1].into_iter().flat_map(document);
+        all.map(|(d, i)| line(d, Some(i), context, &format!(" {i}")))
+            .collect()
+    };
+    let questions = read(&(file("first", 2) + &file("second", 3) + &file("first", 2))).unwrap();
+    let got = &questions.tasks["t"];
+    let shape = |of: &Question| (of.context.clone(), of.continuations.len(), of.document);
+    let two = |context: &str, n| [0, 1].map(|d| (context.to_owned(), n, Some(d)));
+    let expected = [two("first", 2), two("second", 3), two("first", 2)].concat();
+    assert_eq!(got.iter().map(shape).collect::<Vec<_>>(), expected);
+    // Without numbers of continuations, as LAMBADA has them.
+    let lines = [("a", " x"), ("b", " x"), ("b", " x")].map(|(a, b)| line(0, None, a, b));
+    let got = &read(&lines.concat()).unwrap().tasks["t"];
+    assert_eq!(
+        got.iter().map(|of| &*of.context).collect::<Vec<_>>(),
+        ["a", "b", "b"]
+    );
+}
+
 #[test]
 fn broken_requests_are_named() {
     for (lines, expected) in [
@@ -216,9 +247,14 @@ fn broken_requests_are_named() {
             "label below the 2",
         ),
         (
-            "{\"doc_id\": 1, \"context\": \"a\", \"continuation\": \"b\", \"label\": 0}\n\
-             {\"doc_id\": 1, \"context\": \"x\", \"continuation\": \"c\", \"label\": 0}",
+            "{\"doc_id\": 1, \"idx\": 0, \"context\": \"a\", \"continuation\": \"b\", \"label\": 0}\n\
+             {\"doc_id\": 1, \"idx\": 1, \"context\": \"x\", \"continuation\": \"c\", \"label\": 0}",
             "one context",
+        ),
+        (
+            "{\"doc_id\": 1, \"context\": \"a\", \"continuation\": \"b\", \"label\": 0}\n\
+             {\"doc_id\": 1, \"context\": \"a\", \"continuation\": \"c\", \"label\": 1}",
+            "one label",
         ),
     ] {
         let error = read(lines).unwrap_err();

@@ -33,7 +33,7 @@ impl ChatTemplate {
         let own = dir.join("chat_template.jinja");
         let config = dir.join("tokenizer_config.json");
         let (source, file) = if own.exists() {
-            let source = std::fs::read_to_string(&own);
+            let source = bam_data::read_text(&own);
             (source.map_err(|error| wrong(&own, error.to_string()))?, own)
         } else if config.exists() {
             let json: Value = bam_lm::model::checkpoint::read_json(&config, "a JSON object")?;

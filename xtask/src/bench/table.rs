@@ -16,6 +16,9 @@ fn number(row: &Row, name: &str) -> f64 {
 
 /// One measurement in short, for progress.
 pub fn line(row: &Row) -> String {
+    if row.contains_key("corpus") {
+        return corpus_line(row);
+    }
     format!(
         "{} {} {} {} N={} {:.1} ms",
         text(row, "implementation"),
@@ -25,6 +28,29 @@ pub fn line(row: &Row) -> String {
         number(row, "length"),
         number(row, "milliseconds").min(number(row, "milliseconds_per_step")),
     )
+}
+
+fn corpus_line(row: &Row) -> String {
+    let (bytes, milliseconds) = (number(row, "bytes"), number(row, "milliseconds"));
+    format!(
+        "| {} | {} | {} | {} | {:.2} | {:.1} |",
+        text(row, "corpus"),
+        text(row, "tokenizer"),
+        text(row, "implementation"),
+        text(row, "pass"),
+        milliseconds / 1e3,
+        bytes / milliseconds / 1e3
+    )
+}
+
+/// Corpora to ids.
+pub fn prepare(rows: &[Row]) -> String {
+    let mut out =
+        "| corpus | tokenizer | by | | seconds | MB/s |\n|---|---|---|---|---|---|\n".to_owned();
+    for row in rows {
+        let _ = writeln!(out, "{}", corpus_line(row));
+    }
+    out
 }
 
 /// All of the operation's tables.

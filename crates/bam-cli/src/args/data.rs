@@ -12,6 +12,9 @@ pub enum TokenizerCommand {
 #[derive(Args, Debug)]
 pub struct CorpusArgs {
     /// A file or folder of .txt, .md, .jsonl(.gz/.zst) or .parquet, or hf://datasets/OWNER/NAME/PATH
+    ///
+    /// Rows whose text is null are left out; their number is said at the end. Other fields may hold
+    /// anything, NaN too.
     pub corpus: String,
     /// The field or column that holds the text
     #[arg(long, default_value = "text")]

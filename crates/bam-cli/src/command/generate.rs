@@ -2,7 +2,7 @@
 
 use crate::args::GenerateArgs;
 use crate::{console, runs};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use bam_lm::engine::generate::{Generator, Sampling};
 use bam_lm::model::{KvCache, Transformer};
 use std::io::{Read, Write};
@@ -21,11 +21,12 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let prompt = match &args.prompt {
         Some(prompt) => prompt.clone(),
         None => {
-            let mut prompt = String::new();
-            std::io::stdin()
-                .read_to_string(&mut prompt)
-                .context("standard input: expected UTF-8")?;
-            prompt
+            let mut prompt = Vec::new();
+            let read = std::io::stdin().read_to_end(&mut prompt);
+            read.context("standard input: could not read it")?;
+            let prompt = bam_data::text_of(&prompt);
+            let prompt = prompt.map_err(|got| anyhow!("standard input: expected UTF-8, got {got}"));
+            prompt?.to_owned()
         }
     };
     let bos = tokenizer.bos();

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     let tokenizer = Tokenizer::from_file(&args.tokenizer)?;
-    let (documents, bar) = super::documents(&args.corpus)?;
+    let (mut documents, bar) = super::documents(&args.corpus)?;
     let options = ShardOptions {
         replace: args.replace,
         ..ShardOptions::default()
@@ -20,7 +20,7 @@ pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         ),
         error => error.into(),
     })?;
-    let prepared = bam_data::prepare(documents, &tokenizer, &mut writer, |at| {
+    let prepared = bam_data::prepare(&mut documents, &tokenizer, &mut writer, |at| {
         bar.set_message(format!("{} documents, {} tokens", at.documents, at.tokens));
         bar.tick();
     });
@@ -34,11 +34,12 @@ pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     writer.finish()?;
     bar.finish_and_clear();
     console::note(&format!(
-        "{}: {} documents, {} tokens, {} bytes",
+        "{}: {} documents, {} tokens, {} bytes{}",
         args.out.display(),
         total.documents,
         total.tokens,
-        total.bytes
+        total.bytes,
+        super::left_out(&documents)
     ));
     Ok(ExitCode::SUCCESS)
 }

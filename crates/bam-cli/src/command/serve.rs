@@ -105,7 +105,7 @@ fn api_key(args: &ServeArgs) -> anyhow::Result<Option<String>> {
         },
     };
     // The key itself is not for messages.
-    let Ok(key) = String::from_utf8(key) else {
+    let Ok(key) = bam_data::text_of(&key) else {
         anyhow::bail!("{origin}: expected a key in UTF-8, got other bytes");
     };
     let key = key.trim();

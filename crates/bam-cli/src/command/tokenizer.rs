@@ -7,22 +7,23 @@ use std::process::ExitCode;
 
 pub fn train(args: &TokenizerTrainArgs) -> anyhow::Result<ExitCode> {
     runs::ensure_writable(&args.out)?;
-    let (documents, bar) = super::documents(&args.corpus)?;
+    let (mut documents, bar) = super::documents(&args.corpus)?;
     let config = TokenizerConfig {
         vocabulary: args.vocabulary,
         individual_digits: !args.merge_digits,
         ..TokenizerConfig::default()
     };
-    let tokenizer = Tokenizer::train(documents, &config, |at| {
+    let tokenizer = Tokenizer::train(&mut documents, &config, |at| {
         bar.set_message(format!("{} documents, {} bytes", at.documents, at.bytes));
         bar.tick();
     })?;
     bar.finish_and_clear();
     tokenizer.save(&args.out)?;
     console::note(&format!(
-        "{}: {} tokens",
+        "{}: {} tokens{}",
         args.out.display(),
-        tokenizer.vocabulary_size()
+        tokenizer.vocabulary_size(),
+        super::left_out(&documents)
     ));
     Ok(ExitCode::SUCCESS)
 }

@@ -43,10 +43,12 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         (given, given_tokenizer) => {
             let (folder, recipe, tokenizer) = RunFolder::open(out)?;
             let same_tokenizer = given_tokenizer.is_none_or(|t| t.sha256() == tokenizer.sha256());
+            let other = given.filter(|given| !given.is_same_run(&recipe));
+            let differences = other.map_or(String::new(), |given| differences(&recipe, &given));
             ensure!(
-                given.is_none_or(|given| given.is_same_run(&recipe)) && same_tokenizer,
+                differences.is_empty() && same_tokenizer,
                 "{}: expected the recipe and the tokenizer that this run was begun with, or none; \
-                 got others",
+                 got others{differences}",
                 out.display()
             );
             let recipe = recipe.on(args.device.device);
@@ -124,9 +126,16 @@ fn advice(trainer: &Trainer, reason: &str) -> String {
 }
 
 fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{}: could not read it", path.display()))?;
+    let text = crate::runs::read_text(path)?;
     Ok(Recipe::from_toml(&text, overrides, path)?)
+}
+
+/// The settings that another recipe has otherwise: a schedule is one of the run's steps, and does not move.
+fn differences(recipe: &Recipe, other: &Recipe) -> String {
+    let (ours, theirs) = (recipe.to_toml(), other.to_toml());
+    let ours: Vec<&str> = ours.lines().collect();
+    let changed = theirs.lines().filter(|line| !ours.contains(line));
+    format!(" ({})", changed.collect::<Vec<_>>().join(", "))
 }
 
 /// A run's trainer at its start, with the tokens that its recipe names.

@@ -228,7 +228,7 @@ fn configurations_that_ask_for_more_are_refused() {
             "llama_nope",
             "sliding_window",
             json!(4),
-            "--ignore-key sliding_window",
+            "sliding_window: no such setting (it is not supported, and models differ by it), got 4",
         ),
         (
             "llama_nope",

@@ -220,3 +220,40 @@ fn recipes_ask_for_designs() {
         );
     }
 }
+
+/// All that is wrong with a configuration is said in one go, and its place once; what matters is not advised away.
+#[test]
+fn a_configurations_problems_are_told_together() {
+    let shop = Shop::new("llama_nope");
+    shop.with_json(
+        "config.json",
+        |config| {
+            let config = config.as_object_mut().unwrap();
+            config.insert("hidden_act".into(), "relu".into());
+            config.insert(
+                "rope_scaling".into(),
+                serde_json::json!({"type": "linear", "factor": 2.0}),
+            );
+            config.insert("logit_scale".into(), 0.5.into());
+            config.insert("favourite_colour".into(), "blue".into());
+            config.remove("vocab_size");
+        },
+        &[
+            "hidden_act: \"silu\" or none (others are not supported), got \"relu\"",
+            "rope_scaling.factor: no such setting",
+            "rope_scaling.type: \"default\" or none",
+            "vocab_size: a value, got none",
+            "logit_scale: no such setting (it is not supported, and models differ by it), got 0.5",
+            "--ignore-key favourite_colour",
+        ],
+    );
+    // Files of Windows tools begin with a mark, and Python writes numbers that JSON has not.
+    let path = shop.hf().join("config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let marked = format!(
+        "\u{feff}{}",
+        text.replacen('{', "{\"initializer_range\": NaN,", 1)
+    );
+    fs::write(&path, marked).unwrap();
+    succeed(&shop.import());
+}

@@ -80,7 +80,7 @@ pub struct Story {
 /// If the file can't be read, or is not bAbI's.
 pub fn read_stories(dir: &Path, task: BabiTask) -> Result<Vec<Story>, Error> {
     let path = dir.join(task.file());
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read it"))?;
+    let text = bam_data::read_text(&path).map_err(Error::io(&path, "read it"))?;
     let mut stories = Vec::new();
     let mut facts: Vec<String> = Vec::new();
     for (index, line) in text.lines().enumerate() {

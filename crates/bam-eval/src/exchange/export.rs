@@ -63,8 +63,8 @@ pub struct Exports<'a> {
     pub(super) folders: &'a [ExportFolder],
     pub(super) files: &'a mut StagedFiles,
     run: Run<'a>,
-    /// Samples by the part of lm-eval's results that they are in, and by task.
-    lines: BTreeMap<(String, String), SampleLines>,
+    /// Samples and the name of their file by the part of lm-eval's results that they are in, and by task.
+    lines: BTreeMap<(String, String), (String, SampleLines)>,
 }
 
 impl<'a> Exports<'a> {
@@ -110,10 +110,25 @@ impl<'a> Exports<'a> {
             return Ok(());
         }
         let key = (part.to_owned(), task.to_owned());
-        let lines = lines(self.lines.entry(key).or_default());
+        if !self.lines.contains_key(&key) {
+            // Tasks whose names differ may have the same name as a file.
+            let numbered = (2..).map(|number| format!("{task}-{number}"));
+            let free = |name: &String| {
+                let mut files = self.lines.iter().map(|((of, _), (file, _))| (of, file));
+                !files.any(|(of, file)| of == part && file == name)
+            };
+            let mut names = std::iter::once(task.to_owned()).chain(numbered);
+            let mut names = names
+                .by_ref()
+                .map(|task| self.run.began.samples_file(&task));
+            let name = names.find(free).unwrap_or_default();
+            self.lines
+                .insert(key.clone(), (name, SampleLines::default()));
+        }
+        let (file, samples) = self.lines.entry(key).or_default();
+        let lines = lines(samples);
         for dir in dirs {
-            let path = dir.join(self.run.began.samples_file(task));
-            self.files.add(path, &lines)?;
+            self.files.add(dir.join(&*file), &lines)?;
         }
         Ok(())
     }
@@ -125,7 +140,7 @@ impl<'a> Exports<'a> {
         results: impl FnOnce(&Run, &TaskHashes) -> Value,
     ) -> Written {
         let of_part = self.lines.iter().filter(|((of, _), _)| of == part);
-        let hashes = of_part.map(|((_, task), lines)| (task.clone(), lines.digest()));
+        let hashes = of_part.map(|((_, task), (_, lines))| (task.clone(), lines.digest()));
         let text = format!("{:#}", results(&self.run, &hashes.collect()));
         for dir in self.of_model(Format::LmEval, part) {
             let path = dir.join(self.run.began.results_file());

@@ -222,9 +222,17 @@ fn lm_evals_sample_lines_of_likelihoods() {
         vec![likelihood(-8.0, false), likelihood(-3.0, true)],
         vec![likelihood(-0.1, true)],
     ];
+    let read = |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    // A number that comes again is no key.
+    let twice = [choice.clone(), choice.clone()];
+    let answers_to_both = [answers[0].clone(), answers[0].clone()];
+    let twice = SampleLines::default().loglikelihood(&twice, &answers_to_both);
+    assert_eq!(
+        [0, 1].map(|line| read(&twice[line])["doc_id"].clone()),
+        [0, 1]
+    );
     let mut lines = SampleLines::default();
     let lines = lines.loglikelihood(&[choice, word], &answers);
-    let read = |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap();
     assert_eq!(
         read(&lines[0]),
         json!({

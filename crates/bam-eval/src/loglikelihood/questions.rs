@@ -3,7 +3,7 @@
 use bam_data::json_values;
 use bam_lm::Error;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// A context and its possible continuations.
@@ -35,17 +35,21 @@ impl Questions {
     ///
     /// A line is `{"task_name", "doc_id", "idx", "request": {"context", "continuation"}, "label"}`; the
     /// label is the number of the right continuation, or not a number where there is one only. Also
-    /// `{"context", "continuations" or "continuation", "label", "task"}`, one line a question.
+    /// `{"context", "continuations" or "continuation", "label", "task"}`, one line a question. Tasks without
+    /// a name are called as the file is. A document's lines are those of one `doc_id` whose `idx` differ, so
+    /// files with the same numbers can be joined.
     ///
     /// # Errors
     /// If the file can't be read, or a line is no request.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let mut read = Self::default();
-        let mut several: BTreeMap<(String, String), BTreeMap<usize, Line>> = BTreeMap::new();
-        let mut order = Vec::new();
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let file = file.split('.').next().unwrap_or_default().to_owned();
+        let mut documents: Vec<Vec<Line>> = Vec::new();
+        let mut latest: HashMap<(String, String), usize> = HashMap::new();
         for (number, value) in json_values(path)?.enumerate() {
             let value = value?;
-            let line = Line::of(&value).ok_or_else(|| Error::File {
+            let line = Line::of(&value, &file).ok_or_else(|| Error::File {
                 path: path.to_owned(),
                 expected: "a context and a continuation on each line".into(),
                 got: format!("line {}: {}", number + 1, shortened(&value)),
@@ -54,24 +58,22 @@ impl Questions {
                 read.unconditional += 1;
                 continue;
             }
-            let document = match &line.document {
-                Some(document) => document.to_string(),
-                None => format!("line {number}"),
-            };
-            let key = (line.task.clone(), document);
-            let lines = several.entry(key.clone()).or_default();
-            if lines.is_empty() {
-                order.push(key);
+            let document = line.document.as_ref().map(Value::to_string);
+            let key = document.map(|document| (line.task.clone(), document));
+            let known = key.as_ref().and_then(|key| latest.get(key).copied());
+            // Numbers of documents are others': files that were joined have them twice.
+            match known.filter(|at| documents[*at].iter().all(|other| line.goes_with(other))) {
+                Some(at) => documents[at].push(line),
+                None => {
+                    latest.extend(key.map(|key| (key, documents.len())));
+                    documents.push(vec![line]);
+                }
             }
-            let index = line.index.unwrap_or(lines.len());
-            lines.insert(index, line);
         }
-        for key in order {
-            let lines = several.remove(&key).unwrap_or_default();
-            read.tasks
-                .entry(key.0)
-                .or_default()
-                .push(Line::question(lines, path)?);
+        for mut lines in documents {
+            lines.sort_by_key(|line| line.index);
+            let task = read.tasks.entry(lines[0].task.clone()).or_default();
+            task.push(Line::question(lines, path)?);
         }
         Ok(read)
     }
@@ -104,7 +106,7 @@ struct Line {
 }
 
 impl Line {
-    fn of(value: &Value) -> Option<Self> {
+    fn of(value: &Value, file: &str) -> Option<Self> {
         let request = value.get("request").unwrap_or(value);
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let continuations = match (request.get("continuation"), request.get("continuations")) {
@@ -117,9 +119,7 @@ impl Line {
         let number = |name: &str| value.get(name)?.as_u64().map(|n| n as usize);
         let task = value.get("task_name").or_else(|| value.get("task"));
         Some(Self {
-            task: task
-                .and_then(text)
-                .unwrap_or_else(|| "loglikelihood".into()),
+            task: task.and_then(text).unwrap_or_else(|| file.to_owned()),
             document: value.get("doc_id").cloned(),
             contents: value.get("doc").cloned(),
             index: number("idx"),
@@ -129,9 +129,21 @@ impl Line {
         })
     }
 
+    /// Whether two lines of one number can be of one document: another continuation of it.
+    fn goes_with(&self, other: &Self) -> bool {
+        let another = match (self.index, other.index) {
+            (Some(ours), Some(theirs)) => ours != theirs,
+            (None, None) => {
+                self.context == other.context && self.continuations != other.continuations
+            }
+            _ => false,
+        };
+        another && self.contents == other.contents
+    }
+
     /// The lines of a document as one question.
-    fn question(lines: BTreeMap<usize, Self>, path: &Path) -> Result<Question, Error> {
-        let mut lines = lines.into_values();
+    fn question(lines: Vec<Self>, path: &Path) -> Result<Question, Error> {
+        let mut lines = lines.into_iter();
         let Some(mut first) = lines.next() else {
             return Ok(Question::default());
         };
@@ -141,6 +153,16 @@ impl Line {
                     path: path.to_owned(),
                     expected: "one context for the continuations of a document".into(),
                     got: format!("{:?} and {:?}", first.context, line.context),
+                });
+            }
+            if first.right != line.right {
+                return Err(Error::File {
+                    path: path.to_owned(),
+                    expected: "one label for the continuations of a document".into(),
+                    got: format!(
+                        "{:?} and {:?}, after {:?}",
+                        first.right, line.right, line.context
+                    ),
                 });
             }
             first.continuations.extend(line.continuations);

@@ -81,7 +81,7 @@ impl Essays {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let text = match path.extension().is_some_and(|ending| ending == "json") {
             true => read_json::<File>(path, "essays as {\"text\": …}")?.text,
-            false => std::fs::read_to_string(path).map_err(Error::io(path, "read it"))?,
+            false => bam_data::read_text(path).map_err(Error::io(path, "read it"))?,
         };
         Self::new(&name, &text)
     }

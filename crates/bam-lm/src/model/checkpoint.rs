@@ -175,7 +175,7 @@ pub fn read_json<T: serde::de::DeserializeOwned>(
     expected: &'static str,
 ) -> Result<T, Error> {
     let bytes = fs::read(path).map_err(Error::io(path, "read it"))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::File {
+    bam_data::parse_json(&bytes).map_err(|error| Error::File {
         path: path.to_owned(),
         expected: expected.to_owned(),
         got: error.to_string(),

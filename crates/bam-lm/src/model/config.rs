@@ -128,10 +128,10 @@ impl ModelConfig {
             ("vocabulary (vocab_size)", self.vocabulary),
             ("training length (train_length)", self.train_length),
         ] {
-            if size == 0 || size > 1 << 24 {
+            if size == 0 || size > NO_LIMIT {
                 return value(
                     what,
-                    format!("a number from 1 to {}", 1 << 24),
+                    format!("a number from 1 to {NO_LIMIT}"),
                     size.to_string(),
                 );
             }
@@ -215,7 +215,7 @@ struct RawConfig {
     intermediate_size: usize,
     vocab_size: usize,
     train_length: usize,
-    /// The training length again, for tools that read only this. Longer contexts are fine.
+    /// For tools that cut texts at it: [`NO_LIMIT`]. Older files say the training length.
     max_position_embeddings: usize,
     rms_norm_eps: f64,
     rope_theta: f64,
@@ -263,6 +263,8 @@ impl RawSsmax {
 }
 
 const MODEL_TYPE: &str = "bam";
+/// No length is refused, whatever the training length; this is the largest size that a config may have.
+const NO_LIMIT: usize = 1 << 24;
 /// Parameters are unconstrained, as the reference names them.
 const PRIOR_PARAM: &str = "reference";
 /// `q·k/√D`, then the prior is added, then scalable softmax multiplies.
@@ -280,7 +282,7 @@ impl From<ModelConfig> for RawConfig {
             intermediate_size: config.hidden,
             vocab_size: config.vocabulary,
             train_length: config.train_length,
-            max_position_embeddings: config.train_length,
+            max_position_embeddings: NO_LIMIT,
             rms_norm_eps: config.norm_epsilon,
             rope_theta: config.rotary_theta,
             tie_word_embeddings: config.design.tied_head,
@@ -354,6 +356,11 @@ mod tests {
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
         assert!(!json.contains("design"), "the default is not spelled out");
+        // What cuts texts at it cuts none; a file that says the training length is read all the same.
+        let limit = format!("\"max_position_embeddings\":{NO_LIMIT}");
+        let older = json.replace(&limit, "\"max_position_embeddings\":16");
+        assert_ne!(older, json);
+        assert_eq!(serde_json::from_str::<ModelConfig>(&older).unwrap(), config);
         let design = Design {
             gated: false,
             tied_head: true,

@@ -79,7 +79,7 @@ impl RunFolder {
     /// If it holds no run.
     pub fn open(dir: &Path) -> Result<(Self, Recipe, Tokenizer), Error> {
         let path = dir.join(RECIPE_FILE);
-        let text = fs::read_to_string(&path).map_err(Error::io(&path, "read it"))?;
+        let text = bam_data::read_text(&path).map_err(Error::io(&path, "read it"))?;
         let recipe = Recipe::from_toml(&text, &[], &path)?;
         let tokenizer = Tokenizer::from_file(&dir.join(TOKENIZER_FILE))?;
         Ok((
@@ -233,7 +233,7 @@ pub fn read_metrics(path: &Path) -> Result<Vec<TrainingStep>, Error> {
 }
 
 fn read_complete_lines(path: &Path) -> Result<String, Error> {
-    let mut text = match fs::read_to_string(path) {
+    let mut text = match bam_data::read_text(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
         text => text.map_err(Error::io(path, "read it"))?,
     };

@@ -7,6 +7,7 @@ use bam_data::hexadecimal;
 use bam_record::{BabilongAnswer, RulerAnswer, RulerCell};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 
 /// A task's samples as lines of the file, and a digest over all of them.
 #[derive(Debug, Default)]
@@ -74,8 +75,9 @@ impl SampleLines {
         questions: &[Question],
         answers: &[Vec<Likelihood>],
     ) -> Vec<String> {
-        let answered = questions.iter().zip(answers);
-        let line = |(question, likelihoods): (&Question, &Vec<Likelihood>)| {
+        let numbers = numbers(questions, self.count);
+        let answered = questions.iter().zip(answers).zip(numbers);
+        let line = |((question, likelihoods), number): ((&Question, &Vec<Likelihood>), usize)| {
             let continuations = question.continuations.iter();
             let of = |text: &String| [question.context.as_str().into(), text.as_str().into()];
             let right = question.is_right(likelihoods);
@@ -94,9 +96,7 @@ impl SampleLines {
                     (question.continuations[0].clone(), metrics)
                 }
             };
-            if let Some(number) = question.document {
-                self.count = number as usize;
-            }
+            self.count = number;
             self.line(Logged {
                 doc: question.contents.clone().unwrap_or_else(|| {
                     json!({
@@ -156,6 +156,23 @@ impl SampleLines {
     /// Their digest in `task_hashes`.
     pub fn digest(&self) -> String {
         hexadecimal(&self.digests.clone().finalize())
+    }
+}
+
+/// The documents' numbers as the requests have them, and the next one where they have none; the places of
+/// questions where one of those would be there twice, since readers take them for keys.
+fn numbers(questions: &[Question], first: usize) -> Vec<usize> {
+    let mut next = first;
+    let given = questions.iter().map(|question| {
+        let number = question.document.map_or(next, |number| number as usize);
+        next = number.saturating_add(1);
+        number
+    });
+    let given: Vec<usize> = given.collect();
+    let different: BTreeSet<&usize> = given.iter().collect();
+    match different.len() == given.len() {
+        true => given,
+        false => (first..).take(questions.len()).collect(),
     }
 }
 

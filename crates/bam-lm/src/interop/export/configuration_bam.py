@@ -23,6 +23,9 @@ DESIGN = {
     "tied_head": False,
 }
 
+# No length is refused. Programs that cut texts at `max_position_embeddings` cut them here.
+NO_LIMIT = 1 << 24
+
 
 class BamConfig(PretrainedConfig):
     """`position_embedding_type` is the encoding: `bam`, `alibi:2,bam:6+ssmax`, `rotary`, …"""
@@ -44,6 +47,9 @@ class BamConfig(PretrainedConfig):
         attn_prior=None,
         ssmax=None,
         design=None,
+        max_position_embeddings=NO_LIMIT,
+        use_cache=True,
+        tie_word_embeddings=None,
         **kwargs,
     ):
         self.position_embedding_type = position_embedding_type
@@ -63,9 +69,17 @@ class BamConfig(PretrainedConfig):
         if unknown:
             raise ValueError(f"design: expected some of {', '.join(DESIGN)}, got {', '.join(unknown)}")
         self.head_dim = hidden_size // num_attention_heads
-        kwargs.setdefault("tie_word_embeddings", self.design["tied_head"])
-        super().__init__(**kwargs)
+        self.max_position_embeddings = max_position_embeddings
+        self.use_cache = use_cache
+        tied = self.design["tied_head"] if tie_word_embeddings is None else tie_word_embeddings
+        super().__init__(tie_word_embeddings=tied, **kwargs)
         self.head_groups()  # An encoding that is none is refused here.
+
+    def to_dict(self):
+        """The head is tied, or has been untied, in both places that say so."""
+        fields = super().to_dict()
+        fields["design"] = {**self.design, "tied_head": self.tie_word_embeddings}
+        return fields
 
     @property
     def position(self):

@@ -1,7 +1,8 @@
-"""A decoder whose attention rows are posteriors: softmax(temperature · (q·k/√D + ln prior(lag))).
+"""A decoder whose attention rows are posteriors: softmax(temperature · (q·k/√D + ln prior(distance))).
 
-Position is a log-weight per head and lag, so any length works: nothing here has a maximum. Attention is computed a block
-of rows at a time, in float32. Tensors are named as in the files of the `bam` program.
+Position is a log-weight per head and distance, so any length works: nothing here has a maximum. A distance is a number of
+tokens, so padding is none. Attention is computed a block of rows at a time, in float32. Tensors are named as in the files
+of the `bam` program.
 """
 
 import math
@@ -10,11 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import logging
 
 from .configuration_bam import BamConfig
 
+logger = logging.get_logger(__name__)
 # Newer versions of transformers say `cache`, older ones `past_key_values`.
 CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 # Scores in memory at once.
@@ -155,6 +159,142 @@ def sinusoids(positions, width, theta):
     return torch.where(columns % 2 == 0, angles.sin(), angles.cos()).float()
 
 
+def is_known(condition):
+    """Whether it is true, as far as can be said: while a model is compiled, or on the meta device, nothing can."""
+    return not (torch.compiler.is_compiling() or condition.is_meta) and bool(condition)
+
+
+def expect(condition, name, expected, got):
+    if not condition:
+        raise ValueError(f"{name}: expected {expected}, got {got}")
+
+
+class Sight:
+    """The keys that new tokens see, and at which distances.
+
+    A key's distance is the number of tokens behind it that the row sees, whatever lies between them. Where `position_ids`
+    say other than that, it is the difference of positions, and a position that goes back begins a document.
+    """
+
+    def __init__(self, batch, length, device, mask=None, position_ids=None, cache=None):
+        before = 0 if cache is None else cache.get_seq_length()
+        # A compiled graph keeps the length of a cache of a fixed size as a tensor.
+        self.before = before if torch.compiler.is_compiling() else int(before)
+        # Where the new tokens stand, padding included.
+        self.places = torch.arange(length, device=device) + self.before
+        # Of keys: whether each is a token, their positions, and the documents they belong to.
+        self.is_token = self.key_positions = self.documents = None
+        # Of rows and keys: whether one sees the other, and what is added to the score.
+        self.matrix = self.bias = None
+        if mask is not None:
+            self._read(mask, batch, length)
+        self.positions = self._counted()
+        self._place(position_ids, batch, cache, isolated=mask is None and cache is None)
+
+    def _read(self, mask, batch, length):
+        shape = list(mask.shape)
+        if mask.dim() == 2:
+            if not torch.compiler.is_compiling():
+                expected = [batch, self.before + length]
+                expect(shape == expected, "attention_mask", f"{expected}, all tokens so far", shape)
+            if not is_known(mask.bool().all()):
+                self.is_token = mask.bool()
+            return
+        rows = [sizes + [1, length] for sizes in ([batch], [1])]
+        expect(shape[:3] in rows, "attention_mask", f"[batch, tokens so far] or {rows[0]} with a place a key", shape)
+        mask = mask[:, 0]
+        self.matrix = mask.bool()
+        if mask.is_floating_point():
+            self.matrix = mask > torch.finfo(mask.dtype).min / 2
+            self.bias = mask.float().masked_fill(~self.matrix, 0)
+        ahead = torch.arange(shape[3], device=mask.device) > self.places[:, None]
+        expect(not is_known((self.matrix & ahead).any()), "attention_mask", "no look ahead", "later keys that are seen")
+
+    def _counted(self):
+        """A token's position is the number of tokens that it sees before it."""
+        if self.matrix is not None:
+            own = torch.arange(self.matrix.shape[-1], device=self.places.device) == self.places[:, None]
+            return (self.matrix | own).sum(-1) - 1
+        if self.is_token is not None:
+            return (self.is_token.long().cumsum(-1) - 1).clamp(min=0)[:, -len(self.places):]
+        return self.places[None]
+
+    def _place(self, position_ids, batch, cache, isolated):
+        """Takes positions that are not those counted; the cache remembers them."""
+        cached = isinstance(self.before, torch.Tensor) or self.before > 0
+        if not cached and getattr(cache, "positions", None) is not None:
+            cache.positions = None  # It was emptied since.
+        stored = getattr(cache, "positions", None)
+        if position_ids is None:
+            expect(stored is None, "position_ids", "some, as the cached tokens had", "none")
+            return
+        shape, length = list(position_ids.shape), len(self.places)
+        expect(shape in ([1, length], [batch, length]), "position_ids", f"{[batch, length]}", shape)
+        same = position_ids == self.positions
+        if self.is_token is not None:
+            same = same | ~self.is_token[:, -length:]
+        if stored is None and is_known(same.all()):
+            return
+        if cache is not None and torch.compiler.is_compiling():
+            expect(stored is None, "position_ids", "those counted, in a compiled model with a cache", "others before")
+            torch._assert_async(same.all(), "position_ids: expected those counted, in a compiled model with a cache")
+            return
+        self.positions = position_ids.expand(batch, -1)
+        if stored is not None:
+            past = stored[:, : self.before].repeat_interleave(batch // stored.shape[0], 0)
+        elif self.is_token is not None:
+            past = (self.is_token.long().cumsum(-1) - 1)[:, :-length]
+        else:
+            past = torch.arange(self.before, device=position_ids.device).expand(batch, -1)
+        self.key_positions = torch.cat([past.to(position_ids), self.positions], 1)
+        if cache is not None:
+            cache.positions = self.key_positions
+        if self.matrix is None:
+            self.documents = self._documents(isolated)
+
+    def _documents(self, isolated):
+        """The number of each key's document. Without mask and cache a leap ahead begins one too, as for transformers."""
+        places = torch.arange(self.key_positions.shape[1], device=self.places.device).expand_as(self.key_positions)
+        latest = places if self.is_token is None else torch.where(self.is_token, places, 0).cummax(-1).values
+        step = self.key_positions[:, 1:] - self.key_positions.gather(1, latest[:, :-1])
+        begins = (step != 1) if isolated else (step <= 0)
+        if self.is_token is not None:
+            begins = begins & self.is_token[:, 1:]
+        return F.pad(begins.long(), (1, 0)).cumsum(-1)
+
+    def rows(self, first, count, keys):
+        """`[batch or 1, count, keys]`: whether rows from `first` on see each key, and its distance."""
+        # A cache of a fixed size has places that nothing was written to.
+        fit = lambda x: x if x.shape[-1] == keys else F.pad(x, (0, keys - x.shape[-1]))
+        chosen = slice(first, first + count)
+        key, place = torch.arange(keys, device=self.places.device), self.places[chosen, None]
+        visible = (key <= place)[None]
+        if self.matrix is not None:
+            width = self.matrix.shape[-1]
+            expect(width == keys, "attention_mask", f"a place for each of {keys} keys", width)
+            visible = self.matrix[:, chosen]
+        if self.is_token is not None:
+            visible = visible & fit(self.is_token)[:, None]
+        if self.documents is not None:
+            own = self.documents[:, self.places[chosen]]
+            visible = visible & (own[:, :, None] == fit(self.documents)[:, None])
+        if self.key_positions is not None:
+            return visible, self.positions[:, chosen, None] - fit(self.key_positions)[:, None]
+        if self.matrix is None and self.is_token is None:
+            return visible, (place - key)[None]
+        tokens = visible | (key == place)
+        return visible, tokens.sum(-1, keepdim=True) - tokens.cumsum(-1)
+
+    def farthest(self, keys):
+        """A bound of distances, where there is one that can be known."""
+        if self.key_positions is None:
+            return keys
+        if torch.compiler.is_compiling() or self.key_positions.is_meta:
+            return None
+        reach = int(self.key_positions.max() - self.key_positions.min()) + 1
+        return reach if reach <= BLOCK else None
+
+
 class Attention(nn.Module):
     def __init__(self, config, layer):
         super().__init__()
@@ -168,41 +308,44 @@ class Attention(nn.Module):
         sharpens = ssmax["enabled"] and layer >= ssmax.get("from_layer", 0)
         self.seq_scale = nn.Parameter(torch.ones(1, config.num_attention_heads, 1, 1)) if sharpens else None
 
-    def forward(self, x, positions, prior, key_mask, cache):
+    def forward(self, x, sight, prior, cache, keep_weights):
         config = self.config
         split = lambda x: x.unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
         limit = config.design["clip_qkv"]
         clip = (lambda x: x.clamp(-limit, limit)) if limit else (lambda x: x)
         q, k, v = (split(clip(linear(x))) for linear in (self.wq, self.wk, self.wv))
         if config.position in ("rotary", "rotary_local"):
-            q, k = (rotate(x, positions, config.rope_theta) for x in (q, k))
+            q, k = (rotate(x, sight.positions, config.rope_theta) for x in (q, k))
         if cache is not None:
-            k, v = cache.update(k, v, self.layer)
+            k, v = cache.update(k, v, self.layer, {"cache_position": sight.places})
         keys = k.shape[2]
-        distance = torch.arange(keys, dtype=torch.float32, device=x.device)[None]
-        ln_weights = (self.prior or prior)(distance)
+        prior = self.prior if self.prior is not None else prior
+        reach = sight.farthest(keys)
+        if reach is not None:
+            # Each distance once; rows take theirs.
+            table = prior(torch.arange(reach, dtype=torch.float32, device=x.device)[None])
+            ln_weights = lambda lag: table[:, lag.clamp(max=reach - 1)]
+        else:
+            ln_weights = lambda lag: prior(lag.flatten().float()[None]).unflatten(1, lag.shape)
         group = config.num_attention_heads // config.num_key_value_heads
         k, v = (x.repeat_interleave(group, 1).float() for x in (k, v))
         rows = max(1, BLOCK // (x.shape[0] * config.num_attention_heads * keys))
-        first = keys - q.shape[2]
-        outs = [
-            self.attend(part, k, v, first + rows * index, ln_weights, key_mask)
+        blocks = [
+            self.attend(part, k, v, rows * index, sight, ln_weights, keep_weights)
             for index, part in enumerate(q.float().split(rows, 2))
         ]
-        return self.wo(torch.cat(outs, 2).transpose(1, 2).flatten(2).to(x.dtype))
+        outs, weights = zip(*blocks)
+        out = self.wo(torch.cat(outs, 2).transpose(1, 2).flatten(2).to(x.dtype))
+        return out, torch.cat(weights, 2).to(x.dtype) if keep_weights else None
 
-    def attend(self, q, k, v, first, ln_weights, key_mask):
-        """The expectation of the values under the posterior of each row; row 0 stands at position `first`."""
-        keys = torch.arange(k.shape[2], device=q.device)
-        lag = first + torch.arange(q.shape[2], device=q.device)[:, None] - keys
-        visible = lag >= 0
+    def attend(self, q, k, v, first, sight, ln_weights, keep_weights):
+        """The expectation of the values under the posterior of each row, and the posterior."""
+        visible, lag = sight.rows(first, q.shape[2], k.shape[2])
         if self.config.position == "rotary_local":
-            visible &= lag < self.config.train_length
-        visible = visible[None, None]
-        if key_mask is not None:
-            visible = visible & key_mask[:, None, None, :]
+            visible = visible & (lag < self.config.train_length)
+        visible = visible[:, None]
         likelihood = q @ k.transpose(2, 3) / math.sqrt(self.config.head_dim)
-        prior = ln_weights[:, lag.clamp(min=0)][None]
+        prior = ln_weights(lag.clamp(min=0)).transpose(0, 1)
         if self.seq_scale is None:
             logits = likelihood + prior
         else:
@@ -210,8 +353,10 @@ class Attention(nn.Module):
             temperature = self.seq_scale.float() * seen.float().log()
             scales_prior = self.config.ssmax["scale_prior"]
             logits = temperature * (likelihood + prior) if scales_prior else temperature * likelihood + prior
-        logits = logits.masked_fill(~visible, torch.finfo(torch.float32).min)
-        return logits.softmax(-1) @ v
+        if sight.bias is not None:
+            logits = logits + sight.bias[:, None, first : first + q.shape[2]]
+        posterior = logits.masked_fill(~visible, torch.finfo(torch.float32).min).softmax(-1)
+        return posterior @ v, posterior if keep_weights else None
 
 
 ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
@@ -231,7 +376,7 @@ class FeedForward(nn.Module):
         return self.w2(inner if self.w3 is None else inner * self.w3(x))
 
 
-class Block(nn.Module):
+class Block(GradientCheckpointingLayer):
     def __init__(self, config, layer):
         super().__init__()
         self.attention = Attention(config, layer)
@@ -244,15 +389,19 @@ class Block(nn.Module):
 
     def forward(self, x, *context):
         normed = self.attention_norm(x)
-        x = (normed if self.from_norm[0] else x) + self.attention(normed, *context)
+        out, weights = self.attention(normed, *context)
+        x = (normed if self.from_norm[0] else x) + out
         normed = self.ffn_norm(x)
-        return (normed if self.from_norm[1] else x) + self.feed_forward(normed)
+        return (normed if self.from_norm[1] else x) + self.feed_forward(normed), weights
 
 
 class BamForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = BamConfig
-    _supports_cache_class = True
+    supports_gradient_checkpointing = True
+    # The loss is divided by `num_items_in_batch`.
+    accepts_loss_kwargs = True
     _no_split_modules = ["Block"]
+    _tied_weights_keys = {"output.weight": "tok_embeddings.weight"}
 
     def __init__(self, config):
         super().__init__(config)
@@ -260,8 +409,7 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.embedding_norm = Norm(config) if config.design["embedding_norm"] else nn.Identity()
         self.norm = Norm(config) if config.design["final_norm"] else nn.Identity()
-        own_head = not config.design["tied_head"]
-        self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if own_head else None
+        self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.prior = make_prior(config) if config.attn_prior["scope"] == "global" else None
         # Lags need more digits than bfloat16 has. Names that do not occur are an error in some versions.
         names = {part for name, _ in self.named_parameters() for part in name.split(".")}
@@ -278,42 +426,83 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self):
         return self.output
 
+    def set_output_embeddings(self, value):
+        self.output = value
+
     def forward(
         self,
-        input_ids,
+        input_ids=None,
         attention_mask=None,
+        position_ids=None,
         past_key_values=None,
-        cache=None,
-        use_cache=None,
+        inputs_embeds=None,
         labels=None,
+        use_cache=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
         logits_to_keep=0,
-        **_,
+        num_items_in_batch=None,
+        cache=None,
     ):
-        """`attention_mask` is `[batch, tokens so far]`, 0 for padding."""
-        if attention_mask is not None and attention_mask.dim() != 2:
-            raise ValueError(f"attention_mask: expected [batch, tokens], got {list(attention_mask.shape)}")
-        cache = cache if cache is not None else past_key_values
-        if cache is None and (use_cache if use_cache is not None else not self.training):
-            cache = DynamicCache()
-        before = cache.get_seq_length() if cache is not None else 0
-        length = input_ids.shape[1]
-        key_mask = None
-        positions = torch.arange(before, before + length, device=input_ids.device)[None]
-        if attention_mask is not None and not attention_mask.bool().all():
-            key_mask = attention_mask.bool()
-            positions = (key_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
-        x = self.embedding_norm(self.tok_embeddings(input_ids))
+        """As of every causal model of transformers.
+
+        `attention_mask` is `[batch, tokens so far]`, 0 for padding, or `[batch, 1, tokens, tokens so far]`: true, or
+        near 0, where a token sees a key. `position_ids` that go back begin documents.
+        """
+        chosen = lambda given, name: given if given is not None else getattr(self.config, name)
+        expect((input_ids is None) != (inputs_embeds is None), "input_ids", "these or inputs_embeds", "both or neither")
+        expect(cache is None or past_key_values is None, "cache", "one", "past_key_values too, which are the same")
+        cache = self._chosen_cache(cache if cache is not None else past_key_values, use_cache)
+        x = self.tok_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        sight = Sight(*x.shape[:2], x.device, attention_mask, position_ids, cache)
+        x = self.embedding_norm(x)
         if self.config.position == "sinusoidal":
-            x = x + sinusoids(positions, self.config.hidden_size, self.config.rope_theta).to(x.dtype)
+            x = x + sinusoids(sight.positions, self.config.hidden_size, self.config.rope_theta).to(x.dtype)
+        keep_weights = chosen(output_attentions, "output_attentions")
+        hidden, attentions = [], []
         for layer in self.layers:
-            x = layer(x, positions, self.prior, key_mask, cache)
+            hidden.append(x)
+            x, weights = layer(x, sight, self.prior, cache, keep_weights)
+            attentions.append(weights)
+        x = self.norm(x)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        head = self.output if self.output is not None else self.tok_embeddings
-        logits = F.linear(self.norm(x[:, keep]), head.weight)
+        logits = self.output(x[:, keep])
         loss = None
         if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: cache})
+            loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=num_items_in_batch)
+        out = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            hidden_states=(*hidden, x) if chosen(output_hidden_states, "output_hidden_states") else None,
+            attentions=tuple(attentions) if keep_weights else None,
+            **{CACHE: cache},
+        )
+        return out if chosen(return_dict, "return_dict") else out.to_tuple()
+
+    def _chosen_cache(self, cache, use_cache):
+        """The cache to use: the one given, a new one, or none."""
+        expect(cache is None or isinstance(cache, Cache), "past_key_values", "a Cache", type(cache).__name__)
+        twice = any(layer.gradient_checkpointing for layer in self.layers)
+        if twice and self.training and torch.is_grad_enabled():
+            expect(cache is None, "past_key_values", "none while layers are computed twice", type(cache).__name__)
+            if use_cache:
+                logger.warning_once("use_cache=True means nothing while layers are computed twice, in gradient checkpointing")
+            return None
+        if cache is None and (use_cache if use_cache is not None else self.config.use_cache):
+            cache = DynamicCache(config=self.config)
+        return cache
+
+    def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, **kwargs):
+        inputs = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+        # Older versions say what the cache knows.
+        inputs.pop("cache_position", None)
+        return inputs
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask=None, **_):
+        """Keeps the mask of tokens, from which distances are counted, where caches of a fixed size would have rows."""
+        return attention_mask
 
     @torch.no_grad()
     def _init_weights(self, module):

@@ -17,7 +17,6 @@ use bam_data::Tokenizer;
 use burn::tensor::Device;
 use serde_json::json;
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 /// Heads of every published model; no tensor tells them.
@@ -254,7 +253,7 @@ fn byte_alphabet() -> [char; 256] {
 }
 
 fn read_minbpe(path: &Path) -> Result<MinBpe, Error> {
-    let text = fs::read_to_string(path).map_err(Error::io(path, "read it"))?;
+    let text = bam_data::read_text(path).map_err(Error::io(path, "read it"))?;
     let mut lines = text.lines();
     let mut line =
         |expected: &str| (lines.next()).ok_or_else(|| not_as_expected(path, expected, "its end"));

@@ -31,15 +31,19 @@ use tensors::TensorFiles;
 /// tensors are missing, unknown, of another shape or type, or not finite.
 pub fn read_model(folder: &Path, options: &Options, device: &Device) -> Result<Transformer, Error> {
     let mut keys = Keys::read(&folder.join("config.json"), &options.ignored)?;
-    let model_type: String = keys.need("model_type")?;
-    let (config, layout): (ModelConfig, Box<dyn Layout>) = match model_type.as_str() {
-        "mpt" => mpt::read(&mut keys, options)?,
-        "bloom" => bloom::read(&mut keys, options)?,
-        "llama" => llama::read(&mut keys, options)?,
+    let model_type: Option<String> = keys.take("model_type")?;
+    let model_type = model_type.unwrap_or_else(|| "none".to_owned());
+    let read: Result<(ModelConfig, Box<dyn Layout>), Error> = match model_type.as_str() {
+        "mpt" => mpt::read(&mut keys, options),
+        "bloom" => bloom::read(&mut keys, options),
+        "llama" => llama::read(&mut keys, options),
         other => return Err(keys.wrong("model_type", "mpt, bloom or llama", other)),
     };
-    let config = config.checked()?;
-    keys.finish()?;
+    if read.is_ok() {
+        keys.finish()?;
+    }
+    let read = read.and_then(|(config, layout)| Ok((config.checked()?, layout)));
+    let (config, layout) = keys.judged(read)?;
     let mut files = TensorFiles::open(folder, layout.prefix())?;
     let mut tensors = NamedTensors::new();
     let mut model = Renaming::new(&mut files, &mut tensors);

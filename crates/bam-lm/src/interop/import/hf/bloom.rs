@@ -15,10 +15,10 @@ pub(super) fn read(
     keys: &mut Keys,
     options: &Options,
 ) -> Result<(ModelConfig, Box<dyn Layout>), Error> {
-    let named = |keys: &mut Keys, old: &str, new: &str| {
-        let (old, new) = (keys.take(old)?, keys.take(new)?);
+    let named = |keys: &mut Keys, old: &str, new_name: &str| {
+        let (old, new) = (keys.take(old)?, keys.take(new_name)?);
         let value: Option<usize> = old.or(new);
-        value.ok_or_else(|| keys.wrong("config", "a value for it", "none"))
+        value.map_or_else(|| keys.need(new_name), Ok)
     };
     // Older configurations have other names.
     let dim = named(keys, "n_embed", "hidden_size")?;

@@ -4,7 +4,9 @@ use crate::Error;
 use crate::interop::import::{not_as_expected, read_bounded};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Larger configurations are refused before they are parsed.
 const LARGEST: u64 = 1 << 20;
@@ -54,6 +56,46 @@ const HARMLESS: &[&str] = &[
     "verbose",
 ];
 
+/// Parts of the names of keys that change what a model computes, so that nobody is told to ignore one.
+const MATTER: &[&str] = &[
+    "act",
+    "alibi",
+    "attn",
+    "attention",
+    "bias",
+    "block",
+    "cap",
+    "clip",
+    "conv",
+    "expert",
+    "gate",
+    "head",
+    "layer",
+    "lora",
+    "mamba",
+    "mlp",
+    "moe",
+    "multiplier",
+    "norm",
+    "parallel",
+    "position",
+    "qk",
+    "quant",
+    "residual",
+    "rope",
+    "rotary",
+    "router",
+    "scal",
+    "sliding",
+    "soft",
+    "sparse",
+    "ssm",
+    "swa",
+    "theta",
+    "tie",
+    "window",
+];
+
 /// The keys that nobody asked for yet.
 pub(super) struct Keys {
     path: PathBuf,
@@ -61,12 +103,14 @@ pub(super) struct Keys {
     ignored: Vec<String>,
     /// Their place, in messages: `attn_config.`.
     within: String,
+    /// All that is wrong with the file, so that it is said in one go.
+    problems: Rc<RefCell<Vec<(String, String)>>>,
 }
 
 impl Keys {
     pub(super) fn read(path: &Path, ignored: &[String]) -> Result<Self, Error> {
         let bytes = read_bounded(path, LARGEST)?;
-        let parsed: Result<Map<String, Value>, _> = serde_json::from_slice(&bytes);
+        let parsed: Result<Map<String, Value>, _> = bam_data::parse_json(&bytes);
         let left = parsed
             .map_err(|error| not_as_expected(path, "a model configuration", error.to_string()))?;
         Ok(Self {
@@ -74,6 +118,7 @@ impl Keys {
             left,
             ignored: ignored.to_vec(),
             within: String::new(),
+            problems: Rc::default(),
         })
     }
 
@@ -83,16 +128,23 @@ impl Keys {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
                 let got = value.to_string();
-                let parsed = serde_json::from_value(value);
-                let parsed = parsed.map_err(|error| self.wrong(key, &kind(&error), &got))?;
-                Ok(Some(parsed))
+                match serde_json::from_value(value) {
+                    Ok(parsed) => Ok(Some(parsed)),
+                    Err(error) => {
+                        self.problem(key, &kind(&error), &got);
+                        Ok(None)
+                    }
+                }
             }
         }
     }
 
-    pub(super) fn need<T: DeserializeOwned>(&mut self, key: &str) -> Result<T, Error> {
-        let value = self.take(key)?;
-        value.ok_or_else(|| self.wrong(key, "a value", "none"))
+    /// The value of a key; where it is missing or of another kind, that is a problem, and a zero goes on.
+    pub(super) fn need<T: DeserializeOwned + Default>(&mut self, key: &str) -> Result<T, Error> {
+        if self.left.get(key).is_none_or(Value::is_null) {
+            self.problem(key, "a value", "none");
+        }
+        Ok(self.take(key)?.unwrap_or_default())
     }
 
     /// An object's keys; none where it is absent.
@@ -103,6 +155,7 @@ impl Keys {
             left,
             ignored: self.ignored.clone(),
             within: format!("{}{key}.", self.within),
+            problems: Rc::clone(&self.problems),
         })
     }
 
@@ -117,11 +170,9 @@ impl Keys {
                     true => "none".to_owned(),
                     false => format!("{} or none", supported.join(", ")),
                 };
-                Err(self.wrong(
-                    key,
-                    &format!("{expected} (others are not supported)"),
-                    &value.to_string(),
-                ))
+                let expected = format!("{expected} (others are not supported)");
+                self.problem(key, &expected, &value.to_string());
+                Ok(())
             }
         }
     }
@@ -129,27 +180,58 @@ impl Keys {
     /// Whatever is left must not matter.
     pub(super) fn finish(&self) -> Result<(), Error> {
         let harmless = |key: &str| HARMLESS.contains(&key) || self.ignored.iter().any(|k| k == key);
-        match self
-            .left
-            .iter()
-            .find(|(key, value)| !harmless(key) && !value.is_null())
-        {
-            None => Ok(()),
-            Some((key, value)) => {
-                let expected = format!(
-                    "a setting that is known, or --ignore-key {key} where it does not matter"
-                );
-                Err(self.wrong(key, &expected, &value.to_string()))
+        for (key, value) in &self.left {
+            if harmless(key) || value.is_null() {
+                continue;
             }
+            let matters = MATTER.iter().any(|part| key.contains(part));
+            let expected = match matters {
+                true => "no such setting (it is not supported, and models differ by it)".to_owned(),
+                false => format!(
+                    "a setting that is known, or --ignore-key {key} where it does not matter"
+                ),
+            };
+            self.problem(key, &expected, &value.to_string());
         }
+        Ok(())
+    }
+
+    /// What was read of the file, unless something is wrong with it: then all that is.
+    pub(super) fn judged<T>(&self, read: Result<T, Error>) -> Result<T, Error> {
+        let mut problems = self.problems.take();
+        let Some((mut expected, mut got)) = problems.pop() else {
+            return read;
+        };
+        for (before, what) in problems.iter().rev() {
+            expected = format!("{before}, got {what}; {expected}");
+        }
+        // Of values that were replaced by zeros, nothing more is said.
+        if let Err(Error::File {
+            expected: more,
+            got: last,
+            ..
+        }) = read
+        {
+            expected = format!("{expected}, got {got}; {more}");
+            got = last;
+        }
+        Err(not_as_expected(&self.path, expected, got))
+    }
+
+    fn problem(&self, key: &str, expected: &str, got: &str) {
+        let place = format!("{}{key}: {expected}", self.within);
+        self.problems.borrow_mut().push((place, shortened(got)));
     }
 
     pub(super) fn wrong(&self, key: &str, expected: &str, got: &str) -> Error {
-        const LONGEST: usize = 200;
-        let mut got = got.to_owned();
-        got.truncate(got.floor_char_boundary(LONGEST));
-        not_as_expected(&self.path, format!("{}{key}: {expected}", self.within), got)
+        let place = format!("{}{key}: {expected}", self.within);
+        not_as_expected(&self.path, place, shortened(got))
     }
+}
+
+fn shortened(got: &str) -> String {
+    const LONGEST: usize = 200;
+    got[..got.floor_char_boundary(LONGEST)].to_owned()
 }
 
 /// The value expected, in words; the error of a type says it at its end.

@@ -69,7 +69,7 @@ impl TensorFiles {
         }
         let index_path = inside(folder, INDEX)?;
         let index: Index =
-            serde_json::from_slice(&read_bounded(&index_path, LARGEST)?).map_err(|error| {
+            bam_data::parse_json(&read_bounded(&index_path, LARGEST)?).map_err(|error| {
                 not_as_expected(&index_path, "an index of shards", error.to_string())
             })?;
         let mut shards: BTreeMap<&str, usize> = BTreeMap::new();
