@@ -13,10 +13,7 @@ use std::{
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{
-    pretokens::{GPT2, Neighbours, Words},
-    stream_decoder::spelled_byte,
-};
+use super::pretokens::{GPT2, Neighbours, Words};
 
 /// A tokenizer's merges, and the words that they happen in.
 pub(super) struct BytePairs {
@@ -338,6 +335,19 @@ fn all_bytes(spelled: impl Iterator<Item = (usize, u32)>) -> Option<[u32; 256]> 
     spelled.for_each(|(byte, id)| bytes[byte] = Some(id));
     let bytes: Option<Vec<u32>> = bytes.into_iter().collect();
     bytes?.try_into().ok()
+}
+
+/// GPT-2's table: visible Latin-1 characters stand for themselves, and the other 68 bytes, in order, for
+/// the characters from U+0100 on.
+pub(super) fn spelled_byte(c: char) -> Option<u8> {
+    let visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    match u8::try_from(c) {
+        Ok(byte) => visible(byte).then_some(byte),
+        Err(_) => {
+            let index = (c as u32).checked_sub(0x100)? as usize;
+            (0..=u8::MAX).filter(|&byte| !visible(byte)).nth(index)
+        }
+    }
 }
 
 /// The id of a symbol that is part of the one before it.

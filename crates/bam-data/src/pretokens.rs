@@ -291,7 +291,7 @@ mod tests {
 
     const ALL: [&str; 3] = [GPT2, LLAMA3, QWEN];
 
-    /// What the expressions tell apart, and a little of what they don't.
+    /// Text of characters that the expressions tell apart, and of a few that they don't.
     fn text() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             6 => "['stmdrevlSTMDREVL \n\r\t]{1,4}",

@@ -1,4 +1,4 @@
-use super::{DataError, Tokenizer};
+use super::{DataError, Tokenizer, byte_pairs::spelled_byte};
 
 /// Decodes tokens one by one into pieces of whole characters.
 ///
@@ -183,17 +183,4 @@ fn spelled_bytes(name: &str) -> Vec<u8> {
         .map(spelled_byte)
         .collect::<Option<Vec<u8>>>()
         .unwrap_or_else(|| name.as_bytes().to_vec())
-}
-
-/// GPT-2's table: visible Latin-1 characters stand for themselves, and the other 68 bytes, in order, for
-/// the characters from U+0100 on.
-pub(super) fn spelled_byte(c: char) -> Option<u8> {
-    let visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    match u8::try_from(c) {
-        Ok(byte) => visible(byte).then_some(byte),
-        Err(_) => {
-            let index = (c as u32).checked_sub(0x100)? as usize;
-            (0..=u8::MAX).filter(|&byte| !visible(byte)).nth(index)
-        }
-    }
 }

@@ -196,7 +196,7 @@ impl Keys {
         Ok(())
     }
 
-    /// What was read of the file, unless something is wrong with it: then all that is.
+    /// The outcome of reading the file, unless something is wrong with it: then all that is.
     pub(super) fn judged<T>(&self, read: Result<T, Error>) -> Result<T, Error> {
         let mut problems = self.problems.take();
         let Some((mut expected, mut got)) = problems.pop() else {
