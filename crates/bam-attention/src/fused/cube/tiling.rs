@@ -1,11 +1,9 @@
 //! Sizes that a kernel is made for.
 
-use super::units::cmma::padded;
-
 /// Numbers of 16 bits in the 16 bytes that a row of an 8 × 8 matrix has in shared memory.
 pub(super) const LINE: usize = 8;
 
-/// What takes the products of a pass: see the files of [`units`](super::units).
+/// The way in which a pass takes products: see the files of [`units`](super::units).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Products {
     Plain,
@@ -236,6 +234,12 @@ pub(super) struct Limits {
     pub shared_bytes: usize,
     /// Whether a processor stands in for a GPU: it compiles every number that a unit holds apart.
     pub software: bool,
+}
+
+/// Numbers from a row to the next for `cmma`: 16 to 32 bytes more than there are, so that rows begin at different banks
+/// and where matrices may be read.
+pub(super) fn padded(numbers: usize) -> usize {
+    numbers + 8
 }
 
 /// Room for a head dimension: few sizes, so that few kernels are compiled.

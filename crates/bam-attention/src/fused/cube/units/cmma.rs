@@ -6,7 +6,7 @@
 //! Numbers on the way into a product are rounded to its type.
 
 use super::{Span, Units, grid};
-use crate::fused::cube::tiling::{Products, Tiling};
+use crate::fused::cube::tiling::{Products, Tiling, padded};
 use cubecl::cmma::{self, MatrixIdent, MatrixLayout};
 use cubecl::prelude::*;
 use std::marker::PhantomData;
@@ -209,12 +209,6 @@ impl<A: Float> Units for Cmma<A> {
     fn sum_across(values: &mut Array<f32>, memory: &mut Memory<A>, #[comptime] t: Tiling) {
         grid::sum_across(values, &mut memory.across, t);
     }
-}
-
-/// Numbers from a row to the next: 16 to 32 bytes more than there are, so that rows begin at different banks
-/// and where matrices may be read.
-pub(crate) fn padded(numbers: usize) -> usize {
-    numbers + 8
 }
 
 /// `sums[row, column] = Σ_c left[row, c]·right[c, first + column]` over `depth` numbers, for the rows of a
