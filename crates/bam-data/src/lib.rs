@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
+mod chat_templates;
 mod corpus;
 mod digest;
 mod document;
@@ -28,6 +29,7 @@ mod patterns;
 mod permutation;
 mod prepare;
 mod shard;
+mod special_tokens;
 mod store;
 mod store_index;
 mod stream_decoder;
@@ -35,6 +37,7 @@ mod synthetic;
 mod tokenizer;
 mod train_tokenizer;
 
+pub use chat_templates::ChatTemplates;
 pub use corpus::{Corpus, Documents, Source};
 pub use digest::{hexadecimal, sha256_of};
 pub use document::Document;
@@ -46,8 +49,9 @@ pub use mixture::Mixture;
 pub use pack::{Batch, PackedRows, Row, RowSource};
 pub use prepare::{PrepareProgress, prepare};
 pub use shard::{ShardOptions, ShardWriter};
+pub use special_tokens::SpecialTokens;
 pub use store::{TokenStore, Verify};
 pub use stream_decoder::StreamDecoder;
 pub use synthetic::{CopyRows, PasskeyRows, PasskeyRowsConfig};
-pub use tokenizer::{Tokenizer, TokenizerIdentity};
+pub use tokenizer::{TOKENIZER_FILE, Tokenizer, TokenizerIdentity};
 pub use train_tokenizer::{TokenizerConfig, TrainingProgress};

@@ -22,6 +22,7 @@ mod engine;
 mod error;
 mod generate;
 mod json;
+mod message;
 mod metrics;
 mod openapi;
 mod page;
@@ -44,7 +45,10 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 pub use template::ChatTemplate;
+use axum::ServiceExt;
+use axum::extract::Request;
 use tokio::sync::watch;
+use tower_http::normalize_path::NormalizePath;
 
 /// A notice for whoever watches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +145,9 @@ async fn serve(
     };
     let grace = app.settings.grace;
     let router = routes::router(Arc::new(app));
+    // A path may end with a slash.
+    let router = NormalizePath::trim_trailing_slash(router);
+    let router = ServiceExt::<Request>::into_make_service(router);
     let server = axum::serve(listener, router).with_graceful_shutdown(wait(stopped.clone()));
     let patience = async {
         wait(stopped).await;
