@@ -1,7 +1,7 @@
 //! Messages of a chat as clients send them, and as chat templates read them.
 
 use super::error::ApiError;
-use super::json::{Nothing, Object, Ordered, Unsupported};
+use super::json::{Nothing, Ordered, Unsupported};
 use super::prompts::Content;
 use bam_data::Tokenizer;
 use minijinja::Value;
@@ -189,7 +189,6 @@ mod tests {
     use super::super::json;
     use super::super::request::Chat;
     use super::super::text::tests::tokenizer;
-    use super::*;
     use serde_json::json;
 
     fn read(message: &serde_json::Value) -> Result<String, String> {
@@ -199,8 +198,7 @@ mod tests {
 
     fn read_text(body: &str) -> Result<String, String> {
         let chat: Chat = json::parse(body.as_bytes()).map_err(|error| error.to_string())?;
-        let Object(message) = &chat.messages[0];
-        let read = message.read(0, &tokenizer()).map_err(|error| error.to_string())?;
+        let read = chat.messages[0].read(0, &tokenizer()).map_err(|error| error.to_string())?;
         Ok(serde_json::to_string(&read).unwrap())
     }
 

@@ -125,3 +125,116 @@ impl ChatTemplate {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::tests::tokenizer;
+    use super::*;
+    use serde::Deserialize;
+
+    fn template(source: &str) -> ChatTemplate {
+        let default = (ChatTemplates::DEFAULT.to_owned(), source.to_owned());
+        let sources = ChatTemplates {
+            named: [default].into(),
+            ..ChatTemplates::default()
+        };
+        ChatTemplate::new(sources, &tokenizer())
+    }
+
+    fn one(message: &str) -> Chat {
+        Chat {
+            messages: vec![serde_json::from_str(message).unwrap()],
+            ..Chat::default()
+        }
+    }
+
+    /// Templates, and what transformers makes of them; `tests/constructs/make.py` wrote it.
+    #[derive(Deserialize)]
+    struct Constructs {
+        special: BTreeMap<String, Value>,
+        plain: Vec<Value>,
+        tooled: Vec<Value>,
+        tools: Vec<Value>,
+        further: BTreeMap<String, Value>,
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        template: String,
+        tooled: bool,
+        /// None where transformers refuses.
+        text: Option<String>,
+    }
+
+    #[test]
+    fn templates_say_what_transformers_says() {
+        let file = include_str!("../tests/constructs/constructs.json");
+        let all: Constructs = serde_json::from_str(file).unwrap();
+        let mut others = Vec::new();
+        for case in &all.cases {
+            let mut template = template(&case.template);
+            template.special.clone_from(&all.special);
+            let chat = match case.tooled {
+                false => Chat {
+                    messages: all.plain.clone(),
+                    ..Chat::default()
+                },
+                true => Chat {
+                    messages: all.tooled.clone(),
+                    tools: Some(all.tools.clone()),
+                    further: all.further.clone(),
+                },
+            };
+            let got = template.render(chat);
+            if got.as_ref().ok() != case.text.as_ref() {
+                others.push(format!("{}\n  {:?}\n  {got:?}", case.template, case.text));
+            }
+        }
+        assert!(others.is_empty(), "{} of {}:\n{}", others.len(), all.cases.len(), others.join("\n"));
+    }
+
+    #[test]
+    fn templates_know_the_day() {
+        let date = template("{{ strftime_now('%Y-%m-%d %f %%') }}").render(one("{}")).unwrap();
+        let shape = date.replace(|c: char| c.is_ascii_digit(), "0");
+        assert_eq!(shape, "0000-00-00 000000 %");
+        let error = template("{{ strftime_now('%Q') }}").render(one("{}")).unwrap_err();
+        assert!(error.to_string().contains("a format of a time"), "{error}");
+    }
+
+    #[test]
+    fn a_template_that_never_ends_is_stopped() {
+        let source =
+            "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
+        let error = template(source).render(one("{}")).unwrap_err();
+        assert!(error.to_string().contains("fuel"), "{error}");
+    }
+
+    #[test]
+    fn a_template_that_cannot_be_run_says_so_to_chats() {
+        let broken = template("{% if %}");
+        let error = broken.render(one("{}")).unwrap_err().to_string();
+        assert!(error.contains("syntax error"), "{error}");
+        assert!(broken.problem().unwrap().contains("syntax error"));
+        assert_eq!(broken.source(), Some("{% if %}"));
+        let named = |names: &[&str]| {
+            let named = names.iter().map(|name| ((*name).to_owned(), format!("of {name}")));
+            let sources = ChatTemplates {
+                named: named.collect(),
+                ..ChatTemplates::default()
+            };
+            ChatTemplate::new(sources, &tokenizer())
+        };
+        let rag = named(&["rag"]);
+        let error = rag.render(one("{}")).unwrap_err().to_string();
+        assert!(error.contains(r#"named default, got ["rag"]"#), "{error}");
+        let two = named(&["default", "tool_use"]);
+        let tooled = Chat {
+            tools: Some(Vec::new()),
+            ..one("{}")
+        };
+        assert_eq!(two.render(tooled).unwrap(), "of tool_use");
+        assert_eq!((two.render(one("{}")).unwrap().as_str(), two.problem()), ("of default", None));
+    }
+}

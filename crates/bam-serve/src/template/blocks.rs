@@ -84,7 +84,6 @@ mod tests {
             "{% set a = '%}{% generation %}' %}",
             "{% raw %}{# {% generation %}{{ '{% endraw %}",
             "{% if generation %}{{ generation }}{% endif %}",
-            "{% generation",
             "{{ 'open",
             "{{ {'a': {'b': {}}}['{% generation %}'] }}",
             "{% raw %}{% don't %}{% generation %}{% endraw %}",

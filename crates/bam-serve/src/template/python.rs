@@ -3,9 +3,9 @@
 use super::super::json::shown;
 use chrono::Local;
 use chrono::format::{Item, StrftimeItems};
-use minijinja::value::{Kwargs, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
-use minijinja_contrib::pycompat;
+use minijinja_contrib::{filters, globals, pycompat};
 use std::fmt::Write;
 
 /// Gives an environment what `transformers` gives its own.
@@ -15,6 +15,25 @@ pub fn equip(environment: &mut Environment<'static>) {
     environment.add_filter("tojson", tojson);
     environment.add_filter("string", |value: &Value| text(value));
     environment.add_filter("title", |value: &Value| title(&text(value)));
+    for name in ["length", "count"] {
+        // What is not there is of no length.
+        environment.add_filter(name, |value: &Value| match value.is_undefined() {
+            true => Ok(0),
+            false => minijinja::filters::length(value),
+        });
+    }
+    environment.add_filter("int", int);
+    environment.add_filter("float", |value: &Value, default: Option<f64>| {
+        float(value).unwrap_or(default.unwrap_or(0.0))
+    });
+    environment.add_filter("wordcount", |value: &Value| {
+        let text = text(value);
+        let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.filter(|word| !word.is_empty()).count()
+    });
+    environment.add_filter("truncate", truncate);
+    environment.add_function("cycler", |items: Rest<Value>| globals::cycler(items.0));
+    environment.add_function("joiner", globals::joiner);
     environment.add_function("strftime_now", strftime_now);
     let kinds = |kinds: &'static [ValueKind]| move |value: &Value| kinds.contains(&value.kind());
     use ValueKind::{Bool, Iterable, Map, Number, Seq, String, Undefined};
@@ -27,6 +46,48 @@ pub fn equip(environment: &mut Environment<'static>) {
 
 fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
+}
+
+/// A text cut off; its arguments may be given by place or by name.
+fn truncate(state: &State, value: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
+    const NAMES: [&str; 4] = ["length", "killwords", "end", "leeway"];
+    let (positional, named): (&[Value], Kwargs) = from_args(&arguments)?;
+    if positional.len() > NAMES.len() {
+        return Err(Error::from(ErrorKind::TooManyArguments));
+    }
+    let placed = NAMES.iter().copied().zip(positional.iter().cloned());
+    let further = named.args().map(|name| Ok((name, named.get(name)?)));
+    let all = placed.map(Ok).chain(further).collect::<Result<Kwargs, Error>>()?;
+    filters::truncate(state, value, all)
+}
+
+/// The number that a value is, or says as a text.
+fn float(value: &Value) -> Option<f64> {
+    match value.as_str() {
+        Some(text) => text.trim().parse().ok(),
+        None => f64::try_from(value.clone()).ok(),
+    }
+}
+
+/// The whole number that a value is or says, cut off at the point; a default where it says none.
+fn int(value: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
+    let (positional, named): (&[Value], Kwargs) = from_args(&arguments)?;
+    let given = |at: usize, name: &str| match positional.get(at) {
+        Some(value) => Ok(Some(value.clone())),
+        None => named.get::<Option<Value>>(name),
+    };
+    let default = given(0, "default")?.unwrap_or_else(|| 0.into());
+    let base = given(1, "base")?.map_or(Ok(10), u32::try_from)?;
+    named.assert_all_used()?;
+    if !(2..=36).contains(&base) {
+        return Err(wrong(format!("int: expected a base from 2 to 36, got {base}")));
+    }
+    if value.is_integer() {
+        return Ok(value.clone());
+    }
+    let whole = value.as_str().and_then(|text| i64::from_str_radix(text.trim(), base).ok());
+    let whole = whole.or_else(|| Some(float(value)?.trunc() as i64));
+    Ok(whole.map_or(default, Value::from))
 }
 
 /// A value as `str` writes it.
