@@ -139,12 +139,13 @@ impl Roles {
             let name = said(role)?.as_ref()?.as_str()?;
             (tokens.id)(name)
         };
+        let is_token = |id: &u32| (tokens.name)(*id).is_some();
         let first = |names: &[&str]| names.iter().find_map(|name| (tokens.special)(name));
         let usual = first(&BEGINNINGS);
         let around = Around::of(tokens);
         let bos = match said(BOS) {
             Some(_) => named(BOS),
-            None => self.bos.filter(|id| (tokens.name)(*id).is_some()),
+            None => self.bos.filter(is_token),
         };
         let bos = bos.or(match said(BOS) {
             // A file that says that there is none is taken at its word.
@@ -160,12 +161,12 @@ impl Roles {
         };
         let mut ends: Vec<u32> = named(EOS).into_iter().collect();
         ends.extend(&self.ends);
-        if ends.is_empty() {
+        if !ends.iter().any(is_token) {
             ends.extend(around.after.or_else(|| first(&ENDS)));
         }
         let mut seen = Vec::new();
         ends.retain(|end| !seen.contains(end) && (seen.push(*end), true).1);
-        let eos = ends.iter().copied().find(|end| (tokens.name)(*end).is_some());
+        let eos = ends.iter().copied().find(is_token);
         let padding = &tokens.json["padding"]["pad_token"];
         let pad = named(PAD)
             .or(self.pad)
