@@ -2,8 +2,8 @@
 
 use crate::device;
 use anyhow::Context;
-use bam_data::Tokenizer;
 use bam_data::atomic_file::{NewFile, NewFolder, write_atomically};
+use bam_data::{ChatTemplates, TOKENIZER_FILE, Tokenizer};
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::{CONFIG_FILE, place, read_json, replace};
 use bam_record::{Record, RunRecords};
@@ -28,7 +28,7 @@ pub fn load_model(dir: &Path, device: &Device) -> anyhow::Result<Transformer> {
 
 /// Reads a folder's tokenizer and checks that it is the model's size.
 pub fn load_tokenizer(dir: &Path, model: &Transformer) -> anyhow::Result<Tokenizer> {
-    let path = dir.join("tokenizer.json");
+    let path = dir.join(TOKENIZER_FILE);
     let tokenizer = Tokenizer::from_file(&path)?;
     ensure_fits(&path.display().to_string(), &tokenizer, model)?;
     Ok(tokenizer)
@@ -47,7 +47,7 @@ pub fn ensure_fits(what: &str, tokenizer: &Tokenizer, model: &Transformer) -> an
 /// Files of a model's folder besides its configuration and weights: those that others need to read
 /// text with it. Records of evaluations and of training are not: they are of one model only.
 const COMPANIONS: [&str; 12] = [
-    "tokenizer.json",
+    TOKENIZER_FILE,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -63,13 +63,26 @@ const COMPANIONS: [&str; 12] = [
 
 /// Copies what belongs to a model's folder, as far as it is there.
 pub fn copy_companions(from: &Path, to: &Path) -> anyhow::Result<()> {
-    for name in COMPANIONS {
-        let path = from.join(name);
-        if path.is_file() {
-            std::fs::copy(&path, to.join(name))
-                .with_context(|| format!("{}: could not copy it", path.display()))?;
-        }
+    let further = ChatTemplates::further(from)?;
+    let further = further
+        .iter()
+        .filter_map(|(_, path)| path.strip_prefix(from).ok());
+    let named = COMPANIONS.iter().map(Path::new);
+    for name in named
+        .filter(|name| from.join(name).is_file())
+        .chain(further)
+    {
+        copy(from, name, to)?;
     }
+    Ok(())
+}
+
+/// Copies a file to the same path in another folder.
+pub fn copy(from: &Path, name: &Path, to: &Path) -> anyhow::Result<()> {
+    let (path, copy) = (from.join(name), to.join(name));
+    let made = copy.parent().map_or(Ok(()), std::fs::create_dir_all);
+    made.and_then(|()| std::fs::copy(&path, &copy))
+        .with_context(|| format!("{}: could not copy it", path.display()))?;
     Ok(())
 }
 

@@ -140,6 +140,8 @@ pub enum DataError {
     TokenizerFile { origin: String, reason: String },
     #[error("tokenizer {origin}: unsupported: {reason}")]
     TokenizerUnsupported { origin: String, reason: String },
+    #[error("{}: {reason}", path.display())]
+    TokenizerSettings { path: PathBuf, reason: String },
     #[error("expected a vocabulary of {minimum} to {maximum} tokens, got {vocabulary}")]
     VocabularySize {
         vocabulary: usize,

@@ -13,6 +13,7 @@
 
 pub mod atomic_file;
 mod byte_pairs;
+mod chat_templates;
 mod corpus;
 mod digest;
 mod document;
@@ -31,6 +32,7 @@ mod permutation;
 mod prepare;
 mod pretokens;
 mod shard;
+mod special_tokens;
 mod store;
 mod store_index;
 mod stream_decoder;
@@ -39,6 +41,7 @@ mod text;
 mod tokenizer;
 mod train_tokenizer;
 
+pub use chat_templates::ChatTemplates;
 pub use corpus::{Corpus, Documents, Source};
 pub use digest::{hexadecimal, sha256_of};
 pub use document::Document;
@@ -50,9 +53,10 @@ pub use mixture::Mixture;
 pub use pack::{Batch, PackedRows, Row, RowSource};
 pub use prepare::{PrepareProgress, prepare};
 pub use shard::{ShardOptions, ShardWriter};
+pub use special_tokens::SpecialTokens;
 pub use store::{TokenStore, Verify};
 pub use stream_decoder::StreamDecoder;
 pub use synthetic::{CopyRows, PasskeyRows, PasskeyRowsConfig};
 pub use text::{NotText, parse_json, read_text, text_of};
-pub use tokenizer::{Tokenizer, TokenizerIdentity};
+pub use tokenizer::{TOKENIZER_FILE, Tokenizer, TokenizerIdentity};
 pub use train_tokenizer::{TokenizerConfig, TrainingProgress};

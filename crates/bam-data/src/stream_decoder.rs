@@ -58,13 +58,12 @@ impl<'a> StreamDecoder<'a> {
         }
     }
 
-    /// Takes one token and gives the text that is now certain; often none.
+    /// Takes one token and gives the text that is now certain; often none, as of an id without a token.
     ///
     /// # Errors
     ///
-    /// For a token outside of the vocabulary.
+    /// If the tokenizer's decoder fails.
     pub fn push(&mut self, token: u32) -> Result<String, DataError> {
-        self.tokenizer.check(token)?;
         let inner = &self.tokenizer.inner;
         let Some(name) = inner.id_to_token(token) else {
             return Ok(String::new());
@@ -102,11 +101,12 @@ impl<'a> StreamDecoder<'a> {
     }
 
     /// The text of a token by itself, as it is in the middle of a text, for reports: special tokens by
-    /// their names, and bytes that are no whole characters as `bytes:\\xe2\\x80`. And its own bytes.
+    /// their names, and bytes that are no whole characters as `bytes:\\xe2\\x80`. And its own bytes. An id
+    /// without a token has neither.
     ///
     /// # Errors
     ///
-    /// For a token outside of the vocabulary.
+    /// If the tokenizer's decoder fails.
     pub fn spell(&self, token: u32) -> Result<(String, Vec<u8>), DataError> {
         let mut alone = Self {
             tokenizer: self.tokenizer,

@@ -11,7 +11,7 @@ use serde_json::error::Category;
 pub enum NotText {
     #[error("{0} (save it as UTF-8)")]
     OtherEncoding(&'static str),
-    #[error("an invalid sequence at byte {0}")]
+    #[error("an invalid UTF-8 sequence at byte {0}")]
     InvalidUtf8(usize),
     #[error("no JSON: {reason} at line {line}, column {column}")]
     NotJson {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokenizers::ModelWrapper;
 
+use super::special_tokens::{Roles, SpecialTokens, Vocabulary};
 use super::{DataError, byte_pairs::BytePairs, hexadecimal, parse_json, patterns, text_of};
 use crate::atomic_file;
 
@@ -40,6 +41,7 @@ pub struct Tokenizer {
     identity: TokenizerIdentity,
     /// The same ids faster, where the file is understood.
     pairs: Option<Arc<BytePairs>>,
+    special: SpecialTokens,
 }
 
 /// The identity of a tokenizer: enough to tell whether two stores of tokens, or a store and a model, belong together.
@@ -82,6 +84,8 @@ pub(super) fn check_vocabulary(vocabulary: usize, minimum: usize) -> Result<(), 
     })
 }
 
+/// The name of a tokenizer's file in a model's folder.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Larger files are refused before they are parsed.
 const FILE_LIMIT: u64 = 1 << 27;
 /// Larger vocabularies are refused: an id this large is a corrupt file, and a model would allocate for it.
@@ -90,19 +94,46 @@ pub(super) const BEGIN: &str = "<s>";
 pub(super) const END: &str = "</s>";
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json`, and the roles of special tokens from the files beside it. A file of another
+    /// name may lie among those of other models, and stands for itself.
     ///
     /// # Errors
     ///
     /// If the file cannot be read, is larger than 128 MiB, is no tokenizer, asks for what we do not do, or
-    /// has expressions that can take forever.
+    /// has expressions that can take forever; if a file beside it is not what its name says.
     pub fn from_file(path: &Path) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io("open", path))?;
         let mut bytes = Vec::new();
         file.take(FILE_LIMIT + 1)
             .read_to_end(&mut bytes)
             .map_err(DataError::io("read", path))?;
-        Self::parse(&bytes, &path.display().to_string())
+        let tokenizer = Self::parse(&bytes, &path.display().to_string())?;
+        match (path.file_name(), path.parent()) {
+            (Some(name), Some(folder)) if name == TOKENIZER_FILE => tokenizer.with_roles_of(folder),
+            _ => Ok(tokenizer),
+        }
+    }
+
+    /// The same tokenizer, with the roles that the files of a folder give to its tokens.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not what its name says.
+    pub fn with_roles_of(self, folder: &Path) -> Result<Self, DataError> {
+        let contents = serde_json::from_str(&self.json).unwrap_or_default();
+        Ok(self.with_roles(&Roles::read(folder)?, &contents))
+    }
+
+    fn with_roles(mut self, roles: &Roles, contents: &Value) -> Self {
+        self.special = roles.of(&Vocabulary {
+            id: &|name| self.inner.token_to_id(name),
+            special: &|name| self.special_named(name),
+            name: &|id| self.inner.id_to_token(id),
+            json: contents,
+        });
+        self.identity.bos = self.special.beginning;
+        self.identity.eos = self.special.eos;
+        self
     }
 
     /// Parses the contents of a `tokenizer.json`.
@@ -170,26 +201,19 @@ impl Tokenizer {
         check_vocabulary(vocabulary, 1)?;
         let pairs = BytePairs::of(&contents).map(Arc::new);
         let identity = TokenizerIdentity {
-            sha256: hexadecimal(&Sha256::digest(canonical(contents).to_string())),
+            sha256: hexadecimal(&Sha256::digest(canonical(contents.clone()).to_string())),
             vocabulary,
-            bos: special(
-                &inner,
-                &[
-                    BEGIN,
-                    "<|begin_of_text|>",
-                    "<bos>",
-                    "<|startoftext|>",
-                    "<|endoftext|>",
-                ],
-            ),
-            eos: special(&inner, &[END, "<|end_of_text|>", "<eos>", "<|endoftext|>"]),
+            bos: None,
+            eos: None,
         };
-        Ok(Self {
+        let tokenizer = Self {
             inner,
             json,
             identity,
             pairs,
-        })
+            special: SpecialTokens::default(),
+        };
+        Ok(tokenizer.with_roles(&Roles::default(), &contents))
     }
 
     /// The tokens of a text, nothing added before or after.
@@ -219,7 +243,11 @@ impl Tokenizer {
     /// The special token of this name.
     #[must_use]
     pub fn special_named(&self, name: &str) -> Option<u32> {
-        special(&self.inner, &[name])
+        // An ordinary token of that spelling is not one.
+        let added = self.inner.get_added_vocabulary();
+        added
+            .is_special_token(name)
+            .then(|| self.inner.token_to_id(name))?
     }
 
     /// The first special token that a text spells.
@@ -232,26 +260,14 @@ impl Tokenizer {
             .map(|token| token.content.clone())
     }
 
-    /// The text of some tokens; special ones have none. Bytes that are no UTF-8 become U+FFFD.
+    /// The text of some tokens. Special ones have none, and neither have ids without a token: many models
+    /// have more rows than their tokenizer has tokens. Bytes that are no UTF-8 become U+FFFD.
     ///
     /// # Errors
     ///
-    /// For a token outside of the vocabulary.
+    /// If the tokenizer's decoder fails.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, DataError> {
-        for &token in tokens {
-            self.check(token)?;
-        }
         in_time("decode", || self.inner.decode(tokens, true))
-    }
-
-    pub(super) fn check(&self, token: u32) -> Result<(), DataError> {
-        if (token as usize) < self.identity.vocabulary {
-            return Ok(());
-        }
-        Err(DataError::UnknownToken {
-            token,
-            vocabulary: self.identity.vocabulary,
-        })
     }
 
     /// The vocabulary's spelling of a token, for reports: `Ġthe`, `</s>`.
@@ -260,7 +276,7 @@ impl Tokenizer {
         self.inner.id_to_token(token)
     }
 
-    /// The token that begins a document.
+    /// The token that begins a document, where documents of this tokenizer begin with one.
     #[must_use]
     pub fn bos(&self) -> Option<u32> {
         self.identity.bos
@@ -272,9 +288,30 @@ impl Tokenizer {
         self.identity.eos
     }
 
+    /// Special tokens by role, as the tokenizer's folder has them.
+    #[must_use]
+    pub fn special(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// Whether a token ends an answer.
+    #[must_use]
+    pub fn is_end(&self, token: u32) -> bool {
+        self.special.ends.contains(&token)
+    }
+
+    /// The token that stands for nothing at all: a beginning, also where texts have none, or an end.
+    #[must_use]
+    pub fn nothing(&self) -> Option<u32> {
+        self.bos().or(self.special.bos).or(self.eos())
+    }
+
     /// The name of the token for what the vocabulary cannot spell, where it has one.
     #[must_use]
     pub fn unknown(&self) -> Option<String> {
+        if let Some(name) = self.special.name("unk_token") {
+            return Some(name.to_owned());
+        }
         match self.inner.get_model() {
             ModelWrapper::BPE(bpe) => bpe.unk_token.clone(),
             ModelWrapper::WordPiece(pieces) => Some(pieces.unk_token.clone()),
@@ -317,6 +354,20 @@ impl Tokenizer {
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
         atomic_file::write(path, self.json.as_bytes()).map_err(DataError::io("write", path))
     }
+
+    /// Writes the `tokenizer.json` into a folder, after the roles of its tokens where the file alone does not
+    /// say them, so that it is the same tokenizer there.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
+    pub fn save_into(&self, folder: &Path) -> Result<(), DataError> {
+        let alone = Self::from_bytes(self.json.as_bytes())?;
+        if alone.special != self.special {
+            self.special.write(folder)?;
+        }
+        self.save(&folder.join(TOKENIZER_FILE))
+    }
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -326,15 +377,6 @@ impl std::fmt::Debug for Tokenizer {
             .field(&self.identity)
             .finish()
     }
-}
-
-/// The first of these names that is a special token; an ordinary token of that spelling is not one.
-fn special(tokenizer: &tokenizers::Tokenizer, names: &[&str]) -> Option<u32> {
-    let vocabulary = tokenizer.get_added_vocabulary();
-    names
-        .iter()
-        .filter(|name| vocabulary.is_special_token(name))
-        .find_map(|name| tokenizer.token_to_id(name))
 }
 
 /// A regular expression that takes too long panics in the library. It holds no lock while it does.

@@ -1,7 +1,7 @@
 //! Greedy answers to many prompts.
 //!
 //! As lm-eval's `generate_until` without stop strings: the most probable token each time, of equals the
-//! one with the lower id, until the token that ends documents or the budget.
+//! one with the lower id, until a token that ends an answer or the budget.
 
 use crate::evaluation::{Found, Subject};
 use crate::journal::digest;
@@ -35,7 +35,7 @@ pub struct PromptRows {
 /// An answer to a prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Its text, without the token that ends documents.
+    /// Its text, without the token that ends it.
     pub text: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
@@ -89,7 +89,7 @@ impl GreedyGenerator<'_> {
     fn tokens(&self, prompt: &str) -> Result<Vec<i32>, Error> {
         let tokenizer = self.subject.tokenizer;
         let ids = tokenizer.encode(prompt)?;
-        let beginning = tokenizer.bos().or(tokenizer.eos());
+        let beginning = tokenizer.nothing();
         let beginning = beginning.filter(|_| self.begin || ids.is_empty());
         let row = beginning.into_iter().chain(ids);
         Ok(row.map(|id| id as i32).collect())
@@ -115,12 +115,11 @@ impl GreedyGenerator<'_> {
         let Some(mut logits) = self.read(prompt, &mut cache, stop)? else {
             return Ok(None);
         };
-        let end = self.subject.tokenizer.eos();
         let (mut said, mut tokens) = (Vec::new(), 0);
         while tokens < budget {
             let token = argmax(&logits) as u32;
             tokens += 1;
-            if Some(token) == end {
+            if self.subject.tokenizer.is_end(token) {
                 break;
             }
             said.push(token);
@@ -132,9 +131,6 @@ impl GreedyGenerator<'_> {
                 }
             }
         }
-        // A model may have ids that its tokenizer does not know.
-        let known = self.subject.tokenizer.vocabulary_size() as u32;
-        said.retain(|token| *token < known);
         Ok(Some(Answer {
             text: self.subject.tokenizer.decode(&said)?,
             prompt_tokens: prompt.len(),

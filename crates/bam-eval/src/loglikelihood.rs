@@ -176,7 +176,7 @@ pub fn likelihoods(
         .iter()
         .map(|continuation| token_pair(tokenizer, &question.context, continuation))
         .collect::<Result<_, _>>()?;
-    let beginning = tokenizer.bos().or(tokenizer.eos()).map(|id| id as i32);
+    let beginning = tokenizer.nothing().map(|id| id as i32);
     let longest = pairs.iter().map(|(a, b)| a.len() + b.len()).max();
     let mut cache = model.cache(1, longest.unwrap_or(0) + 1)?;
     let mut read: Vec<i32> = Vec::new();

@@ -50,6 +50,8 @@ pub struct Question {
     /// The prompt's text, where it is said again.
     pub echo: Option<Arc<str>>,
     pub stops: Arc<[String]>,
+    /// Tokens that end it, and are no part of its text.
+    pub ends: Arc<[i32]>,
 }
 
 /// The pieces of an answer as they come; after an error, nothing more.
@@ -82,7 +84,11 @@ pub fn pieces(
                     }
                     generated += 1;
                     waiting.push(AnswerToken { id, at: before + text.decoded(), score });
-                    (text.push(id).map_err(ApiError::failed)?, None)
+                    let said = match question.ends.contains(&id) {
+                        true => String::new(),
+                        false => text.push(id).map_err(ApiError::failed)?,
+                    };
+                    (said, None)
                 }
                 SequenceEvent::End(Finish::Failed(message)) => Err(ApiError::failed(message))?,
                 SequenceEvent::End(Finish::End) => (text.finish(), Some(FinishReason::Stop)),

@@ -76,8 +76,7 @@ async fn prompts(
                     .await?;
                 if tokens.is_empty() {
                     // Nothing is the beginning of a document.
-                    let begin = app.tokenizer.bos().or(app.tokenizer.eos());
-                    tokens.push(begin.ok_or_else(nothing)? as i32);
+                    tokens.push(app.tokenizer.nothing().ok_or_else(nothing)? as i32);
                 }
                 all.push(Prompt { tokens, echo });
             }
@@ -142,12 +141,15 @@ fn logprobs(app: &App, top: usize, tokens: &[AnswerToken]) -> CompletionLogprobs
         all.text_offset.push(token.at);
         all.token_logprobs.push(own);
         all.top_logprobs.push(score.map(|score| {
-            let top = score
-                .top
-                .iter()
-                .take(top)
-                .map(|(id, ln_p)| (name(*id), finite(*ln_p)));
-            top.chain(own.map(|own| (name(token.id), own))).collect()
+            let top = score.top.iter().take(top);
+            let top = top.map(|(id, ln_p)| (name(*id), finite(*ln_p)));
+            let mut likeliest = BTreeMap::new();
+            // Of tokens of one name, such as ids without one, the likeliest is told.
+            for (name, ln_p) in top.chain(own.map(|own| (name(token.id), own))) {
+                let told = likeliest.entry(name).or_insert(ln_p);
+                *told = ln_p.max(*told);
+            }
+            likeliest
         }));
     }
     all

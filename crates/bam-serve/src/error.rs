@@ -5,23 +5,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::path::PathBuf;
 
 /// A server that can't start or go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// A chat template that is none.
-    #[error("{}: {reason}", path.display())]
-    Template {
-        /// Its file.
-        path: PathBuf,
-        /// The reason, or what was expected and what was found.
-        reason: String,
-    },
-    /// A file of the model's folder that can't be read.
-    #[error(transparent)]
-    Model(#[from] bam_lm::Error),
     /// The operating system said no.
     #[error("{what}: {source}")]
     Io {
@@ -60,6 +48,8 @@ pub enum ApiError {
     TooLong { field: &'static str, told: String },
     #[error("this model has no chat template; use /v1/completions")]
     NoTemplate,
+    #[error("this model's chat template can't be used; /v1/completions can: {reason}")]
+    Template { reason: String },
     #[error("model: expected {expected}, got {got}")]
     Model { expected: String, got: String },
     #[error("expected a path of /openapi.json, got {asked}")]
@@ -177,7 +167,9 @@ impl ApiError {
             Self::Unknown { .. } => bad(Code::UnknownParameter),
             Self::Twice { .. } => bad(Code::DuplicateParameter),
             Self::Missing { .. } => bad(Code::MissingRequiredParameter),
-            Self::Unsupported { .. } | Self::NoTemplate => bad(Code::UnsupportedParameter),
+            Self::Unsupported { .. } | Self::NoTemplate | Self::Template { .. } => {
+                bad(Code::UnsupportedParameter)
+            }
             Self::Field { .. } => bad(Code::InvalidValue),
             Self::TooLong { .. } => bad(Code::ContextLengthExceeded),
             Self::Broken { .. } => (StatusCode::BAD_REQUEST, None),
@@ -208,7 +200,7 @@ impl ApiError {
                 Some(&field[..root(field)]).filter(|root| root.len() < field.len())
             }
             Self::TooLong { field, .. } => Some(field),
-            Self::NoTemplate => Some("messages"),
+            Self::NoTemplate | Self::Template { .. } => Some("messages"),
             Self::Model { .. } => Some("model"),
             _ => None,
         }

@@ -7,6 +7,7 @@ use super::reply::{Form, send};
 use super::request::Generation;
 use axum::response::Response;
 use bam_lm::engine::scheduler::{Generate, Request};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A prompt as tokens.
@@ -33,6 +34,10 @@ impl Job {
     /// Answers the prompts, choices of a prompt side by side.
     pub async fn answer<F: Form>(self, app: Arc<App>, form: F) -> Result<Response, ApiError> {
         let generation = self.generation;
+        let stops = app.check_tokens("stop_token_ids", &generation.stop_tokens)?;
+        let own = app.tokenizer.special().ends.iter().map(|id| *id as i32);
+        let ends: BTreeSet<i32> = own.chain(stops).collect();
+        let ends: Arc<[i32]> = ends.into_iter().collect();
         let prompt_tokens = self.prompts.iter().map(|prompt| prompt.tokens.len()).sum();
         let (mut questions, mut sequences) = (Vec::new(), Vec::new());
         for prompt in self.prompts {
@@ -40,13 +45,14 @@ impl Job {
                 prompt: prompt.tokens.into(),
                 echo: prompt.echo.map(Into::into),
                 stops: Arc::clone(&generation.stops),
+                ends: Arc::clone(&ends),
             };
             for choice in 0..generation.choices {
                 sequences.push(Request::Generate(Generate {
                     prompt: question.prompt.to_vec(),
                     max_tokens: self.tokens,
                     sampling: generation.sampling(choice),
-                    end: app.tokenizer.eos().map(|id| id as i32),
+                    ends: Arc::clone(&ends),
                     score_prompt: self.score_prompt,
                     top: self.top,
                 }));

@@ -2,13 +2,15 @@
 
 use super::error::ApiError;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Serialize;
+use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{
-    self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Unexpected, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Unexpected,
+    Visitor,
 };
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -146,6 +148,76 @@ impl<T: JsonSchema> JsonSchema for Object<T> {
     }
 }
 
+/// A value of an object, with the object's fields in the order that they came in.
+#[derive(Debug)]
+pub struct Ordered<T> {
+    pub value: T,
+    pub keys: Vec<String>,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Ordered<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Ordered<T>, A::Error> {
+                let mut keys = Vec::new();
+                let recording = Recording {
+                    fields,
+                    keys: &mut keys,
+                };
+                let value = T::deserialize(MapAccessDeserializer::new(recording))?;
+                Ok(Ordered { value, keys })
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Ordered<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
+}
+
+/// Fields of an object that keep their names as they pass.
+struct Recording<'k, A> {
+    fields: A,
+    keys: &'k mut Vec<String>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Recording<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        let Some(key) = self.fields.next_key::<String>()? else {
+            return Ok(None);
+        };
+        self.keys.push(key.clone());
+        seed.deserialize(key.into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.fields.next_value_seed(seed)
+    }
+}
+
 /// A whole number in a range, also as JSON writes it in some languages: `16.0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whole<const MIN: i64, const MAX: i64 = { i64::MAX }>(pub i64);
@@ -261,20 +333,89 @@ impl<const MAX: u8> JsonSchema for Number<MAX> {
 #[derive(Debug)]
 pub struct Unsupported<T>(PhantomData<T>);
 
+/// A type of which one value says nothing: its default.
+pub trait Neutral: DeserializeOwned + Default + PartialEq {
+    /// Its schema.
+    fn schema() -> serde_json::Value;
+}
+
+/// Types of fields that are known and not supported, each with the JSON of its default.
+macro_rules! neutral {
+    ($($of:ty: $default:expr;)*) => {$(
+        impl Neutral for $of {
+            fn schema() -> serde_json::Value {
+                serde_json::json!({"enum": [$default]})
+            }
+        }
+    )*};
+}
+
+/// Null, and nothing else.
+pub type Nothing = ();
+
+/// A switch that is on.
+#[derive(Debug, PartialEq, Deserialize)]
+pub struct On(bool);
+
+impl Default for On {
+    fn default() -> Self {
+        Self(true)
+    }
+}
+
+/// The one factor that changes nothing.
+#[derive(Debug, PartialEq, Deserialize)]
+pub struct One(f64);
+
+impl Default for One {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+/// Biases of tokens, of which none is one.
+#[derive(Debug, Default, Deserialize)]
+pub struct NoBias(BTreeMap<String, f64>);
+
+impl PartialEq for NoBias {
+    fn eq(&self, other: &Self) -> bool {
+        let none = |of: &Self| of.0.values().all(|bias| *bias == 0.0);
+        none(self) && none(other)
+    }
+}
+
+impl Neutral for NoBias {
+    fn schema() -> serde_json::Value {
+        serde_json::json!({"type": "object", "additionalProperties": {"const": 0}})
+    }
+}
+
+neutral! {
+    bool: false;
+    u64: 0;
+    f64: 0;
+    String: "";
+    Vec<()>: serde_json::Value::Array(Vec::new());
+    On: true;
+    Nothing: serde_json::Value::Null;
+    One: 1;
+}
+
+/// Longer values than this many bytes are no defaults.
+const LONGEST_DEFAULT: usize = 1024;
 const UNSUPPORTED: &str = "nothing: it is not supported";
 
-impl<'de, T: DeserializeOwned + Default + PartialEq> Deserialize<'de> for Unsupported<T> {
+impl<'de, T: Neutral> Deserialize<'de> for Unsupported<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
-        // Defaults are short; what is long is not read for being one.
-        let is_default = raw.len() <= 16
+        let is_default = raw.len() <= LONGEST_DEFAULT
             && serde_json::from_str::<T>(raw).is_ok_and(|value| value == T::default());
         let wrong = || de::Error::custom(format!("expected {UNSUPPORTED}, got {}", shown(raw)));
         is_default.then_some(Self(PhantomData)).ok_or_else(wrong)
     }
 }
 
-impl<T: Default + Serialize> JsonSchema for Unsupported<T> {
+impl<T: Neutral> JsonSchema for Unsupported<T> {
     fn inline_schema() -> bool {
         true
     }
@@ -284,6 +425,8 @@ impl<T: Default + Serialize> JsonSchema for Unsupported<T> {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"enum": [T::default()], "description": "Nothing else is supported."})
+        let mut schema = T::schema();
+        schema["description"] = "Nothing else is supported.".into();
+        Schema::try_from(schema).unwrap_or_default()
     }
 }

@@ -22,6 +22,7 @@ mod engine;
 mod error;
 mod generate;
 mod json;
+mod message;
 mod metrics;
 mod openapi;
 mod page;
@@ -36,6 +37,8 @@ mod tokens;
 
 use app::App;
 pub use app::Settings;
+use axum::ServiceExt;
+use axum::extract::Request;
 use bam_data::Tokenizer;
 use bam_lm::engine::scheduler::Scheduler;
 use bam_lm::model::Transformer;
@@ -45,6 +48,7 @@ use std::sync::Arc;
 use std::time::Duration;
 pub use template::ChatTemplate;
 use tokio::sync::watch;
+use tower_http::normalize_path::NormalizePath;
 
 /// A notice for whoever watches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +145,9 @@ async fn serve(
     };
     let grace = app.settings.grace;
     let router = routes::router(Arc::new(app));
+    // A path may end with a slash.
+    let router = NormalizePath::trim_trailing_slash(router);
+    let router = ServiceExt::<Request>::into_make_service(router);
     let server = axum::serve(listener, router).with_graceful_shutdown(wait(stopped.clone()));
     let patience = async {
         wait(stopped).await;

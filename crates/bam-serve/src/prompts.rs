@@ -39,6 +39,10 @@ impl<'de> Deserialize<'de> for Prompts {
                 Ok(Prompts::Texts(vec![text.to_owned()]))
             }
 
+            fn visit_unit<E: de::Error>(self) -> Result<Prompts, E> {
+                self.visit_str("")
+            }
+
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Prompts, A::Error> {
                 let (mut texts, mut prompts, mut prompt) = (Vec::new(), Vec::new(), Vec::new());
                 while let Some(item) = items.next_element()? {
@@ -75,7 +79,7 @@ impl JsonSchema for Prompts {
         let some = |items: Schema| json_schema!({"type": "array", "minItems": 1, "items": items});
         let text = generator.subschema_for::<String>();
         let tokens = some(generator.subschema_for::<Whole<0>>());
-        json_schema!({"anyOf": [text, some(text.clone()), tokens, some(tokens.clone())]})
+        json_schema!({"anyOf": [text, some(text.clone()), tokens, some(tokens.clone()), {"type": "null"}]})
     }
 }
 
@@ -136,12 +140,14 @@ impl<'de> Deserialize<'de> for Stops {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(
                     f,
-                    "a string or up to {MOST_STOPS} strings, of 1 to {LONGEST_STOP} characters"
+                    "a string or up to {MOST_STOPS} strings, of at most {LONGEST_STOP} characters"
                 )
             }
 
             fn visit_str<E: de::Error>(self, stop: &str) -> Result<Vec<String>, E> {
                 match stop.chars().count() {
+                    // Nothing is no place to stop at.
+                    0 => Ok(Vec::new()),
                     1..=LONGEST_STOP => Ok(vec![stop.to_owned()]),
                     length => Err(E::invalid_value(
                         Unexpected::Other(&format!("{length} characters")),
@@ -151,9 +157,9 @@ impl<'de> Deserialize<'de> for Stops {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<String>, A::Error> {
-                let mut stops = Vec::new();
+                let (mut stops, mut came) = (Vec::new(), 0..MOST_STOPS);
                 while let Some(stop) = items.next_element::<String>()? {
-                    if stops.len() == MOST_STOPS {
+                    if came.next().is_none() {
                         return Err(de::Error::invalid_value(Unexpected::Other("more"), &self));
                     }
                     stops.append(&mut Few.visit_str(&stop)?);
@@ -175,7 +181,7 @@ impl JsonSchema for Stops {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let stop = json_schema!({"type": "string", "minLength": 1, "maxLength": LONGEST_STOP});
+        let stop = json_schema!({"type": "string", "maxLength": LONGEST_STOP});
         json_schema!({"anyOf": [stop, {"type": "array", "maxItems": MOST_STOPS, "items": stop.clone()}]})
     }
 }
@@ -189,9 +195,11 @@ pub struct Content(pub String);
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 struct Part {
-    #[serde(rename = "type")]
-    _type: PartType,
-    text: String,
+    r#type: PartType,
+    /// Of a part of type text.
+    text: Option<String>,
+    /// Of a part of type refusal, as an assistant has it.
+    refusal: Option<String>,
 }
 
 #[derive(serde::Deserialize, JsonSchema)]
@@ -199,6 +207,7 @@ struct Part {
 #[schemars(inline)]
 enum PartType {
     Text,
+    Refusal,
 }
 
 impl<'de> Deserialize<'de> for Content {
@@ -218,7 +227,11 @@ impl<'de> Deserialize<'de> for Content {
             fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<String, A::Error> {
                 let mut text = String::new();
                 while let Some(Object(part)) = parts.next_element::<Object<Part>>()? {
-                    text += &part.text;
+                    let (name, said) = match part.r#type {
+                        PartType::Text => ("text", part.text),
+                        PartType::Refusal => ("refusal", part.refusal),
+                    };
+                    text += &said.ok_or_else(|| de::Error::missing_field(name))?;
                 }
                 Ok(text)
             }

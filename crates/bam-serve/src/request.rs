@@ -4,11 +4,14 @@
 //! ignored. Names, defaults and ranges are OpenAI's.
 
 use super::error::ApiError;
-use super::json::{Number, Object, Unsupported, Whole};
-use super::prompts::{Content, Prompts, Stops};
+use super::json::{NoBias, Nothing, Number, Object, On, One, Ordered, Unsupported, Whole};
+use super::message::{Any, Message, check_value};
+use super::prompts::{Prompts, Stops};
+use super::template;
+use bam_data::Tokenizer;
 use bam_lm::engine::generate::Sampling;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,6 +28,8 @@ pub struct Generation {
     seeded: bool,
     pub choices: usize,
     pub stops: Arc<[String]>,
+    /// Tokens that end an answer besides those of the model.
+    pub stop_tokens: Vec<Whole<0>>,
     pub stream: bool,
     /// Whether a stream ends with the numbers of tokens.
     pub stream_usage: bool,
@@ -50,18 +55,9 @@ impl Generation {
 #[schemars(inline)]
 pub struct StreamOptions {
     include_usage: Option<bool>,
+    /// It would change lengths of events only, and events here have theirs.
     #[serde(rename = "include_obfuscation")]
-    _include_obfuscation: Option<Unsupported<bool>>,
-}
-
-/// The one penalty that changes nothing.
-#[derive(Debug, Deserialize, Serialize, PartialEq)]
-pub struct One(f64);
-
-impl Default for One {
-    fn default() -> Self {
-        Self(1.0)
-    }
+    _include_obfuscation: Option<bool>,
 }
 
 /// Bodies with the fields of every generation: serde takes no common struct where it refuses what is unknown.
@@ -77,12 +73,15 @@ macro_rules! generating {
             temperature: Option<Number<2>>,
             #[schemars(extend("default" = 1))]
             top_p: Option<Number<1>>,
-            top_k: Option<Whole<1>>,
+            /// All tokens where it is 0 or -1.
+            top_k: Option<Whole<-1>>,
             #[schemars(extend("default" = 1))]
             n: Option<Whole<1, MOST_CHOICES>>,
             /// The same request with a seed has the same answers; without, every choice is drawn by itself.
             seed: Option<Whole<{ i64::MIN }>>,
             stop: Option<Stops>,
+            /// Tokens that end an answer besides those of the model, as vLLM has them.
+            stop_token_ids: Option<Vec<Whole<0>>>,
             #[schemars(extend("default" = false))]
             stream: Option<bool>,
             /// Only with stream.
@@ -95,35 +94,43 @@ macro_rules! generating {
             #[serde(rename = "frequency_penalty")]
             _frequency_penalty: Option<Unsupported<f64>>,
             #[serde(rename = "logit_bias")]
-            _logit_bias: Option<Unsupported<BTreeMap<String, f64>>>,
+            _logit_bias: Option<Unsupported<NoBias>>,
             #[serde(rename = "repetition_penalty")]
             _repetition_penalty: Option<Unsupported<One>>,
             #[serde(rename = "min_tokens")]
             _min_tokens: Option<Unsupported<u64>>,
             #[serde(rename = "ignore_eos")]
             _ignore_eos: Option<Unsupported<bool>>,
+            #[serde(rename = "min_p")]
+            _min_p: Option<Unsupported<f64>>,
+            #[serde(rename = "include_stop_str_in_output")]
+            _include_stop_str_in_output: Option<Unsupported<bool>>,
+            #[serde(rename = "skip_special_tokens")]
+            _skip_special_tokens: Option<Unsupported<On>>,
         }
 
         impl $name {
             fn common(&self) -> Result<Generation, ApiError> {
                 let stream = self.stream.unwrap_or(false);
-                if self.stream_options.is_some() && !stream {
+                let options = self.stream_options.as_ref();
+                let usage = options.and_then(|Object(of)| of.include_usage).unwrap_or(false);
+                if usage && !stream {
                     return Err(ApiError::expected("stream_options", "stream with it", "none"));
                 }
-                let options = self.stream_options.as_ref();
                 Ok(Generation {
                     sampling: Sampling {
                         temperature: self.temperature.map_or(1.0, |Number(x)| x),
                         // None of the mass is the most probable token.
                         top_p: self.top_p.map_or(1.0, |Number(x)| x.max(f64::MIN_POSITIVE)),
-                        top_k: self.top_k.map(Whole::count),
+                        top_k: self.top_k.map(Whole::count).filter(|k| *k > 0),
                         seed: self.seed.map_or(0, |Whole(seed)| seed as u64),
                     },
                     seeded: self.seed.is_some(),
                     choices: self.n.map_or(1, Whole::count),
                     stops: self.stop.as_ref().map_or(&[][..], |Stops(stops)| stops).into(),
+                    stop_tokens: self.stop_token_ids.clone().unwrap_or_default(),
                     stream,
-                    stream_usage: options.and_then(|Object(of)| of.include_usage).unwrap_or(false),
+                    stream_usage: usage,
                 })
             }
         }
@@ -170,33 +177,11 @@ impl Completion {
     }
 }
 
-/// The roles that OpenAI has.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum Role {
-    System,
-    Developer,
-    User,
-    Assistant,
-    Tool,
-}
-
-/// A message of a chat.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    pub role: Role,
-    pub content: Content,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-}
-
 generating! {
     /// The body of `/v1/chat/completions`.
     pub struct Chat {
         #[schemars(length(min = 1))]
-        pub messages: Vec<Object<Message>>,
+        pub messages: Vec<Ordered<Message>>,
         max_tokens: Option<Whole<1>>,
         /// Instead of max_tokens; as many as there is room for, at most 4096, if neither is given.
         max_completion_tokens: Option<Whole<1>>,
@@ -204,7 +189,85 @@ generating! {
         logprobs: Option<bool>,
         /// Only with logprobs.
         top_logprobs: Option<Whole<0, 20>>,
+        /// Tools that the chat template tells of. Calls are not read out of answers, so only with tool_choice none.
+        tools: Option<Vec<Any>>,
+        tool_choice: Option<ToolChoice>,
+        /// Of calls, which there are none of.
+        #[serde(rename = "parallel_tool_calls")]
+        _parallel_tool_calls: Option<bool>,
+        #[serde(rename = "functions")]
+        _functions: Option<Unsupported<Vec<()>>>,
+        #[serde(rename = "function_call")]
+        _function_call: Option<NoCall>,
+        /// Variables of the model's chat template, as vLLM has them.
+        chat_template_kwargs: Option<Any>,
+        #[serde(rename = "response_format")]
+        _response_format: Option<Object<ResponseFormat>>,
+        #[serde(rename = "modalities")]
+        _modalities: Option<Vec<TextOnly>>,
+        #[serde(rename = "audio")]
+        #[schemars(with = "Option<()>")]
+        _audio: Option<Unsupported<Nothing>>,
+        #[serde(rename = "prediction")]
+        #[schemars(with = "Option<()>")]
+        _prediction: Option<Unsupported<Nothing>>,
+        #[serde(rename = "web_search_options")]
+        #[schemars(with = "Option<()>")]
+        _web_search_options: Option<Unsupported<Nothing>>,
+        #[serde(rename = "reasoning_effort")]
+        _reasoning_effort: Option<ReasoningEffort>,
+        #[serde(rename = "verbosity")]
+        _verbosity: Option<Verbosity>,
+        #[serde(rename = "service_tier")]
+        _service_tier: Option<ServiceTier>,
+        #[serde(rename = "store")]
+        _store: Option<Unsupported<bool>>,
+        /// Anything: it is for those who store answers.
+        #[serde(rename = "metadata")]
+        _metadata: Option<Any>,
+        /// Prefixes are kept whoever asks.
+        #[serde(rename = "prompt_cache_key")]
+        _prompt_cache_key: Option<String>,
+        #[serde(rename = "prompt_cache_retention")]
+        _prompt_cache_retention: Option<String>,
+        /// Anybody: it changes nothing here.
+        #[serde(rename = "safety_identifier")]
+        _safety_identifier: Option<String>,
     }
+}
+
+/// Fields of which some values change nothing here; others are refused with the names of these.
+macro_rules! only {
+    ($($(#[$about:meta])* $name:ident { $($value:ident),* })*) => {$(
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+        #[serde(rename_all = "lowercase")]
+        #[schemars(inline)]
+        enum $name { $($value),* }
+    )*};
+}
+
+only! {
+    /// Whether tools may be called.
+    ToolChoice { None, Auto }
+    /// The same, before there were tools.
+    NoCall { None, Auto }
+    /// The one form of answers.
+    TextOnly { Text }
+    /// The effort of models that do not reason, and OpenAI's default.
+    ReasoningEffort { None, Medium }
+    /// OpenAI's default.
+    Verbosity { Medium }
+    /// The tiers that change nothing.
+    ServiceTier { Auto, Default }
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+struct ResponseFormat {
+    #[serde(rename = "type")]
+    _type: TextOnly,
 }
 
 impl Chat {
@@ -212,21 +275,64 @@ impl Chat {
         if self.messages.is_empty() {
             return Err(ApiError::expected("messages", "at least one", "none"));
         }
-        if self.max_tokens.is_some() && self.max_completion_tokens.is_some() {
+        let differ = |(a, b)| a != b;
+        if self
+            .max_tokens
+            .zip(self.max_completion_tokens)
+            .is_some_and(differ)
+        {
             return Err(ApiError::expected(
                 "max_tokens",
-                "max_completion_tokens without it",
-                "both",
+                "the same as max_completion_tokens, or only one of both",
+                "another",
             ));
         }
-        if self.top_logprobs.is_some() && self.top().is_none() {
+        let named = self.top_logprobs.is_some_and(|Whole(top)| top > 0);
+        if named && self.top().is_none() {
             return Err(ApiError::expected(
                 "top_logprobs",
                 "logprobs with it",
                 "none",
             ));
         }
+        let tools = self.tools.as_ref().is_some_and(|tools| !tools.is_empty());
+        if tools && self.tool_choice != Some(ToolChoice::None) {
+            return Err(ApiError::Unsupported {
+                field: "tools".into(),
+                got: "some without tool_choice none".into(),
+            });
+        }
         self.common()
+    }
+
+    /// The chat as its template reads it.
+    pub fn read(&self, tokenizer: &Tokenizer) -> Result<template::Chat, ApiError> {
+        let messages = self.messages.iter().enumerate();
+        let messages = messages.map(|(at, message)| message.read(at, tokenizer));
+        let tools = self.tools.as_ref().filter(|tools| !tools.is_empty());
+        let tools = tools.map(|tools| {
+            tools
+                .iter()
+                .map(|Any(tool)| tool.clone())
+                .collect::<Vec<_>>()
+        });
+        for tool in tools.iter().flatten() {
+            check_value("tools", tokenizer, tool)?;
+        }
+        let mut further = BTreeMap::new();
+        if let Some(Any(variables)) = &self.chat_template_kwargs {
+            check_value("chat_template_kwargs", tokenizer, variables)?;
+            let names = variables.try_iter().into_iter().flatten();
+            further.extend(names.filter_map(|name| {
+                let value = variables.get_item(&name).ok()?;
+                Some((name.as_str()?.to_owned(), value))
+            }));
+        }
+        Ok(template::Chat {
+            messages: messages.collect::<Result<_, _>>()?,
+            tools,
+            further,
+        })
     }
 
     pub fn tokens(&self) -> Option<usize> {
@@ -307,7 +413,9 @@ mod tests {
             prompts("[[1], [2, 3]]"),
             Ok(Prompts::Tokens(vec![tokens(&[1]), tokens(&[2, 3])]))
         );
-        for wrong in ["[]", r#"[1, "a"]"#, "[[1], 2]", "1", "{}", "null"] {
+        // Nothing is the beginning of a document.
+        assert_eq!(prompts("null"), prompts(r#""""#));
+        for wrong in ["[]", r#"[1, "a"]"#, "[[1], 2]", "1", "{}"] {
             let message = prompts(wrong).unwrap_err();
             assert!(
                 message.contains("prompt: expected a string"),
@@ -356,10 +464,6 @@ mod tests {
                 "presence_penalty: expected nothing",
             ),
             (
-                r#""stop": [""]"#,
-                "strings, of 1 to 250 characters, got 0 characters",
-            ),
-            (
                 r#""max_tokens": 1.5"#,
                 "max_tokens: expected a whole number",
             ),
@@ -378,7 +482,7 @@ mod tests {
             (r#""seed": 1, "seed": 2"#, "got two fields seed"),
             (
                 r#""stop": 5"#,
-                "stop: expected a string or up to 16 strings, of 1 to 250 characters, got 5",
+                "stop: expected a string or up to 16 strings, of at most 250 characters, got 5",
             ),
             (
                 r#""stream_options": [null, null]"#,
@@ -397,6 +501,10 @@ mod tests {
         let nothing = r#"{"prompt": "a", "suffix": null, "logit_bias": {}, "presence_penalty": 0,
             "frequency_penalty": 0.0, "best_of": 1, "user": "me", "stop": [], "seed": -1,
             "max_tokens": 16.0, "n": 1.0, "stream": true, "stream_options": {"include_usage": true}}"#;
+        assert!(completion(nothing).is_ok());
+        let nothing = r#"{"prompt": "a", "suffix": "", "logit_bias": {"50256": 0}, "top_k": -1, "min_p": 0,
+            "stream": false, "stream_options": {"include_usage": false}, "stop_token_ids": [],
+            "skip_special_tokens": true}"#;
         assert!(completion(nothing).is_ok());
     }
 
@@ -460,7 +568,7 @@ mod tests {
         use Code::*;
         for (more, code, param) in [
             (r#", "temperature": 3"#, InvalidValue, Some("temperature")),
-            (r#", "stop": [""]"#, InvalidValue, Some("stop")),
+            (r#", "stop": [5]"#, InvalidValue, Some("stop")),
             (r#", "best_of": 2"#, InvalidValue, Some("best_of")),
             (r#", "max_tokens": -1"#, InvalidValue, Some("max_tokens")),
             (

@@ -113,7 +113,9 @@ pub fn router(app: Arc<App>) -> Router {
             Access::Key => &mut protected,
             Access::Body => &mut posted,
         };
-        *part = std::mem::take(part).route(operation.path, handler);
+        // A model's name may have slashes.
+        let path = operation.path.replace('{', "{*");
+        *part = std::mem::take(part).route(&path, handler);
     }
     let posted = posted
         .method_not_allowed_fallback(other_method)

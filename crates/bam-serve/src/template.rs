@@ -1,90 +1,124 @@
-//! Chat templates of models' folders.
+//! Chat templates of models' folders, run as `transformers` runs them.
 
-use super::error::{ApiError, ServeError};
-use super::request::Message;
-use bam_data::Tokenizer;
-use minijinja::{Environment, ErrorKind};
-use serde_json::{Value, json};
+mod blocks;
+mod python;
+
+use super::error::ApiError;
+use bam_data::{ChatTemplates, Tokenizer};
+use minijinja::{AutoEscape, Environment, ErrorKind, Value};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A chat as the text that the model was trained on: a Jinja template of the model's folder.
+/// A chat as the text that the model was trained on: Jinja templates of the model's folder.
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    special: Value,
+    sources: ChatTemplates,
+    /// The reasons of those that can't be run, by name; of all where the files can't be read.
+    broken: BTreeMap<String, String>,
+    special: BTreeMap<String, Value>,
     /// Reads the special tokens that the template spells.
     pub(crate) tokenizer: Arc<Tokenizer>,
 }
 
+/// The things that a template is given.
+#[derive(Default)]
+pub(crate) struct Chat {
+    pub messages: Vec<Value>,
+    pub tools: Option<Vec<Value>>,
+    /// Variables of the template's own.
+    pub further: BTreeMap<String, Value>,
+}
+
 /// Steps that a template may take: one that loops is stopped.
 const FUEL: u64 = 1_000_000;
-const NAME: &str = "chat";
 
 impl ChatTemplate {
-    /// The template in `chat_template.jinja` or `tokenizer_config.json` of a folder; `None` without.
-    ///
-    /// # Errors
-    /// If the file can't be read, or is no template.
-    pub fn find(dir: &Path, tokenizer: &Tokenizer) -> Result<Option<Self>, ServeError> {
-        let wrong = |path: &Path, reason| ServeError::Template {
-            path: path.to_owned(),
-            reason,
-        };
-        let own = dir.join("chat_template.jinja");
-        let config = dir.join("tokenizer_config.json");
-        let (source, file) = if own.exists() {
-            let source = bam_data::read_text(&own);
-            (source.map_err(|error| wrong(&own, error.to_string()))?, own)
-        } else if config.exists() {
-            let json: Value = bam_lm::model::checkpoint::read_json(&config, "a JSON object")?;
-            match of_config(&json).map_err(|reason| wrong(&config, reason))? {
-                Some(source) => (source, config),
-                None => return Ok(None),
+    /// The templates of a folder; `None` without. One that can't be run refuses chats and nothing else.
+    #[must_use]
+    pub fn find(folder: &Path, tokenizer: &Tokenizer) -> Option<Self> {
+        match ChatTemplates::read(folder) {
+            Ok(sources) if sources.named.is_empty() => None,
+            Ok(sources) => Some(Self::new(sources, tokenizer)),
+            Err(error) => {
+                let mut none = Self::new(ChatTemplates::default(), tokenizer);
+                let reason = error.to_string();
+                none.broken
+                    .insert(ChatTemplates::DEFAULT.to_owned(), reason);
+                Some(none)
             }
-        } else {
-            return Ok(None);
-        };
-        let name = |id: Option<u32>| id.and_then(|id| tokenizer.spelling(id));
-        let special = json!({
-            "bos_token": name(tokenizer.bos()),
-            "eos_token": name(tokenizer.eos()),
-        });
-        Self::new(source, special, tokenizer)
-            .map_err(|reason| wrong(&file, reason))
-            .map(Some)
+        }
     }
 
-    fn new(source: String, special: Value, tokenizer: &Tokenizer) -> Result<Self, String> {
+    fn new(sources: ChatTemplates, tokenizer: &Tokenizer) -> Self {
         let mut environment = Environment::new();
         environment.set_fuel(Some(FUEL));
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        python::equip(&mut environment);
         environment.add_function("raise_exception", |message: String| {
             Err::<String, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment
-            .add_template_owned(NAME, source)
-            .map_err(|error| format!("the chat template: {error}"))?;
-        Ok(Self {
+        let mut broken = BTreeMap::new();
+        for (name, source) in &sources.named {
+            let source = blocks::without_generation(source);
+            if let Err(error) = environment.add_template_owned(name.clone(), source) {
+                let file = sources.file.display();
+                broken.insert(name.clone(), format!("{file}: the chat template: {error}"));
+            }
+        }
+        let special = tokenizer.special().names.iter();
+        Self {
             environment,
-            special,
+            broken,
+            special: special
+                .map(|(role, name)| (role.clone(), Value::from_serialize(name)))
+                .collect(),
             tokenizer: Arc::new(tokenizer.reading_special_tokens()),
+            sources,
+        }
+    }
+
+    /// The reason that chats are refused for, if they are.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let first = self.broken.values().next().cloned();
+        first.or_else(|| match self.sources.choose(false) {
+            Some(_) => None,
+            None => Some(self.no_default()),
         })
     }
 
     /// The template as it was written.
-    pub fn source(&self) -> Option<String> {
-        let template = self.environment.get_template(NAME).ok()?;
-        Some(template.source().to_owned())
+    #[must_use]
+    pub fn source(&self) -> Option<&str> {
+        let name = self.sources.choose(false)?;
+        self.sources.named.get(name).map(String::as_str)
     }
 
-    pub(crate) fn render(&self, messages: &[&Message]) -> Result<String, ApiError> {
+    fn no_default(&self) -> String {
+        let names: Vec<&String> = self.sources.named.keys().collect();
+        format!("expected a chat template named default, got {names:?}")
+    }
+
+    pub(crate) fn render(&self, chat: Chat) -> Result<String, ApiError> {
+        let unusable = |reason: String| ApiError::Template { reason };
+        let name = self.sources.choose(chat.tools.is_some());
+        let Some(name) = name else {
+            let broken = self.broken.values().next().cloned();
+            return Err(unusable(broken.unwrap_or_else(|| self.no_default())));
+        };
+        if let Some(reason) = self.broken.get(name) {
+            return Err(unusable(reason.clone()));
+        }
         let mut context = self.special.clone();
-        context["messages"] = json!(messages);
-        context["add_generation_prompt"] = true.into();
-        let template = self.environment.get_template(NAME);
+        context.insert("documents".into(), ().into());
+        context.insert("add_generation_prompt".into(), true.into());
+        context.extend(chat.further);
+        context.insert("messages".into(), chat.messages.into());
+        context.insert("tools".into(), chat.tools.into());
+        let template = self.environment.get_template(name);
         let rendered = template.and_then(|template| template.render(context));
         rendered.map_err(|error| ApiError::Field {
             field: "messages".into(),
@@ -93,86 +127,130 @@ impl ChatTemplate {
     }
 }
 
-/// The template that a `tokenizer_config.json` holds: a text, or a list of which one is named `default`.
-fn of_config(json: &Value) -> Result<Option<String>, String> {
-    let expected =
-        "chat_template: expected a text, or a list of {name, template} with one named default";
-    match &json["chat_template"] {
-        Value::Null => Ok(None),
-        Value::String(source) => Ok(Some(source.clone())),
-        Value::Array(list) => {
-            let default = list.iter().find(|entry| entry["name"] == "default");
-            match default.and_then(|entry| entry["template"].as_str()) {
-                Some(source) => Ok(Some(source.to_owned())),
-                None => {
-                    let names: Vec<_> = list.iter().filter_map(|e| e["name"].as_str()).collect();
-                    Err(format!("{expected}, got a list with {names:?}"))
-                }
-            }
-        }
-        other => {
-            let shown: String = other.to_string().chars().take(60).collect();
-            Err(format!("{expected}, got {shown}"))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::prompts::Content;
-    use super::super::request::Role;
     use super::super::text::tests::tokenizer;
     use super::*;
+    use serde::Deserialize;
 
-    fn message(role: Role, content: &str) -> Message {
-        Message {
-            role,
-            content: Content(content.into()),
-            name: None,
+    fn template(source: &str) -> ChatTemplate {
+        let default = (ChatTemplates::DEFAULT.to_owned(), source.to_owned());
+        let sources = ChatTemplates {
+            named: [default].into(),
+            ..ChatTemplates::default()
+        };
+        ChatTemplate::new(sources, &tokenizer())
+    }
+
+    fn one(message: &str) -> Chat {
+        Chat {
+            messages: vec![serde_json::from_str(message).unwrap()],
+            ..Chat::default()
         }
     }
 
-    #[test]
-    fn templates_render_and_refuse() {
-        let source = "{{ bos_token }}{% for m in messages %}\n{% if m.role == 'system' %}\n\
-                      {{ raise_exception('no system') }}\n{% endif %}\n<{{ m.role }}>{{ m.content.strip() }}\
-                      \n{% endfor %}\n{% if add_generation_prompt %}<assistant>{% endif %}";
-        let template =
-            ChatTemplate::new(source.into(), json!({"bos_token": "<s>"}), &tokenizer()).unwrap();
-        let text = template.render(&[&message(Role::User, " hi ")]).unwrap();
-        assert_eq!(text, "<s><user>hi\n<assistant>");
-        let error = template.render(&[&message(Role::System, "x")]).unwrap_err();
-        assert!(error.to_string().contains("no system"), "{error}");
+    /// Templates, and what transformers makes of them; `tests/constructs/make.py` wrote it.
+    #[derive(Deserialize)]
+    struct Constructs {
+        special: BTreeMap<String, Value>,
+        plain: Vec<Value>,
+        tooled: Vec<Value>,
+        tools: Vec<Value>,
+        further: BTreeMap<String, Value>,
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        template: String,
+        tooled: bool,
+        /// None where transformers refuses.
+        text: Option<String>,
     }
 
     #[test]
-    fn of_several_templates_the_default_one_is_taken() {
-        let entry = |name: &str| json!({"name": name, "template": format!("of {name}")});
-        let of = |template: Value| of_config(&json!({"chat_template": template}));
-        let list = json!([entry("tool_use"), entry("default")]);
-        assert_eq!(of(list).unwrap().unwrap(), "of default");
-        assert_eq!(of(json!("one")).unwrap().unwrap(), "one");
-        assert_eq!(of_config(&json!({})).unwrap(), None);
-        for (wrong, got) in [
-            (json!([entry("rag")]), "[\"rag\"]"),
-            (json!([{"name": "default"}]), "[\"default\"]"),
-            (json!(7), "got 7"),
-        ] {
-            let error = of(wrong).unwrap_err();
-            assert!(
-                error.contains("named default") && error.contains(got),
-                "{error}"
-            );
+    fn templates_say_what_transformers_says() {
+        let file = include_str!("../tests/constructs/constructs.json");
+        let all: Constructs = serde_json::from_str(file).unwrap();
+        let mut others = Vec::new();
+        for case in &all.cases {
+            let mut template = template(&case.template);
+            template.special.clone_from(&all.special);
+            let chat = match case.tooled {
+                false => Chat {
+                    messages: all.plain.clone(),
+                    ..Chat::default()
+                },
+                true => Chat {
+                    messages: all.tooled.clone(),
+                    tools: Some(all.tools.clone()),
+                    further: all.further.clone(),
+                },
+            };
+            let got = template.render(chat);
+            if got.as_ref().ok() != case.text.as_ref() {
+                others.push(format!("{}\n  {:?}\n  {got:?}", case.template, case.text));
+            }
         }
+        assert!(
+            others.is_empty(),
+            "{} of {}:\n{}",
+            others.len(),
+            all.cases.len(),
+            others.join("\n")
+        );
+    }
+
+    #[test]
+    fn templates_know_the_day() {
+        let date = template("{{ strftime_now('%Y-%m-%d %f %%') }}")
+            .render(one("{}"))
+            .unwrap();
+        let shape = date.replace(|c: char| c.is_ascii_digit(), "0");
+        assert_eq!(shape, "0000-00-00 000000 %");
+        let error = template("{{ strftime_now('%Q') }}")
+            .render(one("{}"))
+            .unwrap_err();
+        assert!(error.to_string().contains("a format of a time"), "{error}");
     }
 
     #[test]
     fn a_template_that_never_ends_is_stopped() {
         let source =
             "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
-        let template = ChatTemplate::new(source.into(), json!({}), &tokenizer()).unwrap();
-        let error = template.render(&[&message(Role::User, "x")]).unwrap_err();
+        let error = template(source).render(one("{}")).unwrap_err();
         assert!(error.to_string().contains("fuel"), "{error}");
-        assert!(ChatTemplate::new("{% if %}".into(), json!({}), &tokenizer()).is_err());
+    }
+
+    #[test]
+    fn a_template_that_cannot_be_run_says_so_to_chats() {
+        let broken = template("{% if %}");
+        let error = broken.render(one("{}")).unwrap_err().to_string();
+        assert!(error.contains("syntax error"), "{error}");
+        assert!(broken.problem().unwrap().contains("syntax error"));
+        assert_eq!(broken.source(), Some("{% if %}"));
+        let named = |names: &[&str]| {
+            let named = names
+                .iter()
+                .map(|name| ((*name).to_owned(), format!("of {name}")));
+            let sources = ChatTemplates {
+                named: named.collect(),
+                ..ChatTemplates::default()
+            };
+            ChatTemplate::new(sources, &tokenizer())
+        };
+        let rag = named(&["rag"]);
+        let error = rag.render(one("{}")).unwrap_err().to_string();
+        assert!(error.contains(r#"named default, got ["rag"]"#), "{error}");
+        let two = named(&["default", "tool_use"]);
+        let tooled = Chat {
+            tools: Some(Vec::new()),
+            ..one("{}")
+        };
+        assert_eq!(two.render(tooled).unwrap(), "of tool_use");
+        assert_eq!(
+            (two.render(one("{}")).unwrap().as_str(), two.problem()),
+            ("of default", None)
+        );
     }
 }

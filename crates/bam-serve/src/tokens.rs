@@ -74,8 +74,7 @@ pub struct TokenizerInfo {
     bos_token: Option<String>,
     eos_token: Option<String>,
     unk_token: Option<String>,
-    /// Always null.
-    pad_token: (),
+    pad_token: Option<String>,
     vocab_size: usize,
     model_max_length: usize,
     add_bos_token: bool,
@@ -83,16 +82,18 @@ pub struct TokenizerInfo {
 }
 
 pub async fn tokenizer_info(State(app): State<Arc<App>>) -> Json<TokenizerInfo> {
-    let name = |id: Option<u32>| id.and_then(|id| app.tokenizer.spelling(id));
+    let special = app.tokenizer.special();
+    let name = |role: &str| special.name(role).map(str::to_owned);
+    let template = app.template.as_ref().and_then(ChatTemplate::source);
     Json(TokenizerInfo {
         tokenizer_class: "PreTrainedTokenizerFast",
-        bos_token: name(app.tokenizer.bos()),
-        eos_token: name(app.tokenizer.eos()),
+        bos_token: name("bos_token"),
+        eos_token: name("eos_token"),
         unk_token: app.tokenizer.unknown(),
-        pad_token: (),
+        pad_token: name("pad_token"),
         vocab_size: app.tokenizer.vocabulary_size(),
         model_max_length: app.longest_sequence(),
         add_bos_token: app.tokenizer.bos().is_some(),
-        chat_template: app.template.as_ref().and_then(ChatTemplate::source),
+        chat_template: template.map(str::to_owned),
     })
 }

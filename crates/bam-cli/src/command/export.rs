@@ -2,6 +2,7 @@
 
 use crate::args::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 use crate::{console, runs};
+use bam_data::ChatTemplates;
 use bam_data::atomic_file::write_atomically;
 use bam_lm::device::cpu;
 use bam_lm::interop::export::{hf, llama_cpp};
@@ -37,9 +38,11 @@ fn to_transformers(args: &ExportHfArgs) -> anyhow::Result<ExitCode> {
             ] {
                 let path = dir.join(name);
                 // What the model came with says more, for example a chat template.
-                if !path.exists() {
-                    runs::write_json(&path, &value)?;
+                let mut fields = value;
+                if path.exists() {
+                    fields.extend(runs::read_object(&path)?);
                 }
+                runs::write_json(&path, &fields)?;
             }
         }
         runs::save_model(&model, &args.model, dir)?;
@@ -77,7 +80,8 @@ fn to_llama_cpp(args: &ExportGgufArgs) -> anyhow::Result<ExitCode> {
         (None, Some(folder)) => folder.to_string_lossy().into_owned(),
         (None, None) => "bam".into(),
     };
-    let file = llama_cpp::gguf(&model, &tokenizer, &name)?;
+    let templates = ChatTemplates::read(&args.model)?;
+    let file = llama_cpp::gguf(&model, &tokenizer, &templates, &name)?;
     write_atomically(&args.out, &file.bytes())?;
     console::note(&shown(&args.out));
     Ok(ExitCode::SUCCESS)

@@ -46,7 +46,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let mut text = tokenizer.stream_decoder();
     for token in Generator::with_cache(&model, &ids, cache, sampling)? {
         let token = token? as u32;
-        if Some(token) == tokenizer.eos() {
+        if tokenizer.is_end(token) {
             break;
         }
         write!(out, "{}", text.push(token)?)?;

@@ -11,7 +11,7 @@ use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::WEIGHTS_FILE;
 use bam_record::history::Event;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub fn run(command: &ImportCommand) -> anyhow::Result<ExitCode> {
@@ -21,7 +21,7 @@ pub fn run(command: &ImportCommand) -> anyhow::Result<ExitCode> {
         ImportCommand::Llama2c(args) => import_llama2c(args),
         ImportCommand::Reference(args) => {
             let model = Case::open(&args.case)?.model(&cpu())?;
-            write(&args.out, ("reference", &args.case), model, None)
+            write(&args.out, ("reference", &args.case), model, None, &[])
         }
     }
 }
@@ -41,7 +41,12 @@ fn import_hf(args: &ImportHfArgs) -> anyhow::Result<ExitCode> {
             "{folder}: no tokenizer.json, so the model has none"
         ));
     }
-    write(&args.out, ("hf", &args.folder), model, tokenizer.as_ref())
+    let companions = match tokenizer {
+        Some(_) => hf::companions(&args.folder)?,
+        None => Vec::new(),
+    };
+    let from = ("hf", &*args.folder);
+    write(&args.out, from, model, tokenizer.as_ref(), &companions)
 }
 
 fn import_alilama(args: &ImportAlilamaArgs) -> anyhow::Result<ExitCode> {
@@ -53,21 +58,24 @@ fn import_alilama(args: &ImportAlilamaArgs) -> anyhow::Result<ExitCode> {
         ("alilama", &args.weights),
         model,
         Some(&tokenizer),
+        &[],
     )
 }
 
 fn import_llama2c(args: &ImportLlama2cArgs) -> anyhow::Result<ExitCode> {
     runs::ensure_new(&args.out)?;
     let model = llama2c::read_model(&args.weights, &cpu())?;
-    write(&args.out, ("llama2c", &args.weights), model, None)
+    write(&args.out, ("llama2c", &args.weights), model, None, &[])
 }
 
-/// Writes a model's folder, whole or not at all. Its history begins with where it came from.
+/// Writes a model's folder, whole or not at all, with some files of the folder that it came from. Its history
+/// begins with where it came from.
 fn write(
     out: &Path,
     (what, from): (&str, &Path),
     model: Transformer,
     tokenizer: Option<&Tokenizer>,
+    companions: &[PathBuf],
 ) -> anyhow::Result<ExitCode> {
     if let Some(tokenizer) = tokenizer {
         runs::ensure_fits("tokenizer", tokenizer, &model)?;
@@ -83,8 +91,11 @@ fn write(
         heads: Vec::new(),
     });
     runs::new_folder(out, |dir| {
+        for name in companions {
+            runs::copy(from, name, dir)?;
+        }
         if let Some(tokenizer) = tokenizer {
-            tokenizer.save(&dir.join("tokenizer.json"))?;
+            tokenizer.save_into(dir)?;
         }
         Ok(model.save(dir)?)
     })?;

@@ -41,5 +41,12 @@ pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         total.bytes,
         super::left_out(&documents)
     ));
+    if tokenizer.eos().is_none() {
+        console::note(&format!(
+            "{}: no token ends a document: none is called an end, by the files beside it or by its name; \
+             say which as eos_token in a tokenizer_config.json beside it",
+            args.tokenizer.display()
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -28,7 +28,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             }
         },
     };
-    let template = ChatTemplate::find(&args.model, &tokenizer)?;
+    let template = ChatTemplate::find(&args.model, &tokenizer);
+    if let Some(problem) = template.as_ref().and_then(ChatTemplate::problem) {
+        console::note(&format!("chats are refused: {problem}"));
+    }
     let name = match &args.name {
         Some(name) => name.clone(),
         None => folder_name(&args.model)?,

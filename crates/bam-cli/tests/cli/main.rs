@@ -20,6 +20,7 @@ mod protocol;
 mod quickstart;
 mod reference;
 mod resume;
+mod roles;
 mod serve;
 mod server;
 mod tensors;

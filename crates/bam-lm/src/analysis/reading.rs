@@ -92,7 +92,7 @@ fn spelled(tokenizer: &Tokenizer, tokens: &[i32]) -> Result<Vec<String>, Error> 
     let mut texts = Vec::with_capacity(tokens.len());
     for &token in tokens {
         let token = token as u32;
-        let special = [tokenizer.bos(), tokenizer.eos()].contains(&Some(token));
+        let special = tokenizer.bos() == Some(token) || tokenizer.is_end(token);
         let text = decoder.push(token)?;
         texts.push(match special {
             true => tokenizer.spelling(token).unwrap_or_default(),

@@ -14,8 +14,8 @@ use super::trainer::Trainer;
 use crate::Error;
 use crate::model::Transformer;
 use crate::model::checkpoint::{read_json, read_tensors, write_tensors};
-use bam_data::Tokenizer;
 use bam_data::atomic_file::{NewFolder, sweep, write_atomically};
+use bam_data::{TOKENIZER_FILE, Tokenizer};
 use bam_record::TrainingStep;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -23,7 +23,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const RECIPE_FILE: &str = "recipe.toml";
-const TOKENIZER_FILE: &str = "tokenizer.json";
 const METRICS_FILE: &str = "metrics.jsonl";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
@@ -65,7 +64,7 @@ impl RunFolder {
             });
         }
         fs::create_dir_all(dir).map_err(Error::io(dir, "create it"))?;
-        tokenizer.save(&dir.join(TOKENIZER_FILE))?;
+        tokenizer.save_into(dir)?;
         // The recipe comes last: a folder that has one is a run.
         write_atomically(&dir.join(RECIPE_FILE), recipe.to_toml().as_bytes())?;
         Ok(Self {
@@ -188,9 +187,7 @@ impl RunFolder {
             &new.path().join(OPTIMIZER_FILE),
             trainer.optimizer.to_tensors(&trainer.model),
         )?;
-        let tokenizer = self.dir.join(TOKENIZER_FILE);
-        fs::copy(&tokenizer, new.path().join(TOKENIZER_FILE))
-            .map_err(Error::io(&tokenizer, "copy it"))?;
+        Tokenizer::from_file(&self.dir.join(TOKENIZER_FILE))?.save_into(new.path())?;
         let state =
             serde_json::to_vec(&State { step: trainer.step }).expect("a state is plain data");
         write_atomically(&new.path().join(STATE_FILE), &state)?;

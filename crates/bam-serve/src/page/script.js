@@ -69,7 +69,7 @@ function add(id, name, answer) {
   span.classList.toggle("answer", answer);
   if (!text) {
     span.classList.add("part");
-    span.title = `a part of a character, ${name}`;
+    span.title = name ? `a part of a character, ${name}` : `the id ${id}, which has no text`;
     span.setAttribute("aria-label", span.title);
   }
   $("text").append(span);

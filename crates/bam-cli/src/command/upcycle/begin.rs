@@ -226,6 +226,8 @@ fn write(
     start.save(&at(START))?;
     for dir in [dir, &at(START)] {
         runs::copy_companions(&plan.model, dir)?;
+        // Of a tokenizer's roles the model's config.json may say a part, which is another one there.
+        tokenizer.save_into(dir)?;
     }
     let held_out = at(HELD_OUT);
     bam_data::atomic_file::write_atomically(&held_out, texts.held_out.as_bytes())?;

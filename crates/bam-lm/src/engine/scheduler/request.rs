@@ -3,6 +3,7 @@
 use crate::engine::generate::Sampling;
 use crate::model::TokenScore;
 use bam_record::RowPosterior;
+use std::sync::Arc;
 
 /// A prompt, and what is wanted of it.
 #[derive(Clone, Debug)]
@@ -25,8 +26,8 @@ pub struct Generate {
     pub max_tokens: usize,
     /// The way to draw them.
     pub sampling: Sampling,
-    /// The token that ends the sequence.
-    pub end: Option<i32>,
+    /// The tokens that end the sequence.
+    pub ends: Arc<[i32]>,
     /// Whether the prompt's own tokens are scored.
     pub score_prompt: bool,
     /// Whether generated tokens are scored, and how many of the most probable tokens a score names.
@@ -74,7 +75,7 @@ pub const PROMPT_TOP: usize = 5;
 /// The end of a sequence.
 #[derive(Debug)]
 pub enum Finish {
-    /// The end token came.
+    /// An end token came.
     End,
     /// As many tokens as were asked for.
     Length,
@@ -94,7 +95,7 @@ pub enum SequenceEvent {
         /// One per layer and head, in this order; empty if not asked for.
         row_posteriors: Vec<RowPosterior>,
     },
-    /// A token was generated; the end token too.
+    /// A token was generated; an end token too.
     Token {
         /// Its id.
         id: i32,

@@ -164,7 +164,7 @@ impl Active {
         let score = request.top.map(|top| score_of(&self.logits, id, top));
         tokens.push(id);
         listener.hear(SequenceEvent::Token { id, score });
-        if Some(id) == request.end {
+        if request.ends.contains(&id) {
             return Some(Finish::End);
         }
         (tokens.len() == end).then_some(Finish::Length)

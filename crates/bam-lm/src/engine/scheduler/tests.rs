@@ -251,12 +251,16 @@ fn who_leaves_is_not_worked_for() {
 }
 
 #[test]
-fn the_end_token_ends_a_row() {
+fn the_first_of_several_end_tokens_ends_a_row() {
     let model = model("bam+ssmax");
     let mut wanted = request(4, 9, 33);
     let alone = alone(&model, &wanted);
-    wanted.end = Some(alone[7]);
-    let until = alone.iter().position(|token| *token == alone[7]).unwrap();
+    wanted.ends = [alone[30], alone[7]].into();
+    let until = alone
+        .iter()
+        .position(|id| wanted.ends.contains(id))
+        .unwrap();
+    assert!(until <= 7);
     let mut scheduler = Scheduler::new(&model, limits(20));
     let ear = add(&mut scheduler, wanted);
     run(&mut scheduler);

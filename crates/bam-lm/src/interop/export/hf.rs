@@ -63,58 +63,45 @@ pub fn config_fields(
             "AutoModelForCausalLM": "modeling_bam.BamForCausalLM",
         }),
     )]);
-    fields.extend(tokenizer.into_iter().flat_map(token_ids));
+    fields.extend(
+        tokenizer
+            .into_iter()
+            .flat_map(|of| of.special().generation_config()),
+    );
     Ok(fields)
 }
 
 /// `tokenizer_config.json`: the class that reads any `tokenizer.json`, and no maximum length.
 #[must_use]
-pub fn tokenizer_config(tokenizer: &Tokenizer) -> Value {
-    let mut config = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": false,
+pub fn tokenizer_config(tokenizer: &Tokenizer) -> Map<String, Value> {
+    let mut config = Map::from_iter([
+        (
+            "tokenizer_class".to_owned(),
+            "PreTrainedTokenizerFast".into(),
+        ),
+        ("clean_up_tokenization_spaces".to_owned(), false.into()),
         // As transformers says that there is none.
-        "model_max_length": 1e30,
-    });
-    if let (Some(config), Value::Object(specials)) =
-        (config.as_object_mut(), special_tokens(tokenizer))
-    {
-        config.extend(specials);
-    }
+        ("model_max_length".to_owned(), 1e30.into()),
+    ]);
+    config.extend(tokenizer.special().tokenizer_config());
     config
 }
 
 /// `special_tokens_map.json`.
 #[must_use]
-pub fn special_tokens(tokenizer: &Tokenizer) -> Value {
-    let specials = [
-        ("bos_token", tokenizer.bos()),
-        ("eos_token", tokenizer.eos()),
-    ];
-    let named = specials.into_iter().filter_map(|(name, id)| {
-        let spelling = tokenizer.spelling(id?)?;
-        Some((name.to_owned(), spelling.into()))
-    });
-    Value::Object(named.collect())
+pub fn special_tokens(tokenizer: &Tokenizer) -> Map<String, Value> {
+    tokenizer.special().names.clone().into_iter().collect()
 }
 
-/// `generation_config.json`. Rows of a batch are padded with the token that ends documents.
+/// `generation_config.json`. Rows of a batch are padded with the token that ends documents, if there is no
+/// other.
 #[must_use]
-pub fn generation_config(tokenizer: &Tokenizer) -> Value {
-    let mut config: Map<String, Value> = token_ids(tokenizer).collect();
+pub fn generation_config(tokenizer: &Tokenizer) -> Map<String, Value> {
+    let mut config = tokenizer.special().generation_config();
     if let Some(end) = tokenizer.eos() {
-        config.insert("pad_token_id".into(), end.into());
+        config.entry("pad_token_id").or_insert(end.into());
     }
-    Value::Object(config)
-}
-
-fn token_ids(tokenizer: &Tokenizer) -> impl Iterator<Item = (String, Value)> {
-    let ids = [
-        ("bos_token_id", tokenizer.bos()),
-        ("eos_token_id", tokenizer.eos()),
-    ];
-    ids.into_iter()
-        .filter_map(|(name, id)| Some((name.to_owned(), id?.into())))
+    config
 }
 
 #[cfg(test)]

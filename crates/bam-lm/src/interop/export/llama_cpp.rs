@@ -15,7 +15,7 @@ use crate::Error;
 use crate::analysis::prior::distributions;
 use crate::model::encoding::Position;
 use crate::model::{Design, ModelConfig, Transformer};
-use bam_data::Tokenizer;
+use bam_data::{ChatTemplates, Tokenizer};
 use bam_prior::{PositionalPrior, Prior};
 use serde_json::{Map, Value};
 
@@ -48,7 +48,12 @@ const OUTPUT: &str = "output.weight";
 ///
 /// # Errors
 /// If llama.cpp has no architecture or no tokenizer that says what these do; names what.
-pub fn gguf(model: &Transformer, tokenizer: &Tokenizer, name: &str) -> Result<Gguf, Error> {
+pub fn gguf(
+    model: &Transformer,
+    tokenizer: &Tokenizer,
+    templates: &ChatTemplates,
+    name: &str,
+) -> Result<Gguf, Error> {
     let config = model.config();
     let architecture = architecture(model)?;
     let mut file = Gguf::default();
@@ -58,6 +63,21 @@ pub fn gguf(model: &Transformer, tokenizer: &Tokenizer, name: &str) -> Result<Gg
     text("general.name", name);
     describe(&mut file, config, architecture);
     vocabulary::describe(&mut file, tokenizer, config.vocabulary)?;
+    for (name, source) in &templates.named {
+        let key = "tokenizer.chat_template";
+        let key = match name.as_str() {
+            ChatTemplates::DEFAULT => key.to_owned(),
+            name => format!("{key}.{name}"),
+        };
+        file.entry(key, Entry::Text(source.clone()));
+    }
+    let further = templates.named.keys().cloned();
+    let further: Vec<String> = further
+        .filter(|name| name != ChatTemplates::DEFAULT)
+        .collect();
+    if !further.is_empty() {
+        file.entry("tokenizer.chat_templates", Entry::Texts(further));
+    }
     let mut tensors = model.to_tensors();
     if config.design.tied_head {
         tensors.insert(OUTPUT.into(), tensors[EMBEDDINGS].clone());

@@ -49,10 +49,23 @@ pub fn describe(file: &mut Gguf, tokenizer: &Tokenizer, size: usize) -> Result<(
     let kinds = tokens.kinds.iter().map(|kind| *kind as i32);
     file.entry("tokenizer.ggml.token_type", Entry::I32s(kinds.collect()));
     file.entry("tokenizer.ggml.tokens", Entry::Texts(tokens.texts));
-    for (name, id) in [("bos", tokenizer.bos()), ("eos", tokenizer.eos())] {
+    let special = tokenizer.special();
+    let mut ends = special.ends.iter().copied();
+    // Of ends it has that of a text, of a turn and of a message.
+    for (name, id) in [
+        ("bos", special.bos),
+        ("padding", special.pad),
+        ("eos", ends.next()),
+        ("eot", ends.next()),
+        ("eom", ends.next()),
+    ] {
         if let Some(id) = id {
             file.entry(format!("tokenizer.ggml.{name}_token_id"), Entry::U32(id));
         }
+    }
+    if ends.next().is_some() {
+        let expected = "at most three tokens that end an answer";
+        return Err(refused(expected, format!("{:?}", special.ends)));
     }
     // As `bam generate` and `bam serve` begin a text.
     let begins = Entry::Bool(tokenizer.bos().is_some());

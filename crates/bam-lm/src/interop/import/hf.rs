@@ -15,13 +15,13 @@ mod tensors;
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
 use crate::model::{ModelConfig, Transformer};
-use bam_data::Tokenizer;
+use bam_data::{ChatTemplates, Tokenizer};
 use burn::tensor::Device;
 use keys::Keys;
 use layout::Layout;
 pub use layout::Options;
 use renaming::Renaming;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tensors::TensorFiles;
 
 /// Reads a folder's model: `config.json` and safetensors, whole or in shards.
@@ -63,8 +63,37 @@ pub fn read_tokenizer(folder: &Path) -> Result<Option<Tokenizer>, Error> {
     const NAME: &str = "tokenizer.json";
     match folder.join(NAME).symlink_metadata() {
         Err(_) => Ok(None),
-        Ok(_) => Ok(Some(Tokenizer::from_file(&tensors::inside(folder, NAME)?)?)),
+        Ok(_) => {
+            companions(folder)?;
+            Ok(Some(Tokenizer::from_file(&tensors::inside(folder, NAME)?)?))
+        }
     }
+}
+
+/// Files in which a model of the hub says how it is talked to.
+const COMPANIONS: [&str; 5] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// Files of a folder, by their paths in it, that say how its model is talked to: settings of the tokenizer and
+/// of generation, chat templates.
+///
+/// # Errors
+/// If one lies elsewhere.
+pub fn companions(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found = COMPANIONS.map(PathBuf::from).to_vec();
+    for (_, path) in ChatTemplates::further(folder)? {
+        found.extend(path.strip_prefix(folder).map(Path::to_owned));
+    }
+    found.retain(|name| folder.join(name).symlink_metadata().is_ok());
+    for name in &found {
+        tensors::lies_inside(folder, &folder.join(name))?;
+    }
+    Ok(found)
 }
 
 /// Takes the head; one that is tied may be spelled out as well, and has to be the embeddings then.

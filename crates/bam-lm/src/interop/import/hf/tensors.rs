@@ -193,19 +193,25 @@ pub(super) fn inside(folder: &Path, name: &str) -> Result<PathBuf, Error> {
         return Err(not_as_expected(folder, expected, format!("{name:?}")));
     }
     let path = folder.join(name);
+    lies_inside(folder, &path)?;
+    Ok(path)
+}
+
+/// Refuses a path of the folder that leads out of it, as [`inside`] says.
+pub(super) fn lies_inside(folder: &Path, path: &Path) -> Result<(), Error> {
     let resolve = |path: &Path| path.canonicalize().map_err(Error::io(path, "find it"));
-    let (real, home) = (resolve(&path)?, resolve(folder)?);
+    let (real, home) = (resolve(path)?, resolve(folder)?);
     let snapshots = home.parent().filter(|parent| parent.ends_with("snapshots"));
     let blobs = snapshots
         .and_then(Path::parent)
         .map(|cache| cache.join("blobs"));
     let within = [Some(home), blobs].into_iter().flatten();
     if within.into_iter().any(|home| real.starts_with(home)) && real.is_file() {
-        return Ok(path);
+        return Ok(());
     }
     let expected = "a file in the folder itself";
     Err(not_as_expected(
-        &path,
+        path,
         expected,
         format!("{}", real.display()),
     ))
