@@ -2,8 +2,8 @@
 
 use crate::device;
 use anyhow::Context;
-use bam_data::{ChatTemplates, TOKENIZER_FILE, Tokenizer};
 use bam_data::atomic_file::{NewFile, NewFolder, write_atomically};
+use bam_data::{ChatTemplates, TOKENIZER_FILE, Tokenizer};
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::{CONFIG_FILE, place, read_json, replace};
 use bam_record::{Record, RunRecords};
@@ -64,9 +64,14 @@ const COMPANIONS: [&str; 12] = [
 /// Copies what belongs to a model's folder, as far as it is there.
 pub fn copy_companions(from: &Path, to: &Path) -> anyhow::Result<()> {
     let further = ChatTemplates::further(from)?;
-    let further = further.iter().filter_map(|(_, path)| path.strip_prefix(from).ok());
+    let further = further
+        .iter()
+        .filter_map(|(_, path)| path.strip_prefix(from).ok());
     let named = COMPANIONS.iter().map(Path::new);
-    for name in named.filter(|name| from.join(name).is_file()).chain(further) {
+    for name in named
+        .filter(|name| from.join(name).is_file())
+        .chain(further)
+    {
         copy(from, name, to)?;
     }
     Ok(())

@@ -81,7 +81,10 @@ impl ChatTemplates {
             true => &[Self::TOOL_USE, Self::DEFAULT],
             false => &[Self::DEFAULT],
         };
-        names.iter().copied().find(|name| self.named.contains_key(*name))
+        names
+            .iter()
+            .copied()
+            .find(|name| self.named.contains_key(*name))
     }
 }
 
@@ -151,7 +154,10 @@ mod tests {
             &[("chat_template.json", config(list))],
             &[
                 ("chat_template.jinja", "\u{feff}of all".into()),
-                ("additional_chat_templates/tool_use.jinja", "of tools".into()),
+                (
+                    "additional_chat_templates/tool_use.jinja",
+                    "of tools".into(),
+                ),
                 ("additional_chat_templates/notes.txt", "no template".into()),
                 ("tokenizer_config.json", config(json!("of an older time"))),
             ],
@@ -165,7 +171,10 @@ mod tests {
         let one = read(&[("tokenizer_config.json", &config(json!("one")))]).unwrap();
         assert_eq!(one.choose(true), Some("default"));
         assert_eq!(one.named["default"], "one");
-        let none = read(&[("tokenizer_config.json", "{}"), ("chat_template.json", "{}")]);
+        let none = read(&[
+            ("tokenizer_config.json", "{}"),
+            ("chat_template.json", "{}"),
+        ]);
         assert_eq!(none.unwrap().choose(true), None);
         // Tools alone are no template for any chat.
         let tools = json!([{"name": "rag", "template": "x"}]);
@@ -181,7 +190,9 @@ mod tests {
             (r#"{"chat_template": {"default": null}}"#, "got {"),
             ("[]", "expected a JSON object"),
         ] {
-            let error = read(&[("tokenizer_config.json", text)]).unwrap_err().to_string();
+            let error = read(&[("tokenizer_config.json", text)])
+                .unwrap_err()
+                .to_string();
             let named = error.contains("tokenizer_config.json") && error.contains(got);
             assert!(named, "{error}");
         }

@@ -85,7 +85,8 @@ impl Roles {
         for file in [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP] {
             let path = folder.join(file);
             let fields = object(&path)?;
-            let wrong = |field: &str, expected: &str, got: &Value| wrong(&path, field, expected, got);
+            let wrong =
+                |field: &str, expected: &str, got: &Value| wrong(&path, field, expected, got);
             for role in ROLES {
                 if let Some(said) = fields.get(role) {
                     let expected = "a token's text, {\"content\": …} or null";
@@ -269,14 +270,15 @@ impl Around {
         match processor["type"].as_str() {
             Some("Sequence") => {
                 let several = processor["processors"].as_array();
-                several.into_iter().flatten().for_each(|one| self.see(one, tokens));
+                several
+                    .into_iter()
+                    .flatten()
+                    .for_each(|one| self.see(one, tokens));
             }
             Some("TemplateProcessing") => {
                 let template = processor["single"].as_array();
                 let template = template.map_or(&[][..], Vec::as_slice);
-                let special = |of: Option<&Value>| {
-                    (tokens.id)(of?["SpecialToken"]["id"].as_str()?)
-                };
+                let special = |of: Option<&Value>| (tokens.id)(of?["SpecialToken"]["id"].as_str()?);
                 self.says |= template.iter().any(|of| !of["SpecialToken"].is_null());
                 self.before = self.before.or(special(template.first()));
                 self.after = self.after.or(special(template.last()));
@@ -334,7 +336,9 @@ pub(super) fn object(path: &Path) -> Result<Map<String, Value>, DataError> {
         .read_to_end(&mut bytes)
         .map_err(DataError::io("read", path))?;
     if bytes.len() as u64 > FILE_LIMIT {
-        return Err(failed(format!("expected at most {FILE_LIMIT} bytes, got more")));
+        return Err(failed(format!(
+            "expected at most {FILE_LIMIT} bytes, got more"
+        )));
     }
     let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let parsed = serde_json::from_slice(json);

@@ -233,7 +233,9 @@ impl Tokenizer {
     pub fn special_named(&self, name: &str) -> Option<u32> {
         // An ordinary token of that spelling is not one.
         let added = self.inner.get_added_vocabulary();
-        added.is_special_token(name).then(|| self.inner.token_to_id(name))?
+        added
+            .is_special_token(name)
+            .then(|| self.inner.token_to_id(name))?
     }
 
     /// The first special token that a text spells.

@@ -69,19 +69,35 @@ fn ends_come_from_files_in_every_form() {
     for file in ["config.json", "generation_config.json"] {
         assert_eq!(end(file, json!({"eos_token_id": 2})), expected, "{file}");
         assert_eq!(end(file, json!({"eos_token_id": [2]})), expected);
-        assert_eq!(end(file, json!({"eos_token_id": [2, 0, 2]})), (Some(2), vec![2, 0]));
+        assert_eq!(
+            end(file, json!({"eos_token_id": [2, 0, 2]})),
+            (Some(2), vec![2, 0])
+        );
     }
     for file in ["tokenizer_config.json", "special_tokens_map.json"] {
-        assert_eq!(end(file, json!({"eos_token": "<|im_end|>"})), expected, "{file}");
+        assert_eq!(
+            end(file, json!({"eos_token": "<|im_end|>"})),
+            expected,
+            "{file}"
+        );
         let object = json!({"eos_token": {"__type": "AddedToken", "content": "<|im_end|>"}});
         assert_eq!(end(file, object), expected);
     }
     // Null control: nothing said, and the names decide; null and -1 say nothing.
     let usual = (Some(0), vec![0]);
     assert_eq!(end("notes.json", json!({"eos_token_id": 2})), usual);
-    assert_eq!(end("config.json", json!({"eos_token_id": null, "pad_token_id": -1})), usual);
+    assert_eq!(
+        end(
+            "config.json",
+            json!({"eos_token_id": null, "pad_token_id": -1})
+        ),
+        usual
+    );
     assert_eq!(end("config.json", json!({"eos_token_id": -1})), usual);
-    assert_eq!(end("tokenizer_config.json", json!({"eos_token": null})), usual);
+    assert_eq!(
+        end("tokenizer_config.json", json!({"eos_token": null})),
+        usual
+    );
     // Of several files every end counts, and the tokenizer's own is the first.
     let all = chatml(&[
         ("tokenizer_config.json", json!({"eos_token": "<|im_end|>"})),
@@ -92,7 +108,10 @@ fn ends_come_from_files_in_every_form() {
     assert_eq!(all.eos(), Some(2));
     assert!(all.is_end(700) && !all.is_end(1));
     // An id without a token ends an answer and no document.
-    assert_eq!(end("config.json", json!({"eos_token_id": 700})), (Some(0), vec![700, 0]));
+    assert_eq!(
+        end("config.json", json!({"eos_token_id": 700})),
+        (Some(0), vec![700, 0])
+    );
 }
 
 #[test]
@@ -150,13 +169,19 @@ fn names_of_all_roles_are_known() {
             json!({"pad_token": "<|endoftext|>", "unk_token": "<|im_start|>",
                 "additional_special_tokens": ["<|im_start|>", {"content": "<|im_end|>"}]}),
         ),
-        ("config.json", json!({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1})),
+        (
+            "config.json",
+            json!({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1}),
+        ),
     ]);
     let special = tokenizer.special();
     let name = |role: &str| special.name(role);
     assert_eq!(name("bos_token"), Some("<|im_start|>"));
     assert_eq!(name("eos_token"), Some("<|im_end|>"));
-    assert_eq!((name("pad_token"), special.pad), (Some("<|endoftext|>"), Some(0)));
+    assert_eq!(
+        (name("pad_token"), special.pad),
+        (Some("<|endoftext|>"), Some(0))
+    );
     assert_eq!(tokenizer.unknown().as_deref(), Some("<|im_start|>"));
     let further = json!(["<|im_start|>", "<|im_end|>"]);
     assert_eq!(special.names["additional_special_tokens"], further);
@@ -168,8 +193,14 @@ fn roles_are_kept() {
     let from = Folder::new(
         &json_of(&CHATML, Value::Null),
         &[
-            ("config.json", json!({"eos_token_id": [2, 0], "pad_token_id": 0, "vocab_size": 9})),
-            ("tokenizer_config.json", json!({"bos_token": null, "chat_template": "x"})),
+            (
+                "config.json",
+                json!({"eos_token_id": [2, 0], "pad_token_id": 0, "vocab_size": 9}),
+            ),
+            (
+                "tokenizer_config.json",
+                json!({"bos_token": null, "chat_template": "x"}),
+            ),
         ],
     );
     let tokenizer = from.read().unwrap();
@@ -184,7 +215,8 @@ fn roles_are_kept() {
     let config: Value = serde_json::from_slice(&std::fs::read(config).unwrap()).unwrap();
     assert_eq!(config["chat_template"], "x");
     // A tokenizer whose file says all itself needs no other.
-    let plain = Tokenizer::from_bytes(json_of(&CHATML, Value::Null).to_string().as_bytes()).unwrap();
+    let plain =
+        Tokenizer::from_bytes(json_of(&CHATML, Value::Null).to_string().as_bytes()).unwrap();
     let alone = tempfile::tempdir().unwrap();
     plain.save_into(alone.path()).unwrap();
     assert_eq!(std::fs::read_dir(alone.path()).unwrap().count(), 1);
@@ -212,10 +244,26 @@ fn what_is_no_role_is_refused_with_its_place() {
             json!({"eos_token_id": "two"}),
             "config.json: eos_token_id: expected a token's id or a list of them, got \"two\"",
         ),
-        ("generation_config.json", json!({"eos_token_id": [2, 1.5]}), "got [2,1.5]"),
-        ("tokenizer_config.json", json!({"eos_token": 7}), "eos_token: expected a token's text"),
-        ("tokenizer_config.json", json!({"add_bos_token": "yes"}), "add_bos_token: expected true or false"),
-        ("tokenizer_config.json", json!([]), "tokenizer_config.json: expected a JSON object"),
+        (
+            "generation_config.json",
+            json!({"eos_token_id": [2, 1.5]}),
+            "got [2,1.5]",
+        ),
+        (
+            "tokenizer_config.json",
+            json!({"eos_token": 7}),
+            "eos_token: expected a token's text",
+        ),
+        (
+            "tokenizer_config.json",
+            json!({"add_bos_token": "yes"}),
+            "add_bos_token: expected true or false",
+        ),
+        (
+            "tokenizer_config.json",
+            json!([]),
+            "tokenizer_config.json: expected a JSON object",
+        ),
     ] {
         let folder = Folder::new(&json_of(&CHATML, Value::Null), &[(file, value)]);
         let error = folder.read().unwrap_err();

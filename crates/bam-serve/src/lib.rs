@@ -37,6 +37,8 @@ mod tokens;
 
 use app::App;
 pub use app::Settings;
+use axum::ServiceExt;
+use axum::extract::Request;
 use bam_data::Tokenizer;
 use bam_lm::engine::scheduler::Scheduler;
 use bam_lm::model::Transformer;
@@ -45,8 +47,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 pub use template::ChatTemplate;
-use axum::ServiceExt;
-use axum::extract::Request;
 use tokio::sync::watch;
 use tower_http::normalize_path::NormalizePath;
 

@@ -101,7 +101,10 @@ impl Ordered<Message> {
     /// # Errors
     /// If it has no content where its role has some, or anything in it spells a special token.
     pub fn read(&self, at: usize, tokenizer: &Tokenizer) -> Result<Value, ApiError> {
-        let Self { value: message, keys } = self;
+        let Self {
+            value: message,
+            keys,
+        } = self;
         let calls = message.tool_calls.is_some() || message.function_call.is_some();
         let fields = Value::from_serialize(message);
         let mut read = Vec::with_capacity(keys.len());
@@ -137,7 +140,9 @@ impl Ordered<Message> {
 fn called(call: Value) -> Value {
     let object = |text: &str| match text.trim() {
         "" => Some(Value::from_iter(Vec::<(String, Value)>::new())),
-        text => serde_json::from_str::<Any>(text).ok().map(|Any(value)| value),
+        text => serde_json::from_str::<Any>(text)
+            .ok()
+            .map(|Any(value)| value),
     };
     with_field(&call, "function", |function| {
         with_field(&function, "arguments", |given| {
@@ -198,13 +203,22 @@ mod tests {
 
     fn read_text(body: &str) -> Result<String, String> {
         let chat: Chat = json::parse(body.as_bytes()).map_err(|error| error.to_string())?;
-        let read = chat.messages[0].read(0, &tokenizer()).map_err(|error| error.to_string())?;
+        let read = chat.messages[0]
+            .read(0, &tokenizer())
+            .map_err(|error| error.to_string())?;
         Ok(serde_json::to_string(&read).unwrap())
     }
 
     #[test]
     fn neither_role_nor_any_text_can_hold_a_special_token() {
-        for role in ["system", "developer", "user", "assistant", "tool", "function"] {
+        for role in [
+            "system",
+            "developer",
+            "user",
+            "assistant",
+            "tool",
+            "function",
+        ] {
             let message = json!({"role": role, "content": "s> hi </", "name": "me"});
             assert!(read(&message).is_ok(), "{role}");
         }
@@ -218,9 +232,18 @@ mod tests {
                 "messages[0].role: expected one of `system`, `developer`",
             ),
             (json!({"role": "User", "content": "x"}), "got User"),
-            (json!({"role": "user", "content": "x</s>"}), "messages[0].content: expected no special"),
-            (json!({"role": "user", "content": "x", "name": "me</s>"}), "no special token"),
-            (json!({"role": "tool", "content": "x", "tool_call_id": "</s>"}), "no special token"),
+            (
+                json!({"role": "user", "content": "x</s>"}),
+                "messages[0].content: expected no special",
+            ),
+            (
+                json!({"role": "user", "content": "x", "name": "me</s>"}),
+                "no special token",
+            ),
+            (
+                json!({"role": "tool", "content": "x", "tool_call_id": "</s>"}),
+                "no special token",
+            ),
             (
                 json!({"role": "assistant", "content": null, "tool_calls": call("</s>", "{}")}),
                 "messages[0].tool_calls: expected no special token",
@@ -237,7 +260,9 @@ mod tests {
 
     #[test]
     fn answers_come_back_as_they_were_sent() {
-        let said = |more: &str| format!(r#"{{"messages": [{{"content": "a", "role": "assistant"{more}}}]}}"#);
+        let said = |more: &str| {
+            format!(r#"{{"messages": [{{"content": "a", "role": "assistant"{more}}}]}}"#)
+        };
         let plain = r#"{"content":"a","role":"assistant"}"#;
         for more in [
             "",
@@ -248,17 +273,37 @@ mod tests {
             assert_eq!(read_text(&said(more)), Ok(plain.to_owned()), "{more}");
         }
         let refused = read_text(&said(r#", "audio": {"id": "x"}"#)).unwrap_err();
-        assert!(refused.contains("messages[0].audio: expected nothing"), "{refused}");
+        assert!(
+            refused.contains("messages[0].audio: expected nothing"),
+            "{refused}"
+        );
         let refused = read_text(&said(r#", "wings": 2"#)).unwrap_err();
-        assert!(refused.contains("unrecognized request argument: messages[0].wings"), "{refused}");
+        assert!(
+            refused.contains("unrecognized request argument: messages[0].wings"),
+            "{refused}"
+        );
         // Only an assistant may say nothing.
         let silent = json!({"role": "assistant", "content": null});
-        assert_eq!(read(&silent).unwrap(), r#"{"role":"assistant","content":""}"#.replace(
-            r#""role":"assistant","content":"""#, r#""content":"","role":"assistant""#));
+        assert_eq!(
+            read(&silent).unwrap(),
+            r#"{"role":"assistant","content":""}"#.replace(
+                r#""role":"assistant","content":"""#,
+                r#""content":"","role":"assistant""#
+            )
+        );
         for (message, expected) in [
-            (json!({"role": "user", "content": null}), "messages[0].content: expected a string"),
-            (json!({"role": "user"}), "messages[0].content: expected a value, got nothing"),
-            (json!({"role": "assistant"}), "messages[0].content: expected a value, got nothing"),
+            (
+                json!({"role": "user", "content": null}),
+                "messages[0].content: expected a string",
+            ),
+            (
+                json!({"role": "user"}),
+                "messages[0].content: expected a value, got nothing",
+            ),
+            (
+                json!({"role": "assistant"}),
+                "messages[0].content: expected a value, got nothing",
+            ),
         ] {
             let error = read(&message).unwrap_err();
             assert!(error.contains(expected), "{error}");
@@ -278,17 +323,30 @@ mod tests {
                 r#"{{"role":"assistant","content":null,"tool_calls":[{{"id":"1","type":"function","function":{{"name":"f","arguments":{arguments}}}}}]}}"#
             ))
         };
-        assert_eq!(read_text(&call(r#""{\"b\": 1, \"a\": \"x\"}""#)), expected(r#"{"b":1,"a":"x"}"#));
+        assert_eq!(
+            read_text(&call(r#""{\"b\": 1, \"a\": \"x\"}""#)),
+            expected(r#"{"b":1,"a":"x"}"#)
+        );
         assert_eq!(read_text(&call(r#"{"b": 1}"#)), expected(r#"{"b":1}"#));
         assert_eq!(read_text(&call(r#""""#)), expected("{}"));
-        assert_eq!(read_text(&call(r#""no {object""#)), expected(r#""no {object""#));
+        assert_eq!(
+            read_text(&call(r#""no {object""#)),
+            expected(r#""no {object""#)
+        );
         let result = r#"{"messages": [{"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "5"}]}]}"#;
         assert_eq!(
             read_text(result),
             Ok(r#"{"role":"tool","tool_call_id":"1","content":"5"}"#.to_owned())
         );
-        let wrong = call("1").replace(r#"[
-                {"id""#, r#"[5, {"id""#);
-        assert!(read_text(&wrong).unwrap_err().contains("tool_calls[0]: expected an object"));
+        let wrong = call("1").replace(
+            r#"[
+                {"id""#,
+            r#"[5, {"id""#,
+        );
+        assert!(
+            read_text(&wrong)
+                .unwrap_err()
+                .contains("tool_calls[0]: expected an object")
+        );
     }
 }

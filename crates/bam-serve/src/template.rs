@@ -43,7 +43,8 @@ impl ChatTemplate {
             Err(error) => {
                 let mut none = Self::new(ChatTemplates::default(), tokenizer);
                 let reason = error.to_string();
-                none.broken.insert(ChatTemplates::DEFAULT.to_owned(), reason);
+                none.broken
+                    .insert(ChatTemplates::DEFAULT.to_owned(), reason);
                 Some(none)
             }
         }
@@ -191,15 +192,25 @@ mod tests {
                 others.push(format!("{}\n  {:?}\n  {got:?}", case.template, case.text));
             }
         }
-        assert!(others.is_empty(), "{} of {}:\n{}", others.len(), all.cases.len(), others.join("\n"));
+        assert!(
+            others.is_empty(),
+            "{} of {}:\n{}",
+            others.len(),
+            all.cases.len(),
+            others.join("\n")
+        );
     }
 
     #[test]
     fn templates_know_the_day() {
-        let date = template("{{ strftime_now('%Y-%m-%d %f %%') }}").render(one("{}")).unwrap();
+        let date = template("{{ strftime_now('%Y-%m-%d %f %%') }}")
+            .render(one("{}"))
+            .unwrap();
         let shape = date.replace(|c: char| c.is_ascii_digit(), "0");
         assert_eq!(shape, "0000-00-00 000000 %");
-        let error = template("{{ strftime_now('%Q') }}").render(one("{}")).unwrap_err();
+        let error = template("{{ strftime_now('%Q') }}")
+            .render(one("{}"))
+            .unwrap_err();
         assert!(error.to_string().contains("a format of a time"), "{error}");
     }
 
@@ -219,7 +230,9 @@ mod tests {
         assert!(broken.problem().unwrap().contains("syntax error"));
         assert_eq!(broken.source(), Some("{% if %}"));
         let named = |names: &[&str]| {
-            let named = names.iter().map(|name| ((*name).to_owned(), format!("of {name}")));
+            let named = names
+                .iter()
+                .map(|name| ((*name).to_owned(), format!("of {name}")));
             let sources = ChatTemplates {
                 named: named.collect(),
                 ..ChatTemplates::default()
@@ -235,6 +248,9 @@ mod tests {
             ..one("{}")
         };
         assert_eq!(two.render(tooled).unwrap(), "of tool_use");
-        assert_eq!((two.render(one("{}")).unwrap().as_str(), two.problem()), ("of default", None));
+        assert_eq!(
+            (two.render(one("{}")).unwrap().as_str(), two.problem()),
+            ("of default", None)
+        );
     }
 }

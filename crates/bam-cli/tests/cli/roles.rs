@@ -27,13 +27,20 @@ impl Hub {
             ' ' => "Ġ".to_owned(),
             c => c.to_string(),
         });
-        let names: Vec<String> = special.iter().map(|of| (*of).to_owned()).chain(letters).collect();
+        let names: Vec<String> = special
+            .iter()
+            .map(|of| (*of).to_owned())
+            .chain(letters)
+            .collect();
         let hub = Self {
             folder: TempDir::new().unwrap(),
             tokens: names.len(),
         };
         fs::create_dir(hub.path("hub")).unwrap();
-        let vocabulary = names.iter().zip(0..).map(|(name, id): (_, u32)| (name.clone(), id.into()));
+        let vocabulary = names
+            .iter()
+            .zip(0..)
+            .map(|(name, id): (_, u32)| (name.clone(), id.into()));
         let added = special.iter().zip(0..).map(|(name, id): (_, u32)| {
             json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": true})
@@ -54,21 +61,32 @@ impl Hub {
             "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64,
             "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": false,
         });
-        config.as_object_mut().unwrap().extend(says.as_object().unwrap().clone());
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(says.as_object().unwrap().clone());
         hub.write("hub/config.json", &config);
         let tensor = |shape: &[usize], value: &dyn Fn(usize) -> f32| Tensor {
             dtype: Dtype::F32,
             shape: shape.to_vec(),
-            bytes: (0..shape.iter().product()).flat_map(|at| value(at).to_le_bytes()).collect(),
+            bytes: (0..shape.iter().product())
+                .flat_map(|at| value(at).to_le_bytes())
+                .collect(),
         };
         let (one, none) = (|_| 1.0, |_| 0.0);
         let mut all = Tensors::new();
-        all.insert("model.embed_tokens.weight".into(), tensor(&[rows, DIM], &one));
+        all.insert(
+            "model.embed_tokens.weight".into(),
+            tensor(&[rows, DIM], &one),
+        );
         all.insert("model.norm.weight".into(), tensor(&[DIM], &one));
         let head = |at: usize| if at / DIM == favourite { 1.0 } else { 0.0 };
         all.insert("lm_head.weight".into(), tensor(&[rows, DIM], &head));
         for name in ["input_layernorm", "post_attention_layernorm"] {
-            all.insert(format!("model.layers.0.{name}.weight"), tensor(&[DIM], &one));
+            all.insert(
+                format!("model.layers.0.{name}.weight"),
+                tensor(&[DIM], &one),
+            );
         }
         for name in ["q", "k", "v", "o"] {
             let name = format!("model.layers.0.self_attn.{name}_proj.weight");
@@ -106,8 +124,11 @@ impl Hub {
 
 /// Why an answer of at most four tokens ended, and its tokens.
 fn ends(server: &Server, more: Value) -> (String, Value) {
-    let mut body = json!({"prompt": "hi", "max_tokens": 4, "temperature": 0, "return_token_ids": true});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut body =
+        json!({"prompt": "hi", "max_tokens": 4, "temperature": 0, "return_token_ids": true});
+    body.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     let answer = server.completion(&body);
     let choice = &answer["choices"][0];
     let reason = choice["finish_reason"].as_str().unwrap().to_owned();
@@ -117,7 +138,10 @@ fn ends(server: &Server, more: Value) -> (String, Value) {
 fn ends_at_once(model: &Path, token: usize) {
     let server = Server::start(model, &[]);
     assert_eq!(ends(&server, json!({})), ("stop".into(), json!([token])));
-    let said = succeed(&args!["generate {} --prompt hi --tokens 4 --temperature 0", model]);
+    let said = succeed(&args![
+        "generate {} --prompt hi --tokens 4 --temperature 0",
+        model
+    ]);
     assert_eq!(said, "hi\n");
 }
 
@@ -130,9 +154,24 @@ fn a_model_ends_where_its_files_say() {
     for (special, says, file) in [
         (CHATML, json!({"eos_token_id": 2}), None),
         (LLAMA3, json!({"eos_token_id": [1, 2]}), None),
-        (NAMED, json!({}), Some(("generation_config.json", json!({"eos_token_id": [1, 2]})))),
-        (NAMED, json!({}), Some(("tokenizer_config.json", json!({"eos_token": "[EOS]"})))),
-        (NAMED, json!({}), Some(("special_tokens_map.json", json!({"eos_token": {"content": "[EOS]"}})))),
+        (
+            NAMED,
+            json!({}),
+            Some(("generation_config.json", json!({"eos_token_id": [1, 2]}))),
+        ),
+        (
+            NAMED,
+            json!({}),
+            Some(("tokenizer_config.json", json!({"eos_token": "[EOS]"}))),
+        ),
+        (
+            NAMED,
+            json!({}),
+            Some((
+                "special_tokens_map.json",
+                json!({"eos_token": {"content": "[EOS]"}}),
+            )),
+        ),
     ] {
         let hub = Hub::new(&special, 0, 2, says);
         if let Some((name, value)) = file {
@@ -143,10 +182,23 @@ fn a_model_ends_where_its_files_say() {
     // Null control: nothing says that it ends, but a request can.
     let hub = Hub::new(&NAMED, 0, 2, json!({}));
     let server = Server::start(&hub.import(), &[]);
-    assert_eq!(ends(&server, json!({})), ("length".into(), json!([2, 2, 2, 2])));
-    assert_eq!(ends(&server, json!({"stop_token_ids": [5, 2]})), ("stop".into(), json!([2])));
-    let wrong = server.post("/v1/completions", &json!({"prompt": "hi", "stop_token_ids": [400]}));
-    assert_eq!(wrong.json()["error"]["param"], "stop_token_ids", "{wrong:?}");
+    assert_eq!(
+        ends(&server, json!({})),
+        ("length".into(), json!([2, 2, 2, 2]))
+    );
+    assert_eq!(
+        ends(&server, json!({"stop_token_ids": [5, 2]})),
+        ("stop".into(), json!([2]))
+    );
+    let wrong = server.post(
+        "/v1/completions",
+        &json!({"prompt": "hi", "stop_token_ids": [400]}),
+    );
+    assert_eq!(
+        wrong.json()["error"]["param"],
+        "stop_token_ids",
+        "{wrong:?}"
+    );
     // An end has no text, also where its token has some.
     let letter = NAMED.len();
     let hub = Hub::new(&NAMED, 0, letter, json!({"eos_token_id": letter}));
@@ -159,35 +211,62 @@ fn a_model_ends_where_its_files_say() {
 #[test]
 fn roles_and_templates_are_kept_by_every_command() {
     let special = ["<pad>", "<|bos|>", "<|end|>", "<|turn|>"];
-    let says = json!({"eos_token_id": [2, 3], "pad_token_id": 0, "position_embedding_type": "alibi"});
+    let says =
+        json!({"eos_token_id": [2, 3], "pad_token_id": 0, "position_embedding_type": "alibi"});
     let hub = Hub::new(&special, 4, 3, says);
-    hub.write("hub/tokenizer_config.json", &json!({"bos_token": "<|bos|>", "add_bos_token": true, "eos_token": "<|end|>"}));
-    let (any, tools) = ("{{ messages[0].content }}", "{{ tools | length }}{{ pad_token }}");
+    hub.write(
+        "hub/tokenizer_config.json",
+        &json!({"bos_token": "<|bos|>", "add_bos_token": true, "eos_token": "<|end|>"}),
+    );
+    let (any, tools) = (
+        "{{ messages[0].content }}",
+        "{{ 'ab' if tools | length == 1 }}{{ pad_token }}",
+    );
     hub.write_text("hub/chat_template.jinja", any);
     hub.write_text("hub/additional_chat_templates/tool_use.jinja", tools);
     let model = hub.import();
     let (edited, exported) = (hub.path("edited"), hub.path("exported"));
-    succeed(&args!["prior edit {} --head 0 --scale x9 --out {}", model, edited]);
+    succeed(&args![
+        "prior edit {} --head 0 --scale x9 --out {}",
+        model,
+        edited
+    ]);
     succeed(&args!["export hf {} --out {}", model, exported]);
     for model in [&model, &edited, &exported] {
         ends_at_once(model, 3);
         let server = Server::start(model, &[]);
         let info = server.get("/tokenizer_info").json();
-        let said = ["bos_token", "eos_token", "pad_token", "add_bos_token", "chat_template"];
+        let said = [
+            "bos_token",
+            "eos_token",
+            "pad_token",
+            "add_bos_token",
+            "chat_template",
+        ];
         let said = said.map(|name| info[name].clone());
-        assert_eq!(said, ["<|bos|>".into(), "<|end|>".into(), "<pad>".into(), json!(true), any.into()]);
+        assert_eq!(
+            said,
+            [
+                "<|bos|>".into(),
+                "<|end|>".into(),
+                "<pad>".into(),
+                json!(true),
+                any.into()
+            ]
+        );
         let tokens = server.post("/tokenize", &json!({"prompt": "a"})).json();
         assert_eq!(tokens["tokens"], json!([1, 4]));
         let tooled = json!({"messages": [{"role": "user", "content": "hi"}], "tool_choice": "none",
             "tools": [{"type": "function", "function": {"name": "f"}}], "max_tokens": 1});
         let answer = server.post("/v1/chat/completions", &tooled).json();
-        assert_eq!(answer["usage"]["prompt_tokens"], 2, "{answer}");
+        assert_eq!(answer["usage"]["prompt_tokens"], 3, "{answer}");
     }
     let read = |name: &str| -> Value {
         serde_json::from_slice(&fs::read(exported.join(name)).unwrap()).unwrap()
     };
     for file in ["config.json", "generation_config.json"] {
-        let ids = ["bos_token_id", "eos_token_id", "pad_token_id"].map(|name| read(file)[name].clone());
+        let ids =
+            ["bos_token_id", "eos_token_id", "pad_token_id"].map(|name| read(file)[name].clone());
         assert_eq!(ids, [json!(1), json!([2, 3]), json!(0)], "{file}");
     }
     assert_eq!(read("tokenizer_config.json")["bos_token"], "<|bos|>");
@@ -204,14 +283,22 @@ fn roles_and_templates_are_kept_by_every_command() {
     };
     assert!(id("eos", 2) && id("eot", 3) && !id("eos", 3));
     for text in [any, tools, "tokenizer.chat_template.tool_use"] {
-        assert!(bytes.windows(text.len()).any(|of| of == text.as_bytes()), "{text}");
+        assert!(
+            bytes.windows(text.len()).any(|of| of == text.as_bytes()),
+            "{text}"
+        );
     }
 }
 
 /// A store of a tokenizer without an end says so when it is made, and one that has it in its files has it.
 #[test]
 fn prepare_says_that_there_is_no_end() {
-    let hub = Hub::new(&["[PAD]", "[BOS]", "[EOS]"], 0, 2, json!({"eos_token_id": 2}));
+    let hub = Hub::new(
+        &["[PAD]", "[BOS]", "[EOS]"],
+        0,
+        2,
+        json!({"eos_token_id": 2}),
+    );
     hub.write_text("c.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n");
     let prepare = |tokenizer: &str, out: &str| {
         let output = run(&args![
@@ -223,14 +310,20 @@ fn prepare_says_that_there_is_no_end() {
         assert!(output.status.success());
         let index = fs::read(hub.path(out).join("index.json")).unwrap();
         let index: Value = serde_json::from_slice(&index).unwrap();
-        (String::from_utf8(output.stderr).unwrap(), index["tokenizer"]["eos"].clone())
+        (
+            String::from_utf8(output.stderr).unwrap(),
+            index["tokenizer"]["eos"].clone(),
+        )
     };
     let (said, end) = prepare("hub/tokenizer.json", "with");
     assert!(!said.contains("no token ends a document"), "{said}");
     assert_eq!(end, 2);
     fs::copy(hub.path("hub/tokenizer.json"), hub.path("alone.json")).unwrap();
     let (said, end) = prepare("alone.json", "without");
-    assert!(said.contains("alone.json: no token ends a document"), "{said}");
+    assert!(
+        said.contains("alone.json: no token ends a document"),
+        "{said}"
+    );
     assert_eq!(end, Value::Null);
 }
 
@@ -240,12 +333,22 @@ fn ids_without_tokens_have_no_text() {
     let hub = Hub::new(&["<s>", "</s>"], 28, 50, json!({}));
     assert!(hub.tokens < 50);
     let model = hub.import();
-    let said = succeed(&args!["generate {} --prompt hi --tokens 3 --temperature 0", model]);
+    let said = succeed(&args![
+        "generate {} --prompt hi --tokens 3 --temperature 0",
+        model
+    ]);
     assert_eq!(said, "hi\n");
     let server = Server::start(&model, &[]);
-    for more in [json!({"prompt": "hi"}), json!({"prompt": [5, 6, 60]}), json!({"prompt": [60], "echo": true})] {
-        let mut body = json!({"max_tokens": 3, "temperature": 0, "logprobs": 5, "return_token_ids": true});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    for more in [
+        json!({"prompt": "hi"}),
+        json!({"prompt": [5, 6, 60]}),
+        json!({"prompt": [60], "echo": true}),
+    ] {
+        let mut body =
+            json!({"max_tokens": 3, "temperature": 0, "logprobs": 5, "return_token_ids": true});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         let answer = server.completion(&body);
         let choice = &answer["choices"][0];
         assert_eq!(choice["text"], "", "{answer}");
@@ -255,12 +358,17 @@ fn ids_without_tokens_have_no_text() {
         let scores = &choice["logprobs"];
         let last = ids.len() - 1;
         assert_eq!(scores["tokens"][last], "");
-        assert_eq!(scores["top_logprobs"][last][""], scores["token_logprobs"][last]);
+        assert_eq!(
+            scores["top_logprobs"][last][""],
+            scores["token_logprobs"][last]
+        );
         body["stream"] = true.into();
         let events = server.post("/v1/completions", &body).events();
         assert!(events.iter().all(|event| event["choices"][0]["text"] == ""));
     }
-    let text = server.post("/detokenize", &json!({"tokens": [2, 60, 3]})).json();
+    let text = server
+        .post("/detokenize", &json!({"tokens": [2, 60, 3]}))
+        .json();
     assert_eq!(text["prompt"], "ab");
     let chat = hub.path("model/chat_template.jinja");
     fs::write(chat, "{{ messages[0].content }}").unwrap();
@@ -278,11 +386,16 @@ fn ids_without_tokens_have_no_text() {
 fn conversations_go_on() {
     let hub = Hub::new(&["<s>", "</s>"], 0, 2, json!({}));
     let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
-    hub.write("hub/tokenizer_config.json", &json!({"chat_template": template.replace('\n', ";")}));
+    hub.write(
+        "hub/tokenizer_config.json",
+        &json!({"chat_template": template.replace('\n', ";")}),
+    );
     let server = Server::start(&hub.import(), &[]);
     let ask = |messages: &Value, more: Value| {
         let mut body = json!({"messages": messages, "max_tokens": 2, "temperature": 0});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         server.post("/v1/chat/completions", &body)
     };
     let user = json!({"role": "user", "content": "hi"});
@@ -344,19 +457,29 @@ fn conversations_go_on() {
         ("stream", json!([null, false])),
         ("stream_options", json!([null, {}, {"include_usage": null}])),
         ("max_completion_tokens", json!([null, 2])),
-        ("chat_template_kwargs", json!([null, {}, {"enable_thinking": false}])),
+        (
+            "chat_template_kwargs",
+            json!([null, {}, {"enable_thinking": false}]),
+        ),
     ] {
         for value in values.as_array().unwrap() {
             let mut more = json!({});
             more[field] = value.clone();
             let answer = ask(&json!([user]), more);
             assert_eq!(length(&answer), plain, "{field} {value}");
-            assert_eq!(answer.json()["choices"][0]["message"]["content"], "aa", "{field} {value}");
+            assert_eq!(
+                answer.json()["choices"][0]["message"]["content"],
+                "aa",
+                "{field} {value}"
+            );
         }
     }
     // Null control: what would change the answer is refused by name.
     for (field, value) in [
-        ("tools", json!([{"type": "function", "function": {"name": "f"}}])),
+        (
+            "tools",
+            json!([{"type": "function", "function": {"name": "f"}}]),
+        ),
         ("tool_choice", json!("required")),
         ("functions", json!([{"name": "f"}])),
         ("function_call", json!({"name": "f"})),
@@ -371,9 +494,15 @@ fn conversations_go_on() {
         ("logit_bias", json!({"5": 1})),
         ("top_logprobs", json!(2)),
         ("stream_options", json!({"include_usage": true})),
-        ("messages", json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])),
+        (
+            "messages",
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
+        ),
         ("messages", json!([{"role": "user", "content": null}])),
-        ("messages", json!([{"role": "user", "content": "x", "wings": 2}])),
+        (
+            "messages",
+            json!([{"role": "user", "content": "x", "wings": 2}]),
+        ),
     ] {
         let mut more = json!({});
         more[field] = value.clone();
@@ -392,8 +521,14 @@ fn a_broken_template_stops_chats_only() {
     let body = json!({"messages": [{"role": "user", "content": "it's <b>"}], "max_tokens": 1});
     for (template, tokens) in [
         ("{{ messages[0].content | tojson }}", Some(10)),
-        ("{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}", Some(8)),
-        ("{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}", Some(8)),
+        (
+            "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
+            Some(8),
+        ),
+        (
+            "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
+            Some(8),
+        ),
         ("{{ bos_token }}{{ messages[0].content }}", Some(9)),
         ("{% if %}", None),
     ] {
@@ -401,26 +536,41 @@ fn a_broken_template_stops_chats_only() {
         let server = Server::start(&model, &[]);
         let answer = server.post("/v1/chat/completions", &body);
         match tokens {
-            Some(tokens) => assert_eq!(answer.json()["usage"]["prompt_tokens"], tokens, "{template}"),
+            Some(tokens) => assert_eq!(
+                answer.json()["usage"]["prompt_tokens"],
+                tokens,
+                "{template}"
+            ),
             None => {
                 let error = &answer.json()["error"];
                 let message = error["message"].as_str().unwrap();
-                let named = message.contains("chat_template.jinja") && message.contains("syntax error");
+                let named =
+                    message.contains("chat_template.jinja") && message.contains("syntax error");
                 assert!(answer.status == 400 && named, "{answer:?}");
                 assert_eq!(error["code"], "unsupported_parameter");
             }
         }
         server.completion(&json!({"prompt": "hi", "max_tokens": 1}));
-        assert_eq!(server.get("/tokenizer_info").json()["chat_template"], template);
+        assert_eq!(
+            server.get("/tokenizer_info").json()["chat_template"],
+            template
+        );
     }
     // A path may end with a slash, and a name may have one.
     let server = Server::start(&model, &["--name", "me/model"]);
     let model = server.get("/v1/models").json()["data"][0].clone();
     assert_eq!(server.get("/v1/models/").json()["data"][0], model);
-    for path in ["/v1/models/me/model", "/v1/models/me%2Fmodel", "/v1/models/me/model/"] {
+    for path in [
+        "/v1/models/me/model",
+        "/v1/models/me%2Fmodel",
+        "/v1/models/me/model/",
+    ] {
         assert_eq!(server.get(path).json(), model, "{path}");
     }
     assert_eq!(server.get("/v1/models/other/").status, 404);
-    let answer = server.post("/v1/completions/", &json!({"prompt": "hi", "max_tokens": 1}));
+    let answer = server.post(
+        "/v1/completions/",
+        &json!({"prompt": "hi", "max_tokens": 1}),
+    );
     assert_eq!(answer.status, 200, "{answer:?}");
 }

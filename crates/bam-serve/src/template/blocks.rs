@@ -60,7 +60,10 @@ fn end_of(tag: &str, close: &str) -> Option<usize> {
 /// The word that a statement begins with.
 fn word(tag: &str) -> Option<&str> {
     let inside = tag.strip_prefix("{%")?;
-    let inside = inside.strip_prefix(['-', '+']).unwrap_or(inside).trim_start();
+    let inside = inside
+        .strip_prefix(['-', '+'])
+        .unwrap_or(inside)
+        .trim_start();
     let end = inside.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     Some(&inside[..end.unwrap_or(inside.len())])
 }
@@ -72,9 +75,18 @@ mod tests {
     #[test]
     fn only_generation_blocks_are_others() {
         for (source, expected) in [
-            ("a{% generation %}b{% endgeneration %}c", "a{% with %}b{% endwith %}c"),
-            ("{%- generation -%}b{%+endgeneration-%}", "{%- with -%}b{%+endwith-%}"),
-            ("{% generations %}{%generation%}", "{% generations %}{%with%}"),
+            (
+                "a{% generation %}b{% endgeneration %}c",
+                "a{% with %}b{% endwith %}c",
+            ),
+            (
+                "{%- generation -%}b{%+endgeneration-%}",
+                "{%- with -%}b{%+endwith-%}",
+            ),
+            (
+                "{% generations %}{%generation%}",
+                "{% generations %}{%with%}",
+            ),
         ] {
             assert_eq!(without_generation(source), expected);
         }

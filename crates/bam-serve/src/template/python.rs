@@ -57,7 +57,10 @@ fn truncate(state: &State, value: &Value, arguments: Rest<Value>) -> Result<Valu
     }
     let placed = NAMES.iter().copied().zip(positional.iter().cloned());
     let further = named.args().map(|name| Ok((name, named.get(name)?)));
-    let all = placed.map(Ok).chain(further).collect::<Result<Kwargs, Error>>()?;
+    let all = placed
+        .map(Ok)
+        .chain(further)
+        .collect::<Result<Kwargs, Error>>()?;
     filters::truncate(state, value, all)
 }
 
@@ -80,12 +83,16 @@ fn int(value: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
     let base = given(1, "base")?.map_or(Ok(10), u32::try_from)?;
     named.assert_all_used()?;
     if !(2..=36).contains(&base) {
-        return Err(wrong(format!("int: expected a base from 2 to 36, got {base}")));
+        return Err(wrong(format!(
+            "int: expected a base from 2 to 36, got {base}"
+        )));
     }
     if value.is_integer() {
         return Ok(value.clone());
     }
-    let whole = value.as_str().and_then(|text| i64::from_str_radix(text.trim(), base).ok());
+    let whole = value
+        .as_str()
+        .and_then(|text| i64::from_str_radix(text.trim(), base).ok());
     let whole = whole.or_else(|| Some(float(value)?.trunc() as i64));
     Ok(whole.map_or(default, Value::from))
 }
@@ -133,7 +140,9 @@ fn repr(value: &Value, out: &mut String) {
 
 /// A number as Python writes it: the shortest digits, with an exponent from 1e16 up and below 1e-4.
 fn number(value: &Value, out: &mut String) {
-    let float = f64::try_from(value.clone()).ok().filter(|_| !value.is_integer());
+    let float = f64::try_from(value.clone())
+        .ok()
+        .filter(|_| !value.is_integer());
     match float {
         Some(x) if x.is_finite() && x != 0.0 && !(1e-4..1e16).contains(&x.abs()) => {
             let digits = format!("{x:e}");
@@ -189,7 +198,8 @@ fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> {
         None => [if indent.is_some() { "," } else { ", " }, ": "].map(str::to_owned),
         Some(given) => {
             let two: Vec<String> = given.try_iter()?.map(|of| of.to_string()).collect();
-            let expected = |two: Vec<_>| wrong(format!("tojson: expected 2 separators, got {}", two.len()));
+            let expected =
+                |two: Vec<_>| wrong(format!("tojson: expected 2 separators, got {}", two.len()));
             <[String; 2]>::try_from(two).map_err(expected)?
         }
     };
@@ -230,7 +240,9 @@ impl Dump {
             ValueKind::String => self.string(value.as_str().unwrap_or_default(), out),
             ValueKind::Number => match f64::try_from(value.clone()) {
                 Ok(x) if x.is_nan() => out.push_str("NaN"),
-                Ok(x) if x.is_infinite() => out.push_str(if x > 0.0 { "Infinity" } else { "-Infinity" }),
+                Ok(x) if x.is_infinite() => {
+                    out.push_str(if x > 0.0 { "Infinity" } else { "-Infinity" })
+                }
                 _ => number(value, out),
             },
             ValueKind::Seq | ValueKind::Iterable => {
@@ -250,7 +262,11 @@ impl Dump {
                     self.value(&value.get_item(&keys[at])?, depth + 1, out)
                 })?;
             }
-            kind => return Err(wrong(format!("tojson: expected what JSON can say, got {kind}"))),
+            kind => {
+                return Err(wrong(format!(
+                    "tojson: expected what JSON can say, got {kind}"
+                )));
+            }
         }
         Ok(())
     }
@@ -308,11 +324,16 @@ impl Dump {
 /// The time here and now, written as `strftime` does.
 fn strftime_now(format: &str) -> Result<String, Error> {
     // Python has microseconds, and a time that knows no zone.
-    let format = format.replace("%f", "%6f").replace("%Z", "").replace("%z", "");
+    let format = format
+        .replace("%f", "%6f")
+        .replace("%Z", "")
+        .replace("%z", "");
     let items: Vec<Item> = StrftimeItems::new(&format).collect();
     if items.iter().any(|item| matches!(item, Item::Error)) {
         let got = shown(&format);
-        return Err(wrong(format!("strftime_now: expected a format of a time, got {got}")));
+        return Err(wrong(format!(
+            "strftime_now: expected a format of a time, got {got}"
+        )));
     }
     let now = Local::now().naive_local();
     Ok(now.format_with_items(items.into_iter()).to_string())
@@ -339,7 +360,8 @@ fn method(state: &State, value: &Value, name: &str, arguments: &[Value]) -> Resu
             (ValueKind::Iterable | ValueKind::Seq, "index") => {
                 let (item,): (&Value,) = from_args(arguments)?;
                 let at = value.try_iter()?.position(|other| other == *item);
-                at.map(Value::from).ok_or_else(|| wrong(format!("{item} is not in the list")))
+                at.map(Value::from)
+                    .ok_or_else(|| wrong(format!("{item} is not in the list")))
             }
             (ValueKind::Map | ValueKind::Seq, "copy") => {
                 let () = from_args(arguments)?;
@@ -355,7 +377,9 @@ fn method(state: &State, value: &Value, name: &str, arguments: &[Value]) -> Resu
     // Some letters have no case, and there must be one that has.
     let cased = |other: fn(char) -> bool, one: fn(char) -> bool| {
         let () = from_args(arguments)?;
-        Ok(Value::from(!text.chars().any(other) && text.chars().any(one)))
+        Ok(Value::from(
+            !text.chars().any(other) && text.chars().any(one),
+        ))
     };
     let one = || from_args::<(&str,)>(arguments).map(|(argument,)| argument);
     let three = |parts: [&str; 3]| parts.into_iter().map(Value::from).collect::<Value>();
@@ -454,11 +478,15 @@ fn split(text: &str, from_end: bool, arguments: &[Value]) -> Result<Value, Error
     let given = argument(0, "sep")?.filter(|of| !of.is_none());
     let most = argument(1, "maxsplit")?.map(i64::try_from).transpose()?;
     named.assert_all_used()?;
-    let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+    let most = most
+        .and_then(|most| usize::try_from(most).ok())
+        .unwrap_or(usize::MAX);
     let separator = match &given {
         None => None,
         Some(of) => match of.as_str() {
-            Some("") | None => return Err(wrong("split: expected a separator of a character or more")),
+            Some("") | None => {
+                return Err(wrong("split: expected a separator of a character or more"));
+            }
             of => of,
         },
     };
@@ -466,7 +494,11 @@ fn split(text: &str, from_end: bool, arguments: &[Value]) -> Result<Value, Error
     let mut rest = text;
     loop {
         if separator.is_none() {
-            rest = if from_end { rest.trim_end() } else { rest.trim_start() };
+            rest = if from_end {
+                rest.trim_end()
+            } else {
+                rest.trim_start()
+            };
             if rest.is_empty() {
                 break;
             }

@@ -256,7 +256,10 @@ fn the_first_of_several_end_tokens_ends_a_row() {
     let mut wanted = request(4, 9, 33);
     let alone = alone(&model, &wanted);
     wanted.ends = [alone[30], alone[7]].into();
-    let until = alone.iter().position(|id| wanted.ends.contains(id)).unwrap();
+    let until = alone
+        .iter()
+        .position(|id| wanted.ends.contains(id))
+        .unwrap();
     assert!(until <= 7);
     let mut scheduler = Scheduler::new(&model, limits(20));
     let ear = add(&mut scheduler, wanted);

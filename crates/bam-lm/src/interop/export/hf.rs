@@ -63,7 +63,11 @@ pub fn config_fields(
             "AutoModelForCausalLM": "modeling_bam.BamForCausalLM",
         }),
     )]);
-    fields.extend(tokenizer.into_iter().flat_map(|of| of.special().generation_config()));
+    fields.extend(
+        tokenizer
+            .into_iter()
+            .flat_map(|of| of.special().generation_config()),
+    );
     Ok(fields)
 }
 
@@ -71,7 +75,10 @@ pub fn config_fields(
 #[must_use]
 pub fn tokenizer_config(tokenizer: &Tokenizer) -> Map<String, Value> {
     let mut config = Map::from_iter([
-        ("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into()),
+        (
+            "tokenizer_class".to_owned(),
+            "PreTrainedTokenizerFast".into(),
+        ),
         ("clean_up_tokenization_spaces".to_owned(), false.into()),
         // As transformers says that there is none.
         ("model_max_length".to_owned(), 1e30.into()),

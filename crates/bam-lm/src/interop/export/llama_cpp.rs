@@ -72,7 +72,9 @@ pub fn gguf(
         file.entry(key, Entry::Text(source.clone()));
     }
     let further = templates.named.keys().cloned();
-    let further: Vec<String> = further.filter(|name| name != ChatTemplates::DEFAULT).collect();
+    let further: Vec<String> = further
+        .filter(|name| name != ChatTemplates::DEFAULT)
+        .collect();
     if !further.is_empty() {
         file.entry("tokenizer.chat_templates", Entry::Texts(further));
     }
