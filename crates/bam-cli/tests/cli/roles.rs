@@ -220,7 +220,7 @@ fn roles_and_templates_are_kept_by_every_command() {
     );
     let (any, tools) = (
         "{{ messages[0].content }}",
-        "{{ tools | length }}{{ pad_token }}",
+        "{{ 'ab' if tools | length == 1 }}{{ pad_token }}",
     );
     hub.write_text("hub/chat_template.jinja", any);
     hub.write_text("hub/additional_chat_templates/tool_use.jinja", tools);
@@ -259,7 +259,7 @@ fn roles_and_templates_are_kept_by_every_command() {
         let tooled = json!({"messages": [{"role": "user", "content": "hi"}], "tool_choice": "none",
             "tools": [{"type": "function", "function": {"name": "f"}}], "max_tokens": 1});
         let answer = server.post("/v1/chat/completions", &tooled).json();
-        assert_eq!(answer["usage"]["prompt_tokens"], 2, "{answer}");
+        assert_eq!(answer["usage"]["prompt_tokens"], 3, "{answer}");
     }
     let read = |name: &str| -> Value {
         serde_json::from_slice(&fs::read(exported.join(name)).unwrap()).unwrap()
