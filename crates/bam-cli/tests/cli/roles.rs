@@ -1,4 +1,4 @@
-//! What a model of the hub says about itself, by every way through the program: ends, ids without tokens,
+//! The roles of tokens and the templates that a model's files give it, in every command.
 //! chat templates; and conversations that go on.
 
 use crate::program::{args, run, succeed};
