@@ -1,5 +1,5 @@
-//! The roles of tokens and the templates that a model's files give it, in every command.
-//! chat templates; and conversations that go on.
+//! A hub model's word about itself, by every way through the program: ends, ids without tokens, chat
+//! templates; and conversations that go on.
 
 use crate::program::{args, run, succeed};
 use crate::server::Server;
