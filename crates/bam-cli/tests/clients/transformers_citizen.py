@@ -309,7 +309,7 @@ def labels_and_the_loss(subject):
 def generation(subject):
     model = subject.load()
     ids = some(1, 7)
-    greedy = dict(max_new_tokens=12, do_sample=False, pad_token_id=1, eos_token_id=None)
+    greedy = dict(max_new_tokens=12, do_sample=False, pad_token_id=1, eos_token_id=1 << 20)
     expected = model.generate(ids, **greedy)
     for more in ({"use_cache": False}, {"cache_implementation": "static"}, {"prompt_lookup_num_tokens": 3}, {"prefill_chunk_size": 3}):
         assert torch.equal(model.generate(ids, **greedy, **more), expected), more

@@ -117,7 +117,8 @@ def variant(source, work, position, ssmax, index, design=None):
         for name, parameter in model.named_parameters():
             matrix = parameter.dim() == 2 and "prior" not in name
             parameter += torch.randn_like(parameter) * (0.14 if matrix else 0.3)
-    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name != "output.weight" or not model.config.tie_word_embeddings}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
