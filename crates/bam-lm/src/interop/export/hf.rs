@@ -63,11 +63,7 @@ pub fn config_fields(
             "AutoModelForCausalLM": "modeling_bam.BamForCausalLM",
         }),
     )]);
-    fields.extend(
-        tokenizer
-            .into_iter()
-            .flat_map(|of| of.special().generation_config()),
-    );
+    fields.extend(tokenizer.into_iter().flat_map(generation_config));
     Ok(fields)
 }
 
