@@ -73,6 +73,8 @@ pub fn tokenizer_config(tokenizer: &Tokenizer) -> Value {
     let mut config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": false,
+        // Else transformers 4 adds token_type_ids, which the model refuses.
+        "model_input_names": ["input_ids", "attention_mask"],
         // As transformers says that there is none.
         "model_max_length": 1e30,
     });
