@@ -51,10 +51,11 @@ fn a_folder_for_transformers_is_a_model_of_ours() {
         [&specials["bos_token"], &specials["eos_token"]],
         ["<s>", "</s>"]
     );
-    assert_eq!(
-        read_json(&out.join("tokenizer_config.json"))["tokenizer_class"],
-        "PreTrainedTokenizerFast"
-    );
+    let tokenizer = read_json(&out.join("tokenizer_config.json"));
+    assert_eq!(tokenizer["tokenizer_class"], "PreTrainedTokenizerFast");
+    let inputs = serde_json::json!(["input_ids", "attention_mask"]);
+    assert_eq!(tokenizer["model_input_names"], inputs);
+    assert_eq!(config["max_position_embeddings"], 1 << 24);
     assert_eq!(
         read_json(&out.join("generation_config.json"))["pad_token_id"],
         1

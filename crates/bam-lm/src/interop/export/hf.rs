@@ -76,6 +76,11 @@ pub fn tokenizer_config(tokenizer: &Tokenizer) -> Map<String, Value> {
             "PreTrainedTokenizerFast".into(),
         ),
         ("clean_up_tokenization_spaces".to_owned(), false.into()),
+        // Else transformers 4 adds token_type_ids, which the model refuses.
+        (
+            "model_input_names".to_owned(),
+            json!(["input_ids", "attention_mask"]),
+        ),
         // As transformers says that there is none.
         ("model_max_length".to_owned(), 1e30.into()),
     ]);
