@@ -170,8 +170,10 @@ impl Roles {
         ends.retain(|end| !seen.contains(end) && (seen.push(*end), true).1);
         let eos = ends.iter().copied().find(is_token);
         let padding = &tokens.json["padding"]["pad_token"];
+        // A row of ids may be filled up with ends; to a tokenizer an end is no filling.
+        let filling = self.pad.filter(|id| !ends.contains(id));
         let pad = named(PAD)
-            .or(self.pad)
+            .or(filling)
             .or_else(|| (tokens.id)(padding.as_str()?));
         let stated = self.names.iter();
         let stated = stated.filter_map(|(role, name)| Some((role.clone(), name.clone()?)));

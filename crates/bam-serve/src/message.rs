@@ -1,7 +1,7 @@
 //! Messages of a chat as clients send them, and as chat templates read them.
 
 use super::error::ApiError;
-use super::json::{Nothing, Ordered, Unsupported};
+use super::json::{Nothing, Ordered, Unsupported, Word};
 use super::prompts::Content;
 use bam_data::Tokenizer;
 use minijinja::Value;
@@ -28,7 +28,7 @@ pub enum Role {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    pub role: Role,
+    pub role: Word<Role>,
     /// Null only of an assistant.
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<Content>,
@@ -54,7 +54,7 @@ pub struct Message {
     _audio: Option<Unsupported<Nothing>>,
     /// As some programs write it into every message.
     #[serde(rename = "type", skip_serializing)]
-    _type: Option<MessageType>,
+    _type: Option<Word<MessageType>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -95,8 +95,8 @@ impl JsonSchema for Any {
 }
 
 impl Ordered<Message> {
-    /// The message as a template reads it, its fields in the order that they came in. Fields that are null say
-    /// nothing, but for the content of a message that only calls tools.
+    /// The message as a template reads it, its fields in the order that they came in. Fields that are null, and
+    /// no calls, say nothing, but for the content of a message that only calls tools.
     ///
     /// # Errors
     /// If it has no content where its role has some, or anything in it spells a special token.
@@ -105,7 +105,11 @@ impl Ordered<Message> {
             value: message,
             keys,
         } = self;
-        let calls = message.tool_calls.is_some() || message.function_call.is_some();
+        let tools = message
+            .tool_calls
+            .as_ref()
+            .is_some_and(|calls| !calls.is_empty());
+        let calls = tools || message.function_call.is_some();
         let fields = Value::from_serialize(message);
         let mut read = Vec::with_capacity(keys.len());
         for key in keys {
@@ -113,9 +117,8 @@ impl Ordered<Message> {
             let field = match (key.as_str(), calls) {
                 ("content", true) if field.is_undefined() => Value::from(()),
                 ("content", false) if field.is_undefined() => Value::from(""),
-                ("tool_calls", _) if !field.is_undefined() => {
-                    field.try_iter().into_iter().flatten().map(called).collect()
-                }
+                ("tool_calls", _) if !tools => Value::UNDEFINED,
+                ("tool_calls", _) => field.try_iter().into_iter().flatten().map(called).collect(),
                 _ => field,
             };
             if !field.is_undefined() {
@@ -123,7 +126,7 @@ impl Ordered<Message> {
                 read.push((key.clone(), field));
             }
         }
-        let assistant = message.role == Role::Assistant;
+        let assistant = message.role.0 == Role::Assistant;
         let silent = message.content.is_none();
         if silent && !assistant || silent && !calls && !keys.iter().any(|key| key == "content") {
             let field = format!("messages[{at}].content");
@@ -233,6 +236,10 @@ mod tests {
             ),
             (json!({"role": "User", "content": "x"}), "got User"),
             (
+                json!({"role": ["user"], "content": "x"}),
+                "messages[0].role: expected a string, got an array",
+            ),
+            (
                 json!({"role": "user", "content": "x</s>"}),
                 "messages[0].content: expected no special",
             ),
@@ -268,6 +275,7 @@ mod tests {
             "",
             r#", "refusal": null"#,
             r#", "refusal": null, "annotations": [], "audio": null, "function_call": null, "tool_calls": null"#,
+            r#", "tool_calls": []"#,
             r#", "type": "message", "annotations": [{"type": "url_citation"}], "reasoning_content": null"#,
         ] {
             assert_eq!(read_text(&said(more)), Ok(plain.to_owned()), "{more}");

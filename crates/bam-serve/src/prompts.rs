@@ -1,6 +1,6 @@
 //! Texts and tokens in the several forms that a field may have.
 
-use super::json::{Object, Whole};
+use super::json::{Object, Whole, Word};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor};
@@ -195,7 +195,7 @@ pub struct Content(pub String);
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 struct Part {
-    r#type: PartType,
+    r#type: Word<PartType>,
     /// Of a part of type text.
     text: Option<String>,
     /// Of a part of type refusal, as an assistant has it.
@@ -227,7 +227,7 @@ impl<'de> Deserialize<'de> for Content {
             fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<String, A::Error> {
                 let mut text = String::new();
                 while let Some(Object(part)) = parts.next_element::<Object<Part>>()? {
-                    let (name, said) = match part.r#type {
+                    let (name, said) = match part.r#type.0 {
                         PartType::Text => ("text", part.text),
                         PartType::Refusal => ("refusal", part.refusal),
                     };

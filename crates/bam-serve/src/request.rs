@@ -4,7 +4,7 @@
 //! ignored. Names, defaults and ranges are OpenAI's.
 
 use super::error::ApiError;
-use super::json::{NoBias, Nothing, Number, Object, On, One, Ordered, Unsupported, Whole};
+use super::json::{NoBias, Nothing, Number, Object, On, One, Ordered, Unsupported, Whole, Word};
 use super::message::{Any, Message, check_value};
 use super::prompts::{Prompts, Stops};
 use super::template;
@@ -191,20 +191,20 @@ generating! {
         top_logprobs: Option<Whole<0, 20>>,
         /// Tools that the chat template tells of. Calls are not read out of answers, so only with tool_choice none.
         tools: Option<Vec<Any>>,
-        tool_choice: Option<ToolChoice>,
+        tool_choice: Option<Word<ToolChoice>>,
         /// Of calls, which there are none of.
         #[serde(rename = "parallel_tool_calls")]
         _parallel_tool_calls: Option<bool>,
         #[serde(rename = "functions")]
         _functions: Option<Unsupported<Vec<()>>>,
         #[serde(rename = "function_call")]
-        _function_call: Option<NoCall>,
+        _function_call: Option<Word<NoCall>>,
         /// Variables of the model's chat template, as vLLM has them.
         chat_template_kwargs: Option<Any>,
         #[serde(rename = "response_format")]
         _response_format: Option<Object<ResponseFormat>>,
         #[serde(rename = "modalities")]
-        _modalities: Option<Vec<TextOnly>>,
+        _modalities: Option<Vec<Word<TextOnly>>>,
         #[serde(rename = "audio")]
         #[schemars(with = "Option<()>")]
         _audio: Option<Unsupported<Nothing>>,
@@ -215,11 +215,11 @@ generating! {
         #[schemars(with = "Option<()>")]
         _web_search_options: Option<Unsupported<Nothing>>,
         #[serde(rename = "reasoning_effort")]
-        _reasoning_effort: Option<ReasoningEffort>,
+        _reasoning_effort: Option<Word<ReasoningEffort>>,
         #[serde(rename = "verbosity")]
-        _verbosity: Option<Verbosity>,
+        _verbosity: Option<Word<Verbosity>>,
         #[serde(rename = "service_tier")]
-        _service_tier: Option<ServiceTier>,
+        _service_tier: Option<Word<ServiceTier>>,
         #[serde(rename = "store")]
         _store: Option<Unsupported<bool>>,
         /// Anything: it is for those who store answers.
@@ -267,7 +267,7 @@ only! {
 #[schemars(inline)]
 struct ResponseFormat {
     #[serde(rename = "type")]
-    _type: TextOnly,
+    _type: Word<TextOnly>,
 }
 
 impl Chat {
@@ -296,7 +296,7 @@ impl Chat {
             ));
         }
         let tools = self.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-        if tools && self.tool_choice != Some(ToolChoice::None) {
+        if tools && self.tool_choice != Some(Word(ToolChoice::None)) {
             return Err(ApiError::Unsupported {
                 field: "tools".into(),
                 got: "some without tool_choice none".into(),
