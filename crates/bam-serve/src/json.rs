@@ -23,8 +23,7 @@ const SHOWN: usize = 60;
 /// If the body is no JSON, or not this request's: the error names the field.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let Object(request) =
-        serde_path_to_error::deserialize(&mut json).map_err(|error| refused(error, body))?;
+    let Object(request) = serde_path_to_error::deserialize(&mut json).map_err(refused)?;
     let got = |error: serde_json::Error| ApiError::NotJson {
         got: error.to_string(),
     };
@@ -40,17 +39,13 @@ pub fn shown(text: &str) -> String {
     }
 }
 
-/// Serde's error about a body, as the protocol has it.
-fn refused(error: serde_path_to_error::Error<serde_json::Error>, body: &[u8]) -> ApiError {
+/// Serde's error as the protocol has it.
+fn refused(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
     let path = error.path().to_string();
     let error = error.into_inner();
     let text = error.to_string();
     if !error.is_data() {
-        // One of several names that is neither a text nor an object passes for no JSON with `serde_json`.
-        return match serde_json::from_slice::<de::IgnoredAny>(body) {
-            Ok(_) => ApiError::expected(&path, "a string", "another kind of value"),
-            Err(_) => ApiError::NotJson { got: text },
-        };
+        return ApiError::NotJson { got: text };
     }
     let text = text
         .rsplit_once(" at line ")
