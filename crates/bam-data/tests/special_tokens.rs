@@ -195,7 +195,7 @@ fn roles_are_kept() {
         &[
             (
                 "config.json",
-                json!({"eos_token_id": [2, 0], "pad_token_id": 0, "vocab_size": 9}),
+                json!({"eos_token_id": [2, 0], "pad_token_id": 1, "vocab_size": 9}),
             ),
             (
                 "tokenizer_config.json",
@@ -211,7 +211,7 @@ fn roles_are_kept() {
     let again = Tokenizer::from_file(&to.path().join(TOKENIZER_FILE)).unwrap();
     assert_eq!(again.identity(), tokenizer.identity());
     assert_eq!(again.special().ends, [2, 0]);
-    assert_eq!(again.special().pad, Some(0));
+    assert_eq!(again.special().pad, Some(1));
     let config: Value = serde_json::from_slice(&std::fs::read(config).unwrap()).unwrap();
     assert_eq!(config["chat_template"], "x");
     // A tokenizer whose file says all itself needs no other.
