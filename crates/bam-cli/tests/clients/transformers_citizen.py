@@ -566,10 +566,8 @@ def the_meta_device_and_offloading(subject):
         assert meta(ids.to("meta"), position_ids=positions, use_cache=False).logits.shape == (2, 9, VOCABULARY)
         assert meta(ids.to("meta")).logits.shape == (2, 9, VOCABULARY)
     empty.tie_weights()
-    # With version 4 and a tied head it wants the head in the file, of Llama too.
-    if not (transformers.__version__.startswith("4") and config.tie_word_embeddings):
-        loaded = load_checkpoint_and_dispatch(empty, str(subject.folder), device_map={"": "cpu"}).eval()
-        near(logits(loaded, ids), expected)
+    loaded = load_checkpoint_and_dispatch(empty, str(subject.folder), device_map={"": "cpu"}).eval()
+    near(logits(loaded, ids), expected)
     near(logits(subject.load(device_map={"": "cpu"}), ids), expected)
     near(logits(subject.load(device_map="auto", max_memory={"cpu": "1GB"}), ids), expected)
     near(logits(cpu_offload(subject.load(), torch.device("cpu")), ids), expected)
@@ -582,6 +580,8 @@ def the_meta_device_and_offloading(subject):
         names = {"model." + name for name in names} | {"lm_head"} if subject.is_llama else names
         for elsewhere in ("layers.1 norm", "tok_embeddings embed_tokens output lm_head", "prior"):
             away = lambda name: name.removeprefix("model.") in elsewhere.split()
+            if "lm_head" in elsewhere and config.tie_word_embeddings and transformers.__version__.startswith("4"):
+                continue  # Version 4 looks for a tied head on disk in vain, of Llama too.
             where = {name: "disk" if away(name) else "cpu" for name in names}
             split = subject.load(device_map=where, offload_folder=folder)
             near(logits(split, ids), expected)
