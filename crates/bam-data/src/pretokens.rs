@@ -131,29 +131,45 @@ const LETTER: u8 = 1;
 const NUMBER: u8 = 2;
 const SPACE: u8 = 4;
 
-/// The classes of every character, as the library's engine has them.
-struct Classes(Vec<u8>);
+/// The classes of every character, as the library's engine has them: asked for where a text has such.
+struct Classes {
+    expressions: [(u8, Regex); 3],
+    /// Of 256 characters each.
+    blocks: Vec<OnceLock<[u8; 256]>>,
+}
 
 impl Classes {
     fn of(&self, c: char) -> u8 {
-        self.0[c as usize]
+        let (block, place) = (c as usize / 256, c as usize % 256);
+        self.blocks[block].get_or_init(|| self.block(block))[place]
+    }
+
+    fn block(&self, block: usize) -> [u8; 256] {
+        let first = block as u32 * 256;
+        let all: String = (first..first + 256).filter_map(char::from_u32).collect();
+        let mut of = [0; 256];
+        for (class, expression) in &self.expressions {
+            for (start, end) in expression.find_iter(&all) {
+                let chars = all[start..end].chars();
+                chars.for_each(|c| of[c as usize % 256] |= class);
+            }
+        }
+        of
     }
 }
 
 fn classes() -> &'static Classes {
     static CLASSES: OnceLock<Classes> = OnceLock::new();
     CLASSES.get_or_init(|| {
-        let mut of = vec![0; char::MAX as usize + 1];
-        let all: String = ('\0'..=char::MAX).collect();
-        for (class, expression) in [(LETTER, r"\p{L}+"), (NUMBER, r"\p{N}+"), (SPACE, r"\s+")] {
-            let expression = Regex::new(expression).expect("a class");
-            for (start, end) in expression.find_iter(&all) {
-                all[start..end]
-                    .chars()
-                    .for_each(|c| of[c as usize] |= class);
-            }
+        let class = |class, expression| (class, Regex::new(expression).expect("a class"));
+        Classes {
+            expressions: [
+                class(LETTER, r"\p{L}+"),
+                class(NUMBER, r"\p{N}+"),
+                class(SPACE, r"\s+"),
+            ],
+            blocks: vec![OnceLock::new(); char::MAX as usize / 256 + 1],
         }
-        Classes(of)
     })
 }
 
