@@ -75,7 +75,13 @@ impl BytePairs {
             return None;
         }
         let vocabulary = model["vocab"].as_object()?;
-        let id = |token: &str| u32::try_from(vocabulary.get(token)?.as_u64()?).ok();
+        let number = |id: &Value| u32::try_from(id.as_u64()?).ok();
+        let id = |token: &str| number(vocabulary.get(token)?);
+        let single = vocabulary.iter().filter_map(|(token, id)| {
+            let mut chars = token.chars();
+            let first = chars.next()?;
+            chars.next().is_none().then_some((first, number(id)?))
+        });
         let mut merges = Merges::default();
         let mut of_bytes = false;
         for (rank, merge) in (0..).zip(model["merges"].as_array()?) {
@@ -91,13 +97,7 @@ impl BytePairs {
         let (words, digits, space, bytes, characters);
         if let Some(found) = byte_level.filter(|_| contents["normalizer"].is_null()) {
             (words, digits, space) = (Words::of(&found.0)?, found.1, None);
-            let spelled = vocabulary.iter().filter_map(|(token, id)| {
-                let mut chars = token.chars();
-                let byte = spelled_byte(chars.next()?)?;
-                let id = u32::try_from(id.as_u64()?).ok()?;
-                chars.next().is_none().then_some((usize::from(byte), id))
-            });
-            bytes = all_bytes(spelled)?;
+            bytes = all_bytes(single.filter_map(|(c, id)| Some((spelled_byte(c)?.into(), id))))?;
             characters = None;
         } else if off("ignore_merges") && model["byte_fallback"] == true && !of_bytes {
             space = Some(metaspace(contents)?);
@@ -106,12 +106,6 @@ impl BytePairs {
             bytes = all_bytes(
                 (0..256).filter_map(|byte| Some((byte, id(&format!("<0x{byte:02X}>"))?))),
             )?;
-            let single = vocabulary.iter().filter_map(|(token, id)| {
-                let mut chars = token.chars();
-                let first = chars.next()?;
-                let id = u32::try_from(id.as_u64()?).ok()?;
-                chars.next().is_none().then_some((first, id))
-            });
             characters = Some(single.collect());
         } else {
             return None;
@@ -119,7 +113,7 @@ impl BytePairs {
         let whole = vocabulary.iter().filter(|_| !off("ignore_merges"));
         let whole = whole.filter_map(|(token, id)| {
             let bytes: Option<Vec<u8>> = token.chars().map(spelled_byte).collect();
-            Some((bytes?, u32::try_from(id.as_u64()?).ok()?))
+            Some((bytes?, number(id)?))
         });
         let added = contents["added_tokens"].as_array().into_iter().flatten();
         let added = added.filter(|token| token["special"] != true);

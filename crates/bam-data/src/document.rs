@@ -1,6 +1,6 @@
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
-use super::{DataError, text::into_text};
+use super::{DataError, bounded, text::into_text};
 
 /// One text and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,11 +16,7 @@ pub(super) const DOCUMENT_LIMIT: usize = 1 << 28;
 impl Document {
     /// A text file as one document.
     pub(super) fn read(path: &Path) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::io("open", path))?;
-        let mut bytes = Vec::new();
-        file.take(DOCUMENT_LIMIT as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(DataError::io("read", path))?;
+        let bytes = bounded::read(path, DOCUMENT_LIMIT as u64)?;
         if bytes.len() > DOCUMENT_LIMIT {
             return Err(DataError::DocumentTooLarge {
                 path: path.to_path_buf(),

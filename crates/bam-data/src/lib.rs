@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
+mod bounded;
 mod byte_pairs;
 mod chat_templates;
 mod corpus;

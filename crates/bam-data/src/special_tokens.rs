@@ -3,13 +3,11 @@
 //! A `tokenizer.json` names special tokens and says nothing of their roles. Those are in the files beside it,
 //! as `transformers` writes them; only where these are silent does a token's own name decide.
 
-use super::DataError;
 use super::text::parse_json;
+use super::{DataError, bounded};
 use crate::atomic_file;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// Special tokens by role.
@@ -145,15 +143,13 @@ impl Roles {
         let first = |names: &[&str]| names.iter().find_map(|name| (tokens.special)(name));
         let usual = first(&BEGINNINGS);
         let around = Around::of(tokens);
+        let guessed = around.before.or(usual);
         let bos = match said(BOS) {
-            Some(_) => named(BOS),
-            None => self.bos.filter(is_token),
-        };
-        let bos = bos.or(match said(BOS) {
             // A file that says that there is none is taken at its word.
             Some(None) => None,
-            _ => around.before.or(usual),
-        });
+            Some(Some(_)) => named(BOS).or(guessed),
+            None => self.bos.filter(is_token).or(guessed),
+        };
         let beginning = match (self.add_bos, around.says, said(BOS)) {
             (Some(add), ..) => bos.filter(|_| add),
             (None, true, _) => around.before,
@@ -161,13 +157,16 @@ impl Roles {
             (None, false, Some(_)) => None,
             (None, false, None) => usual,
         };
-        let mut ends: Vec<u32> = named(EOS).into_iter().collect();
-        ends.extend(&self.ends);
+        let mut ends: Vec<u32> = Vec::new();
+        for end in named(EOS).into_iter().chain(self.ends.iter().copied()) {
+            if !ends.contains(&end) {
+                ends.push(end);
+            }
+        }
         if !ends.iter().any(is_token) {
+            // A token, so none of those that are not.
             ends.extend(around.after.or_else(|| first(&ENDS)));
         }
-        let mut seen = Vec::new();
-        ends.retain(|end| !seen.contains(end) && (seen.push(*end), true).1);
         let eos = ends.iter().copied().find(is_token);
         let padding = &tokens.json["padding"]["pad_token"];
         // A row of ids may be filled up with ends; to a tokenizer an end is no filling.
@@ -333,11 +332,7 @@ pub(super) fn object(path: &Path) -> Result<Map<String, Value>, DataError> {
     if !path.is_file() {
         return Ok(Map::new());
     }
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut bytes = Vec::new();
-    file.take(FILE_LIMIT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(DataError::io("read", path))?;
+    let bytes = bounded::read(path, FILE_LIMIT)?;
     if bytes.len() as u64 > FILE_LIMIT {
         return Err(failed(format!(
             "expected at most {FILE_LIMIT} bytes, got more"

@@ -1,7 +1,5 @@
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::Read,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
@@ -13,7 +11,9 @@ use sha2::{Digest, Sha256};
 use tokenizers::ModelWrapper;
 
 use super::special_tokens::{Roles, SpecialTokens, Vocabulary};
-use super::{DataError, byte_pairs::BytePairs, hexadecimal, parse_json, patterns, text_of};
+use super::{
+    DataError, bounded, byte_pairs::BytePairs, hexadecimal, parse_json, patterns, text_of,
+};
 use crate::atomic_file;
 
 /// Text to token ids and back.
@@ -102,16 +102,12 @@ impl Tokenizer {
     /// If the file cannot be read, is larger than 128 MiB, is no tokenizer, asks for what we do not do, or
     /// has expressions that can take forever; if a file beside it is not what its name says.
     pub fn from_file(path: &Path) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::io("open", path))?;
-        let mut bytes = Vec::new();
-        file.take(FILE_LIMIT + 1)
-            .read_to_end(&mut bytes)
-            .map_err(DataError::io("read", path))?;
-        let tokenizer = Self::parse(&bytes, &path.display().to_string())?;
-        match (path.file_name(), path.parent()) {
-            (Some(name), Some(folder)) if name == TOKENIZER_FILE => tokenizer.with_roles_of(folder),
-            _ => Ok(tokenizer),
-        }
+        let bytes = bounded::read(path, FILE_LIMIT)?;
+        let beside = || match (path.file_name(), path.parent()) {
+            (Some(name), Some(folder)) if name == TOKENIZER_FILE => Roles::read(folder),
+            _ => Ok(Roles::default()),
+        };
+        Self::parse(&bytes, &path.display().to_string(), beside)
     }
 
     /// The same tokenizer, with the roles that the files of a folder give to its tokens.
@@ -119,21 +115,12 @@ impl Tokenizer {
     /// # Errors
     ///
     /// If one of them is not what its name says.
-    pub fn with_roles_of(self, folder: &Path) -> Result<Self, DataError> {
+    pub fn with_roles_of(mut self, folder: &Path) -> Result<Self, DataError> {
         let contents = serde_json::from_str(&self.json).unwrap_or_default();
-        Ok(self.with_roles(&Roles::read(folder)?, &contents))
-    }
-
-    fn with_roles(mut self, roles: &Roles, contents: &Value) -> Self {
-        self.special = roles.of(&Vocabulary {
-            id: &|name| self.inner.token_to_id(name),
-            special: &|name| self.special_named(name),
-            name: &|id| self.inner.id_to_token(id),
-            json: contents,
-        });
+        self.special = special_tokens(&self.inner, &Roles::read(folder)?, &contents);
         self.identity.bos = self.special.beginning;
         self.identity.eos = self.special.eos;
-        self
+        Ok(self)
     }
 
     /// Parses the contents of a `tokenizer.json`.
@@ -142,10 +129,15 @@ impl Tokenizer {
     ///
     /// As [`Self::from_file`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DataError> {
-        Self::parse(bytes, "in memory")
+        Self::parse(bytes, "in memory", || Ok(Roles::default()))
     }
 
-    pub(super) fn parse(bytes: &[u8], origin: &str) -> Result<Self, DataError> {
+    /// `roles` are asked for when all else is known to be right.
+    pub(super) fn parse(
+        bytes: &[u8],
+        origin: &str,
+        roles: impl FnOnce() -> Result<Roles, DataError>,
+    ) -> Result<Self, DataError> {
         if bytes.len() as u64 > FILE_LIMIT {
             return Err(DataError::TokenizerTooLarge {
                 origin: origin.to_owned(),
@@ -170,7 +162,7 @@ impl Tokenizer {
         let inner = catch_unwind(|| tokenizers::Tokenizer::from_bytes(json))
             .map_err(|_| unreadable("its parts do not fit together".to_owned()))?
             .map_err(|error| unreadable(error.to_string()))?;
-        Self::new(inner, json.to_owned(), contents, origin)
+        Self::new(inner, json.to_owned(), contents, origin, roles)
     }
 
     fn new(
@@ -178,6 +170,7 @@ impl Tokenizer {
         json: String,
         contents: Value,
         origin: &str,
+        roles: impl FnOnce() -> Result<Roles, DataError>,
     ) -> Result<Self, DataError> {
         let unsupported = |reason: String| DataError::TokenizerUnsupported {
             origin: origin.to_owned(),
@@ -199,21 +192,21 @@ impl Tokenizer {
         let last = inner.get_vocab(true).into_values().max();
         let vocabulary = last.map_or(0, |id| id as usize + 1);
         check_vocabulary(vocabulary, 1)?;
+        let special = special_tokens(&inner, &roles()?, &contents);
         let pairs = BytePairs::of(&contents).map(Arc::new);
         let identity = TokenizerIdentity {
-            sha256: hexadecimal(&Sha256::digest(canonical(contents.clone()).to_string())),
+            sha256: hexadecimal(&Sha256::digest(canonical(contents).to_string())),
             vocabulary,
-            bos: None,
-            eos: None,
+            bos: special.beginning,
+            eos: special.eos,
         };
-        let tokenizer = Self {
+        Ok(Self {
             inner,
             json,
             identity,
             pairs,
-            special: SpecialTokens::default(),
-        };
-        Ok(tokenizer.with_roles(&Roles::default(), &contents))
+            special,
+        })
     }
 
     /// The tokens of a text, nothing added before or after.
@@ -243,11 +236,7 @@ impl Tokenizer {
     /// The special token of this name.
     #[must_use]
     pub fn special_named(&self, name: &str) -> Option<u32> {
-        // An ordinary token of that spelling is not one.
-        let added = self.inner.get_added_vocabulary();
-        added
-            .is_special_token(name)
-            .then(|| self.inner.token_to_id(name))?
+        special_named(&self.inner, name)
     }
 
     /// The first special token that a text spells.
@@ -377,6 +366,26 @@ impl std::fmt::Debug for Tokenizer {
             .field(&self.identity)
             .finish()
     }
+}
+
+/// The special token of a name; an ordinary token of that spelling is not one.
+fn special_named(tokenizer: &tokenizers::Tokenizer, name: &str) -> Option<u32> {
+    let added = tokenizer.get_added_vocabulary();
+    let special = added.is_special_token(name);
+    special.then(|| tokenizer.token_to_id(name))?
+}
+
+fn special_tokens(
+    tokenizer: &tokenizers::Tokenizer,
+    roles: &Roles,
+    contents: &Value,
+) -> SpecialTokens {
+    roles.of(&Vocabulary {
+        id: &|name| tokenizer.token_to_id(name),
+        special: &|name| special_named(tokenizer, name),
+        name: &|id| tokenizer.id_to_token(id),
+        json: contents,
+    })
 }
 
 /// A regular expression that takes too long panics in the library. It holds no lock while it does.

@@ -5,6 +5,7 @@ use tokenizers::{
     pre_tokenizers::{byte_level::ByteLevel, digits::Digits, sequence::Sequence},
 };
 
+use super::special_tokens::Roles;
 use super::{
     DataError, Document, Tokenizer,
     tokenizer::{BEGIN, END, check_vocabulary, tokenize_error},
@@ -106,7 +107,7 @@ impl Tokenizer {
         let json = inner
             .to_string(true)
             .map_err(|error| tokenize_error("write", &*error))?;
-        let trained = Self::parse(json.as_bytes(), "just trained")?;
+        let trained = Self::parse(json.as_bytes(), "just trained", || Ok(Roles::default()))?;
         if trained.vocabulary_size() < config.vocabulary {
             return Err(DataError::VocabularyNotReached {
                 vocabulary: config.vocabulary,
