@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub const PASSKEY: &str = "passkey.json";
 pub const PERPLEXITY: &str = "perplexity.json";
@@ -63,16 +63,12 @@ const COMPANIONS: [&str; 12] = [
 
 /// Copies what belongs to a model's folder, as far as it is there.
 pub fn copy_companions(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let further = ChatTemplates::further(from)?;
-    let further = further
-        .iter()
-        .filter_map(|(_, path)| path.strip_prefix(from).ok());
-    let named = COMPANIONS.iter().map(Path::new);
-    for name in named
-        .filter(|name| from.join(name).is_file())
-        .chain(further)
-    {
-        copy(from, name, to)?;
+    let mut names: Vec<_> = COMPANIONS.map(PathBuf::from).into();
+    names.retain(|name| from.join(name).is_file());
+    let further = ChatTemplates::further(from)?.into_iter();
+    names.extend(further.map(|(_, name)| name));
+    for name in names {
+        copy(from, &name, to)?;
     }
     Ok(())
 }
@@ -104,7 +100,6 @@ pub fn read_object(path: &Path) -> anyhow::Result<Map<String, Value>> {
 
 /// A text file's text.
 pub fn read_text(path: &Path) -> anyhow::Result<String> {
-    // Of what is no UTF-8 the system's words say so.
     bam_data::read_text(path).with_context(|| format!("{}: could not read it", path.display()))
 }
 

@@ -39,7 +39,7 @@ impl ChatTemplates {
             named.insert(Self::DEFAULT.to_owned(), text(&file)?);
         }
         for (name, path) in Self::further(folder)? {
-            named.insert(name, text(&path)?);
+            named.insert(name, text(&folder.join(path))?);
         }
         if !named.is_empty() {
             return Ok(Self { file, named });
@@ -54,12 +54,13 @@ impl ChatTemplates {
         Ok(Self::default())
     }
 
-    /// The files of a folder's further templates, by their names.
+    /// The files of a folder's further templates, by their names: their paths in the folder.
     ///
     /// # Errors
     /// If the folder that has them can't be listed.
     pub fn further(folder: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
-        let folder = folder.join(FURTHER);
+        let further = Path::new(FURTHER);
+        let folder = folder.join(further);
         if !folder.is_dir() {
             return Ok(Vec::new());
         }
@@ -68,7 +69,8 @@ impl ChatTemplates {
             let path = entry.map_err(DataError::io("list", &folder))?.path();
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             if path.extension().is_some_and(|of| of == "jinja") && path.is_file() {
-                found.push((name.into_owned(), path));
+                let inside = path.file_name().unwrap_or_default();
+                found.push((name.into_owned(), further.join(inside)));
             }
         }
         found.sort();

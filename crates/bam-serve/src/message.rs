@@ -294,10 +294,7 @@ mod tests {
         let silent = json!({"role": "assistant", "content": null});
         assert_eq!(
             read(&silent).unwrap(),
-            r#"{"role":"assistant","content":""}"#.replace(
-                r#""role":"assistant","content":"""#,
-                r#""content":"","role":"assistant""#
-            )
+            r#"{"content":"","role":"assistant"}"#
         );
         for (message, expected) in [
             (

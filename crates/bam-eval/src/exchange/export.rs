@@ -117,10 +117,8 @@ impl<'a> Exports<'a> {
                 let mut files = self.lines.iter().map(|((of, _), (file, _))| (of, file));
                 !files.any(|(of, file)| of == part && file == name)
             };
-            let mut names = std::iter::once(task.to_owned()).chain(numbered);
-            let mut names = names
-                .by_ref()
-                .map(|task| self.run.began.samples_file(&task));
+            let names = std::iter::once(task.to_owned()).chain(numbered);
+            let mut names = names.map(|task| self.run.began.samples_file(&task));
             let name = names.find(free).unwrap_or_default();
             self.lines
                 .insert(key.clone(), (name, SampleLines::default()));

@@ -86,9 +86,8 @@ const COMPANIONS: [&str; 5] = [
 /// If one lies elsewhere.
 pub fn companions(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = COMPANIONS.map(PathBuf::from).to_vec();
-    for (_, path) in ChatTemplates::further(folder)? {
-        found.extend(path.strip_prefix(folder).map(Path::to_owned));
-    }
+    let further = ChatTemplates::further(folder)?.into_iter();
+    found.extend(further.map(|(_, name)| name));
     found.retain(|name| folder.join(name).symlink_metadata().is_ok());
     for name in &found {
         tensors::lies_inside(folder, &folder.join(name))?;
