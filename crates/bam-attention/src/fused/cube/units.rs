@@ -37,6 +37,21 @@ pub(super) fn span<F: Float, N: Size>(
     }
 }
 
+/// The numbers of a row from `column` on; zeros beyond the last row and the head dimension.
+#[cube]
+fn vector<F: Float, N: Size>(
+    from: &Tensor<Vector<F, N>>,
+    span: &Span,
+    row: usize,
+    column: usize,
+) -> Vector<F, N> {
+    let mut x = Vector::<F, N>::new(F::new(0.0_f32));
+    if span.first + row < span.end && column < from.shape(3) {
+        x = from[(span.base + (span.first + row) * span.stride + column) / N::value()];
+    }
+    x
+}
+
 /// The units of a cube at work on one block and one tile after the other.
 ///
 /// Operands are known by their place: the block's operands as `kept` 0 and 1, the tile's as

@@ -5,7 +5,8 @@
 //! units of a [grid], which are those of [`Plain`](super::plain::Plain), and softmax is as it is there.
 //! Numbers on the way into a product are rounded to its type.
 
-use super::{Span, Units, grid};
+use super::grid::{self, Across};
+use super::{Span, Units, vector};
 use crate::fused::cube::tiling::{Products, Tiling, padded};
 use cubecl::cmma::{self, MatrixIdent, MatrixLayout};
 use cubecl::prelude::*;
@@ -203,11 +204,11 @@ impl<A: Float> Units for Cmma<A> {
     }
 
     fn largest_across(values: &mut Array<f32>, memory: &mut Memory<A>, #[comptime] t: Tiling) {
-        grid::largest_across(values, &mut memory.across, t);
+        grid::across(values, &mut memory.across, Across::Largest, t);
     }
 
     fn sum_across(values: &mut Array<f32>, memory: &mut Memory<A>, #[comptime] t: Tiling) {
-        grid::sum_across(values, &mut memory.across, t);
+        grid::across(values, &mut memory.across, Across::Sum, t);
     }
 }
 
@@ -301,10 +302,7 @@ fn load<A: Float, F: Float, N: Size>(
     while e < comptime!(count * per_row) {
         let r = e / per_row;
         let c = e % per_row * n;
-        let mut x = Vector::<F, N>::new(F::new(0.0_f32));
-        if span.first + r < span.end && c < from.shape(3) {
-            x = from[(span.base + (span.first + r) * span.stride + c) / n];
-        }
+        let x = vector::<F, N>(from, span, r, c);
         #[unroll]
         for lane in 0..n {
             to[r * comptime!(padded(t.width)) + c + lane] = A::cast_from(x.extract(lane));

@@ -19,47 +19,36 @@ pub(super) fn leads(#[comptime] t: Tiling) -> bool {
     UNIT_POS as usize % t.units_x == 0
 }
 
-#[cube]
-pub(super) fn largest_across(
-    values: &mut Array<f32>,
-    across: &mut Shared<[f32]>,
-    #[comptime] t: Tiling,
-) {
-    spread(values, across, t);
-    #[unroll(t.unroll)]
-    for i in 0..comptime!(t.rows_held()) {
-        let at = row(i, t) * t.units_x;
-        let mut most = across[at];
-        for x in 1..t.units_x {
-            most = max(most, across[at + x]);
-        }
-        values[i] = most;
-    }
+/// The number that is made of those of a row's units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Across {
+    Largest,
+    Sum,
 }
 
 #[cube]
-pub(super) fn sum_across(
+pub(super) fn across(
     values: &mut Array<f32>,
-    across: &mut Shared<[f32]>,
+    told: &mut Shared<[f32]>,
+    #[comptime] of: Across,
     #[comptime] t: Tiling,
 ) {
-    spread(values, across, t);
     #[unroll(t.unroll)]
     for i in 0..comptime!(t.rows_held()) {
-        let at = row(i, t) * t.units_x;
-        let mut sum = across[at];
-        for x in 1..t.units_x {
-            sum += across[at + x];
-        }
-        values[i] = sum;
-    }
-}
-
-#[cube]
-fn spread(values: &mut Array<f32>, across: &mut Shared<[f32]>, #[comptime] t: Tiling) {
-    #[unroll(t.unroll)]
-    for i in 0..comptime!(t.rows_held()) {
-        across[row(i, t) * t.units_x + UNIT_POS as usize % t.units_x] = values[i];
+        told[row(i, t) * t.units_x + UNIT_POS as usize % t.units_x] = values[i];
     }
     sync_cube();
+    #[unroll(t.unroll)]
+    for i in 0..comptime!(t.rows_held()) {
+        let at = row(i, t) * t.units_x;
+        let mut all = told[at];
+        for x in 1..t.units_x {
+            if comptime!(of == Across::Largest) {
+                all = max(all, told[at + x]);
+            } else {
+                all += told[at + x];
+            }
+        }
+        values[i] = all;
+    }
 }

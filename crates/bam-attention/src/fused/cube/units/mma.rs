@@ -7,7 +7,7 @@
 //! the left operand of the next product as they stand, two tiles of 8 columns being its 16: softmax never
 //! leaves the registers. Numbers on the way into a product are rounded to its type.
 
-use super::{Span, Units};
+use super::{Span, Units, vector};
 use crate::fused::cube::tiling::{LINE, Tiling};
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
@@ -281,12 +281,8 @@ fn load<A: Float, F: Float, N: Size>(
     while e < comptime!(count * per_row) {
         let r = e / per_row;
         let c = e % per_row * LINE;
-        let mut line = Line::<A>::new(A::new(0.0_f32));
-        if span.first + r < span.end && c < from.shape(3) {
-            let at = span.base + (span.first + r) * span.stride + c;
-            line = Line::<A>::cast_from(from[at / LINE]);
-        }
-        to[r * comptime!(t.line_pitch()) + e % per_row] = line;
+        to[r * comptime!(t.line_pitch()) + e % per_row] =
+            Line::<A>::cast_from(vector::<F, N>(from, span, r, c));
         e += comptime!(t.units());
     }
 }

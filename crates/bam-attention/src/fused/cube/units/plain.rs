@@ -2,7 +2,8 @@
 //!
 //! The units form a [grid]. Operands pass through shared memory in pieces; nothing is kept of a block but what is in registers.
 
-use super::{Span, Units, grid};
+use super::grid::{self, Across};
+use super::{Span, Units, vector};
 use crate::fused::cube::tiling::Tiling;
 use cubecl::prelude::*;
 
@@ -153,12 +154,9 @@ impl Units for Plain {
             sync_cube();
             let mut e = UNIT_POS as usize;
             while e < comptime!(t.step * width / n) {
-                let r = of_tile.first + first + e * n / width;
+                let r = first + e * n / width;
                 let c = e * n % width;
-                let mut x = Vector::<F, N>::new(F::new(0.0_f32));
-                if r < of_tile.end && c < tile.shape(3) {
-                    x = tile[(of_tile.base + r * of_tile.stride + c) / n];
-                }
+                let x = vector::<F, N>(tile, of_tile, r, c);
                 #[unroll]
                 for lane in 0..n {
                     memory.stage[e * n + lane] = f32::cast_from(x.extract(lane));
@@ -198,11 +196,11 @@ impl Units for Plain {
     }
 
     fn largest_across(values: &mut Array<f32>, memory: &mut Memory, #[comptime] t: Tiling) {
-        grid::largest_across(values, &mut memory.across, t);
+        grid::across(values, &mut memory.across, Across::Largest, t);
     }
 
     fn sum_across(values: &mut Array<f32>, memory: &mut Memory, #[comptime] t: Tiling) {
-        grid::sum_across(values, &mut memory.across, t);
+        grid::across(values, &mut memory.across, Across::Sum, t);
     }
 }
 
@@ -224,10 +222,7 @@ fn turn<F: Float, N: Size>(
     while e < comptime!(count * per_row) {
         let r = e / per_row;
         let c = e % per_row * n;
-        let mut x = Vector::<F, N>::new(F::new(0.0_f32));
-        if span.first + r < span.end && first + c < from.shape(3) {
-            x = from[(span.base + (span.first + r) * span.stride + first + c) / n];
-        }
+        let x = vector::<F, N>(from, span, r, first + c);
         #[unroll]
         for lane in 0..n {
             stage[at + (c + lane) * pitch + r] = f32::cast_from(x.extract(lane));
