@@ -6,17 +6,15 @@
 pub mod self_test;
 
 use crate::AttentionError as Error;
-#[cfg(any(
-    feature = "cuda",
-    feature = "metal",
-    feature = "rocm",
-    feature = "vulkan",
-    feature = "wgpu"
-))]
+pub use crate::fused::check_head_dim;
+#[cfg(feature = "cube")]
+use crate::fused::{MOST_TENSORS, products};
+#[cfg(feature = "cube")]
 use burn::backend::DispatchDevice;
-use burn::tensor::{Device, DeviceKind, DeviceType, FloatDType};
+use burn::tensor::{DType, Device, DeviceKind, DeviceType, FloatDType};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
@@ -64,6 +62,9 @@ pub struct DeviceInfo {
     pub memory: Option<u64>,
     /// Float types that it computes in.
     pub float_types: Vec<&'static str>,
+    /// The way in which the fused operation multiplies there, for the float types it has: the processor's
+    /// instructions; `plain`, `mma` or `cmma` with the matrices' shape on a GPU, for heads up to 128 wide.
+    pub attention: BTreeMap<&'static str, String>,
 }
 
 impl Runtime {
@@ -176,7 +177,12 @@ impl DeviceName {
                 device: self.to_string(),
                 reason: match devices.len() {
                     0 => format!("no driver on this machine offers one to {}", runtime.name()),
-                    count => format!("expected a number below {count}, since there are no more"),
+                    1 => format!("there is no such device; there is {}:0", runtime.name()),
+                    count => format!(
+                        "there is no such device; the last of {count} is {}:{}",
+                        runtime.name(),
+                        count - 1
+                    ),
                 },
             });
         }
@@ -184,7 +190,10 @@ impl DeviceName {
         // Burn opens a device at its first use, and panics if it can't.
         let opened = caught(&self.to_string(), || device.sync())?;
         opened.map_err(|error| self.failed(error.to_string()))?;
-        Ok(device)
+        match missing(&device) {
+            Some(reason) => Err(self.failed(reason)),
+            None => Ok(device),
+        }
     }
 
     /// The device of this name, opened, and what its driver says of it.
@@ -252,6 +261,28 @@ pub fn check_float_type(device: &Device, wanted: FloatDType) -> Result<(), Error
     }
 }
 
+/// The reason for which the fused operation can't run on a device at all, if there is one.
+fn missing(device: &Device) -> Option<String> {
+    match device.as_dispatch() {
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(cube) => {
+            let client = cube.client();
+            let properties = client.properties();
+            let bindings = properties.hardware.max_bindings;
+            // One more for the numbers of a launch.
+            let needed = MOST_TENSORS as u32 + 1;
+            (bindings < needed).then(|| {
+                format!(
+                    "its driver gives a kernel {bindings} buffers, and attention needs {needed}; where that is \
+                     OpenGL's, install one for Vulkan ({})",
+                    properties.identity.name
+                )
+            })
+        }
+        _ => None,
+    }
+}
+
 fn float_types(device: &Device) -> Vec<&'static str> {
     let all = [
         ("f32", FloatDType::F32),
@@ -263,35 +294,63 @@ fn float_types(device: &Device) -> Vec<&'static str> {
 }
 
 fn info(name: DeviceName, device: &Device) -> DeviceInfo {
-    let (hardware, target, software, memory) = match device.as_dispatch() {
-        #[cfg(any(
-            feature = "cuda",
-            feature = "metal",
-            feature = "rocm",
-            feature = "vulkan",
-            feature = "wgpu"
-        ))]
+    let float_types = float_types(device);
+    match device.as_dispatch() {
+        #[cfg(feature = "cube")]
         DispatchDevice::Cube(cube) => {
             let client = cube.client();
             let properties = client.properties();
             let of = &properties.identity;
-            let software = of.physical.is_none();
-            let memory = properties.memory.max_memory();
-            (of.name.clone(), of.fingerprint.clone(), software, memory)
+            let multiplied = |(of_name, dtype): (&'static str, DType)| {
+                let own = burn::backend::cubecl::dtype_to_storage_type(dtype);
+                let vector = (16 / dtype.size()).min(properties.hardware.max_vector_size);
+                (of_name, products(&client, own, vector).to_string())
+            };
+            DeviceInfo {
+                name,
+                hardware: of.name.clone(),
+                target: target(name, &of.fingerprint),
+                software: of.physical.is_none(),
+                memory: properties.memory.max_memory(),
+                attention: kernels(&float_types).map(multiplied).collect(),
+                float_types,
+            }
         }
         _ => {
-            let instructions = crate::Instructions::detect();
-            let target = format!("{instructions:?}").to_lowercase();
-            ("processor".to_owned(), target, false, None)
+            let instructions = format!("{:?}", crate::Instructions::detect()).to_lowercase();
+            // `bam-kernel` has the other two.
+            let there = kernels(&float_types).filter(|(of, _)| *of != "f16");
+            DeviceInfo {
+                name,
+                hardware: "processor".to_owned(),
+                attention: there.map(|(of, _)| (of, instructions.clone())).collect(),
+                target: instructions,
+                software: false,
+                memory: None,
+                float_types,
+            }
         }
-    };
-    DeviceInfo {
-        name,
-        hardware,
-        target,
-        software,
-        memory,
-        float_types: float_types(device),
+    }
+}
+
+/// Of float types by name, those that attention has kernels for.
+fn kernels(names: &[&'static str]) -> impl Iterator<Item = (&'static str, DType)> {
+    let all = [
+        ("f32", DType::F32),
+        ("f16", DType::F16),
+        ("bf16", DType::BF16),
+    ];
+    all.into_iter().filter(|(name, _)| names.contains(name))
+}
+
+/// CubeCL calls every target of wgpu SPIR-V, which it is only where the feature `vulkan` brings that compiler.
+#[cfg(feature = "cube")]
+fn target(name: DeviceName, fingerprint: &str) -> String {
+    match (name, fingerprint.strip_prefix("spirv_")) {
+        (DeviceName::Of(Runtime::Wgpu, _), Some(of)) if !cfg!(feature = "vulkan") => {
+            format!("wgsl_{of}")
+        }
+        _ => fingerprint.to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Backend, BackendTensor, Dispatch, DispatchKindConversion, DispatchTensor, Flex,
 };
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use prior_state::PriorState;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(crate) mod prior_state;
 #[cfg(feature = "cuda-check")]
 pub use cube::cuda_sources;
 #[cfg(feature = "cube")]
-pub(crate) use cube::{DeviceNorms, LARGEST_DIM};
+pub(crate) use cube::{DeviceNorms, MOST_TENSORS, products};
 
 /// The tensors of a call, in the order of their gradients.
 ///
@@ -172,13 +172,7 @@ fn supported(q: &Tensor<4>) -> Result<(), AttentionError> {
     }
     #[cfg(feature = "cube")]
     if on_gpu(q).is_some() {
-        if q.dims()[3] > LARGEST_DIM {
-            return Err(AttentionError::Value {
-                what: "head dimension on a GPU",
-                expected: format!("at most {LARGEST_DIM}"),
-                got: q.dims()[3].to_string(),
-            });
-        }
+        check_head_dim(&q.device(), q.dims()[3])?;
         let mut types = vec![DType::F32, DType::BF16, DType::F16];
         types.retain(|dtype| q.device().supports_dtype(*dtype));
         return one_of(
@@ -188,6 +182,26 @@ fn supported(q: &Tensor<4>) -> Result<(), AttentionError> {
     }
     let expected = "a CPU device (Flex), or a GPU whose cargo feature is on";
     Err(refused(expected, format!("{:?}", q.device())))
+}
+
+/// Refuses heads that are wider than the fused operation has a kernel for on a device.
+///
+/// # Errors
+/// Names the widest.
+pub fn check_head_dim(device: &Device, dim: usize) -> Result<(), AttentionError> {
+    let widest = match device.clone().inner().as_dispatch() {
+        #[cfg(feature = "cube")]
+        burn::backend::DispatchDevice::Cube(_) => cube::LARGEST_DIM,
+        _ => usize::MAX,
+    };
+    match dim <= widest {
+        true => Ok(()),
+        false => Err(AttentionError::Value {
+            what: "head dimension on a GPU",
+            expected: format!("at most {widest}"),
+            got: dim.to_string(),
+        }),
+    }
 }
 
 /// The tensor of a GPU, without its graph.

@@ -2,9 +2,10 @@
 
 use crate::args::DeviceArgs;
 use crate::console;
-use bam_lm::device::{DeviceName, panic_text};
+use bam_lm::device::{DeviceInfo, DeviceName, panic_text};
 use burn::tensor::Device;
 use std::sync::Mutex;
+use sysinfo::System;
 
 static IN_USE: Mutex<Option<DeviceName>> = Mutex::new(None);
 
@@ -19,6 +20,27 @@ pub fn open(name: DeviceName) -> anyhow::Result<Device> {
     }
     use_now(resolved);
     Ok(resolved.open()?)
+}
+
+/// A device's description, with the memory of the processor: the machine's, or what its container may use.
+///
+/// # Errors
+/// If it is not there.
+pub fn info(name: DeviceName) -> anyhow::Result<DeviceInfo> {
+    let mut info = name.info()?;
+    if info.name == DeviceName::Cpu {
+        let mut system = System::new();
+        system.refresh_memory();
+        let limit = system.cgroup_limits().map(|of| of.total_memory);
+        let all = limit.unwrap_or(u64::MAX).min(system.total_memory());
+        info.memory = (all > 0).then_some(all);
+    }
+    Ok(info)
+}
+
+/// ` --device NAME` for a command that goes on where this one was told to run.
+pub fn flag(device: Option<DeviceName>) -> String {
+    device.map_or(String::new(), |name| format!(" --device {name}"))
 }
 
 /// From now on failures are those of this device.
@@ -61,7 +83,7 @@ pub fn quiet_panics() {
 }
 
 /// The reason of a device's failure: of the libraries' chain of causes the first one, without backtraces.
-fn reason(text: &str) -> String {
+pub fn reason(text: &str) -> String {
     let text = text.replace("\\n", "\n");
     let root = text.rsplit("Caused by:").next().unwrap_or_default();
     let ends = ["No backtrace", "Backtrace", "Asked at", "\n   0:"];

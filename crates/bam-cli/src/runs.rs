@@ -180,7 +180,7 @@ fn record<M>(
         seed,
         model: serde_json::to_value(model.config())?,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
-        device: device::in_use().map(|name| name.to_string()),
+        device: Some(device::in_use().unwrap_or_default().to_string()),
         seconds,
         metrics,
     })

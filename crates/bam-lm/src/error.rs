@@ -17,6 +17,16 @@ pub enum Error {
         /// The value found.
         got: String,
     },
+    /// A setting of a recipe that its device can't do.
+    #[error("{what} on {device}: {reason}")]
+    Setting {
+        /// The setting.
+        what: &'static str,
+        /// The device.
+        device: String,
+        /// The reason.
+        reason: String,
+    },
     /// A token that the model does not know.
     #[error("token {index}: expected an id from 0 to {}, got {got}", vocabulary - 1)]
     Token {

@@ -29,7 +29,7 @@ pub struct Record<M> {
     pub model: serde_json::Value,
     /// Threads that the machine had for it.
     pub threads: usize,
-    /// The device that computed, where it was not the processor.
+    /// The device that computed; older records don't say it where it was the processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Wall-clock seconds of the run.

@@ -16,8 +16,9 @@ use burn::tensor::DType;
 use burn_cubecl::Cube;
 use burn_cubecl::kernel::cast;
 use call::Call;
+pub(crate) use call::products;
 pub(crate) use norms::DeviceNorms;
-pub(crate) use tiling::LARGEST_DIM;
+pub(crate) use tiling::{LARGEST_DIM, MOST_TENSORS};
 
 mod bounds;
 mod by_keys;

@@ -5,8 +5,8 @@ use clap::Args;
 
 #[derive(Args, Clone, Copy, Debug)]
 pub struct DeviceArgs {
-    /// Device that computes: cpu, auto, or one that `bam devices` lists, such as cuda or cuda:1; the
-    /// recipe's where there is one, else cpu
+    /// Device that computes: cpu if not given, auto, or one that `bam devices` lists, such as cuda or
+    /// cuda:1
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceName>,
 }

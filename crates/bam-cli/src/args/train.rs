@@ -1,6 +1,7 @@
 //! `bam train`.
 
-use super::{DeviceArgs, number};
+use super::number;
+use bam_lm::device::DeviceName;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -24,8 +25,9 @@ pub struct TrainArgs {
     /// Parts of a step that run at once; all cores if not given
     #[arg(long, value_parser = number::at_least_one)]
     pub threads: Option<usize>,
-    #[command(flatten)]
-    pub device: DeviceArgs,
+    /// Device that computes: cpu, auto, or one that `bam devices` lists, such as cuda or cuda:1; the recipe's if not given
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
     #[command(flatten)]
     pub plan: PlanArgs,
 }

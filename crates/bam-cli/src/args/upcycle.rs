@@ -1,9 +1,10 @@
 //! `bam upcycle`.
 
+use super::Length;
 use super::number::{above_zero, any_share, at_least_one};
-use super::{DeviceArgs, Length};
 use bam_attention::TemperatureScope;
 use bam_lm::analysis::upcycle::Target;
+use bam_lm::device::DeviceName;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -78,8 +79,9 @@ pub struct UpcycleArgs {
     /// Print the record as JSON
     #[arg(long)]
     pub json: bool,
-    #[command(flatten)]
-    pub device: DeviceArgs,
+    /// Device that computes: cpu, auto, or one that `bam devices` lists, such as cuda or cuda:1; cpu if not given, with --resume the run's
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -12,11 +12,17 @@ use std::process::ExitCode;
 /// A device, or why it can't be used.
 #[derive(Serialize)]
 struct Listed {
-    name: DeviceName,
     #[serde(flatten)]
-    info: Option<DeviceInfo>,
+    of: Described,
     error: Option<String>,
     checks: Option<Vec<Checked>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Described {
+    Opened(DeviceInfo),
+    Named { name: DeviceName },
 }
 
 #[derive(Serialize)]
@@ -52,9 +58,16 @@ pub fn run(args: &DevicesArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl Listed {
+    fn name(&self) -> DeviceName {
+        match &self.of {
+            Described::Opened(info) => info.name,
+            Described::Named { name } => *name,
+        }
+    }
+
     /// The fault of a device, if it has one.
     fn fault(&self) -> Option<String> {
-        let name = self.name;
+        let name = self.name();
         if let Some(error) = &self.error {
             return Some(error.clone());
         }
@@ -69,30 +82,25 @@ impl Listed {
 
 fn listed(name: DeviceName, check: bool) -> Listed {
     device::use_now(name);
-    let found = name.info().map_err(|error| error.to_string());
-    let checks = match &found {
-        Ok(_) if check => Some(checked(name)),
-        _ => None,
+    let (of, checks) = match device::info(name) {
+        Ok(info) => (Ok(info), check.then(|| checked(name)).transpose()),
+        Err(error) => (Err(error.to_string()), Ok(None)),
     };
-    let (checks, failed) = match checks.transpose() {
+    let (checks, failed) = match checks {
         Ok(checks) => (checks, None),
         Err(error) => (None, Some(error)),
     };
-    let (info, error) = match found {
-        Ok(info) => (Some(info), failed),
-        Err(error) => (None, Some(error)),
+    let (of, error) = match of {
+        Ok(info) => (Described::Opened(info), failed),
+        Err(error) => (Described::Named { name }, Some(error)),
     };
-    Listed {
-        name,
-        info,
-        error,
-        checks,
-    }
+    Listed { of, error, checks }
 }
 
 fn checked(name: DeviceName) -> Result<Vec<Checked>, String> {
     let test = || name.open().and_then(|device| self_test(&device));
-    let checks = catch_unwind(test).map_err(|panic| panic_text(&*panic).to_owned())?;
+    let failed = |text: &str| name.failed(device::reason(text)).to_string();
+    let checks = catch_unwind(test).map_err(|panic| failed(panic_text(&*panic)))?;
     let with_verdict = |check: Check| Checked {
         passes: check.passes(),
         check,
@@ -104,13 +112,12 @@ fn checked(name: DeviceName) -> Result<Vec<Checked>, String> {
 fn text(all: &[Listed]) -> String {
     let mut text = String::new();
     for one in all {
-        let name = one.name.to_string();
-        text += &match (&one.info, &one.error) {
-            (Some(info), _) => line(&name, info),
-            (None, error) => format!("{name:<10} {}\n", error.as_deref().unwrap_or_default()),
+        text += &match &one.of {
+            Described::Opened(info) => lines(info),
+            Described::Named { name } => name.to_string() + "\n",
         };
-        if let (Some(_), Some(error)) = (&one.info, &one.error) {
-            text += &format!("           FAILED: {error}\n");
+        if let Some(error) = &one.error {
+            text += &format!("           can't be used: {error}\n");
         }
         for Checked { passes, check } in one.checks.iter().flatten() {
             let verdict = if *passes { "ok" } else { "WRONG" };
@@ -132,13 +139,18 @@ fn text(all: &[Listed]) -> String {
     text
 }
 
-fn line(name: &str, info: &DeviceInfo) -> String {
+fn lines(info: &DeviceInfo) -> String {
     let memory = match info.memory {
         Some(bytes) => format!("{:.1} GiB, ", bytes as f64 / f64::from(1 << 30)),
         None => String::new(),
     };
     let software = if info.software { ", software" } else { "" };
     let types = info.float_types.join(" ");
-    let (hardware, target) = (&info.hardware, &info.target);
-    format!("{name:<10} {hardware}{software}, {memory}{types}, {target}\n")
+    let attention = info.attention.iter();
+    let attention = attention.map(|(of, products)| format!("{of} {products}"));
+    let attention = attention.collect::<Vec<_>>().join(", ");
+    let (name, hardware, target) = (info.name.to_string(), &info.hardware, &info.target);
+    format!(
+        "{name:<10} {hardware}{software}, {memory}{types}, {target}\n           attention: {attention}\n"
+    )
 }

@@ -8,6 +8,7 @@ use crate::device;
 use anyhow::{Context, ensure};
 use bam_data::{TokenStore, Tokenizer, Verify};
 use bam_lm::device::panic_text;
+use bam_lm::train::plan::Plan;
 use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
 use bam_record::TrainingStep;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -21,7 +22,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         .as_deref()
         .map(|path| read_recipe(path, &args.overrides));
     let given = given.transpose()?;
-    let given = given.map(|recipe| recipe.on(args.device.device));
+    let given = given.map(|recipe| recipe.on(args.device));
     let tokenizer = args.tokenizer.as_deref().map(Tokenizer::from_file);
     let tokenizer = tokenizer.transpose()?;
     let threads = args.threads.unwrap_or_else(available_threads);
@@ -51,7 +52,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
                  got others{differences}",
                 out.display()
             );
-            let recipe = recipe.on(args.device.device);
+            let recipe = recipe.on(args.device);
             let trainer = open_trainer(recipe, &Arc::new(tokenizer), threads)?;
             (folder, trainer)
         }
@@ -67,9 +68,10 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         }
         Outcome::Stopped => {
             console::note(&format!(
-                "stopped after step {}; continue with: bam train --resume --out {}",
+                "stopped after step {}; continue with: bam train --resume --out {}{}",
                 trainer.step(),
-                folder.dir().display()
+                folder.dir().display(),
+                device::flag(args.device)
             ));
             Ok(ExitCode::from(console::INTERRUPTED))
         }
@@ -105,24 +107,33 @@ pub fn train(folder: &RunFolder, trainer: &mut Trainer, what: &str) -> anyhow::R
 
 /// A way on for someone whose device failed in the middle of a run.
 fn advice(trainer: &Trainer, reason: &str) -> String {
-    let recipe = &trainer.recipe().train;
-    let step = trainer.step();
-    let kept = format!(
-        "step {step} was the last; --resume goes on from the last checkpoint, on any --device"
-    );
+    let recipe = trainer.recipe();
+    let train = &recipe.train;
+    let kept = match trainer.step() {
+        0 => "no step was taken; --resume begins again, on any --device".to_owned(),
+        step => format!(
+            "step {step} was the last; --resume goes on from the last checkpoint, on any --device"
+        ),
+    };
     if !device::is_out_of_memory(reason) {
         return kept;
     }
-    let (rows, length) = (recipe.rows / recipe.parts, recipe.length);
-    let parts = (recipe.parts + 1..=recipe.rows).find(|parts| recipe.rows.is_multiple_of(*parts));
-    let less = match parts {
-        Some(parts) => format!(
-            "train.parts={parts} needs memory for {} at once",
-            recipe.rows / parts
-        ),
+    let (rows, length) = (train.rows / train.parts, train.length);
+    let vocabulary = trainer.model().config().vocabulary;
+    let plan = Plan::new(recipe, vocabulary, None, 1).ok();
+    let memory = device::info(train.device).ok().and_then(|info| info.memory);
+    // The plan knows no fragments: it may name a number that was too small just now.
+    let fewest = plan
+        .and_then(|plan| plan.fewest_parts(memory?))
+        .unwrap_or(0);
+    let fewest = fewest.max(train.parts + 1);
+    let less = match (fewest..=train.rows).find(|parts| train.rows.is_multiple_of(*parts)) {
+        Some(parts) => format!("train.parts={parts} reads {} at once", train.rows / parts),
         None => format!("train.length={} needs a quarter at most", length / 2),
     };
-    format!("{kept}; {rows} rows of {length} tokens were read at once: a run with {less}")
+    format!(
+        "{kept}; {rows} rows of {length} tokens were read at once: a new run with {less} (bam train --plan)"
+    )
 }
 
 fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> {
@@ -146,7 +157,12 @@ pub fn open_trainer(
 ) -> anyhow::Result<Trainer> {
     let (text, validation) = open_tokens(&recipe, tokenizer)?;
     let tokenizer = Arc::clone(tokenizer);
-    let device = device::open(recipe.train.device)?;
+    let name = recipe.train.device;
+    let device = device::open(name)
+        .with_context(|| format!("train.device = {name} (--device names another)"))?;
+    if let Some(name) = device::in_use() {
+        console::note(&format!("training on {name}, {}", name.info()?.hardware));
+    }
     Ok(Trainer::new(
         recipe, tokenizer, text, validation, &device, threads,
     )?)

@@ -14,7 +14,7 @@ mod plan;
 
 use crate::args::UpcycleArgs;
 use crate::command::train::{available_threads, open_trainer, train};
-use crate::{console, runs};
+use crate::{console, device, runs};
 use bam_data::Tokenizer;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::read_json;
@@ -44,12 +44,14 @@ struct Before {
 pub fn run(args: &UpcycleArgs) -> anyhow::Result<ExitCode> {
     let threads = args.threads.unwrap_or_else(available_threads);
     if !args.resume {
+        // Before any text is read, which takes longer.
+        args.device.unwrap_or_default().open()?;
         begin::begin(args)?;
     }
     let (folder, recipe, tokenizer) = RunFolder::open(&args.out)?;
     let plan: Plan = read_json(&args.out.join(PLAN), "the plan of bam upcycle")?;
     let tokenizer = Arc::new(tokenizer);
-    let trainer = open_trainer(recipe.on(args.device.device), &tokenizer, threads);
+    let trainer = open_trainer(recipe.on(args.device), &tokenizer, threads);
     let mut trainer = match trainer {
         Ok(trainer) => trainer,
         Err(error) if !args.resume => {
@@ -63,8 +65,9 @@ pub fn run(args: &UpcycleArgs) -> anyhow::Result<ExitCode> {
         true => Ok(ExitCode::SUCCESS),
         false => {
             console::note(&format!(
-                "stopped; continue with: bam upcycle --resume --out {}",
-                args.out.display()
+                "stopped; continue with: bam upcycle --resume --out {}{}",
+                args.out.display(),
+                device::flag(args.device)
             ));
             Ok(ExitCode::from(console::INTERRUPTED))
         }

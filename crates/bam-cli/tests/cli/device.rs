@@ -1,7 +1,7 @@
 //! Devices: named, listed, checked, and from text to a report on one. `BAM_TEST_DEVICE` names it, such as
 //! `wgpu`; without it the processor takes its place.
 
-use crate::program::{FAILED, MISUSED, Running, args, fail, succeed, succeed_json};
+use crate::program::{FAILED, MISUSED, Running, args, command, fail, succeed, succeed_json};
 use crate::workshop::Workshop;
 use serde_json::Value;
 use std::path::Path;
@@ -35,6 +35,11 @@ fn devices_are_listed_and_checked() {
         checks.len() == 8 && checks.iter().all(|check| check["passes"] == true),
         "{of}"
     );
+    assert!(of["attention"]["f32"].is_string(), "{of}");
+    let json = succeed(&args!["devices --json --device cpu"]);
+    assert_eq!(json.matches("\"name\"").count(), 1, "{json}");
+    let cpu: Value = serde_json::from_str(&json).unwrap();
+    assert!(cpu[0]["memory"].as_u64().unwrap() > 1 << 28, "{cpu}");
     let text = succeed(&args!["devices --check --device cpu"]);
     assert!(
         text.contains("a loop of 100,000 steps") && !text.contains("WRONG"),
@@ -56,7 +61,7 @@ fn a_device_that_can_not_be_used_is_named() {
         if there.iter().all(|name| !name.starts_with(runtime)) {
             shop.refuses(
                 &shop.train("run", &[&format!("train.device={runtime}")]),
-                &[runtime],
+                &[runtime, "--device names another"],
             );
         }
     }
@@ -64,9 +69,60 @@ fn a_device_that_can_not_be_used_is_named() {
     succeed(&args!["doctor {} --device auto", model]);
 }
 
+/// Without a Vulkan driver wgpu takes OpenGL's, which has too few buffers for going back.
+#[test]
+fn a_driver_with_too_few_buffers_is_refused_before_any_work() {
+    if !test_device().starts_with("wgpu") {
+        return;
+    }
+    let shop = Workshop::new();
+    let without_vulkan = |words: &[std::ffi::OsString]| {
+        let mut command = command(words);
+        let output = command
+            .env("VK_DRIVER_FILES", "/nonexistent")
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (code, listed, _) = without_vulkan(&args!["devices --json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    for device in listed.as_array().unwrap() {
+        let error = device["error"].as_str();
+        assert!(
+            device["name"] == "cpu" || error.unwrap().contains("buffers"),
+            "{device}"
+        );
+    }
+    assert_eq!(code, Some(0));
+    let words = [shop.train("run", &[]), args!["--device wgpu"]].concat();
+    let (code, _, said) = without_vulkan(&words);
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("wgpu"), "{said}");
+    assert!(!shop.path("run").exists());
+}
+
+#[test]
+fn a_recipe_that_the_device_can_not_do_leaves_nothing() {
+    let (shop, device) = (Workshop::new(), test_device());
+    let wide = ["model.dim=320", "model.heads=1"];
+    let words = [shop.train("run", &wide), args!["--device {}", device]].concat();
+    if device == "cpu" {
+        succeed(&[shop.train("run", &[&wide[..], &["train.steps=1"]].concat())].concat());
+    } else {
+        let named = ["model.dim over model.heads", &device, "at most 256"];
+        shop.refuses(&words, &named);
+        shop.refuses(&[words.clone(), args!["--plan"]].concat(), &named);
+    }
+}
+
 /// A device's whole name.
 fn name_of(device: &str) -> String {
-    match device.contains(':') {
+    match device == "cpu" || device.contains(':') {
         true => device.to_owned(),
         false => format!("{device}:0"),
     }
@@ -89,7 +145,7 @@ fn assert_close(got: &[f64], expected: &[f64]) {
     }
 }
 
-/// Forty steps on the device, killed in the middle and gone on with on the processor; then perplexity and a
+/// Forty steps on the device, stopped in the middle and gone on with on the processor; then perplexity and a
 /// report, all as on the processor.
 #[test]
 fn from_text_to_a_report() {
@@ -100,7 +156,12 @@ fn from_text_to_a_report() {
     let words = [shop.train("run", &settings), args!["--device {}", device]].concat();
     let mut running = Running::start(words);
     running.until_lines(&run.join("metrics.jsonl"), 7);
-    running.kill();
+    // The way on is that device's.
+    let (code, said) = running.interrupt_and_listen();
+    let hint = format!("--out {} --device {}", run.display(), name_of(&device));
+    assert!(code == Some(130) && said.contains(&hint), "{said}");
+    let named = said.contains(&format!("training on {}", name_of(&device)));
+    assert_eq!(named, device != "cpu", "{said}");
     succeed(&args!["train --resume --out {} --device cpu", run]);
     assert_eq!(numbers(&host).len(), 40 * 2 + 4);
     assert_close(&numbers(&run), &numbers(&host));
@@ -117,8 +178,7 @@ fn from_text_to_a_report() {
             device
         ];
         let record = succeed_json(&words);
-        let elsewhere = (device != "cpu").then(|| name_of(device));
-        assert_eq!(record["device"].as_str(), elsewhere.as_deref());
+        assert_eq!(record["device"], name_of(device));
         let windows = record["metrics"]["windows"].as_array().unwrap().clone();
         let values = windows
             .iter()

@@ -60,12 +60,19 @@ fn a_plan_is_made_and_nothing_else() {
     ));
     assert!(of["time"]["step_seconds"].as_f64().unwrap() > 0.0);
     assert_eq!(of["step_tokens"], 4 * 32);
-    assert_eq!(of["device_memory"], Value::Null);
+    assert!(of["device_memory"].as_u64().unwrap() > 1 << 28);
+    assert!(of["fewest_parts"].as_u64().is_some());
     let vocabulary = VOCABULARY.to_string();
     let recipe = shop.path("recipe.toml");
     let again = args!["train {} --plan --vocabulary {} --json", recipe, vocabulary];
     assert_eq!(succeed_json(&again)["parameters"], of["parameters"]);
-    assert!(succeed(&plan(&shop, &[], "--plan")).contains("its memory is not known"));
+    // For a device of another machine, whose memory is given.
+    let elsewhere = succeed_json(&plan(
+        &shop,
+        &["train.device=cuda:99"],
+        "--plan --memory 80 --json",
+    ));
+    assert_eq!(elsewhere["device_memory"], 80_u64 << 30);
     let refused = [
         (
             vec!["train.attention=reference"],

@@ -67,7 +67,7 @@ pub struct Measured {
 
 impl Plan {
     /// The plan of a recipe for a tokenizer's vocabulary, on a device that computes so many parts at once as
-    /// [`batch_gradients`] does with these threads.
+    /// [`batch_gradients`] does with these threads; on a GPU that is not here if there is none.
     ///
     /// # Errors
     /// If the recipe's numbers don't fit each other or the device, as in a run; attention by the reference,
@@ -75,7 +75,7 @@ impl Plan {
     pub fn new(
         recipe: &Recipe,
         vocabulary: usize,
-        device: &Device,
+        device: Option<&Device>,
         threads: usize,
     ) -> Result<Self, Error> {
         let train = &recipe.train;
@@ -86,12 +86,18 @@ impl Plan {
                 got: "reference".into(),
             });
         }
-        train.check_device(device)?;
         let model = match &recipe.model.start {
             Some(_) => first_model(recipe, vocabulary, &device::cpu())?,
             // Nothing is drawn.
             None => recipe.model_config(vocabulary)?.init(&device::cpu()),
         };
+        let parts_at_once = |parts| match device {
+            Some(device) => parts_at_once(device, parts, threads),
+            None => 1,
+        };
+        if let Some(device) = device {
+            train.check_device(device, model.config().head_dim())?;
+        }
         let model = train.prepared(model)?;
         let size = Size::of(&model, recipe);
         let step_tokens = (train.rows * train.length) as u64;
@@ -102,7 +108,7 @@ impl Plan {
                 expected: format!("steps of {step_tokens} tokens, fewer than 2⁶⁴ in all"),
                 got: train.steps.to_string(),
             })?;
-        let memory = |parts| size.memory(parts, parts_at_once(device, parts, threads));
+        let memory = |parts| size.memory(parts, parts_at_once(parts));
         let config = model.config();
         let length = train.length as f64;
         let seen = train.rows as f64 * length * (length + 1.0) / 2.0;
@@ -241,18 +247,23 @@ pub fn measure(
     threads: usize,
     clock: impl Fn() -> f64,
 ) -> Result<Measured, Error> {
-    const STEPS: usize = 3;
+    // Enough that the fastest is one with nothing else in it, however small the model is.
+    const LEAST_STEPS: usize = 3;
+    const LEAST_SECONDS: f64 = 2.0;
     let train = &recipe.train;
-    train.check_device(device)?;
     let device = device.clone().autodiff();
-    let mut model = train.prepared(first_model(recipe, vocabulary, &device)?)?;
+    let model = first_model(recipe, vocabulary, &device)?;
+    train.check_device(&device, model.config().head_dim())?;
+    let mut model = train.prepared(model)?;
     let mut optimizer = RAdam::new(train.optimizer, train.rates);
     let parts = parts_at_once(&device, train.parts, threads);
     let batch = random_batch(train.rows / train.parts * parts, train.length, vocabulary);
     let implementation = train.attention.into();
     let rounds = train.parts.div_ceil(parts) as f64;
     let mut step_seconds = f64::INFINITY;
-    for _ in 0..STEPS {
+    let (begun, mut steps) = (clock(), 0);
+    while steps < LEAST_STEPS || clock() - begun < LEAST_SECONDS {
+        steps += 1;
         let start = clock();
         let gradients = batch_gradients(&model, &batch, implementation, parts, threads)?;
         // The device is at work until its numbers are read.
@@ -305,7 +316,7 @@ mod tests {
     }
 
     fn plan(settings: &[&str], threads: usize) -> Plan {
-        Plan::new(&recipe(settings), VOCABULARY, &cpu(), threads).unwrap()
+        Plan::new(&recipe(settings), VOCABULARY, Some(&cpu()), threads).unwrap()
     }
 
     #[test]
@@ -363,6 +374,8 @@ mod tests {
         assert!(rounded.memory.activations < one.memory.activations);
         assert!(rounded.memory.weights > one.memory.weights);
         assert_eq!(rounded.step_flops, one.step_flops);
+        let elsewhere = Plan::new(&recipe(&[]), VOCABULARY, None, 2).unwrap();
+        assert_eq!(elsewhere, one, "a GPU computes one part at a time");
     }
 
     #[test]

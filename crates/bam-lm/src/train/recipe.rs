@@ -7,8 +7,9 @@ use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
 use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Products, Transformer};
+use bam_attention::AttentionError;
 use bam_attention::Implementation;
-use bam_attention::device::{DeviceName, check_float_type};
+use bam_attention::device::{DeviceName, check_float_type, check_head_dim};
 use bam_data::PasskeyRowsConfig;
 use burn::tensor::{Device, FloatDType};
 use serde::{Deserialize, Serialize};
@@ -164,14 +165,24 @@ pub struct TrainRecipe {
 }
 
 impl TrainRecipe {
-    /// Refuses a device without the float type of the products.
+    /// Refuses a device without the float type of the products or a kernel for heads so wide.
     ///
     /// # Errors
-    /// Those of [`check_float_type`].
-    pub(crate) fn check_device(&self, device: &Device) -> Result<(), Error> {
-        match self.products {
-            Products::F32 => Ok(()),
-            Products::Bf16 => Ok(check_float_type(device, FloatDType::BF16)?),
+    /// Names the setting.
+    pub(crate) fn check_device(&self, device: &Device, head_dim: usize) -> Result<(), Error> {
+        let refused = |what, error: AttentionError| Error::Setting {
+            what,
+            device: self.device.resolved().to_string(),
+            reason: error.to_string(),
+        };
+        if self.products == Products::Bf16 {
+            check_float_type(device, FloatDType::BF16)
+                .map_err(|error| refused("train.products", error))?;
+        }
+        match self.attention {
+            AttentionChoice::Fused => check_head_dim(device, head_dim)
+                .map_err(|error| refused("model.dim over model.heads", error)),
+            AttentionChoice::Reference => Ok(()),
         }
     }
 

@@ -15,6 +15,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::Device;
+use cubecl::ir::ElemType;
 use cubecl::ir::features::MmaConfig;
 use cubecl::prelude::*;
 use std::collections::BTreeSet;
@@ -293,28 +294,10 @@ impl<'a> Call<'a> {
     /// Matrices, where the device has them for this type.
     fn what_multiplies(&self) -> Products {
         let q = &self.operands.q;
-        let matmul = &q.client.properties().features.matmul;
-        let (own, sums) = (element(q), f32::elem_type_native());
-        if tiling::width(self.context.plan.shapes().q[3]) > tiling::WIDEST_MATRIX {
-            return Products::Plain;
+        match tiling::width(self.context.plan.shapes().q[3]) > tiling::WIDEST_MATRIX {
+            true => Products::Plain,
+            false => products(&q.client, element(q), self.vector),
         }
-        let shapes = |of: &BTreeSet<MmaConfig>| -> Vec<_> {
-            of.iter()
-                .filter(|of| (of.a_type, of.b_type, of.cd_type) == (own, own, sums))
-                .map(|of| (of.m as usize, of.n as usize, of.k as usize))
-                .collect()
-        };
-        // Rows of whole lines, as registers are filled with them.
-        let in_lines = self.vector == LINE && matmul.ldmatrix.contains(&own);
-        if in_lines && shapes(&matmul.mma).contains(&(16, 8, 16)) {
-            return Products::Mma;
-        }
-        let divides = |size: usize| 16 % size == 0;
-        let cooperative = shapes(&matmul.cmma)
-            .into_iter()
-            .filter(|(m, n, k)| divides(*m) && divides(*n) && divides(*k))
-            .max();
-        cooperative.map_or(Products::Plain, Products::Cmma)
     }
 
     /// That of matrices where they multiply: a block has so many operands.
@@ -336,6 +319,29 @@ impl<'a> Call<'a> {
     pub(super) fn empty(&self, shape: &[usize]) -> CubeTensor {
         empty(&self.operands.q, shape)
     }
+}
+
+/// The way in which a device multiplies numbers of a type, of which so many are loaded at once.
+pub(crate) fn products(client: &Client, own: ElemType, vector: usize) -> Products {
+    let matmul = &client.properties().features.matmul;
+    let sums = f32::elem_type_native();
+    let shapes = |of: &BTreeSet<MmaConfig>| -> Vec<_> {
+        of.iter()
+            .filter(|of| (of.a_type, of.b_type, of.cd_type) == (own, own, sums))
+            .map(|of| (of.m as usize, of.n as usize, of.k as usize))
+            .collect()
+    };
+    // Rows of whole lines, as registers are filled with them.
+    let in_lines = vector == LINE && matmul.ldmatrix.contains(&own);
+    if in_lines && shapes(&matmul.mma).contains(&(16, 8, 16)) {
+        return Products::Mma;
+    }
+    let divides = |size: usize| 16 % size == 0;
+    let cooperative = shapes(&matmul.cmma)
+        .into_iter()
+        .filter(|(m, n, k)| divides(*m) && divides(*n) && divides(*k))
+        .max();
+    cooperative.map_or(Products::Plain, Products::Cmma)
 }
 
 fn limits(client: &Client, device: &Device) -> Limits {

@@ -6,7 +6,7 @@
 
 use super::rules::{Factor, NumbersCompilationArg, Rules, Skips};
 use super::tensors::one_each;
-use super::tiling::{self, FEW, LARGEST_DIM, Limits, Products, Tiling};
+use super::tiling::{self, FEW, LARGEST_DIM, Limits, MOST_TENSORS, Products, Tiling};
 use super::units::Units;
 use super::units::cmma::Cmma;
 use super::units::mma::Mma;
@@ -125,6 +125,7 @@ impl Kernel {
 /// made for.
 macro_rules! kernel {
     ($name:expr, $units:expr, $kernel:ty, [$($tensor:ident)*] $(, $rest:expr)*) => {{
+        const { assert!([$(stringify!($tensor)),*].len() <= MOST_TENSORS) };
         let units: CubeDim = $units;
         let settings = KernelSettings::new(*units, ExecutionMode::Unchecked, AddressType::U32);
         Kernel {

@@ -5,12 +5,22 @@ pub(super) const LINE: usize = 8;
 
 /// The way in which a pass takes products: see the files of [`units`](super::units).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Products {
+pub(crate) enum Products {
     Plain,
     /// By matrix instructions whose registers are known.
     Mma,
     /// By cooperative matrices of so many rows, columns and numbers in between.
     Cmma((usize, usize, usize)),
+}
+
+impl std::fmt::Display for Products {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain => write!(formatter, "plain"),
+            Self::Mma => write!(formatter, "mma 16x8x16"),
+            Self::Cmma((m, n, k)) => write!(formatter, "cmma {m}x{n}x{k}"),
+        }
+    }
 }
 
 /// The cut of a pass into blocks, tiles and units. A **block** is what a cube keeps (query rows, or keys
@@ -252,6 +262,9 @@ pub(crate) const LARGEST_DIM: usize = 256;
 
 /// The largest room for a head that units beside matrices have registers for.
 pub(super) const WIDEST_MATRIX: usize = 128;
+
+/// The most tensors that a kernel is given: those of the pass over rows going back.
+pub(crate) const MOST_TENSORS: usize = 17;
 
 /// Up to so many rows, keys are split instead of rows.
 pub(super) const FEW: usize = 8;

@@ -2,6 +2,7 @@
 
 use crate::args::PlanArgs;
 use crate::{console, device};
+use bam_lm::device::DeviceName;
 use bam_lm::train::Recipe;
 use bam_lm::train::plan::{Measured, Memory, Plan, measure};
 use bam_report::text::{duration, thousands};
@@ -37,15 +38,18 @@ pub fn run(
     vocabulary: usize,
     threads: usize,
 ) -> anyhow::Result<ExitCode> {
-    let opened = device::open(recipe.train.device)?;
-    let plan = Plan::new(recipe, vocabulary, &opened, threads)?;
+    // With the memory of a device given, the plan may be for another machine's.
+    let name = recipe.train.device;
+    let elsewhere = args.memory.is_some() && !args.measure && name != DeviceName::Cpu;
+    let opened = (!elsewhere).then(|| device::open(name)).transpose()?;
+    let plan = Plan::new(recipe, vocabulary, opened.as_ref(), threads)?;
     let device_memory = match args.memory {
         Some(gib) => Some((gib * GIB) as u64),
-        None => recipe.train.device.info()?.memory,
+        None => device::info(name)?.memory,
     };
-    let measured = args
-        .measure
-        .then(|| measure(recipe, vocabulary, &opened, threads, console::seconds))
+    let measured = opened.as_ref().filter(|_| args.measure);
+    let measured = measured
+        .map(|device| measure(recipe, vocabulary, device, threads, console::seconds))
         .transpose()?;
     let given = args.tflops.map(|x| plan.step_flops / (x * 1e12));
     let step_seconds = measured.map(|of| of.step_seconds).or(given);

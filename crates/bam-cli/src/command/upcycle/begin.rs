@@ -202,7 +202,7 @@ fn recipe(
             seed: args.seed,
             attention: Default::default(),
             products: Default::default(),
-            device: args.device.device.unwrap_or_default(),
+            device: args.device.unwrap_or_default(),
             validate_every: args.steps,
             validation_rows: 1,
             checkpoint_every: args.checkpoint_every,
