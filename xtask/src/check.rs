@@ -1,6 +1,6 @@
 //! `cargo xtask check`: the steps of CI, cheapest first.
 
-use crate::{cargo, house};
+use crate::{cargo, house, wheel};
 use std::path::Path;
 use std::time::Instant;
 
@@ -23,6 +23,7 @@ struct Step {
 
 enum Action {
     House,
+    Wheel,
     Cargo {
         arguments: &'static str,
         environment: Option<(&'static str, &'static str)>,
@@ -48,8 +49,9 @@ const fn fast(step: Step) -> Step {
 
 /// Everything is of the release profile, so that Burn is built once, for running and for testing.
 ///
-/// `bam-prior` and `bam-kernel` are tested first and alone: they need no Burn.
-const STEPS: [Step; 7] = [
+/// `bam-prior` and `bam-kernel` are tested first and alone: they need no Burn. `bam-python` is built alone, since its macros
+/// would give all others another feature.
+const STEPS: [Step; 9] = [
     fast(cargo("format", "fmt --all --check")),
     fast(Step {
         name: "house rules",
@@ -60,19 +62,28 @@ const STEPS: [Step; 7] = [
     fast(cargo("tests: bam-kernel", "test --release -p bam-kernel")),
     cargo(
         "lints",
-        "clippy --release --workspace --all-targets -- -D warnings",
+        "clippy --release --workspace --exclude bam-python --all-targets -- -D warnings",
     ),
     cargo(
         "tests: all others",
-        "test --release --workspace --exclude bam-prior --exclude bam-kernel",
+        "test --release --workspace --exclude bam-prior --exclude bam-kernel --exclude bam-python",
     ),
     Step {
         name: "documentation",
         fast: false,
         action: Action::Cargo {
-            arguments: "doc --release --workspace --no-deps",
+            arguments: "doc --release --workspace --exclude bam-python --no-deps",
             environment: Some(("RUSTDOCFLAGS", "-Dwarnings")),
         },
+    },
+    cargo(
+        "lints: the wheel",
+        "clippy --release --package bam-python -- -D warnings",
+    ),
+    Step {
+        name: "tests: the wheel",
+        fast: false,
+        action: Action::Wheel,
     },
 ];
 
@@ -144,6 +155,7 @@ impl Action {
     fn text(&self, device: &str) -> String {
         match self {
             Self::House => "cargo xtask house".into(),
+            Self::Wheel => "cargo xtask wheel".into(),
             Self::Cargo {
                 arguments,
                 environment: None,
@@ -163,6 +175,7 @@ impl Action {
         let mut command = cargo::bare(root);
         match self {
             Self::House => return house::check(root),
+            Self::Wheel => return wheel::run(root, "python3"),
             Self::Cargo {
                 arguments,
                 environment,

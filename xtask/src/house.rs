@@ -88,10 +88,11 @@ const ABSENCES: [Absence; 8] = [
 /// Openings of a comment on a declaration that are no noun phrase.
 const OPENINGS: [&str; 5] = ["What", "Where", "Who", "How", "Which"];
 
-/// The folders that may hold unsafe code, each piece with its reason: the kernel, launches of kernels, and the
-/// allocator of a benchmark.
-const HOMES_OF_UNSAFE: [&str; 3] = [
+/// The folders that may hold unsafe code, each piece with its reason: the kernel, launches of kernels, tensors that
+/// Python lends, and the allocator of a benchmark.
+const HOMES_OF_UNSAFE: [&str; 4] = [
     "crates/bam-kernel/",
+    "crates/bam-python/src/",
     LAUNCHES,
     "crates/bam-attention/benches/",
 ];

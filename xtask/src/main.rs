@@ -12,6 +12,7 @@ mod git;
 mod house;
 mod imports;
 mod source;
+mod wheel;
 mod wheels;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ Commands:
                 The tests that take a device, on that one (wgpu, cuda:1, …), after its self-test. Software devices
                 take minutes: they compile every kernel
   house         The house rules only
+  wheel [--python PATH]
+                Build the Python package, install it into a fresh environment and run its tests there; fetches
+                PyTorch, transformers and pytest from PyPI into target/ (5 GB) once
   imports       Draw which file imports which, in docs/imports.md
   fuzz [--cases N] [--first SEED]
                 Random calls of the operation against the definition; CI runs a few thousand
@@ -94,6 +98,8 @@ fn run(root: &Path, args: &[&str]) -> Result<(), Fault> {
         }
         ["house"] => house::check(root)?,
         ["imports"] => imports::run(root)?,
+        ["wheel"] => wheel::run(root, "python3")?,
+        ["wheel", "--python", python] => wheel::run(root, python)?,
         ["fuzz", ref words @ ..] => fuzz::run(root, words)?,
         ["clients", ref words @ ..] => {
             clients::run(root, &clients::Options::parse(words).map_err(Usage)?)?;

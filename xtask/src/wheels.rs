@@ -24,6 +24,16 @@ const LLVM: &[&str] = &[
     "mlc-llvm-static-extra-targets==23.1.1.post0",
 ];
 
+/// The tests of our wheel import these.
+const FOR_TESTS: &[&str] = &[
+    "hypothesis==6.160.0",
+    "matplotlib==3.11.1",
+    "numpy==2.4.6",
+    "pytest==9.2.0",
+    "torch==2.15.0",
+    "transformers==5.24.0",
+];
+
 /// The folder of CUDA's tools, with `bin`, `lib`, `include` and `nvvm`.
 ///
 /// # Errors
@@ -53,6 +63,14 @@ pub fn llvm(root: &Path, python: &str) -> Result<PathBuf, String> {
     Ok(home)
 }
 
+/// The folder with everything that the tests of our own wheel import; its name tells others that it is not ours.
+///
+/// # Errors
+/// If it is not there and can't be fetched.
+pub fn for_tests(root: &Path, python: &str) -> Result<PathBuf, String> {
+    fetched(root, python, "python-tests/site-packages", FOR_TESTS)
+}
+
 /// The folder under `target/` with those packages unpacked.
 fn fetched(root: &Path, python: &str, name: &str, packages: &[&str]) -> Result<PathBuf, String> {
     let folder = root.join("target").join(name);
@@ -66,8 +84,11 @@ fn fetched(root: &Path, python: &str, name: &str, packages: &[&str]) -> Result<P
     if folder.exists() {
         std::fs::remove_dir_all(&folder).map_err(failed)?;
     }
+    std::fs::create_dir_all(&folder).map_err(failed)?;
     let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "install", "--quiet", "--no-deps"])
+    pip.args(["-m", "pip", "install", "--quiet"])
+        // The others are unpacked, not imported.
+        .args((packages != FOR_TESTS).then_some("--no-deps"))
         .args(["--disable-pip-version-check", "--target"])
         .arg(&folder)
         .args(packages);

@@ -145,10 +145,11 @@ enum Start {
 enum Law {
     /// The values are the prior's parameters, in order; the rest of it is as in this one.
     Like(fn() -> Result<Prior, Error>),
-    /// They are not, and these are the two ways.
+    /// They are not, and these are the two ways, and the gradient in them from that in the prior's parameters.
     Maps(
         fn(&[f64]) -> Result<Prior, Error>,
         fn(&Prior) -> Option<Vec<f64>>,
+        fn(&[f64], Vec<f64>) -> Vec<f64>,
     ),
 }
 
@@ -224,6 +225,8 @@ impl Family {
                         Prior::Gaussian(of) => Some(vec![of.location(), of.precision()]),
                         _ => None,
                     },
+                    // σ = 1/√(2a), so dσ/da = −σ³.
+                    |x, by_prior| vec![by_prior[0], -by_prior[1] * (0.5 / x[1]).powf(1.5)],
                 ),
             },
             Self::GeneralizedGaussian => Form {
@@ -288,6 +291,7 @@ impl Family {
                         }
                         _ => None,
                     },
+                    |_, by_prior| by_prior,
                 ),
             },
             Self::Table => Form {
@@ -303,7 +307,10 @@ impl Family {
                         stored("slab", Role::Shape, Link::Logistic, Start::At(-4.6)),
                     ]
                 },
-                law: Law::Maps(laplace_slab, slope_and_slab),
+                // The prior's are both weights, then the slope.
+                law: Law::Maps(laplace_slab, slope_and_slab, |_, by_prior| {
+                    vec![by_prior[2], by_prior[1] - by_prior[0]]
+                }),
             },
         }
     }
@@ -343,6 +350,20 @@ impl Family {
     /// [`Error::Count`] for other numbers of parameters, [`Error::Value`] for values outside of the
     /// law's domain: those of a `θ` that is not finite or very large.
     pub fn prior(self, theta: &[Vec<f64>]) -> Result<Prior, Error> {
+        Ok(self.stored_prior(theta, Direction::Causal)?.prior)
+    }
+
+    /// [`Family::prior`] with its gradient in `θ`, for rows that look back or both ways: buckets of lags are
+    /// laid out by that, all other laws are the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Family::prior`].
+    pub fn stored_prior(
+        self,
+        theta: &[Vec<f64>],
+        direction: Direction,
+    ) -> Result<StoredPrior, Error> {
         let form = self.form();
         if theta.len() != form.parameters.len() {
             return Err(Error::Count {
@@ -351,15 +372,28 @@ impl Family {
                 got: theta.len(),
             });
         }
-        let mut values = Vec::new();
+        let (mut values, mut slopes) = (Vec::new(), Vec::new());
         for (stored, theta) in form.parameters.iter().zip(theta) {
             let theta = as_many(form.named(stored), stored.width, theta)?;
             values.extend(theta.iter().map(|theta| stored.link.constrain(*theta)));
+            slopes.extend(theta.iter().map(|theta| stored.link.derivative(*theta)));
         }
-        match form.law {
-            Law::Like(member) => member()?.with_parameters(&values),
-            Law::Maps(law, _) => law(&values),
-        }
+        let prior = match form.law {
+            Law::Like(member) => member()?.with_parameters(&values)?,
+            Law::Maps(law, ..) => law(&values)?,
+        };
+        let prior = match (prior, direction) {
+            (Prior::T5Buckets(of), Direction::Bidirectional) => {
+                T5Buckets::new(of.ln_weights().to_vec(), of.max_distance(), direction)?.into()
+            }
+            (prior, _) => prior,
+        };
+        Ok(StoredPrior {
+            prior,
+            law: form.law,
+            values,
+            slopes,
+        })
     }
 
     /// The numbers that a head of this family stores to have that prior: the inverse of [`Family::prior`].
@@ -401,8 +435,52 @@ impl Law {
                 let same = member().ok()?.with_parameters(&values).ok()?;
                 (same == *prior).then_some(values)
             }
-            Self::Maps(_, values) => values(prior),
+            Self::Maps(_, values, _) => values(prior),
         }
+    }
+}
+
+/// The prior of a head as a function of the numbers that it stores.
+pub struct StoredPrior {
+    prior: Prior,
+    law: Law,
+    values: Vec<f64>,
+    /// `dx/dθ` of every number.
+    slopes: Vec<f64>,
+}
+
+impl StoredPrior {
+    /// The prior.
+    pub fn prior(&self) -> &Prior {
+        &self.prior
+    }
+
+    /// `∂ ln w(d) / ∂θ`, parameter after parameter.
+    ///
+    /// ```
+    /// use bam_prior::{Direction, Family};
+    ///
+    /// // ln w = −e^θ·│d│, whose derivative is ln w again.
+    /// let stored = Family::Laplace.stored_prior(&[vec![0.0]], Direction::Causal)?;
+    /// assert_eq!(stored.ln_weight_gradient(-3.0), [-3.0]);
+    /// # Ok::<(), bam_prior::Error>(())
+    /// ```
+    pub fn ln_weight_gradient(&self, lag: f64) -> Vec<f64> {
+        let by_prior = self.prior.ln_weight_gradient(lag);
+        let mut gradient = match self.law {
+            Law::Like(_) => by_prior,
+            Law::Maps(_, _, by_values) => by_values(&self.values, by_prior),
+        };
+        for (gradient, slope) in gradient.iter_mut().zip(&self.slopes) {
+            *gradient *= slope;
+        }
+        gradient
+    }
+}
+
+impl std::fmt::Debug for StoredPrior {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.prior.fmt(f)
     }
 }
 

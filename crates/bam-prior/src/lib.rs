@@ -75,7 +75,7 @@ mod table;
 mod uniform;
 
 pub use error::Error;
-pub use family::{Family, ParameterSpec, Role};
+pub use family::{Family, ParameterSpec, Role, StoredPrior};
 pub use gaussian::Gaussian;
 pub use generalized_gaussian::GeneralizedGaussian;
 pub use horizon::{LogitBound, Sharpening};

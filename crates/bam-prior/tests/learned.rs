@@ -5,8 +5,8 @@ mod null_control;
 
 use bam_prior::{
     Component, Direction, Error, Family, Gaussian, GeneralizedGaussian, KerplePower, Laplace, Link,
-    Mixture, ParameterSpec, PositionalPrior, Prior, Role, StudentT, T5Buckets, Table, Uniform,
-    alibi_slopes,
+    Mixture, ParameterSpec, PositionalPrior, Prior, Role, StoredPrior, StudentT, T5Buckets, Table,
+    Uniform, alibi_slopes,
 };
 use families::{lags, location_of, mixture, simple};
 use null_control::{holds, near, refuted};
@@ -150,6 +150,66 @@ fn laws_are_those_that_are_written_down() {
     holds(&cases, |case| law(f64::sinh, case));
     refuted(&cases, |case| law(|theta| theta, case));
     refuted(&cases, |case| law(|_| 0.0, case));
+}
+
+/// The chain rule gives the slope of the log-weight in what is stored.
+#[test]
+fn gradients_by_what_is_stored_are_slopes() {
+    let cases = (heads(), lags(), prop::bool::ANY);
+    type Gradient = fn(&StoredPrior, f64) -> Vec<f64>;
+    let law = |gradient: Gradient,
+               ((family, numbers), d, both): ((Family, Vec<f64>), f64, bool)| {
+        const STEP: f64 = 1e-4;
+        let direction = match both {
+            true => Direction::Bidirectional,
+            false => Direction::Causal,
+        };
+        let numbers: Vec<f64> = numbers.iter().map(|x| x / 9.0).collect();
+        let theta = theta_of(family, &numbers);
+        let stored = family.stored_prior(&theta, direction).unwrap();
+        let claimed = gradient(&stored, d);
+        prop_assert_eq!(claimed.len(), theta.iter().map(Vec::len).sum::<usize>());
+        let places = theta.iter().enumerate();
+        let places = places.flat_map(|(i, of)| (0..of.len()).map(move |j| (i, j)));
+        for ((i, j), claimed) in places.zip(claimed) {
+            let at = |steps: f64| {
+                let mut moved = theta.clone();
+                moved[i][j] += steps * STEP;
+                let moved = family.stored_prior(&moved, direction).unwrap();
+                moved.prior().ln_weight(d)
+            };
+            let slope = (8.0 * (at(1.0) - at(-1.0)) - (at(2.0) - at(-2.0))) / (12.0 * STEP);
+            let size = 1.0 + slope.abs() + stored.prior().ln_weight(d).abs();
+            near(claimed, slope, 1e-6 * size)?;
+        }
+        Ok(())
+    };
+    let right: Gradient = |stored, d| stored.ln_weight_gradient(d);
+    // Away from the kink at a location, which a step may cross.
+    let smooth = cases.prop_filter("smooth", |((family, numbers), d, _)| {
+        let location = family
+            .parameters(1)
+            .iter()
+            .any(|of| of.role == Role::Location);
+        !location || (d - 2.0 * (numbers[0] / 9.0).sinh()).abs() > 0.01
+    });
+    holds(&smooth, |case| law(right, case));
+    // Without the links, and without the sign of the share that the other component loses.
+    refuted(&smooth, |case| {
+        law(|stored, d| stored.prior().ln_weight_gradient(d), case)
+    });
+    refuted(&smooth, |case| {
+        law(
+            |stored, d| {
+                stored
+                    .ln_weight_gradient(d)
+                    .iter()
+                    .map(|x| x.abs())
+                    .collect()
+            },
+            case,
+        )
+    });
 }
 
 #[test]

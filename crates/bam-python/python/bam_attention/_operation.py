@@ -1,0 +1,216 @@
+"""The operation as its callers see it: what a call means, for PyTorch and for NumPy."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import _native
+
+try:
+    from . import _ops
+except ModuleNotFoundError:
+    _ops = None
+
+
+class LogPrior(NamedTuple):
+    """A log-weight per head and lag, in natural units and up to a constant per head.
+
+    Shapes:
+        ln_weights: `[heads, lags]`; column `c` holds the lag `first_lag + c`
+    A lag is key position − query position, in tokens: causal rows see lags up to 0.
+    """
+
+    ln_weights: Any
+    first_lag: int
+
+
+def lags(queries: int, keys: int, *, causal: bool = True, query_offset: int = 0) -> tuple[int, int]:
+    """The lags between queries and the keys that they may see: the first, and how many.
+
+    Query `i` stands at position `query_offset + i` among the keys. Causal rows over `n` keys have the lags
+    `1 − n … 0`; rows that see both ways `1 − query_offset − queries … keys − 1 − query_offset`.
+    """
+    if causal:
+        return 1 - keys, keys
+    return 1 - query_offset - queries, queries + keys - 1
+
+
+def attend(
+    q,
+    k,
+    v,
+    log_prior,
+    *,
+    causal: bool = True,
+    query_offset: int = 0,
+    window: int | None = None,
+    documents=None,
+    temperature=None,
+    temperature_scope: str = "likelihood_and_prior",
+    skipping: str | float = "exact",
+):
+    """Attention under a positional prior.
+
+        out_i = Σ_j p(j | i)·v_j        p(j | i) ∝ exp(τ_i·(q_i·k_j/√D + ln w_h(j − i)))
+
+    over the keys `j` that row `i` sees. Differentiable in q, k, v, the log-prior and the temperature. Results are the
+    same bits for any number of threads, which are PyTorch's (`torch.set_num_threads`), for NumPy all cores.
+
+    Shapes:
+        q: `[batch, heads, queries, dim]`
+        k, v: `[batch, key heads, keys, dim]`, the heads a multiple of the key heads
+        log_prior: `[heads, lags]`, or a `LogPrior`, whose first lag may be any. Of a plain tensor the last column is
+            the lag 0 where rows are causal, and columns are those of `lags(...)` where they see both ways.
+        temperature: what can be broadcast to `[batch, heads, queries]`
+        documents: `[batch, tokens]`, or those of the queries and those of the keys; integers
+        result: `[batch, heads, queries, dim]`, of q's type
+
+    Arguments:
+        causal: a row sees its own position and those before; else both ways
+        query_offset: position of the first query among the keys, for queries that follow a cache
+        window: keys at this distance and beyond are hidden
+        documents: a query sees the keys of its own document only. Tokens of the document `PADDING` are none: no query
+            sees them, and as queries they give zeros. What q, k and v hold there is not read.
+        temperature: τ. With `temperature_scope="likelihood"` it multiplies q·k/√D only
+        skipping: "exact" leaves out keys whose weight is exactly 0, and changes no bit; "off" reads all; a share such
+            as 1e-6 leaves out at most that share of any row's posterior
+
+    q, k and v are `float32` or `bfloat16` on the CPU, and read in place wherever the numbers of a row lie side by side:
+    `x.view(batch, tokens, heads, dim).transpose(1, 2)` is not copied. A row that sees no key gives zeros.
+
+    Raises:
+        TypeError: types or devices that there is nothing for
+        ValueError: shapes, lags or options that do not fit
+    """
+    given = (q, k, v, log_prior)
+    options = (causal, query_offset, window, documents, temperature, temperature_scope, skipping)
+    if isinstance(q, np.ndarray):
+        return _with_numpy(*given, *options)
+    if _ops is None:
+        raise TypeError(f"q: expected a numpy array (PyTorch is not installed), got {type(q).__name__}")
+    return _ops.attend(*given, *options)
+
+
+def prior_of(log_prior, is_tensor, queries, keys, causal, query_offset) -> LogPrior:
+    """A log-prior with its first lag.
+
+    Raises:
+        TypeError: something else than a tensor or a `LogPrior`
+        ValueError: fewer or more lags than rows that see both ways have
+    """
+    if isinstance(log_prior, LogPrior):
+        return log_prior
+    if not is_tensor(log_prior):
+        raise TypeError(f"log_prior: expected a tensor [heads, lags] or a LogPrior, got {type(log_prior).__name__}")
+    if len(log_prior.shape) != 2:
+        raise ValueError(f"log_prior: expected [heads, lags], got {list(log_prior.shape)}")
+    count = log_prior.shape[1]
+    if causal:
+        return LogPrior(log_prior, 1 - count)
+    first, expected = lags(queries, keys, causal=False, query_offset=query_offset)
+    if count != expected:
+        raise ValueError(
+            f"log_prior: expected {expected} lags, from {first} on, or a LogPrior, which says its first one; got {count}"
+        )
+    return LogPrior(log_prior, first)
+
+
+def pair_of_documents(documents):
+    """Documents of the queries and of the keys."""
+    if isinstance(documents, (tuple, list)):
+        if len(documents) != 2:
+            raise ValueError(f"documents: expected those of the queries and of the keys, got {len(documents)} tensors")
+        return tuple(documents)
+    return documents, documents
+
+
+def skipping_as_text(skipping: str | float) -> str:
+    """`"exact"`, `"off"`, or a share as the kernel reads it."""
+    return skipping if isinstance(skipping, str) else repr(float(skipping))
+
+
+class _Made:
+    """A capsule as NumPy takes it."""
+
+    def __init__(self, capsule):
+        self.capsule = capsule
+
+    def __dlpack__(self, **_kwargs):
+        return self.capsule
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+
+def _with_numpy(
+    q, k, v, log_prior, causal, query_offset, window, documents, temperature, temperature_scope, skipping
+):
+    arrays = {"q": q, "k": k, "v": v}
+    for name, x in arrays.items():
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"{name}: expected a numpy array, as q is, got {type(x).__name__}")
+        if x.dtype != np.float32:
+            raise TypeError(f"{name}: expected float32, got {x.dtype}")
+        if x.ndim != 4:
+            raise ValueError(f"{name}: expected [batch, heads, tokens, dim], got {list(x.shape)}")
+    prior = prior_of(
+        log_prior, lambda x: isinstance(x, np.ndarray), q.shape[2], k.shape[2], causal, query_offset
+    )
+    rules = _native.Rules(
+        causal=causal,
+        query_offset=query_offset,
+        window=window,
+        first_lag=prior.first_lag,
+        temperature_scope=temperature_scope,
+        skipping=skipping_as_text(skipping),
+        threads=_cores(),
+    )
+    if temperature is not None:
+        temperature = _broadcast(temperature, q.shape[:3])
+    if documents is not None:
+        documents = [_capsule(_as_documents(of)) for of in pair_of_documents(documents)]
+    operands = (
+        *(_capsule(_readable(x)) for x in arrays.values()),
+        _capsule(np.ascontiguousarray(prior.ln_weights, dtype=np.float32)),
+        None if temperature is None else _capsule(temperature),
+        documents,
+        rules,
+    )
+    out, _ = _native.forward(operands)
+    return np.from_dlpack(_Made(out))
+
+
+def _cores() -> int:
+    import os
+
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _readable(x):
+    """Itself where the kernel reads it in place, else a copy."""
+    side_by_side = x.shape[-1] <= 1 or x.strides[-1] == x.itemsize
+    forwards = all(stride >= 0 and stride % x.itemsize == 0 for stride in x.strides)
+    return x if side_by_side and forwards else np.ascontiguousarray(x)
+
+
+def _capsule(x):
+    return (x if x.flags.writeable else x.copy()).__dlpack__()
+
+
+def _broadcast(temperature, shape):
+    temperature = np.asarray(temperature, dtype=np.float32)
+    rows = shape[0] if temperature.ndim == 3 and temperature.shape[0] != 1 else 1
+    try:
+        return np.ascontiguousarray(np.broadcast_to(temperature, (rows, *shape[1:])))
+    except ValueError:
+        raise ValueError(f"temperature: expected {list(shape)}, or less, got {list(temperature.shape)}") from None
+
+
+def _as_documents(ids):
+    ids = np.asarray(ids)
+    if not np.issubdtype(ids.dtype, np.integer) or ids.ndim != 2:
+        raise TypeError(f"documents: expected integers [batch, tokens], got {ids.dtype} {list(ids.shape)}")
+    return np.ascontiguousarray(ids, dtype=np.int32)

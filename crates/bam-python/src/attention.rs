@@ -1,0 +1,241 @@
+//! The operation.
+
+use crate::dlpack::{Tensor, give};
+use crate::error::value_error;
+use crate::threads;
+use bam_kernel::{
+    Call, Documents, Lags, LogWeights, Operands, Plan, Temperature, TemperatureScope, Visibility,
+};
+use pyo3::prelude::*;
+use pyo3::types::PyCapsule;
+use std::sync::Arc;
+
+/// Everything about a call besides its numbers.
+#[pyclass(frozen, from_py_object)]
+#[derive(Clone)]
+pub struct Rules {
+    call: Call,
+    first_lag: i64,
+    scope: TemperatureScope,
+    threads: usize,
+}
+
+#[pymethods]
+impl Rules {
+    #[new]
+    #[pyo3(signature = (*, causal, query_offset, window, first_lag, temperature_scope, skipping, threads))]
+    fn new(
+        causal: bool,
+        query_offset: usize,
+        window: Option<usize>,
+        first_lag: i64,
+        temperature_scope: &str,
+        skipping: &str,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let scope = match temperature_scope {
+            "likelihood_and_prior" => TemperatureScope::LikelihoodAndPrior,
+            "likelihood" => TemperatureScope::Likelihood,
+            got => {
+                return Err(value_error(format!(
+                    "temperature_scope: expected 'likelihood_and_prior' or 'likelihood', got '{got}'"
+                )));
+            }
+        };
+        let call = Call {
+            offset: query_offset,
+            visibility: if causal {
+                Visibility::Causal
+            } else {
+                Visibility::Full
+            },
+            window,
+            skipping: skipping.parse().map_err(value_error)?,
+            ..Call::causal()
+        };
+        Ok(Self {
+            call,
+            first_lag,
+            scope,
+            threads,
+        })
+    }
+}
+
+/// Tensors of a call.
+struct Given {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ln_weights: Tensor,
+    temperature: Option<Tensor>,
+    documents: Option<[Tensor; 2]>,
+    rules: Rules,
+}
+
+type Capsule<'py> = Bound<'py, PyCapsule>;
+
+/// A call as Python makes it: `q`, `k`, `v`, log-weights, temperature, documents of queries and keys, and its rules.
+#[derive(FromPyObject)]
+pub struct Asked<'py>(
+    Capsule<'py>,
+    Capsule<'py>,
+    Capsule<'py>,
+    Capsule<'py>,
+    Option<Capsule<'py>>,
+    Option<[Capsule<'py>; 2]>,
+    Rules,
+);
+
+impl Given {
+    fn take(
+        Asked(q, k, v, ln_weights, temperature, documents, rules): Asked<'_>,
+    ) -> PyResult<Self> {
+        let temperature = temperature.map(|of| Tensor::take("temperature", &of));
+        Ok(Self {
+            q: Tensor::take("q", &q)?,
+            k: Tensor::take("k", &k)?,
+            v: Tensor::take("v", &v)?,
+            ln_weights: Tensor::take("log_prior", &ln_weights)?,
+            temperature: temperature.transpose()?,
+            documents: documents.map(taken_documents).transpose()?,
+            rules,
+        })
+    }
+
+    fn operands(&self) -> PyResult<Operands<'_>> {
+        let (ln_weights, [heads, count]) = self.ln_weights.floats()?;
+        let lags = Lags::starting_at(self.rules.first_lag, count);
+        let temperature = self.temperature.as_ref().map(|of| {
+            let (values, shape) = of.floats()?;
+            Temperature::new(values, shape, self.rules.scope).map_err(value_error)
+        });
+        Ok(Operands {
+            q: self.q.rows()?,
+            k: self.k.rows()?,
+            v: self.v.rows()?,
+            ln_weights: LogWeights::new(ln_weights, heads, lags).map_err(value_error)?,
+            temperature: temperature.transpose()?,
+        })
+    }
+
+    fn plan(&self, operands: &Operands<'_>) -> PyResult<Plan> {
+        let mut call = self.rules.call.clone();
+        if let Some([of_queries, of_keys]) = &self.documents {
+            call.documents = Some(Arc::new(documents(of_queries, of_keys)?));
+        }
+        Plan::new(call, operands.shapes()).map_err(value_error)
+    }
+}
+
+/// Threads that a call is worth: to wake one takes as long as a small call. Results are the same bits for any number.
+fn worth(plan: &Plan, rules: &Rules) -> usize {
+    const PRODUCTS: usize = 1 << 19;
+    let ([batch, heads, queries, dim], keys) = (plan.shapes().q, plan.shapes().k[2]);
+    rules
+        .threads
+        .min(batch * heads * queries * keys * dim / PRODUCTS + 1)
+}
+
+fn taken_documents([of_queries, of_keys]: [Capsule<'_>; 2]) -> PyResult<[Tensor; 2]> {
+    Ok([
+        Tensor::take("documents of the queries", &of_queries)?,
+        Tensor::take("documents of the keys", &of_keys)?,
+    ])
+}
+
+fn documents(of_queries: &Tensor, of_keys: &Tensor) -> PyResult<Documents> {
+    let (queries, [batch, _]) = of_queries.integers()?;
+    let (keys, [batch_of_keys, _]) = of_keys.integers()?;
+    if batch != batch_of_keys {
+        return Err(value_error(format!(
+            "documents of the keys: expected {batch} rows, as of the queries, got {batch_of_keys}"
+        )));
+    }
+    Documents::with_cache(batch, queries.to_vec(), keys.to_vec()).map_err(value_error)
+}
+
+/// The output, `[batch, heads, queries, dim]`, and ln evidence, `[batch, heads, queries]`.
+#[pyfunction]
+pub fn forward(py: Python<'_>, asked: Asked<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
+    let given = Given::take(asked)?;
+    let operands = given.operands()?;
+    let plan = given.plan(&operands)?;
+    let work = || plan.forward(&operands);
+    let of = py.detach(|| threads::with(worth(&plan, &given.rules), work));
+    let of = of.map_err(value_error)?;
+    let [b, h, i, d] = plan.shapes().q;
+    Ok((
+        give(py, of.out, &[b, h, i, d])?,
+        give(py, of.ln_evidence, &[b, h, i])?,
+    ))
+}
+
+/// Gradients of `q`, `k`, `v`, the log-weights and, if there is one, the temperature.
+#[pyfunction]
+pub fn backward(
+    py: Python<'_>,
+    gradient: Capsule<'_>,
+    out: Capsule<'_>,
+    ln_evidence: Capsule<'_>,
+    asked: Asked<'_>,
+) -> PyResult<Vec<Py<PyAny>>> {
+    let gradient = Tensor::take("gradient of the output", &gradient)?;
+    let out = Tensor::take("output", &out)?;
+    let ln_evidence = Tensor::take("ln evidence", &ln_evidence)?;
+    let given = Given::take(asked)?;
+    let operands = given.operands()?;
+    let plan = given.plan(&operands)?;
+    let (out, _) = out.floats::<4>()?;
+    let (ln_evidence, _) = ln_evidence.floats::<3>()?;
+    let gradient = gradient.rows()?;
+    let work = || plan.backward(&operands, out, ln_evidence, &gradient);
+    let of = py.detach(|| threads::with(worth(&plan, &given.rules), work));
+    let of = of.map_err(value_error)?;
+    let shapes = plan.shapes();
+    let mut gradients = vec![
+        give(py, of.q, &shapes.q)?,
+        give(py, of.k, &shapes.k)?,
+        give(py, of.v, &shapes.v)?,
+        give(
+            py,
+            of.ln_weights,
+            &[shapes.prior_heads, shapes.lags.count()],
+        )?,
+    ];
+    if let Some(shape) = shapes.temperature {
+        gradients.push(give(py, of.temperature, &shape)?);
+    }
+    Ok(gradients)
+}
+
+/// Keys that each row sees, `[batch, queries]`: the `n` of scalable softmax.
+#[pyfunction]
+#[pyo3(signature = (batch, queries, keys, documents, rules))]
+pub fn visible_counts(
+    py: Python<'_>,
+    batch: usize,
+    queries: usize,
+    keys: usize,
+    documents: Option<[Capsule<'_>; 2]>,
+    rules: &Rules,
+) -> PyResult<Py<PyAny>> {
+    let taken = documents.map(taken_documents).transpose()?;
+    let documents = taken.map(|[of_queries, of_keys]| self::documents(&of_queries, &of_keys));
+    let documents = documents.transpose()?;
+    if let Some(of) = &documents
+        && of.dims() != (batch, queries, keys)
+    {
+        let (got, expected) = (of.dims(), (batch, queries, keys));
+        return Err(value_error(format!(
+            "documents (batch, queries, keys): expected {expected:?}, got {got:?}"
+        )));
+    }
+    let positions = rules.call.positions(queries, keys);
+    let counts = bam_kernel::visible_counts(&positions, batch, documents.as_ref());
+    give(
+        py,
+        counts.into_iter().map(|n| n as f32).collect(),
+        &[batch, queries],
+    )
+}

@@ -1,0 +1,375 @@
+"""The operation against its definition in float64, and everything around a call."""
+
+import dataclasses
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from oracle import Case, definition, distance, with_gradients
+from torch.library import opcheck
+from torch.nn.functional import scaled_dot_product_attention
+
+from bam_attention import PADDING, LogPrior, attend, lags
+
+# Sums of a few hundred products in float32; bfloat16 rounds gradients to 8 bits.
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
+
+
+def packed(batch, tokens):
+    """Documents of three lengths, and padding at the end of the second row."""
+    ids = torch.arange(tokens).expand(batch, tokens) // 7
+    return ids.where(torch.tensor([tokens, tokens - 5]).repeat(batch)[:batch, None] > torch.arange(tokens), PADDING)
+
+
+CASES = {
+    "causal": Case(),
+    "one row": Case(queries=1, keys=1, dim=1),
+    "odd sizes": Case(batch=1, heads=3, key_heads=1, queries=67, keys=67, dim=13),
+    "wide": Case(heads=2, key_heads=2, queries=20, keys=20, dim=160),
+    "long": Case(batch=1, heads=2, key_heads=1, queries=300, keys=300, dim=32),
+    "tempered": Case(tempered=True),
+    "content tempered": Case(tempered=True, rules={"temperature_scope": "likelihood"}),
+    "window": Case(rules={"window": 5}),
+    "after a cache": Case(queries=3, keys=33, rules={"query_offset": 30}),
+    "one row after a cache": Case(queries=1, keys=130, rules={"query_offset": 129}),
+    "both ways": Case(rules={"causal": False}),
+    "both ways in a window": Case(rules={"causal": False, "window": 4}),
+    "cross": Case(queries=9, keys=40, rules={"causal": False}),
+    "more queries than keys": Case(queries=40, keys=9, rules={"causal": False}),
+    "documents": Case(rules={"documents": packed(2, 33)}),
+    "documents both ways": Case(tempered=True, rules={"causal": False, "documents": packed(2, 33)}),
+    "cross documents": Case(queries=11, rules={"causal": False, "documents": (packed(2, 11), packed(2, 33))}),
+    "off": Case(rules={"skipping": "off"}),
+}
+IMPOSTORS = {
+    "sign": "both ways",
+    "diagonal": "causal",
+    "groups": "causal",
+    "scale": "causal",
+    "window": "window",
+    "documents": "documents",
+    "scope": "tempered",
+}
+
+
+def run(case: Case, function=attend, **more):
+    return with_gradients(function, case.tensors(), case.rules | more)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_and_all_gradients_are_those_of_the_definition(name, dtype):
+    case = dataclasses.replace(CASES[name], dtype=dtype)
+    got = run(case)
+    for of, x in case.tensors().items():
+        assert got[of].dtype == x.dtype and got[of].shape == x.shape
+    assert got["out"].dtype == dtype
+    off = distance(got, run(case, definition))
+    assert max(off.values()) < TOLERANCE[dtype], off
+
+
+@pytest.mark.parametrize("impostor", IMPOSTORS)
+def test_the_comparison_refuses_impostors(impostor):
+    case = CASES[IMPOSTORS[impostor]]
+    off = distance(run(case), run(case, definition, impostor=impostor))
+    assert max(off.values()) > 0.05, off
+
+
+def test_shares_of_the_posterior_that_are_left_out():
+    case = Case(batch=1, heads=2, key_heads=2, queries=600, keys=600)
+    tensors = case.tensors()
+    first, count = lags(600, 600)
+    slopes = torch.tensor([0.5, 0.05])[:, None]
+    tensors["log_prior"] = slopes * torch.arange(first, first + count)
+    exact, off = (attend(**tensors, skipping=of) for of in ("exact", "off"))
+    assert torch.equal(exact, off)
+    certified = attend(**tensors, skipping=1e-3)
+    largest = tensors["v"].abs().max()
+    assert 0 < (certified - off).abs().max() <= 2e-3 * largest
+
+
+@pytest.mark.parametrize("numbers", [float("nan"), float("inf")])
+def test_padding_is_not_read(numbers):
+    case = CASES["documents"]
+    expected = run(case)
+    tensors = case.tensors()
+    padding = case.rules["documents"] == PADDING
+    assert padding.any()
+    for of in "qkv":
+        tensors[of].masked_fill_(padding[:, None, :, None], numbers)
+    got = with_gradients(attend, tensors, case.rules)
+    for of in expected:
+        assert torch.equal(got[of], expected[of]), of
+    assert (got["out"].transpose(1, 2)[padding] == 0).all()
+
+
+def test_a_row_that_sees_nothing_gives_zeros():
+    of_queries, of_keys = torch.tensor([[1, 7]]), torch.tensor([[1, 2, 2]])
+    q, k = torch.randn(1, 1, 2, 4, requires_grad=True), torch.randn(1, 1, 3, 4)
+    out = attend(q, k, k, torch.zeros(1, 4), causal=False, documents=(of_queries, of_keys))
+    assert torch.allclose(out[0, 0, 0], k[0, 0, 0]) and (out[0, 0, 1] == 0).all()
+    out.sum().backward()
+    assert (q.grad[0, 0, 1] == 0).all()
+
+
+def test_gradients_are_slopes():
+    """A difference of the operation itself, which knows no oracle."""
+    case = Case(batch=1, heads=2, key_heads=1, queries=6, keys=6, dim=4, tempered=True)
+    tensors = case.tensors()
+    gradients = run(case)
+    generator = torch.Generator().manual_seed(99)
+    weights = torch.randn(gradients["out"].shape, generator=generator, dtype=torch.float64)
+    loss = lambda given: (attend(**given).double() * weights).sum().item()
+    for of, x in tensors.items():
+        direction = torch.randn(x.shape, generator=generator)
+        step = 1e-2
+        ends = [loss(tensors | {of: x + sign * step * direction}) for sign in (1, -1)]
+        slope = (gradients[of].double() * direction).sum().item()
+        assert abs((ends[0] - ends[1]) / (2 * step) - slope) < 1e-3 * max(1.0, abs(slope)), of
+
+
+def test_rows_are_read_in_place_at_any_strides():
+    case = Case(key_heads=4)
+    tensors = case.tensors()
+    expected = attend(**tensors)
+    with_heads_inside = {of: tensors[of].transpose(1, 2).contiguous().transpose(1, 2) for of in "qkv"}
+    qkv = torch.stack([tensors[of] for of in "qkv"], dim=3)
+    from_one = dict(zip("qkv", qkv.unbind(3)))
+    last_apart = {of: tensors[of].transpose(2, 3).contiguous().transpose(2, 3) for of in "qkv"}
+    for of, views in {"heads inside": with_heads_inside, "of one tensor": from_one, "apart": last_apart}.items():
+        assert torch.equal(attend(**tensors | views), expected), of
+    shared = tensors["k"][:, :1].expand(-1, 4, -1, -1)
+    assert torch.equal(attend(**tensors | {"k": shared}), attend(**tensors | {"k": shared.contiguous()}))
+
+
+def test_bits_do_not_depend_on_threads():
+    threads = torch.get_num_threads()
+    case = Case(batch=2, heads=4, queries=300, keys=300, dim=64, tempered=True)
+    try:
+        each = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            each.append(run(case))
+        for other in each[1:]:
+            for of, x in each[0].items():
+                assert torch.equal(other[of], x), of
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_numpy_arrays_go_through_the_same_function():
+    for name in ("causal", "tempered", "cross", "documents"):
+        case = CASES[name]
+        tensors, rules = case.tensors(), dict(case.rules)
+        expected = attend(**tensors, **rules)
+        if "documents" in rules:
+            rules["documents"] = rules["documents"].numpy()
+        arrays = {of: x.numpy() for of, x in tensors.items()}
+        got = attend(**arrays, **rules)
+        assert isinstance(got, np.ndarray) and np.array_equal(got, expected.numpy())
+    arrays["q"].setflags(write=False)
+    backwards = {of: np.flip(np.flip(x, 1).copy(), 1) for of, x in arrays.items() if of != "log_prior"}
+    assert np.array_equal(attend(**arrays | backwards, **rules), got)
+
+
+def test_temperatures_are_broadcast():
+    case = Case()
+    tensors = case.tensors()
+    for shape in [(), (1,), (4, 1), (33,), (4, 33), (2, 1, 1), (1, 4, 33)]:
+        temperature = (0.5 + torch.rand(shape)).requires_grad_()
+        out = attend(**tensors, temperature=temperature)
+        full = temperature.detach().expand(2, 4, 33)
+        assert torch.allclose(out, attend(**tensors, temperature=full))
+        out.sum().backward()
+        assert temperature.grad.shape == temperature.shape
+
+
+def test_a_prior_says_its_first_lag():
+    tensors = Case().tensors()
+    wide = torch.cat([torch.full((4, 10), 9.0), tensors["log_prior"], torch.full((4, 7), 9.0)], 1)
+    assert torch.equal(attend(**tensors | {"log_prior": LogPrior(wide, -42)}), attend(**tensors))
+
+
+def test_autocast_checkpoints_and_no_grad():
+    tensors = Case().tensors()
+    leaves = {of: x.clone().requires_grad_() for of, x in tensors.items()}
+    with torch.no_grad():
+        assert not attend(**leaves).requires_grad
+    checkpointed = torch.utils.checkpoint.checkpoint(attend, *leaves.values(), use_reentrant=False)
+    checkpointed.sum().backward()
+    expected = with_gradients(attend, tensors, {})
+    assert torch.equal(checkpointed.detach(), expected["out"])
+    with torch.autocast("cpu", torch.bfloat16):
+        heads = torch.nn.Linear(16, 16)
+        out = attend(heads(tensors["q"]), heads(tensors["k"]), heads(tensors["v"]), tensors["log_prior"])
+    assert out.dtype == torch.bfloat16
+
+
+def test_the_operator_keeps_the_rules_of_torch_library():
+    attend_op = torch.ops.bam_attention.attend.default
+    for name in ("tempered", "documents", "cross"):
+        case = CASES[name]
+        q, k, v, ln_weights, *rest = (x.requires_grad_() for x in case.tensors().values())
+        ids = case.rules.get("documents")
+        of = (None, None) if ids is None else (ids.int(), ids.int())
+        causal = case.rules.get("causal", True)
+        first, _ = lags(case.queries, case.keys, causal=causal)
+        rules = (causal, 0, None, first, "likelihood_and_prior", "exact")
+        opcheck(attend_op, (q, k, v, ln_weights, rest[0] if rest else None, *of, *rules))
+    theta = [torch.randn(4, 1, requires_grad=True) for _ in range(3)]
+    opcheck(torch.ops.bam_attention.ln_weights.default, (theta, "generalized_gaussian", -8, 12, False))
+    opcheck(torch.ops.bam_attention.visible_counts.default, (None, None, 9, 9, True, 0, 4))
+
+
+def test_whole_graphs_compile_also_for_other_lengths():
+    compiled = torch.compile(lambda **given: attend(**given), fullgraph=True, dynamic=True)
+    for tokens in (33, 40):
+        case = Case(queries=tokens, keys=tokens, tempered=True)
+        expected, got = run(case), run(case, compiled)
+        for of, x in expected.items():
+            assert torch.equal(got[of], x), of
+
+
+def test_transforms_that_there_are_not_are_refused_by_name():
+    tensors = Case().tensors()
+    several = {of: torch.stack([x, x]) for of, x in tensors.items()}
+    with pytest.raises(NotImplementedError, match="vmap.*batch"):
+        torch.func.vmap(lambda given: attend(**given))(several)
+    leaf = tensors["q"].requires_grad_()
+    (gradient,) = torch.autograd.grad(attend(**tensors).square().sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate"):
+        gradient.sum().backward()
+
+
+def test_functional_gradients():
+    tensors = Case().tensors()
+    given = lambda q: attend(**tensors | {"q": q}).square().sum()
+    leaf = tensors["q"].clone().requires_grad_()
+    given(leaf).backward()
+    assert torch.allclose(torch.func.grad(given)(tensors["q"]), leaf.grad)
+
+
+WRONG = {
+    "float64": (lambda t: {"q": t["q"].double()}, TypeError, "q: .*float32 or bfloat16.*float64 on cpu"),
+    "float16": (lambda t: {"k": t["k"].half()}, TypeError, "k: .*float16 on cpu"),
+    "mixed": (lambda t: {"v": t["v"].bfloat16()}, TypeError, "v: .*the same for q, k and v.*bfloat16"),
+    "meta": (lambda t: {"q": t["q"].to("meta")}, TypeError, "q: .*on the CPU.*meta"),
+    "numpy": (lambda t: {"k": t["k"].numpy()}, TypeError, "k: expected a tensor, got ndarray"),
+    "list": (lambda t: {"q": [1.0]}, TypeError, "q: expected a tensor, got list"),
+    "axes": (lambda t: {"q": t["q"][0]}, ValueError, r"q: expected \[batch, heads, tokens, dim\], got \[4, 33, 16\]"),
+    "heads": (lambda t: {"k": t["k"][:, :1].repeat(1, 3, 1, 1), "v": t["v"][:, :1].repeat(1, 3, 1, 1)}, ValueError,
+              "query heads: expected a multiple of the 3 key heads, got 4"),
+    "k unlike v": (lambda t: {"v": t["v"][:, :, 1:]}, ValueError, "v: expected shape .*33.*got .*32"),
+    "batch": (lambda t: {"k": t["k"][:1]}, ValueError, "k: expected shape"),
+    "empty": (lambda t: {of: t[of][:, :, :0] for of in "qkv"}, ValueError, "expected at least 1, got 0"),
+    "prior": (lambda t: {"log_prior": t["log_prior"][:3]}, ValueError, "log-prior: expected shape"),
+    "prior axes": (lambda t: {"log_prior": t["log_prior"][0]}, ValueError, r"log_prior: expected \[heads, lags\]"),
+    "prior type": (lambda t: {"log_prior": t["log_prior"].double()}, TypeError, "log_prior: .*float64"),
+    "prior of numbers": (lambda t: {"log_prior": 0.5}, TypeError, "log_prior: expected a tensor .*got float"),
+    "few lags": (lambda t: {"log_prior": t["log_prior"][:, 1:]}, ValueError, "log-prior: expected the lags -32..=0"),
+    "lags both ways": (lambda t: {"causal": False}, ValueError, "expected 65 lags, from -32 on.*got 33"),
+    "temperature": (lambda t: {"temperature": torch.ones(3, 33)}, ValueError, r"temperature: expected \[2, 4, 33\]"),
+    "temperature type": (lambda t: {"temperature": 2.0}, TypeError, "temperature: expected a tensor, got float"),
+    "scope": (lambda t: {"temperature_scope": "both"}, ValueError, "temperature_scope: expected .*got 'both'"),
+    "skipping": (lambda t: {"skipping": "some"}, ValueError, "skipping: expected off, exact, or a number.*some"),
+    "epsilon": (lambda t: {"skipping": 2.0}, ValueError, "skipping: expected .*above 0 and below 1, got 2"),
+    "documents type": (lambda t: {"documents": torch.zeros(2, 33)}, TypeError, "documents: expected integers.*float32"),
+    "documents": (lambda t: {"documents": torch.zeros(2, 3, dtype=torch.int)}, ValueError, "documents .*expected shape"),
+    "documents of one": (lambda t: {"documents": (torch.zeros(2, 33, dtype=torch.int),)}, ValueError, "got 1 tensors"),
+    "offset": (lambda t: {"query_offset": 1}, ValueError, "log-prior: expected the lags -33..=0"),
+    "negative offset": (lambda t: {"query_offset": -1}, (OverflowError, ValueError), "negative"),
+}
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_named(name, traced):
+    change, kind, words = WRONG[name]
+    tensors = Case().tensors()
+    if traced:
+        tensors = {of: x.requires_grad_() for of, x in tensors.items()}
+        if "numpy" in name:
+            pytest.skip("an array has no gradient")
+    with pytest.raises(kind, match=words):
+        attend(**tensors | change(tensors))
+
+
+def test_wrong_arrays_are_named():
+    arrays = {of: x.numpy() for of, x in Case().tensors().items()}
+    for change, kind, words in [
+        ({"q": arrays["q"].astype(np.float64)}, TypeError, "q: expected float32, got float64"),
+        ({"v": torch.zeros(2, 2, 33, 16)}, TypeError, "v: expected a numpy array, as q is, got Tensor"),
+        ({"k": arrays["k"][0]}, ValueError, "k: expected .batch"),
+        ({"documents": np.zeros((2, 33))}, TypeError, "documents: expected integers"),
+        ({"temperature": np.ones((3, 33))}, ValueError, "temperature: expected"),
+    ]:
+        with pytest.raises(kind, match=words):
+            attend(**arrays | change)
+
+
+FORKED = Case(batch=1, heads=2, queries=300, keys=300, dim=64)
+
+
+def _in_a_child(queue):
+    # PyTorch's own threads do not survive a fork, which is why its loaders have one in each worker.
+    torch.set_num_threads(1)
+    arrays = {of: x.numpy() for of, x in FORKED.tensors().items()}
+    queue.put((attend(**arrays), run(FORKED)["q"].numpy()))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_children_of_fork_compute_with_threads_of_their_own():
+    expected = run(FORKED)
+    attend(**{of: x.numpy() for of, x in FORKED.tensors().items()})
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_a_child, args=(queue,), daemon=True)
+    child.start()
+    out, d_q = queue.get(timeout=60)
+    assert np.array_equal(out, expected["out"].numpy()) and np.array_equal(d_q, expected["q"].numpy())
+
+
+class Attended(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return attend(**Case(seed=index).tensors())
+
+
+def test_workers_of_a_loader_compute():
+    attend(**Case().tensors())
+    loader = torch.utils.data.DataLoader(Attended(), batch_size=None, num_workers=2, timeout=60)
+    for index, out in enumerate(loader):
+        assert torch.equal(out, attend(**Case(seed=index).tensors()))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    batch=st.integers(1, 3),
+    key_heads=st.integers(1, 3),
+    group=st.integers(1, 3),
+    queries=st.integers(1, 70),
+    before=st.integers(0, 70),
+    dim=st.integers(1, 70),
+    causal=st.booleans(),
+    window=st.none() | st.integers(1, 80),
+    seed=st.integers(0, 1000),
+)
+def test_random_calls_are_those_of_sdpa_with_a_bias(batch, key_heads, group, queries, before, dim, causal, window, seed):
+    rules = {"causal": causal, "query_offset": before, "window": window}
+    keys, heads = before + queries, group * key_heads
+    case = Case(batch, heads, key_heads, queries, keys, dim, seed=seed, rules=rules)
+    tensors = case.tensors()
+    lag = torch.arange(keys)[None] - before - torch.arange(queries)[:, None]
+    first, count = lags(queries, keys, causal=causal, query_offset=before)
+    hidden = (lag > 0) & causal | (lag.abs() >= (window or keys + queries))
+    bias = tensors["log_prior"][:, (lag - first).clamp(0, count - 1)].masked_fill(hidden, -torch.inf)
+    expected = scaled_dot_product_attention(
+        tensors["q"], tensors["k"], tensors["v"], attn_mask=bias, enable_gqa=group > 1
+    )
+    assert torch.allclose(attend(**tensors, **rules), expected, rtol=0, atol=2e-5)
