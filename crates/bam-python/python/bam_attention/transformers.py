@@ -1,0 +1,282 @@
+"""The operation for models of transformers: `register()`, then `attn_implementation="bam"`.
+
+    import bam_attention.transformers
+    bam_attention.transformers.register()
+    model = T5ForConditionalGeneration.from_pretrained("t5-small", attn_implementation="bam")
+
+Models keep their weights, masks and caches. A bias that depends on the lag alone stays that way: T5's and its
+descendants' trained buckets, ALiBi in MPT and Bloom. Of other models that take their attention from transformers'
+`AttentionInterface` it computes what `sdpa` does, with a positional prior where `add_priors` put one.
+
+Attention weights never exist: dropout on them, `output_attentions`, soft caps, sinks and masks of queries × keys are
+refused by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ._native import PADDING
+from ._operation import LogPrior, attend, lags
+from .priors import PositionalPrior
+
+NAME = "bam"
+_WITH_A_TRAINED_BIAS = {"t5": "T5Attention", "mt5": "MT5Attention", "umt5": "UMT5Attention"}
+
+
+def register(name: str = NAME) -> None:
+    """Makes the operation known to transformers as `attn_implementation=name`. To do it again changes nothing.
+
+    Raises:
+        ModuleNotFoundError: transformers is not installed
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, documents)
+    for model, attention_class in _WITH_A_TRAINED_BIAS.items():
+        module = importlib.import_module(f"transformers.models.{model}.modeling_{model}")
+        # Before transformers 5 these have an attention of their own.
+        if hasattr(module, "ALL_ATTENTION_FUNCTIONS"):
+            _wrap(getattr(module, attention_class), functools.partial(_by_buckets, name))
+    for model, attention_class, forward in (("mpt", "MptAttention", _mpt), ("bloom", "BloomAttention", _bloom)):
+        module = importlib.import_module(f"transformers.models.{model}.modeling_{model}")
+        _wrap(getattr(module, attention_class), forward)
+
+
+def add_priors(model: nn.Module, make: Callable[[int], PositionalPrior]) -> None:
+    """Gives every attention layer of a model a positional prior of its own, `make(heads)`, as its submodule
+    `positional_prior`: parameters of the model that are saved and learn with it.
+
+    Layers are those with `num_key_value_groups` and `head_dim`, as LLaMA's and its many descendants'. Positions that
+    the model has besides, such as rotary ones, stay.
+
+    Raises:
+        ValueError: there are no such layers
+    """
+    layers = [layer for layer in model.modules() if hasattr(layer, "num_key_value_groups") and hasattr(layer, "q_proj")]
+    for layer in layers:
+        heads = layer.q_proj.out_features // layer.head_dim
+        layer.positional_prior = make(heads).to(layer.q_proj.weight.device)
+    if not layers:
+        raise ValueError(f"model: expected one with layers like LLaMA's, got {type(model).__name__}")
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    position_bias: Tensor | LogPrior | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **others,
+) -> tuple[Tensor, None]:
+    """`[batch, queries, heads, dim]`, as `AttentionInterface` wants it. `attention_mask` is what `documents` made."""
+    _refuse(dropout if module.training else 0.0, attention_mask, position_bias, others)
+    queries, keys = query.shape[2], key.shape[2]
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    offset = keys - queries if causal else 0
+    rules = {"causal": causal, "query_offset": offset}
+    prior = getattr(module, "positional_prior", None)
+    if position_bias is not None:
+        first, _ = lags(queries, keys, **rules)
+        log_prior = position_bias if isinstance(position_bias, LogPrior) else LogPrior(position_bias, first)
+    elif prior is not None:
+        log_prior = prior(queries, keys, **rules)
+    else:
+        first, count = lags(queries, keys, **rules)
+        log_prior = LogPrior(query.new_zeros(query.shape[1], count, dtype=torch.float32), first)
+    if scaling is not None:
+        # The kernel divides by √D.
+        query = query * (scaling * math.sqrt(query.shape[3]))
+    ids = None if attention_mask is None else _pair(attention_mask, queries, keys)
+    out = attend(query, key, value, log_prior, window=sliding_window, documents=ids, **rules)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def documents(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int = 0,
+    kv_offset: int = 0,
+    mask_function: Callable | None = None,
+    attention_mask: Tensor | None = None,
+    **_others,
+) -> Tensor:
+    """The document of every key, `[batch, keys]`: 0, those of packed rows, `PADDING` where there is no token. Order and
+    window are the layers'.
+
+    Raises:
+        NotImplementedError: a mask that is neither order, window, padding nor packing; caches that are longer than
+            what they hold
+    """
+    if not isinstance(q_offset, int) or (kv_length > q_offset + q_length - kv_offset and _is_causal(mask_function)):
+        raise NotImplementedError("attn_implementation='bam': expected a cache that grows, got one of fixed length")
+    ids = torch.zeros(batch_size, kv_length, dtype=torch.int32)
+    for part in _parts(mask_function):
+        packed = _closed_over(part).get("packed_sequence_mask")
+        if packed is not None:
+            ids = packed.expand(batch_size, -1).int()
+    if attention_mask is not None:
+        attention_mask = attention_mask[:, -kv_length:].bool()
+        if attention_mask.shape[1] != kv_length:
+            raise NotImplementedError(
+                f"attention_mask: expected one of the {kv_length} keys, got one of {attention_mask.shape[1]}"
+            )
+        ids = ids.masked_fill(~attention_mask, PADDING)
+    return ids
+
+
+_ORDER = {"causal_mask_function", "bidirectional_mask_function"}
+_KNOWN = {"sliding_window_overlay", "sliding_window_bidirectional_overlay", "packed_sequence_mask_function"}
+
+
+def _parts(mask_function) -> list:
+    """The functions that transformers made a mask of, of which all must hold."""
+    if mask_function is None or mask_function.__name__ in _ORDER:
+        return []
+    maker = mask_function.__qualname__.split(".")[0]
+    if maker == "and_masks":
+        return [part for of in _closed_over(mask_function)["mask_functions"] for part in _parts(of)]
+    if maker == "remap_positions_for_packed_sequence":
+        # Within a document the order and the distance of places are those of positions.
+        inner = [of for of in _closed_over(mask_function).values() if callable(of)]
+        return [part for of in inner for part in _parts(of)]
+    if maker in _KNOWN:
+        return [mask_function]
+    raise NotImplementedError(
+        f"attn_implementation='bam': expected a mask of order, window, padding and packing, got {maker}"
+    )
+
+
+def _is_causal(mask_function) -> bool:
+    return mask_function is None or "bidirectional" not in mask_function.__qualname__
+
+
+def _closed_over(function) -> dict:
+    cells = function.__closure__ or ()
+    return dict(zip(function.__code__.co_freevars, (cell.cell_contents for cell in cells)))
+
+
+def _pair(ids: Tensor, queries: int, keys: int):
+    """Documents of the queries, the last of the keys where they are some, and of the keys; none where they hide nothing."""
+    if not torch.compiler.is_compiling() and not ids.any():
+        return None
+    of_queries = ids.masked_fill(ids == PADDING, 0)[:, -queries:]
+    if queries > keys:
+        of_queries = torch.zeros(ids.shape[0], queries, dtype=torch.int32)
+    return of_queries, ids
+
+
+def _refuse(dropout: float, attention_mask, position_bias, others: dict) -> None:
+    def no(what, got):
+        raise NotImplementedError(f"attn_implementation='bam': expected no {what}, got {got}")
+
+    if dropout:
+        no("dropout of attention weights (set the model's attention dropout to 0)", dropout)
+    if attention_mask is not None and attention_mask.dim() != 2:
+        no("mask of queries × keys", list(attention_mask.shape))
+    if isinstance(position_bias, Tensor) and position_bias.dim() != 2:
+        no("bias of queries × keys", list(position_bias.shape))
+    for what in ("softcap", "s_aux", "head_mask", "output_attentions"):
+        if others.get(what) not in (None, False):
+            no(what, type(others[what]).__name__ if isinstance(others[what], Tensor) else others[what])
+
+
+def _wrap(attention_class, forward) -> None:
+    """Puts `forward(original, module, ...)` in the place of a class's own, once."""
+    original = getattr(attention_class.forward, "_instead_of", attention_class.forward)
+
+    @functools.wraps(original)
+    def instead(module, *arguments, **named):
+        return forward(original, module, *arguments, **named)
+
+    instead._instead_of = original
+    attention_class.forward = instead
+
+
+def _by_buckets(name, original, module, hidden_states, mask=None, key_value_states=None, position_bias=None, *more, **named):
+    """T5's attention: the bias of its first layer by lag, `[heads, lags]`, which the layers after it share."""
+    if module.config._attn_implementation == name and position_bias is None:
+        cache = named.get("cache", named.get("past_key_values"))
+        queries = hidden_states.shape[1]
+        past = 0 if cache is None else int(cache.get_seq_length(module.layer_idx))
+        keys = past + queries if key_value_states is None else key_value_states.shape[1]
+        rules = {"causal": module.is_causal, "query_offset": past if module.is_causal else 0}
+        first, count = lags(queries, keys, **rules)
+        position_bias = torch.zeros(module.n_heads, count)
+        if module.has_relative_attention_bias:
+            buckets = module._relative_position_bucket(
+                torch.arange(first, first + count),
+                bidirectional=not module.is_decoder,
+                num_buckets=module.relative_attention_num_buckets,
+                max_distance=module.relative_attention_max_distance,
+            )
+            position_bias = module.relative_attention_bias(buckets).t()
+    return original(module, hidden_states, mask, key_value_states, position_bias, *more, **named)
+
+
+def _mpt(original, module, hidden_states, position_bias, cache=None, attention_mask=None, **named):
+    """MPT's attention; its model made `attention_mask` of `documents`, as truth of padding."""
+    if attention_mask is None or attention_mask.dim() != 2:
+        return original(module, hidden_states, position_bias, cache=cache, attention_mask=attention_mask, **named)
+    qkv = module.Wqkv(hidden_states)
+    if module.clip_qkv:
+        qkv = qkv.clamp(min=-module.clip_qkv, max=module.clip_qkv)
+    q, k, v = (_by_head(x, module.n_heads) for x in qkv.chunk(3, dim=2))
+    if cache is not None:
+        k, v = cache.update(k, v, module.layer_idx)
+    by_lag = position_bias[:, 0, -k.shape[2] :]
+    out, _ = attention(
+        module,
+        q,
+        k,
+        v,
+        torch.zeros(attention_mask.shape, dtype=torch.int32).masked_fill(attention_mask, PADDING),
+        scaling=module.softmax_scale,
+        dropout=module.attn_dropout_p,
+        position_bias=LogPrior(by_lag, 1 - by_lag.shape[1]),
+        is_causal=True,
+    )
+    return module.out_proj(out.flatten(2)), None
+
+
+def _bloom(original, module, hidden_states, residual, alibi, attention_mask, layer_past=None, *more, **named):
+    """Bloom's attention."""
+    if attention_mask is None or attention_mask.dim() != 2:
+        return original(module, hidden_states, residual, alibi, attention_mask, layer_past, *more, **named)
+    from transformers.models.bloom.modeling_bloom import build_alibi_tensor, dropout_add
+
+    fused = module.query_key_value(hidden_states).unflatten(2, (module.num_heads, 3, module.head_dim))
+    q, k, v = (x.transpose(1, 2) for x in fused.unbind(3))
+    if layer_past is not None:
+        k, v = layer_past.update(k, v, module.layer_idx)
+    slopes = build_alibi_tensor(torch.ones(1, 2), module.num_heads, torch.float32)[:, 0, 1:]
+    first, count = lags(q.shape[2], k.shape[2])
+    out, _ = attention(
+        module,
+        q,
+        k,
+        v,
+        attention_mask,
+        scaling=module.inv_norm_factor,
+        dropout=module.attention_dropout.p,
+        position_bias=LogPrior(slopes * torch.arange(first, first + count), first),
+        is_causal=True,
+    )
+    return dropout_add(module.dense(out.flatten(2)), residual, module.hidden_dropout, module.training), None
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
