@@ -199,14 +199,17 @@ pub fn write_record<M: Serialize>(
     Ok(record)
 }
 
-/// Names of models side by side: those of one encoding are told apart by their folders.
+/// Names of models side by side: those of one encoding are told apart by their folders, and a folder that comes
+/// again by its number.
 pub fn told_apart<'a>(named: impl Iterator<Item = (&'a str, &'a Path)>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for (name, dir) in named {
-        names.push(match names.iter().any(|other| other == name) {
-            true => format!("{name} ({})", dir.display()),
-            false => name.to_owned(),
-        });
+        let in_folder = format!("{name} ({})", dir.display());
+        let numbered = (2..).map(|number| format!("{in_folder} {number}"));
+        let mut possible = [name.to_owned(), in_folder.clone()]
+            .into_iter()
+            .chain(numbered);
+        names.extend(possible.find(|possible| !names.contains(possible)));
     }
     names
 }
@@ -241,5 +244,24 @@ fn read_if_there<M: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<Reco
     match path.exists() {
         false => Ok(None),
         true => Ok(Some(read_json(path, "a record")?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_models_have_one_name() {
+        let named = [
+            ("bam", "a"),
+            ("bam", "b"),
+            ("alibi", "c"),
+            ("bam", "b"),
+            ("bam", "b"),
+        ];
+        let names = told_apart(named.into_iter().map(|(name, dir)| (name, Path::new(dir))));
+        let expected = ["bam", "bam (b)", "alibi", "bam (b) 2", "bam (b) 3"];
+        assert_eq!(names, expected);
     }
 }

@@ -76,7 +76,12 @@ impl BytePairs {
         }
         let vocabulary = model["vocab"].as_object()?;
         let number = |id: &Value| u32::try_from(id.as_u64()?).ok();
-        let id = |token: &str| number(vocabulary.get(token)?);
+        // Each merge asks three times; the object compares texts all the way down a tree.
+        let ids: HashMap<&str, u32> = vocabulary
+            .iter()
+            .filter_map(|(token, id)| Some((token.as_str(), number(id)?)))
+            .collect();
+        let id = |token: &str| ids.get(token).copied();
         let single = vocabulary.iter().filter_map(|(token, id)| {
             let mut chars = token.chars();
             let first = chars.next()?;

@@ -2,7 +2,10 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
@@ -39,10 +42,22 @@ pub struct Tokenizer {
     /// The file as it was read or trained: writing `inner` again could change it.
     json: String,
     identity: TokenizerIdentity,
-    /// The same ids faster, where the file is understood.
-    pairs: Option<Arc<BytePairs>>,
+    /// Not for text that spells special tokens.
+    fast: Option<Arc<Fast>>,
     special: SpecialTokens,
 }
+
+/// The same ids faster, where the file is understood. The tables are made when there is enough text for them:
+/// most commands read a prompt.
+#[derive(Default)]
+struct Fast {
+    /// Bytes that the library has encoded.
+    slowly: AtomicUsize,
+    pairs: OnceLock<Option<BytePairs>>,
+}
+
+/// Text that the library encodes in about the time that the tables take.
+const ENOUGH: usize = 1 << 15;
 
 /// The identity of a tokenizer: enough to tell whether two stores of tokens, or a store and a model, belong together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,7 +208,6 @@ impl Tokenizer {
         let vocabulary = last.map_or(0, |id| id as usize + 1);
         check_vocabulary(vocabulary, 1)?;
         let special = special_tokens(&inner, &roles()?, &contents);
-        let pairs = BytePairs::of(&contents).map(Arc::new);
         let identity = TokenizerIdentity {
             sha256: hexadecimal(&Sha256::digest(canonical(contents).to_string())),
             vocabulary,
@@ -204,7 +218,7 @@ impl Tokenizer {
             inner,
             json,
             identity,
-            pairs,
+            fast: Some(Arc::default()),
             special,
         })
     }
@@ -216,7 +230,7 @@ impl Tokenizer {
     /// If this tokenizer cannot spell the text, or its regular expressions take too long on it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         in_time("encode", || {
-            if let Some(tokens) = self.pairs.as_ref().and_then(|pairs| pairs.encode(text)) {
+            if let Some(tokens) = self.pairs(text).and_then(|pairs| pairs.encode(text)) {
                 return Ok(tokens);
             }
             let encoding = self.inner.encode_fast(text, false)?;
@@ -224,12 +238,24 @@ impl Tokenizer {
         })
     }
 
+    /// The tables, once there was enough text.
+    fn pairs(&self, text: &str) -> Option<&BytePairs> {
+        let fast = self.fast.as_ref()?;
+        if let Some(made) = fast.pairs.get() {
+            return made.as_ref();
+        }
+        let before = fast.slowly.fetch_add(text.len(), Ordering::Relaxed);
+        let make = || BytePairs::of(&parse_json(self.json.as_bytes()).ok()?);
+        let enough = before.saturating_add(text.len()) >= ENOUGH;
+        enough.then(|| fast.pairs.get_or_init(make).as_ref())?
+    }
+
     /// A tokenizer for text that is trusted to spell special tokens, as a chat template does.
     #[must_use]
     pub fn reading_special_tokens(&self) -> Self {
         let mut other = self.clone();
         other.inner.set_encode_special_tokens(false);
-        other.pairs = None;
+        other.fast = None;
         other
     }
 

@@ -37,6 +37,28 @@ fn tokenizer() -> Tokenizer {
     train(&texts(), 500).unwrap()
 }
 
+/// Short texts are encoded otherwise than long ones, until there was much text.
+#[test]
+fn ids_are_the_same_before_and_after_much_text() {
+    let tokenizer = tokenizer();
+    let texts = texts();
+    let all = || -> Vec<Vec<u32>> {
+        let encode = |text: &String| tokenizer.encode(text).unwrap();
+        texts.iter().map(encode).collect()
+    };
+    let short = all();
+    let long = texts.concat().repeat(40);
+    let read = std::thread::scope(|scope| {
+        let threads = [(); 4].map(|()| scope.spawn(|| tokenizer.clone().encode(&long).unwrap()));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    assert!(read.iter().all(|ids| *ids == read[0]));
+    assert_eq!(tokenizer.decode(&read[0]).unwrap(), long);
+    assert_eq!(all(), short);
+    let another = train(&texts, 500).unwrap();
+    assert_eq!(another.encode(&long).unwrap(), read[0]);
+}
+
 #[test]
 fn the_same_text_gives_the_same_tokenizer() {
     let texts = texts();

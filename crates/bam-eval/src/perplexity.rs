@@ -2,7 +2,7 @@
 
 use crate::evaluation::{Evaluation, Found, Stop, Subject, Work};
 use crate::journal::{digest, exact};
-use bam_data::Tokenizer;
+use bam_data::{Tokenizer, hexadecimal};
 use bam_lm::Error;
 use bam_lm::model::{CHUNK, Horizons, KvCache, Transformer};
 use bam_record::{CertifiedCache, KeptKeys, Perplexity, PerplexityWindow};
@@ -10,6 +10,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, PoisonError};
 
@@ -185,6 +186,7 @@ impl Evaluation for PerplexityEvaluation<'_> {
         Ok(Perplexity {
             train_length: self.model.config().train_length,
             document: self.plan.title.to_owned(),
+            document_sha256: Some(hexadecimal(&Sha256::digest(self.plan.text))),
             bytes_per_token: self.bytes_per_token,
             windows: windows.concat(),
             certified_cache,

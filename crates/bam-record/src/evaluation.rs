@@ -97,6 +97,9 @@ pub struct Perplexity {
     pub train_length: usize,
     /// Title of the held-out document.
     pub document: String,
+    /// SHA-256 of its text, in hexadecimal: two documents may have one title. Older records don't say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_sha256: Option<String>,
     /// UTF-8 bytes per token of the document, to turn nats per token into bits per byte.
     pub bytes_per_token: f64,
     /// Consecutive windows of positions, ascending.

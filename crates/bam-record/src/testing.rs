@@ -61,6 +61,7 @@ pub fn perplexity(windows: &[(usize, usize, f64)]) -> Perplexity {
         certified_cache: None,
         train_length: 128,
         document: "A Held-out Book".into(),
+        document_sha256: None,
         bytes_per_token: 4.0,
         windows: windows.collect(),
     }

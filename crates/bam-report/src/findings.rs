@@ -1,6 +1,6 @@
 //! Findings of the records, in numbers and plain sentences, before any layout.
 
-use crate::runs::{Runs, passkeys, perplexities};
+use crate::runs::{Runs, documents, passkeys, perplexities};
 use crate::text::{interval, join, multiple, percent, perplexity, plain, thousands};
 use bam_record::{Passkey, Perplexity, wilson_interval};
 use std::collections::{BTreeMap, BTreeSet};
@@ -234,7 +234,11 @@ fn without_passkey(runs: &Runs) -> Headline {
         })
         .filter(|(_, _, cross_entropy)| cross_entropy.is_finite())
         .min_by(|a, b| a.2.total_cmp(&b.2));
+    let documents = documents(runs).len();
     let sentence = match best {
+        Some(_) if documents > 1 => {
+            format!("Perplexity is of {documents} documents, so models are not compared by it.")
+        }
         Some((name, end, cross_entropy)) => format!(
             "{} has the lowest perplexity over the last positions, {} up to position {}.",
             plain(name),

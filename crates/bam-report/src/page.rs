@@ -178,10 +178,8 @@ fn depth(runs: &Runs) -> Markup {
 
 fn perplexity(runs: &Runs) -> Markup {
     let plot = plot::perplexity(runs);
-    let documents: BTreeSet<String> = runs::perplexities(runs)
-        .map(|(_, of)| plain(&of.document))
-        .collect();
-    let documents: Vec<String> = documents.iter().map(|title| format!("“{title}”")).collect();
+    let documents = runs::documents(runs).into_iter();
+    let documents: Vec<String> = documents.map(|title| format!("“{title}”")).collect();
     html! {
         section {
             h2 { "Language over long documents" }
@@ -193,6 +191,7 @@ fn perplexity(runs: &Runs) -> Markup {
                     (plot)
                     figcaption {
                         "Perplexity of the next token by its position in " (join(&documents))
+                        @if documents.len() > 1 { ", which are not to be compared with each other" }
                         "; lower is better. Neighbouring windows are merged to about four an octave."
                     }
                 }

@@ -1,7 +1,7 @@
 //! Records as tables of text: aligned for a terminal, or Markdown.
 
 use crate::findings::{bits_per_byte, headline, longest, mean_up_to, outcomes};
-use crate::runs::{Runs, perplexities as perplexity_records};
+use crate::runs::{Runs, document, perplexities as perplexity_records};
 use crate::text::{class, duration, multiple, percent, perplexity, plain, thousands};
 use bam_record::{Passkey, SkippedHead};
 use std::collections::BTreeMap;
@@ -153,7 +153,7 @@ fn perplexities(runs: &Runs) -> Table {
                     .map_or("–".to_string(), |bits| format!("{bits:.3}")),
             );
         }
-        cells.push(plain(&metrics.document));
+        cells.push(document(runs, metrics));
         Some(cells)
     });
     Table {

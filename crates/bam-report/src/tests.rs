@@ -439,6 +439,26 @@ fn values_that_are_not_numbers_break_nothing() {
 }
 
 #[test]
+fn documents_of_one_title_are_two() {
+    let mut runs = two("bam", "rotary");
+    runs.iter_mut().for_each(|(_, run)| run.passkey = None);
+    let first = runs[0].1.perplexity.as_mut().expect("a record");
+    first.metrics.document_sha256 = Some("1234567890abcdef".into());
+    // An older record may be of that document.
+    let together = table::summary(&runs);
+    assert!(together.contains("has the lowest perplexity"), "{together}");
+    assert!(!together.contains("(1234567"), "{together}");
+    let second = runs[1].1.perplexity.as_mut().expect("a record");
+    second.metrics.document_sha256 = Some("fedcba0987654321".into());
+    let apart = table::summary(&runs);
+    assert!(apart.contains("Perplexity is of 2 documents"), "{apart}");
+    let html = page("Two", &runs, &PageNotes::default());
+    for name in ["A Held-out Book (12345678…)", "A Held-out Book (fedcba09…)"] {
+        assert!(apart.contains(name) && html.contains(name), "{apart}");
+    }
+}
+
+#[test]
 fn a_perplexity_that_is_not_finite_is_said_to_be_so() {
     let mut runs = two("bam", "rotary");
     let windows = &mut runs[1]

@@ -1,7 +1,11 @@
 //! Chat templates of models' folders, run as `transformers` runs them.
 
 mod blocks;
+mod expressions;
+mod filters;
+mod operators;
 mod python;
+mod written;
 
 use super::error::ApiError;
 use bam_data::{ChatTemplates, Tokenizer};
@@ -57,12 +61,14 @@ impl ChatTemplate {
         environment.set_lstrip_blocks(true);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         python::equip(&mut environment);
+        filters::equip(&mut environment);
+        operators::equip(&mut environment);
         environment.add_function("raise_exception", |message: String| {
             Err::<String, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         let mut broken = BTreeMap::new();
         for (name, source) in &sources.named {
-            let source = blocks::without_generation(source);
+            let source = blocks::for_the_engine(source);
             if let Err(error) = environment.add_template_owned(name.clone(), source) {
                 let file = sources.file.display();
                 broken.insert(name.clone(), format!("{file}: the chat template: {error}"));

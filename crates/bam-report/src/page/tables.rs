@@ -87,6 +87,7 @@ pub fn perplexity(runs: &Runs) -> Markup {
     let rows: Vec<_> = rows
         .filter_map(|(name, of)| Some((name, of, longest(of)?)))
         .collect();
+    let several = runs::documents(runs).len() > 1;
     html! {
         @if !rows.is_empty() {
             p.small { "Perplexity, and bits per byte below it:" }
@@ -101,7 +102,10 @@ pub fn perplexity(runs: &Runs) -> Markup {
                     tbody {
                         @for (name, metrics, end) in rows {
                             tr {
-                                th scope="row" { (plain(name)) }
+                                th scope="row" {
+                                    (plain(name))
+                                    @if several { span.under { (runs::document(runs, metrics)) } }
+                                }
                                 @for limit in [metrics.train_length, end] {
                                     @let mean = mean_up_to(metrics, limit);
                                     td.number {

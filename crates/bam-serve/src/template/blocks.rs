@@ -1,11 +1,13 @@
-//! `{% generation %}`, which marks what an assistant said for those who train, and changes no text.
+//! The tags of a template. `{% generation %}` marks what an assistant said for those who train, and changes no text.
+
+use super::expressions::with_calls;
 
 /// Statements that stand around what an assistant said, and those that do the same: a scope of its own.
 const BLOCKS: [(&str, &str); 2] = [("generation", "with"), ("endgeneration", "endwith")];
 
-/// A template that has scopes in the place of its generation blocks. Comments, strings and what is raw are as
-/// they were.
-pub fn without_generation(source: &str) -> String {
+/// A template that has scopes in the place of its generation blocks, and calls in the place of operators that
+/// the engine has others for. Comments, strings and what is raw are as they were.
+pub fn for_the_engine(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     let mut raw = false;
@@ -21,9 +23,23 @@ pub fn without_generation(source: &str) -> String {
         };
         let (tag, after) = tag.split_at(length.unwrap_or(tag.len()));
         rest = after;
-        match BLOCKS.iter().find(|(name, _)| word == Some(*name)) {
-            Some((name, instead)) => out += &tag.replacen(name, instead, 1),
-            None => out += tag,
+        let block = BLOCKS.iter().find(|(name, _)| word == Some(*name));
+        match (word, tag.strip_suffix("%}")) {
+            (Some(word @ ("include" | "import" | "from" | "extends")), _) => {
+                out +=
+                    &format!("{{{{ raise_exception('there are no other templates to {word}') }}}}");
+            }
+            // Python leaves the line's end after it.
+            (Some("raw"), Some(open)) if !open.ends_with(['-', '+']) => {
+                out.extend([open, "+%}"]);
+            }
+            _ => match block {
+                Some((name, instead)) => out += &tag.replacen(name, instead, 1),
+                None if !raw && (word.is_some() || tag.starts_with("{{")) => {
+                    out += &with_calls(tag);
+                }
+                None => out += tag,
+            },
         }
         raw = match word {
             Some("raw") => true,
@@ -88,19 +104,19 @@ mod tests {
                 "{% generations %}{%with%}",
             ),
         ] {
-            assert_eq!(without_generation(source), expected);
+            assert_eq!(for_the_engine(source), expected);
         }
         for same in [
             "{# {% generation %} #}é{",
             "{{ '{% generation %}' }}{{ \"\\\"{% generation %}\" }}",
             "{% set a = '%}{% generation %}' %}",
-            "{% raw %}{# {% generation %}{{ '{% endraw %}",
+            "{% raw -%}{# {% generation %}{{ '{% endraw %}",
             "{% if generation %}{{ generation }}{% endif %}",
             "{{ 'open",
             "{{ {'a': {'b': {}}}['{% generation %}'] }}",
-            "{% raw %}{% don't %}{% generation %}{% endraw %}",
+            "{% raw +%}{% don't %}{% generation %}{% endraw %}",
         ] {
-            assert_eq!(without_generation(same), same);
+            assert_eq!(for_the_engine(same), same);
         }
     }
 }

@@ -1,184 +1,38 @@
 //! The Python in Jinja: how values are written, methods of texts, filters and tests, as `transformers` has them.
 
 use super::super::json::shown;
+use super::filters::{escaped, pairs};
+use super::written::{WIDEST, is_mapping, number, text, tuple, wrong};
 use chrono::Local;
 use chrono::format::{Item, StrftimeItems};
 use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
-use minijinja::{Environment, Error, ErrorKind, State, Value};
-use minijinja_contrib::{filters, globals, pycompat};
+use minijinja::{AutoEscape, Environment, Error, State, Value};
+use minijinja_contrib::{globals, pycompat};
 use std::fmt::Write;
 
 /// Gives an environment what `transformers` gives its own.
 pub fn equip(environment: &mut Environment<'static>) {
-    environment.set_formatter(|out, _, value| out.write_str(&text(value)).map_err(Error::from));
+    environment.set_formatter(|out, state, value| match state.auto_escape() {
+        AutoEscape::None => out.write_str(&text(value)).map_err(Error::from),
+        _ => out.write_str(&escaped(value)).map_err(Error::from),
+    });
+    environment.remove_global("debug");
     environment.set_unknown_method_callback(method);
     environment.add_filter("tojson", tojson);
     environment.add_filter("string", |value: &Value| text(value));
     environment.add_filter("title", |value: &Value| title(&text(value)));
-    for name in ["length", "count"] {
-        // What is not there is of no length.
-        environment.add_filter(name, |value: &Value| match value.is_undefined() {
-            true => Ok(0),
-            false => minijinja::filters::length(value),
-        });
-    }
-    environment.add_filter("int", int);
-    environment.add_filter("float", |value: &Value, default: Option<f64>| {
-        float(value).unwrap_or(default.unwrap_or(0.0))
-    });
-    environment.add_filter("wordcount", |value: &Value| {
-        let text = text(value);
-        let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
-        words.filter(|word| !word.is_empty()).count()
-    });
-    environment.add_filter("truncate", truncate);
     environment.add_function("cycler", |items: Rest<Value>| globals::cycler(items.0));
     environment.add_function("joiner", globals::joiner);
     environment.add_function("strftime_now", strftime_now);
     let kinds = |kinds: &'static [ValueKind]| move |value: &Value| kinds.contains(&value.kind());
     use ValueKind::{Bool, Iterable, Map, Number, Seq, String, Undefined};
     environment.add_test("sequence", kinds(&[Seq, Iterable, Map, String, Undefined]));
+    environment.add_test("iterable", kinds(&[Seq, Iterable, Map, String, Undefined]));
+    environment.add_test("mapping", is_mapping);
     environment.add_test("number", kinds(&[Number, Bool]));
     environment.add_test("callable", |value: &Value| {
         value.kind() == ValueKind::Plain && value.as_object().is_some()
     });
-}
-
-fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message)
-}
-
-/// A text cut off; its arguments may be given by place or by name.
-fn truncate(state: &State, value: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
-    const NAMES: [&str; 4] = ["length", "killwords", "end", "leeway"];
-    let (positional, named): (&[Value], Kwargs) = from_args(&arguments)?;
-    if positional.len() > NAMES.len() {
-        return Err(Error::from(ErrorKind::TooManyArguments));
-    }
-    let placed = NAMES.iter().copied().zip(positional.iter().cloned());
-    let further = named.args().map(|name| Ok((name, named.get(name)?)));
-    let all = placed
-        .map(Ok)
-        .chain(further)
-        .collect::<Result<Kwargs, Error>>()?;
-    filters::truncate(state, value, all)
-}
-
-/// The number that a value is, or says as a text.
-fn float(value: &Value) -> Option<f64> {
-    match value.as_str() {
-        Some(text) => text.trim().parse().ok(),
-        None => f64::try_from(value.clone()).ok(),
-    }
-}
-
-/// The whole number that a value is or says, cut off at the point; a default where it says none.
-fn int(value: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
-    let (positional, named): (&[Value], Kwargs) = from_args(&arguments)?;
-    let given = |at: usize, name: &str| match positional.get(at) {
-        Some(value) => Ok(Some(value.clone())),
-        None => named.get::<Option<Value>>(name),
-    };
-    let default = given(0, "default")?.unwrap_or_else(|| 0.into());
-    let base = given(1, "base")?.map_or(Ok(10), u32::try_from)?;
-    named.assert_all_used()?;
-    if !(2..=36).contains(&base) {
-        return Err(wrong(format!(
-            "int: expected a base from 2 to 36, got {base}"
-        )));
-    }
-    if value.is_integer() {
-        return Ok(value.clone());
-    }
-    let whole = value
-        .as_str()
-        .and_then(|text| i64::from_str_radix(text.trim(), base).ok());
-    let whole = whole.or_else(|| Some(float(value)?.trunc() as i64));
-    Ok(whole.map_or(default, Value::from))
-}
-
-/// A value as `str` writes it.
-fn text(value: &Value) -> String {
-    match value.kind() {
-        ValueKind::Number | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
-            let mut out = String::new();
-            repr(value, &mut out);
-            out
-        }
-        _ => value.to_string(),
-    }
-}
-
-/// A value as `repr` writes it.
-fn repr(value: &Value, out: &mut String) {
-    let items = || value.try_iter().into_iter().flatten();
-    match value.kind() {
-        ValueKind::String => quoted(value.as_str().unwrap_or_default(), out),
-        ValueKind::Number => number(value, out),
-        ValueKind::Map => {
-            out.push('{');
-            for (index, key) in items().enumerate() {
-                out.push_str(if index > 0 { ", " } else { "" });
-                repr(&key, out);
-                out.push_str(": ");
-                repr(&value.get_item(&key).unwrap_or_default(), out);
-            }
-            out.push('}');
-        }
-        ValueKind::Seq | ValueKind::Iterable => {
-            out.push('[');
-            for (index, item) in items().enumerate() {
-                out.push_str(if index > 0 { ", " } else { "" });
-                repr(&item, out);
-            }
-            out.push(']');
-        }
-        ValueKind::Undefined => out.push_str("Undefined"),
-        _ => out.push_str(&value.to_string()),
-    }
-}
-
-/// A number as Python writes it: the shortest digits, with an exponent from 1e16 up and below 1e-4.
-fn number(value: &Value, out: &mut String) {
-    let float = f64::try_from(value.clone())
-        .ok()
-        .filter(|_| !value.is_integer());
-    match float {
-        Some(x) if x.is_finite() && x != 0.0 && !(1e-4..1e16).contains(&x.abs()) => {
-            let digits = format!("{x:e}");
-            let (digits, exponent) = digits.split_once('e').unwrap_or((&digits, "0"));
-            let (sign, exponent) = match exponent.strip_prefix('-') {
-                Some(exponent) => ('-', exponent),
-                None => ('+', exponent),
-            };
-            let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
-        }
-        Some(x) if x.is_nan() => out.push_str("nan"),
-        _ => out.push_str(&value.to_string()),
-    }
-}
-
-/// A text in quotes: single ones, unless it has such and no double ones.
-fn quoted(text: &str, out: &mut String) {
-    let quote = match text.contains('\'') && !text.contains('"') {
-        true => '"',
-        false => '\'',
-    };
-    out.push(quote);
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\\' => out.push_str("\\\\"),
-            c if c == quote => out.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(out, "\\x{:02x}", c as u32);
-            }
-            c => out.push(c),
-        }
-    }
-    out.push(quote);
 }
 
 /// `json.dumps`, which escapes nothing for HTML.
@@ -257,9 +111,14 @@ impl Dump {
                     keys.sort();
                 }
                 self.several(['{', '}'], keys.len(), depth, out, |at, out| {
-                    self.string(&text(&keys[at]), out);
+                    let key = &keys[at];
+                    match key.kind() {
+                        ValueKind::None => out.push_str("\"null\""),
+                        ValueKind::Bool => self.string(&text(key).to_lowercase(), out),
+                        _ => self.string(&text(key), out),
+                    }
                     out.push_str(&self.colon);
-                    self.value(&value.get_item(&keys[at])?, depth + 1, out)
+                    self.value(&value.get_item(key)?, depth + 1, out)
                 })?;
             }
             kind => {
@@ -363,6 +222,10 @@ fn method(state: &State, value: &Value, name: &str, arguments: &[Value]) -> Resu
                 at.map(Value::from)
                     .ok_or_else(|| wrong(format!("{item} is not in the list")))
             }
+            (ValueKind::Map, "items") => {
+                let () = from_args(arguments)?;
+                pairs(value).map(Value::from)
+            }
             (ValueKind::Map | ValueKind::Seq, "copy") => {
                 let () = from_args(arguments)?;
                 Ok(value.clone())
@@ -382,7 +245,7 @@ fn method(state: &State, value: &Value, name: &str, arguments: &[Value]) -> Resu
         ))
     };
     let one = || from_args::<(&str,)>(arguments).map(|(argument,)| argument);
-    let three = |parts: [&str; 3]| parts.into_iter().map(Value::from).collect::<Value>();
+    let three = |parts: [&str; 3]| tuple(parts.map(Value::from).into());
     match name {
         "isdigit" | "isnumeric" | "isdecimal" => all(&char::is_numeric),
         "isalpha" => all(&char::is_alphabetic),
@@ -447,9 +310,6 @@ fn method(state: &State, value: &Value, name: &str, arguments: &[Value]) -> Resu
         _ => pycompat::unknown_method_callback(state, value, name, arguments),
     }
 }
-
-/// The widest that a text is filled up to.
-const WIDEST: usize = 1 << 16;
 
 fn padded(text: &str, name: &str, arguments: &[Value]) -> Result<Value, Error> {
     let (width, fill): (usize, Option<&str>) = from_args(arguments)?;
