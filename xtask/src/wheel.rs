@@ -49,8 +49,7 @@ pub fn run(root: &Path, python: &str) -> Result<(), String> {
             "no:cacheprovider",
         ])
         .current_dir(root.join(PACKAGE).join("tests"))
-        .env("PYTHONPATH", packages)
-        .env("PYTHONDONTWRITEBYTECODE", "1");
+        .env("PYTHONPATH", packages);
     match tests.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("the wheel's tests ended with {status}")),

