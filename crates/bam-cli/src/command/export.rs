@@ -2,11 +2,12 @@
 
 use crate::args::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 use crate::{console, runs};
-use bam_data::ChatTemplates;
 use bam_data::atomic_file::write_atomically;
+use bam_data::{ChatTemplates, Tokenizer};
 use bam_lm::device::cpu;
 use bam_lm::interop::export::{hf, llama_cpp};
 use bam_lm::model::checkpoint::CONFIG_FILE;
+use serde_json::{Map, Value};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -31,18 +32,19 @@ fn to_transformers(args: &ExportHfArgs) -> anyhow::Result<ExitCode> {
             write_atomically(&dir.join(name), code.as_bytes())?;
         }
         if let Some(tokenizer) = &tokenizer {
-            for (name, value) in [
-                ("tokenizer_config.json", hf::tokenizer_config(tokenizer)),
-                ("special_tokens_map.json", hf::special_tokens(tokenizer)),
-                ("generation_config.json", hf::generation_config(tokenizer)),
+            type Settle = fn(&Tokenizer, Map<String, Value>) -> Map<String, Value>;
+            for (name, settle) in [
+                ("tokenizer_config.json", hf::tokenizer_config as Settle),
+                ("special_tokens_map.json", hf::special_tokens),
+                ("generation_config.json", hf::generation_config),
             ] {
                 let path = dir.join(name);
                 // What the model came with says more, for example a chat template.
-                let mut fields = value;
-                if path.exists() {
-                    fields.extend(runs::read_object(&path)?);
-                }
-                runs::write_json(&path, &fields)?;
+                let own = match path.exists() {
+                    true => runs::read_object(&path)?,
+                    false => Map::new(),
+                };
+                runs::write_json(&path, &settle(tokenizer, own))?;
             }
         }
         runs::save_model(&model, &args.model, dir)?;

@@ -5,7 +5,7 @@ mod gguf;
 use crate::program::{args, succeed};
 use crate::tensors::{self, Tensor};
 use crate::workshop::Workshop;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -56,9 +56,15 @@ fn a_folder_for_transformers_is_a_model_of_ours() {
     let inputs = serde_json::json!(["input_ids", "attention_mask"]);
     assert_eq!(tokenizer["model_input_names"], inputs);
     assert_eq!(config["max_position_embeddings"], 1 << 24);
+    // Fine-tuning hides labels of padding, so padding is no end.
+    let generation = read_json(&out.join("generation_config.json"));
     assert_eq!(
-        read_json(&out.join("generation_config.json"))["pad_token_id"],
-        1
+        [&generation["pad_token_id"], &config["pad_token_id"]],
+        [0, 0]
+    );
+    assert_eq!(
+        [&tokenizer["pad_token"], &specials["pad_token"]],
+        ["<s>", "<s>"]
     );
     assert_eq!(logits(&shop, &out), logits(&shop, &model));
 
@@ -81,6 +87,68 @@ fn a_folder_for_transformers_is_a_model_of_ours() {
     shop.refuses(
         &args!["export hf {} --out {}", shop.path("none"), shop.path("x")],
         &["config.json"],
+    );
+}
+
+/// A tokenizer gives what the model takes and knows, whatever the files say that a model came with.
+#[test]
+fn settings_of_other_models_become_ours() {
+    let shop = Workshop::new();
+    let (model, own) = (shop.trained_model(), shop.path("own"));
+    let export = |settings: Value, out: &str| {
+        let dir = shop.path(out);
+        std::fs::write(model.join("tokenizer_config.json"), settings.to_string()).unwrap();
+        succeed(&args!["export hf {} --out {}", model, dir]);
+        let read = |name: &str| read_json(&dir.join(name));
+        (
+            read("tokenizer_config.json"),
+            read("generation_config.json"),
+        )
+    };
+    let (tokenizer, generation) = export(
+        json!({
+            "tokenizer_class": "GPTNeoXTokenizerFast", "auto_map": {"AutoTokenizer": ["own.Own", null]},
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            "pad_token": "</s>", "eos_token": "</s>", "chat_template": "{{ messages }}",
+            "clean_up_tokenization_spaces": true,
+        }),
+        "own",
+    );
+    let inputs = json!(["input_ids", "attention_mask"]);
+    assert_eq!(tokenizer["model_input_names"], inputs);
+    assert_eq!(tokenizer["tokenizer_class"], "PreTrainedTokenizerFast");
+    assert_eq!(tokenizer["auto_map"], Value::Null);
+    assert_eq!(tokenizer["chat_template"], "{{ messages }}");
+    assert_eq!(tokenizer["clean_up_tokenization_spaces"], true);
+    assert_eq!(tokenizer["pad_token"], "<s>");
+    assert_eq!(
+        [&generation["pad_token_id"], &generation["eos_token_id"]],
+        [0, 1]
+    );
+    // What is exported once more says the same.
+    succeed(&args!["export hf {} --out {}", own, shop.path("again")]);
+    let again = read_json(&shop.path("again").join("tokenizer_config.json"));
+    assert_eq!(again, tokenizer);
+    // Where the end is the only token with a role, the tokenizer has no padding, which collators refuse to be without.
+    let (tokenizer, generation) = export(json!({"bos_token": null}), "end");
+    assert_eq!(tokenizer["pad_token"], Value::Null);
+    assert_eq!(generation["pad_token_id"], 1);
+    // A token that a model pads with, or that is named after it, comes before a beginning.
+    let path = model.join("tokenizer.json");
+    let added = std::fs::read_to_string(&path).unwrap();
+    let mut added: Value = serde_json::from_str(&added).unwrap();
+    let mut padding = added["added_tokens"][1].clone();
+    let spelling = added["model"]["vocab"].as_object().unwrap().iter();
+    let (last, id) = spelling.max_by_key(|(_, id)| id.as_u64()).unwrap();
+    let (last, id) = (last.clone(), id.clone());
+    padding["id"] = id.clone();
+    padding["content"] = last.as_str().into();
+    added["added_tokens"].as_array_mut().unwrap().push(padding);
+    std::fs::write(&path, added.to_string()).unwrap();
+    let (tokenizer, generation) = export(json!({"pad_token": last}), "padded");
+    assert_eq!(
+        (&tokenizer["pad_token"], &generation["pad_token_id"]),
+        (&last.into(), &id)
     );
 }
 

@@ -11,8 +11,10 @@ import contextlib
 import copy
 import importlib.util
 import io
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -471,8 +473,51 @@ def pipelines(subject):
     assert [out[0]["generated_text"] for out in both] == one
 
 
+@behaviour(encodings=2)
+def padding_hides_no_end(subject):
+    from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq
+
+    if subject.is_llama:  # Where its padding is its end, it learns no end.
+        return
+    tokenizer = AutoTokenizer.from_pretrained(SOURCE, trust_remote_code=True)
+    model = AutoModelForCausalLM.from_pretrained(SOURCE, trust_remote_code=True).eval()
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id) and len(tokenizer) <= model.config.vocab_size
+    rows = [tokenizer(text).input_ids + [tokenizer.eos_token_id] for text in ("The cat", "She said that the old man")]
+    modelled = DataCollatorForLanguageModeling(tokenizer, mlm=False)([{"input_ids": row} for row in rows])
+    filled = DataCollatorForSeq2Seq(tokenizer)([{"input_ids": row, "labels": list(row)} for row in rows])
+    for batch in (modelled, filled):
+        assert set(batch) == {"input_ids", "attention_mask", "labels"}, set(batch)
+        for row, labels, mask in zip(rows, batch["labels"], batch["attention_mask"]):
+            assert labels[mask.bool()].tolist() == row and (labels[~mask.bool()] == -100).all(), labels
+    # A beginning that pads is still a beginning: without a mask too.
+    ids = torch.tensor([[tokenizer.bos_token_id, *rows[1][:-1]]])
+    greedy = dict(max_new_tokens=3, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    scores = [model.generate(ids, attention_mask=mask, **greedy).logits[0] for mask in (None, torch.ones_like(ids))]
+    near(*scores)
+    far(scores[0], model.generate(ids[:, 1:], **greedy).logits[0])
+
+
+@behaviour(encodings=2)
+def tokenizers_of_other_models(subject):
+    if subject.is_llama:
+        return
+    for kind in ("GPT2Tokenizer", "GPTNeoXTokenizerFast", "BloomTokenizerFast", "BertTokenizerFast", "TokenizersBackend"):
+        for names in ({}, {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}):
+            with tempfile.TemporaryDirectory() as work:
+                model, out = pathlib.Path(work, "model"), pathlib.Path(work, "out")
+                shutil.copytree(MODEL, model)
+                (model / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind, **names}))
+                subprocess.run([BAM, "export", "hf", model, "--out", out], check=True, stderr=subprocess.DEVNULL)
+                tokenizer = AutoTokenizer.from_pretrained(out, trust_remote_code=True)
+                exported = AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
+                texts = ["The cat", "She said that the old man had never"]
+                exported(**tokenizer(texts, return_tensors="pt", padding=True))
+                assert len(tokenizer) <= exported.config.vocab_size, kind
+
+
 @behaviour(encodings=2, wants=("lm_eval",))
-def lm_eval_cuts_no_prompt(subject):
+def lm_eval_cuts_no_prompt_and_stops_where_texts_end(subject):
+    from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     if subject.is_llama:
@@ -480,6 +525,19 @@ def lm_eval_cuts_no_prompt(subject):
     tokenizer = AutoTokenizer.from_pretrained(SOURCE, trust_remote_code=True)
     model = HFLM(pretrained=AutoModelForCausalLM.from_pretrained(SOURCE, trust_remote_code=True), tokenizer=tokenizer, batch_size=1)
     assert model.max_length == 1 << 24, model.max_length
+    # The end is put in the place of what comes third.
+    greedy = dict(max_new_tokens=6, do_sample=False, eos_token_id=1 << 20)
+    ids = tokenizer("The cat sat on", return_tensors="pt").input_ids
+    written = model.model.generate(ids, **greedy)[0, ids.shape[1]:]
+    third = next(token for token in written[2:] if token not in written[:2])
+    swap = [third.item(), tokenizer.eos_token_id]
+    with torch.no_grad():
+        model.model.output.weight[swap] = model.model.output.weight[swap[::-1]]
+    expected = tokenizer.decode(written[: written.tolist().index(third)])
+    for until in ([], ["</s>"], ["</s>", "\n\n\n"], "</s>"):
+        asked = ("The cat sat on", {"until": until, "max_gen_toks": 6, "do_sample": False})
+        (text,) = model.generate_until([Instance("generate_until", {}, asked, 0)], disable_tqdm=True)
+        assert text == expected, (until, text, expected)
 
 
 def main():

@@ -63,46 +63,80 @@ pub fn config_fields(
             "AutoModelForCausalLM": "modeling_bam.BamForCausalLM",
         }),
     )]);
-    fields.extend(tokenizer.into_iter().flat_map(generation_config));
+    let ids = |tokenizer| generation_config(tokenizer, Map::new());
+    fields.extend(tokenizer.into_iter().flat_map(ids));
     Ok(fields)
 }
 
-/// `tokenizer_config.json`: the class that reads any `tokenizer.json`, and no maximum length.
+/// Names of tokens that pad, where no file says which token does.
+const PADDINGS: [&str; 5] = [
+    "<pad>",
+    "[PAD]",
+    "<|pad|>",
+    "<|padding|>",
+    "<|finetune_right_pad_id|>",
+];
+
+/// The token that pads. Collators take no label where it stands, so it is the one that ends documents only where
+/// the vocabulary has no other: a model trained further would never learn to end. A beginning is no label to miss.
+fn padding(tokenizer: &Tokenizer) -> Option<u32> {
+    let special = tokenizer.special();
+    let named = |name: &str| tokenizer.special_named(name);
+    let unknown = tokenizer.unknown().and_then(|name| named(&name));
+    let mut padding = special.pad.into_iter();
+    let mut others = PADDINGS
+        .into_iter()
+        .filter_map(named)
+        .chain(special.bos)
+        .chain(unknown);
+    let is_no_end = |id: &u32| Some(*id) != special.eos;
+    let found = padding.find(is_no_end).or_else(|| others.find(is_no_end));
+    found.or(special.eos)
+}
+
+/// `pad_token`, where it is not the end: a tokenizer that has none is refused by collators, and asks to be given one.
+fn pad_token(tokenizer: &Tokenizer) -> Option<(String, Value)> {
+    let id = padding(tokenizer).filter(|id| tokenizer.eos() != Some(*id));
+    Some(("pad_token".to_owned(), tokenizer.spelling(id?)?.into()))
+}
+
+/// `tokenizer_config.json`, from the one that the model came with, if any.
+///
+/// The class is the one that does what `tokenizer.json` says: those of models add tokens that the model has no rows
+/// for, read other vocabularies than theirs wrongly, or are missing from other versions of transformers.
 #[must_use]
-pub fn tokenizer_config(tokenizer: &Tokenizer) -> Map<String, Value> {
+pub fn tokenizer_config(tokenizer: &Tokenizer, own: Map<String, Value>) -> Map<String, Value> {
     let mut config = Map::from_iter([
-        (
-            "tokenizer_class".to_owned(),
-            "PreTrainedTokenizerFast".into(),
-        ),
         ("clean_up_tokenization_spaces".to_owned(), false.into()),
-        // Else transformers 4 adds token_type_ids, which the model refuses.
-        (
-            "model_input_names".to_owned(),
-            json!(["input_ids", "attention_mask"]),
-        ),
         // As transformers says that there is none.
         ("model_max_length".to_owned(), 1e30.into()),
     ]);
     config.extend(tokenizer.special().tokenizer_config());
+    config.extend(own);
+    config.remove("auto_map");
+    let class = "PreTrainedTokenizerFast".into();
+    config.insert("tokenizer_class".into(), class);
+    // What a tokenizer gives is what the model takes, so no token_type_ids, whatever another model took.
+    let inputs = json!(["input_ids", "attention_mask"]);
+    config.insert("model_input_names".into(), inputs);
+    config.extend(pad_token(tokenizer));
     config
 }
 
-/// `special_tokens_map.json`.
+/// `special_tokens_map.json`, from the one that the model came with, if any.
 #[must_use]
-pub fn special_tokens(tokenizer: &Tokenizer) -> Map<String, Value> {
-    tokenizer.special().names.clone().into_iter().collect()
+pub fn special_tokens(tokenizer: &Tokenizer, own: Map<String, Value>) -> Map<String, Value> {
+    let names = tokenizer.special().names.clone().into_iter();
+    names.chain(own).chain(pad_token(tokenizer)).collect()
 }
 
-/// `generation_config.json`. Rows of a batch are padded with the token that ends documents, if there is no
-/// other.
+/// `generation_config.json`, from the one that the model came with, if any. Rows of a batch are always padded
+/// with some token.
 #[must_use]
-pub fn generation_config(tokenizer: &Tokenizer) -> Map<String, Value> {
-    let mut config = tokenizer.special().generation_config();
-    if let Some(end) = tokenizer.eos() {
-        config.entry("pad_token_id").or_insert(end.into());
-    }
-    config
+pub fn generation_config(tokenizer: &Tokenizer, own: Map<String, Value>) -> Map<String, Value> {
+    let said = tokenizer.special().generation_config().into_iter();
+    let padding = padding(tokenizer).map(|id| ("pad_token_id".to_owned(), id.into()));
+    said.chain(own).chain(padding).collect()
 }
 
 #[cfg(test)]

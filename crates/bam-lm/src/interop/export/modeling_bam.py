@@ -499,6 +499,12 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
         inputs.pop("cache_position", None)
         return inputs
 
+    def _prepare_attention_mask_for_generation(self, inputs_tensor, generation_config, model_kwargs):
+        """Without a mask, padding is what can be nothing else: where a beginning pads too, none is made up from it."""
+        if generation_config.pad_token_id is not None and generation_config.pad_token_id == generation_config.bos_token_id:
+            return inputs_tensor.new_ones(inputs_tensor.shape[:2], dtype=torch.long)
+        return super()._prepare_attention_mask_for_generation(inputs_tensor, generation_config, model_kwargs)
+
     @staticmethod
     def create_masks_for_generate(attention_mask=None, **_):
         """Keeps the mask of tokens, from which distances are counted, where caches of a fixed size would have rows."""
