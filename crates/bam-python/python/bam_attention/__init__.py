@@ -21,6 +21,7 @@ try:
 except ModuleNotFoundError:
     _ops = None
 else:
+    from ._ops import visible_counts
     from .attention import BayesianAttention, ScalableSoftmax
     from .priors import (
         ALiBi,
@@ -52,6 +53,7 @@ else:
         "T5Buckets",
         "Table",
         "Uniform",
+        "visible_counts",
     ]
 
 from .plot import plot_prior

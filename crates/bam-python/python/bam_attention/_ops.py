@@ -227,8 +227,17 @@ _LIBRARY.define("visible_counts(Tensor? query_documents, Tensor? key_documents, 
                 "bool causal, SymInt query_offset, SymInt? window) -> Tensor")
 
 
-def visible_counts(queries, keys, causal, query_offset, window, documents) -> Tensor:
-    """Keys that each row sees, `[batch or 1, queries]`."""
+def visible_counts(
+    queries: int,
+    keys: int,
+    *,
+    causal: bool = True,
+    query_offset: int = 0,
+    window: int | None = None,
+    documents=None,
+) -> Tensor:
+    """Keys that each row of such a call of `attend` sees, `[batch or 1, queries]`, in float32: the `n` of scalable
+    softmax."""
     of_queries = of_keys = None
     if documents is not None:
         of_queries, of_keys = (_integers(of) for of in operation.pair_of_documents(documents))

@@ -33,7 +33,9 @@ class ScalableSoftmax(nn.Module):
     ) -> Tensor:
         """`[batch or 1, heads, queries]`, for a call with the same arguments."""
         keys = query_offset + queries if keys is None else keys
-        counts = _ops.visible_counts(queries, keys, causal, query_offset, window, documents)
+        counts = _ops.visible_counts(
+            queries, keys, causal=causal, query_offset=query_offset, window=window, documents=documents
+        )
         return self.scale.float()[None, :, None] * counts.clamp(min=1).log()[:, None, :]
 
 

@@ -1,7 +1,8 @@
 """A decoder whose attention rows are posteriors: softmax(temperature · (q·k/√D + ln prior(distance))).
 
 Position is a log-weight per head and distance, so any length works: nothing here has a maximum. A distance is a number of
-tokens, so padding is none. Attention is computed a block of rows at a time, in float32. Tensors are named as in the files
+tokens, so padding is none. Attention is computed a block of rows at a time, in float32, or by the package bam_attention
+where it is installed and the model is on the CPU. Tensors are named as in the files
 of the `bam` program.
 """
 
@@ -17,6 +18,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import logging
 
 from .configuration_bam import BamConfig
+
+try:
+    import bam_attention
+except ModuleNotFoundError:
+    bam_attention = None
 
 logger = logging.get_logger(__name__)
 # Newer versions of transformers say `cache`, older ones `past_key_values`.
@@ -285,6 +291,20 @@ class Sight:
         tokens = visible | (key == place)
         return visible, tokens.sum(-1, keepdim=True) - tokens.cumsum(-1)
 
+    def runs(self, queries, keys):
+        """The documents of rows and keys for `bam_attention`, of which `None` is one; False where places do not tell
+        distances, or that can't be known."""
+        if self.matrix is not None or self.key_positions is not None or torch.compiler.is_compiling():
+            return False
+        if self.is_token is None:
+            return None
+        is_token = F.pad(self.is_token, (0, keys - self.is_token.shape[-1])).int()
+        begins = (is_token - F.pad(is_token, (1, 0))[:, :-1] == 1).sum(-1)
+        if is_token.is_meta or (begins > 1).any():
+            return False
+        documents = (is_token - 1) * -bam_attention.PADDING
+        return documents[:, self.before : self.before + queries], documents
+
     def farthest(self, keys):
         """A bound of distances, where there is one that can be known."""
         if self.key_positions is None:
@@ -327,6 +347,11 @@ class Attention(nn.Module):
             ln_weights = lambda lag: table[:, lag.clamp(max=reach - 1)]
         else:
             ln_weights = lambda lag: prior(lag.flatten().float()[None]).unflatten(1, lag.shape)
+        fusable = bam_attention is not None and x.device.type == "cpu" and not keep_weights
+        runs = sight.runs(q.shape[2], keys) if fusable and q.dtype in (torch.float32, torch.bfloat16) else False
+        if runs is not False:
+            out = self.fused(q, k, v, sight.before, table.flip(1), runs)
+            return self.wo(out.transpose(1, 2).flatten(2)), None
         group = config.num_attention_heads // config.num_key_value_heads
         k, v = (x.repeat_interleave(group, 1).float() for x in (k, v))
         rows = max(1, BLOCK // (x.shape[0] * config.num_attention_heads * keys))
@@ -337,6 +362,17 @@ class Attention(nn.Module):
         outs, weights = zip(*blocks)
         out = self.wo(torch.cat(outs, 2).transpose(1, 2).flatten(2).to(x.dtype))
         return out, torch.cat(weights, 2).to(x.dtype) if keep_weights else None
+
+    def fused(self, q, k, v, before, ln_weights, documents):
+        """`attend` of all rows, by the package."""
+        rules = {"query_offset": before, "documents": documents}
+        rules["window"] = self.config.train_length if self.config.position == "rotary_local" else None
+        temperature, scope = None, "likelihood"
+        if self.seq_scale is not None:
+            seen = bam_attention.visible_counts(q.shape[2], k.shape[2], **rules).clamp(min=1)
+            temperature = self.seq_scale.float()[..., 0] * seen.log()[:, None]
+            scope = "likelihood_and_prior" if self.config.ssmax["scale_prior"] else scope
+        return bam_attention.attend(q, k, v, ln_weights, temperature=temperature, temperature_scope=scope, **rules)
 
     def attend(self, q, k, v, first, sight, ln_weights, keep_weights):
         """The expectation of the values under the posterior of each row, and the posterior."""
