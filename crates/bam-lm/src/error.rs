@@ -17,6 +17,9 @@ pub enum Error {
         /// The value found.
         got: String,
     },
+    /// Several problems of one thing, on one line.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Error>),
     /// A setting of a recipe that its device can't do.
     #[error("{what} on {device}: {reason}")]
     Setting {
@@ -97,6 +100,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Nothing where there is no problem, else all of them.
+    pub(crate) fn all(mut problems: Vec<Self>) -> Result<(), Self> {
+        match problems.len() {
+            0 => Ok(()),
+            1 => Err(problems.remove(0)),
+            _ => Err(Self::Several(problems)),
+        }
+    }
+
     /// For `map_err`: names the file and what was being done to it.
     pub fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let error = FileError::new(path, action);

@@ -110,16 +110,24 @@ impl ModelConfig {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// Names the first one that does not.
+    /// Names all that do not. Whether sizes fit each other is asked where each of them is one.
     pub fn checked(self) -> Result<Self, Error> {
-        let value = |what, expected: String, got: String| {
-            Err(Error::Value {
-                what,
-                expected,
-                got,
-            })
+        Error::all(self.problems()).map(|()| self)
+    }
+
+    fn problems(&self) -> Vec<Error> {
+        let mut problems = Vec::new();
+        let mut expect = |fits: bool, what, expected: String, got: &dyn std::fmt::Display| {
+            if !fits {
+                let got = got.to_string();
+                problems.push(Error::Value {
+                    what,
+                    expected,
+                    got,
+                });
+            }
         };
-        for (what, size) in [
+        let sizes = [
             ("width (hidden_size)", self.dim),
             ("layers (num_hidden_layers)", self.layers),
             ("heads (num_attention_heads)", self.heads),
@@ -127,72 +135,64 @@ impl ModelConfig {
             ("feed-forward width (intermediate_size)", self.hidden),
             ("vocabulary (vocab_size)", self.vocabulary),
             ("training length (train_length)", self.train_length),
-        ] {
-            if size == 0 || size > NO_LIMIT {
-                return value(
-                    what,
-                    format!("a number from 1 to {NO_LIMIT}"),
-                    size.to_string(),
-                );
-            }
+        ];
+        let is_size = |size| (1..=NO_LIMIT).contains(&size);
+        for (what, size) in sizes {
+            let expected = format!("a number from 1 to {NO_LIMIT}");
+            expect(is_size(size), what, expected, &size);
         }
-        if !self.dim.is_multiple_of(self.heads) {
-            let expected = format!("a divisor of the width {}", self.dim);
-            return value(
+        let position = &self.encoding.position;
+        if sizes.iter().all(|(_, size)| is_size(*size)) {
+            let (dim, heads) = (self.dim, self.heads);
+            let has_width = dim.is_multiple_of(heads);
+            expect(
+                has_width,
                 "heads (num_attention_heads)",
-                expected,
-                self.heads.to_string(),
+                format!("a divisor of the width {dim}"),
+                &heads,
             );
-        }
-        if !self.heads.is_multiple_of(self.key_heads) {
-            let expected = format!("a divisor of the {} heads", self.heads);
-            return value(
+            expect(
+                heads.is_multiple_of(self.key_heads),
                 "key heads (num_key_value_heads)",
-                expected,
-                self.key_heads.to_string(),
+                format!("a divisor of the {heads} heads"),
+                &self.key_heads,
             );
-        }
-        if let Position::Prior(groups) = &self.encoding.position {
-            let given: usize = groups.iter().map(|g| g.heads.unwrap_or(self.heads)).sum();
-            if given != self.heads {
-                let expected = format!("priors for {} heads", self.heads);
-                return value(
-                    "encoding",
-                    expected,
-                    format!("{} for {given}", self.encoding),
-                );
+            if let Position::Prior(groups) = position {
+                let given: usize = groups.iter().map(|g| g.heads.unwrap_or(heads)).sum();
+                let expected = format!("priors for {heads} heads");
+                let got = format!("{} for {given}", self.encoding);
+                expect(given == heads, "encoding", expected, &got);
             }
-        }
-        let rotates = matches!(
-            self.encoding.position,
-            Position::Rotary | Position::RotaryLocal
-        );
-        if rotates && !self.head_dim().is_multiple_of(2) {
-            let expected = "an even head width for rotary pairs".to_owned();
-            return value("width / heads", expected, self.head_dim().to_string());
-        }
-        if self.encoding.position == Position::Sinusoidal && !self.dim.is_multiple_of(2) {
-            let expected = "an even width for pairs of sine and cosine".to_owned();
-            return value("width (hidden_size)", expected, self.dim.to_string());
+            let rotates = matches!(position, Position::Rotary | Position::RotaryLocal);
+            expect(
+                !(rotates && has_width) || self.head_dim().is_multiple_of(2),
+                "width / heads",
+                "an even head width for rotary pairs".into(),
+                &self.head_dim(),
+            );
+            expect(
+                *position != Position::Sinusoidal || dim.is_multiple_of(2),
+                "width (hidden_size)",
+                "an even width for pairs of sine and cosine".into(),
+                &dim,
+            );
         }
         for (what, number) in [
             ("rms_norm_eps", self.norm_epsilon),
             ("rope_theta", self.rotary_theta),
         ] {
-            if !(number > 0.0 && number.is_finite()) {
-                return value(what, "a positive number".into(), number.to_string());
-            }
+            let fits = number > 0.0 && number.is_finite();
+            expect(fits, what, "a positive number".into(), &number);
         }
         let shapes = self.prior_start.shape.of_heads(2);
-        if !shapes.iter().all(|shape| shape.is_finite()) {
-            return value(
-                "prior shape",
-                "a finite number".into(),
-                format!("{shapes:?}"),
-            );
-        }
-        self.design.checked()?;
-        Ok(self)
+        expect(
+            shapes.iter().all(|shape| shape.is_finite()),
+            "prior shape",
+            "a finite number".into(),
+            &format!("{shapes:?}"),
+        );
+        problems.extend(self.design.checked().err());
+        problems
     }
 
     /// The distance at which and beyond which the encoding hides keys.
@@ -305,27 +305,29 @@ impl TryFrom<RawConfig> for ModelConfig {
     type Error = Error;
 
     fn try_from(raw: RawConfig) -> Result<Self, Error> {
-        let expect = |what, expected: &str, got: &str| match got == expected {
-            true => Ok(()),
-            false => Err(Error::Value {
-                what,
-                expected: expected.to_owned(),
-                got: got.to_owned(),
-            }),
+        let mut problems = Vec::new();
+        let mut expect = |what, expected: &str, got: &str| {
+            if got != expected {
+                problems.push(Error::Value {
+                    what,
+                    expected: expected.to_owned(),
+                    got: got.to_owned(),
+                });
+            }
         };
-        expect("model_type", MODEL_TYPE, &raw.model_type)?;
-        expect("attn_prior.param", PRIOR_PARAM, &raw.attn_prior.param)?;
-        expect("attn_prior.order", PRIOR_ORDER, &raw.attn_prior.order)?;
+        expect("model_type", MODEL_TYPE, &raw.model_type);
+        expect("attn_prior.param", PRIOR_PARAM, &raw.attn_prior.param);
+        expect("attn_prior.order", PRIOR_ORDER, &raw.attn_prior.order);
         let epsilon = bam_prior::GeneralizedGaussian::EPSILON.to_string();
-        expect("attn_prior.eps", &epsilon, &raw.attn_prior.eps.to_string())?;
+        expect("attn_prior.eps", &epsilon, &raw.attn_prior.eps.to_string());
         expect(
             "tie_word_embeddings",
             &raw.design.tied_head.to_string(),
             &raw.tie_word_embeddings.to_string(),
-        )?;
+        );
         let ssmax = RawSsmax::of(&raw.position_embedding_type, raw.ssmax.from_layer);
-        expect("ssmax", &format!("{ssmax:?}"), &format!("{:?}", raw.ssmax))?;
-        Self {
+        expect("ssmax", &format!("{ssmax:?}"), &format!("{:?}", raw.ssmax));
+        let config = Self {
             encoding: raw.position_embedding_type,
             dim: raw.hidden_size,
             layers: raw.num_hidden_layers,
@@ -340,8 +342,9 @@ impl TryFrom<RawConfig> for ModelConfig {
             prior_start: raw.attn_prior.start,
             ssmax_from: raw.ssmax.from_layer,
             design: raw.design,
-        }
-        .checked()
+        };
+        problems.extend(config.problems());
+        Error::all(problems).map(|()| config)
     }
 }
 
@@ -384,6 +387,24 @@ mod tests {
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn all_that_does_not_fit_is_named_at_once() {
+        let json = serde_json::to_string(&small("bam")).unwrap();
+        let mut spoiled: serde_json::Value = serde_json::from_str(&json).unwrap();
+        spoiled["num_hidden_layers"] = 0.into();
+        spoiled["vocab_size"] = 0.into();
+        spoiled["rope_theta"] = (-1).into();
+        spoiled["attn_prior"]["order"] = "other".into();
+        let error = serde_json::from_value::<ModelConfig>(spoiled).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "attn_prior.order: expected scale_then_prior_then_ssmax, got other; \
+             layers (num_hidden_layers): expected a number from 1 to 16777216, got 0; \
+             vocabulary (vocab_size): expected a number from 1 to 16777216, got 0; \
+             rope_theta: expected a positive number, got -1"
+        );
     }
 
     #[test]

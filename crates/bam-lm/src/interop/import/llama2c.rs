@@ -121,13 +121,8 @@ impl Header {
                 ..Design::default()
             },
         };
-        let config = config.checked().map_err(|error| match error {
-            Error::Value {
-                what,
-                expected,
-                got,
-            } => not_as_expected(path, format!("{what}: {expected}"), got),
-            other => other,
+        let config = config.checked().map_err(|error| {
+            not_as_expected(path, "sizes that fit each other", error.to_string())
         })?;
         Ok(Self { config })
     }
