@@ -428,6 +428,7 @@ fn headers_that_lie_are_named() {
     };
     let tied = "width 64, feed-forward 172, 5 layers, 8 heads, 4 key heads, 512 tokens with a tied \
                 head";
+    let sizes = |problems: &str| format!("expected sizes that fit each other, got {problems}");
     let cases = [
         (
             whole[..20].to_vec(),
@@ -457,20 +458,22 @@ fn headers_that_lie_are_named() {
         ),
         (
             stories_with(&[(3, 7)], &[]),
-            "expected heads (num_attention_heads): a divisor of the width 64, got 7".to_owned(),
+            sizes(
+                "heads (num_attention_heads): expected a divisor of the width 64, got 7; \
+                 key heads (num_key_value_heads): expected a divisor of the 7 heads, got 4",
+            ),
         ),
         (
             stories_with(&[(4, 3)], &[]),
-            "expected key heads (num_key_value_heads): a divisor of the 8 heads, got 3".to_owned(),
+            sizes("key heads (num_key_value_heads): expected a divisor of the 8 heads, got 3"),
         ),
         (
             stories_with(&[(VOCABULARY, i32::MIN)], &[]),
-            "expected vocabulary (vocab_size): a number from 1 to 16777216, got 2147483648"
-                .to_owned(),
+            sizes("vocabulary (vocab_size): expected a number from 1 to 16777216, got 2147483648"),
         ),
         (
             stories_with(&[(2, 0)], &[]),
-            "expected layers (num_hidden_layers): a number from 1 to 16777216, got 0".to_owned(),
+            sizes("layers (num_hidden_layers): expected a number from 1 to 16777216, got 0"),
         ),
     ];
     for (bytes, expected) in cases {

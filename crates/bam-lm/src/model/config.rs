@@ -144,8 +144,9 @@ impl ModelConfig {
         let position = &self.encoding.position;
         if sizes.iter().all(|(_, size)| is_size(*size)) {
             let (dim, heads) = (self.dim, self.heads);
+            let has_width = dim.is_multiple_of(heads);
             expect(
-                dim.is_multiple_of(heads),
+                has_width,
                 "heads (num_attention_heads)",
                 format!("a divisor of the width {dim}"),
                 &heads,
@@ -164,7 +165,7 @@ impl ModelConfig {
             }
             let rotates = matches!(position, Position::Rotary | Position::RotaryLocal);
             expect(
-                !rotates || self.head_dim().is_multiple_of(2),
+                !(rotates && has_width) || self.head_dim().is_multiple_of(2),
                 "width / heads",
                 "an even head width for rotary pairs".into(),
                 &self.head_dim(),
