@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
-from torch.utils.dlpack import from_dlpack, to_dlpack
+from torch._C import _from_dlpack as from_dlpack
+from torch.utils.dlpack import to_dlpack
 
 from . import _native
 from . import _operation as operation
@@ -107,7 +110,7 @@ def _broadcast(temperature: Tensor, shape) -> Tensor:
 
 
 def _capsule(x: Tensor):
-    return to_dlpack(x.detach())
+    return to_dlpack(x)
 
 
 def _rows(x: Tensor):
@@ -116,16 +119,6 @@ def _rows(x: Tensor):
 
 
 def _operands(q, k, v, ln_weights, temperature, of_queries, of_keys, *rules):
-    causal, query_offset, window, first_lag, scope, skipping = rules
-    rules = _native.Rules(
-        causal=causal,
-        query_offset=query_offset,
-        window=window,
-        first_lag=first_lag,
-        temperature_scope=scope,
-        skipping=skipping,
-        threads=torch.get_num_threads(),
-    )
     return (
         _rows(q),
         _rows(k),
@@ -133,7 +126,20 @@ def _operands(q, k, v, ln_weights, temperature, of_queries, of_keys, *rules):
         _capsule(ln_weights.contiguous()),
         None if temperature is None else _capsule(temperature.contiguous()),
         None if of_queries is None else [_capsule(of_queries.contiguous()), _capsule(of_keys.contiguous())],
-        rules,
+        _rules(*rules, torch.get_num_threads()),
+    )
+
+
+@functools.lru_cache(256)
+def _rules(causal, query_offset, window, first_lag, temperature_scope, skipping, threads) -> _native.Rules:
+    return _native.Rules(
+        causal=causal,
+        query_offset=query_offset,
+        window=window,
+        first_lag=first_lag,
+        temperature_scope=temperature_scope,
+        skipping=skipping,
+        threads=threads,
     )
 
 
@@ -245,15 +251,7 @@ def visible_counts(
 
 
 def _visible_counts(of_queries, of_keys, queries, keys, causal, query_offset, window):
-    rules = _native.Rules(
-        causal=causal,
-        query_offset=query_offset,
-        window=window,
-        first_lag=0,
-        temperature_scope="likelihood",
-        skipping="off",
-        threads=1,
-    )
+    rules = _rules(causal, query_offset, window, 0, "likelihood", "off", 1)
     if of_queries is None:
         return from_dlpack(_native.visible_counts(1, queries, keys, None, rules))
     documents = [_capsule(of_queries.contiguous()), _capsule(of_keys.contiguous())]
