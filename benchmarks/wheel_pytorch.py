@@ -258,6 +258,7 @@ def main():
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--max-tokens", type=int, default=1 << 20)
     parser.add_argument("--no-flex", action="store_true", help="leave out what takes minutes to compile")
+    parser.add_argument("--no-shapes", action="store_true", help="T5-small's encoder only")
     parser.add_argument("--t5", type=int, default=4096, help="tokens of T5-small's encoder; 0 leaves it out")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -274,7 +275,7 @@ def main():
         print(f"threads {threads}, smallest call: " + ", ".join(
             f"{of['implementation']} {1e3 * of['milliseconds']:.1f} µs" for of in found), file=sys.stderr)
         keep(found)
-        for shape in [of for of in SHAPES if of[2] <= options.max_tokens]:
+        for shape in [of for of in SHAPES if of[2] <= options.max_tokens and not options.no_shapes]:
             found = list(measure(shape, threads, not options.no_flex))
             keep(found)
             for of in ("forward", "forward+backward"):

@@ -46,7 +46,7 @@ def plot_prior(prior, *, keys: int = 4096, heads=None, q=None, k=None, ax=None):
             posterior = _shares(ln_weights + content)
             ax.plot(distances, posterior, ".", markersize=3, color=line.get_color(), label=f"head {head}, posterior")
     ax.set(xscale="log", yscale="log", xlabel="distance + 1 (tokens)", ylabel="share of the row")
-    ax.set_ylim(bottom=max(1e-12, ax.get_ylim()[0]))
+    ax.set_ylim(max(1e-9, ax.get_ylim()[0]), 1.5)
     ax.legend(fontsize="small")
     return ax
 
