@@ -24,6 +24,9 @@ const LLVM: &[&str] = &[
     "mlc-llvm-static-extra-targets==23.1.1.post0",
 ];
 
+/// Packages that are unpacked, not imported, and so want no others.
+const ALONE: &str = "--no-deps";
+
 /// The tests of our wheel import these.
 const FOR_TESTS: &[&str] = &[
     "hypothesis==6.160.0",
@@ -39,7 +42,7 @@ const FOR_TESTS: &[&str] = &[
 /// # Errors
 /// If they are not there and can't be fetched.
 pub fn cuda(root: &Path, python: &str) -> Result<PathBuf, String> {
-    let folder = fetched(root, python, "cuda-tools", CUDA)?;
+    let folder = fetched(root, python, "cuda-tools", CUDA, ALONE)?;
     Ok(folder.join("nvidia/cu13"))
 }
 
@@ -49,7 +52,7 @@ pub fn cuda(root: &Path, python: &str) -> Result<PathBuf, String> {
 /// # Errors
 /// If it is not there and can't be fetched or laid out.
 pub fn llvm(root: &Path, python: &str) -> Result<PathBuf, String> {
-    let folder = fetched(root, python, "llvm", LLVM)?;
+    let folder = fetched(root, python, "llvm", LLVM, ALONE)?;
     let home = folder.join("home");
     let installed = home.join("tracel/tracel-llvm-23.1.0-4");
     if installed.exists() {
@@ -68,11 +71,19 @@ pub fn llvm(root: &Path, python: &str) -> Result<PathBuf, String> {
 /// # Errors
 /// If it is not there and can't be fetched.
 pub fn for_tests(root: &Path, python: &str) -> Result<PathBuf, String> {
-    fetched(root, python, "python-tests/site-packages", FOR_TESTS)
+    // Few of the many files are ever imported.
+    let how = "--no-compile";
+    fetched(root, python, "python-tests/site-packages", FOR_TESTS, how)
 }
 
 /// The folder under `target/` with those packages unpacked.
-fn fetched(root: &Path, python: &str, name: &str, packages: &[&str]) -> Result<PathBuf, String> {
+fn fetched(
+    root: &Path,
+    python: &str,
+    name: &str,
+    packages: &[&str],
+    how: &str,
+) -> Result<PathBuf, String> {
     let folder = root.join("target").join(name);
     let marker = folder.join("fetched");
     let wanted = packages.join("\n");
@@ -86,10 +97,7 @@ fn fetched(root: &Path, python: &str, name: &str, packages: &[&str]) -> Result<P
     }
     std::fs::create_dir_all(&folder).map_err(failed)?;
     let mut pip = Command::new(python);
-    // Few of the many files are ever imported.
-    pip.args(["-m", "pip", "install", "--quiet", "--no-compile"])
-        // The others are unpacked, not imported.
-        .args((packages != FOR_TESTS).then_some("--no-deps"))
+    pip.args(["-m", "pip", "install", "--quiet", how])
         .args(["--disable-pip-version-check", "--target"])
         .arg(&folder)
         .args(packages);

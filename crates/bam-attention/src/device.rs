@@ -283,13 +283,16 @@ fn missing(device: &Device) -> Option<String> {
     }
 }
 
+/// Float types by name, which are those that attention has kernels for on GPUs.
+const FLOAT_TYPES: [(&str, DType); 3] = [
+    ("f32", DType::F32),
+    ("f16", DType::F16),
+    ("bf16", DType::BF16),
+];
+
 fn float_types(device: &Device) -> Vec<&'static str> {
-    let all = [
-        ("f32", FloatDType::F32),
-        ("f16", FloatDType::F16),
-        ("bf16", FloatDType::BF16),
-    ];
-    let there = all.into_iter().filter(|(_, of)| device.supports_dtype(*of));
+    let all = FLOAT_TYPES.into_iter();
+    let there = all.filter(|(_, of)| device.supports_dtype(*of));
     there.map(|(name, _)| name).collect()
 }
 
@@ -312,18 +315,21 @@ fn info(name: DeviceName, device: &Device) -> DeviceInfo {
                 target: target(name, &of.fingerprint),
                 software: of.physical.is_none(),
                 memory: properties.memory.max_memory(),
-                attention: kernels(&float_types).map(multiplied).collect(),
+                attention: FLOAT_TYPES
+                    .into_iter()
+                    .filter(|(of, _)| float_types.contains(of))
+                    .map(multiplied)
+                    .collect(),
                 float_types,
             }
         }
         _ => {
             let instructions = format!("{:?}", crate::Instructions::detect()).to_lowercase();
-            // `bam-kernel` has the other two.
-            let there = kernels(&float_types).filter(|(of, _)| *of != "f16");
             DeviceInfo {
                 name,
                 hardware: "processor".to_owned(),
-                attention: there.map(|(of, _)| (of, instructions.clone())).collect(),
+                // The types that `bam-kernel` reads.
+                attention: ["f32", "bf16"].map(|of| (of, instructions.clone())).into(),
                 target: instructions,
                 software: false,
                 memory: None,
@@ -331,16 +337,6 @@ fn info(name: DeviceName, device: &Device) -> DeviceInfo {
             }
         }
     }
-}
-
-/// Of float types by name, those that attention has kernels for.
-fn kernels(names: &[&'static str]) -> impl Iterator<Item = (&'static str, DType)> {
-    let all = [
-        ("f32", DType::F32),
-        ("f16", DType::F16),
-        ("bf16", DType::BF16),
-    ];
-    all.into_iter().filter(|(name, _)| names.contains(name))
 }
 
 /// CubeCL calls every target of wgpu SPIR-V, which it is only where the feature `vulkan` brings that compiler.

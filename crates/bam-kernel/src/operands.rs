@@ -85,16 +85,7 @@ impl<'a> Rows<'a> {
         strides: [usize; 3],
     ) -> Result<Self, KernelError> {
         let values = values.into();
-        let reach = match shape.contains(&0) {
-            true => Some(0),
-            false => shape
-                .iter()
-                .zip(&strides)
-                .try_fold(shape[3], |sum, (n, stride)| {
-                    sum.checked_add((n - 1).checked_mul(*stride)?)
-                }),
-        };
-        match reach {
+        match Self::reach(shape, strides) {
             Some(reach) if reach <= values.len() => Ok(Self {
                 values,
                 shape,
@@ -102,6 +93,18 @@ impl<'a> Rows<'a> {
             }),
             reach => Err(length("rows", &shape, reach, "at least ", values.len())),
         }
+    }
+
+    /// Numbers from the first to the last one that [`Rows::strided`] reads; `None` beyond what memory can hold.
+    #[must_use]
+    pub fn reach(shape: [usize; 4], strides: [usize; 3]) -> Option<usize> {
+        if shape.contains(&0) {
+            return Some(0);
+        }
+        let mut axes = shape.iter().zip(strides);
+        axes.try_fold(shape[3], |sum, (n, stride)| {
+            sum.checked_add((n - 1).checked_mul(stride)?)
+        })
     }
 
     /// `[batch, heads, rows, dim]`.

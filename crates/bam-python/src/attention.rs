@@ -33,15 +33,7 @@ impl Rules {
         skipping: &str,
         threads: usize,
     ) -> PyResult<Self> {
-        let scope = match temperature_scope {
-            "likelihood_and_prior" => TemperatureScope::LikelihoodAndPrior,
-            "likelihood" => TemperatureScope::Likelihood,
-            got => {
-                return Err(value_error(format!(
-                    "temperature_scope: expected 'likelihood_and_prior' or 'likelihood', got '{got}'"
-                )));
-            }
-        };
+        let scope = scope(temperature_scope)?;
         let call = Call {
             offset: query_offset,
             visibility: if causal {
@@ -59,6 +51,20 @@ impl Rules {
             scope,
             threads,
         })
+    }
+}
+
+/// The scope of a temperature by its name.
+///
+/// # Errors
+/// If it is another word.
+pub fn scope(name: &str) -> PyResult<TemperatureScope> {
+    match name {
+        "likelihood_and_prior" => Ok(TemperatureScope::LikelihoodAndPrior),
+        "likelihood" => Ok(TemperatureScope::Likelihood),
+        got => Err(value_error(format!(
+            "temperature_scope: expected 'likelihood_and_prior' or 'likelihood', got '{got}'"
+        ))),
     }
 }
 

@@ -1,6 +1,8 @@
 //! A prior as a distribution over the lag.
 
+use crate::attention::scope;
 use crate::error::value_error;
+use bam_kernel::TemperatureScope;
 use bam_prior::{
     Component, Direction, Family, LogitBound, Mixture, PositionalPrior, Prior, RowSummary,
     Sharpening,
@@ -135,15 +137,12 @@ impl Distribution {
         ssmax_scale: Option<f64>,
         temperature_scope: &str,
     ) -> PyResult<Option<usize>> {
-        let sharpening = match (ssmax_scale, temperature_scope) {
-            (None, _) => Sharpening::None,
-            (Some(scale), "likelihood_and_prior") => Sharpening::LikelihoodAndPrior(scale),
-            (Some(scale), "likelihood") => Sharpening::Likelihood(scale),
-            (_, got) => {
-                return Err(value_error(format!(
-                    "temperature_scope: expected 'likelihood_and_prior' or 'likelihood', got '{got}'"
-                )));
-            }
+        let sharpening = match ssmax_scale {
+            None => Sharpening::None,
+            Some(scale) => match scope(temperature_scope)? {
+                TemperatureScope::LikelihoodAndPrior => Sharpening::LikelihoodAndPrior(scale),
+                TemperatureScope::Likelihood => Sharpening::Likelihood(scale),
+            },
         };
         let ln_weights: Vec<f64> = (0..keys)
             .map(|r| self.prior.ln_weight(-(r as f64)))

@@ -2,7 +2,7 @@
 //! `dltensor` holds a pointer, shape and strides, and the function that lets go of it.
 
 use crate::error::value_error;
-use bam_kernel::{KernelError, Rows, Values, bf16};
+use bam_kernel::{Rows, Values, bf16};
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::c_str;
 use pyo3::prelude::*;
@@ -194,19 +194,14 @@ impl Tensor {
         let shape = self.shape::<4>()?;
         let [b, h, i, _] = self.strides(shape)?;
         let strides = [b, h, i];
-        let reach = match shape.contains(&0) {
-            true => 0,
-            false => shape
-                .iter()
-                .zip(strides)
-                .fold(shape[3], |sum, (n, stride)| sum + (n - 1) * stride),
-        };
+        let reach = Rows::reach(shape, strides).unwrap_or(0);
         let values = match self.inner().dtype {
             DataType::F32 => Values::F32(self.numbers(reach)),
             DataType::BF16 => Values::Bf16(self.numbers::<bf16>(reach)),
             _ => return Err(self.type_error("float32 or bfloat16")),
         };
-        Rows::strided(values, shape, strides).map_err(|error: KernelError| value_error(error))
+        // Without a reach nothing was read, and the kernel says why.
+        Rows::strided(values, shape, strides).map_err(value_error)
     }
 
     /// All numbers of a contiguous `float32` tensor.

@@ -83,16 +83,15 @@ impl Listed {
 fn listed(name: DeviceName, check: bool) -> Listed {
     device::use_now(name);
     let (of, checks) = match device::info(name) {
-        Ok(info) => (Ok(info), check.then(|| checked(name)).transpose()),
-        Err(error) => (Err(error.to_string()), Ok(None)),
+        Ok(info) => {
+            let checks = check.then(|| checked(name)).transpose();
+            (Described::Opened(info), checks)
+        }
+        Err(error) => (Described::Named { name }, Err(error.to_string())),
     };
-    let (checks, failed) = match checks {
+    let (checks, error) = match checks {
         Ok(checks) => (checks, None),
         Err(error) => (None, Some(error)),
-    };
-    let (of, error) = match of {
-        Ok(info) => (Described::Opened(info), failed),
-        Err(error) => (Described::Named { name }, Some(error)),
     };
     Listed { of, error, checks }
 }

@@ -86,6 +86,9 @@ impl Plan {
                 got: "reference".into(),
             });
         }
+        if let Some(device) = device {
+            recipe.check_device(device)?;
+        }
         let model = match &recipe.model.start {
             Some(_) => first_model(recipe, vocabulary, &device::cpu())?,
             // Nothing is drawn.
@@ -95,9 +98,6 @@ impl Plan {
             Some(device) => parts_at_once(device, parts, threads),
             None => 1,
         };
-        if let Some(device) = device {
-            train.check_device(device, model.config().head_dim())?;
-        }
         let model = train.prepared(model)?;
         let size = Size::of(&model, recipe);
         let step_tokens = (train.rows * train.length) as u64;
@@ -251,10 +251,9 @@ pub fn measure(
     const LEAST_STEPS: usize = 3;
     const LEAST_SECONDS: f64 = 2.0;
     let train = &recipe.train;
+    recipe.check_device(device)?;
     let device = device.clone().autodiff();
-    let model = first_model(recipe, vocabulary, &device)?;
-    train.check_device(&device, model.config().head_dim())?;
-    let mut model = train.prepared(model)?;
+    let mut model = train.prepared(first_model(recipe, vocabulary, &device)?)?;
     let mut optimizer = RAdam::new(train.optimizer, train.rates);
     let parts = parts_at_once(&device, train.parts, threads);
     let batch = random_batch(train.rows / train.parts * parts, train.length, vocabulary);

@@ -165,27 +165,6 @@ pub struct TrainRecipe {
 }
 
 impl TrainRecipe {
-    /// Refuses a device without the float type of the products or a kernel for heads so wide.
-    ///
-    /// # Errors
-    /// Names the setting.
-    pub(crate) fn check_device(&self, device: &Device, head_dim: usize) -> Result<(), Error> {
-        let refused = |what, error: AttentionError| Error::Setting {
-            what,
-            device: self.device.resolved().to_string(),
-            reason: error.to_string(),
-        };
-        if self.products == Products::Bf16 {
-            check_float_type(device, FloatDType::BF16)
-                .map_err(|error| refused("train.products", error))?;
-        }
-        match self.attention {
-            AttentionChoice::Fused => check_head_dim(device, head_dim)
-                .map_err(|error| refused("model.dim over model.heads", error)),
-            AttentionChoice::Reference => Ok(()),
-        }
-    }
-
     /// The model as this training computes it: what it leaves alone out of the gradient, products in their type.
     ///
     /// # Errors
@@ -346,6 +325,29 @@ impl Recipe {
     pub fn on(mut self, device: Option<DeviceName>) -> Self {
         self.train.device = device.unwrap_or(self.train.device);
         self
+    }
+
+    /// Refuses a device without the float type of the products or a kernel for heads so wide.
+    ///
+    /// # Errors
+    /// Names the setting.
+    pub(crate) fn check_device(&self, device: &Device) -> Result<(), Error> {
+        let (model, train) = (&self.model, &self.train);
+        let refused = |what, error: AttentionError| Error::Setting {
+            what,
+            device: train.device.resolved().to_string(),
+            reason: error.to_string(),
+        };
+        if train.products == Products::Bf16 {
+            check_float_type(device, FloatDType::BF16)
+                .map_err(|error| refused("train.products", error))?;
+        }
+        match train.attention {
+            // Heads that are none are the model's to refuse.
+            AttentionChoice::Fused => check_head_dim(device, model.dim / model.heads.max(1))
+                .map_err(|error| refused("model.dim over model.heads", error)),
+            AttentionChoice::Reference => Ok(()),
+        }
     }
 
     /// Whether a run that was begun with one recipe can go on with the other: they differ in the device at most.

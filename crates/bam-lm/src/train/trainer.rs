@@ -51,9 +51,8 @@ impl Trainer {
     ) -> Result<Self, Error> {
         let train = &recipe.train;
         let device = device.clone().autodiff();
-        let model = first_model(&recipe, tokenizer.vocabulary_size(), &device)?;
-        train.check_device(&device, model.config().head_dim())?;
-        let model = train.prepared(model)?;
+        recipe.check_device(&device)?;
+        let model = train.prepared(first_model(&recipe, tokenizer.vocabulary_size(), &device)?)?;
         let minimum = train.learning_rate * train.final_fraction;
         let schedule = CosineSchedule::new(train.learning_rate, minimum, train.steps)?;
         let rows = rows(&recipe, &tokenizer, &text)?;

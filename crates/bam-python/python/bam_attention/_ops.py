@@ -44,9 +44,7 @@ def attend(q, k, v, log_prior, causal, query_offset, window, documents, temperat
     ln_weights = _floats("log_prior", prior.ln_weights)
     if temperature is not None:
         temperature = _broadcast(_floats("temperature", temperature), q.shape[:3])
-    of_queries = of_keys = None
-    if documents is not None:
-        of_queries, of_keys = (_integers(of) for of in operation.pair_of_documents(documents))
+    of_queries, of_keys = _documents(documents)
     operands = (q, k, v, ln_weights, temperature)
     if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
         call = _Transformed.apply
@@ -91,6 +89,14 @@ def _floats(name: str, x) -> Tensor:
     return x.float()
 
 
+def _documents(documents) -> tuple[Tensor | None, Tensor | None]:
+    """Those of the queries and of the keys."""
+    if documents is None:
+        return None, None
+    of_queries, of_keys = operation.pair_of_documents(documents)
+    return _integers(of_queries), _integers(of_keys)
+
+
 def _integers(ids) -> Tensor:
     if not isinstance(ids, Tensor):
         raise TypeError(f"documents: expected a tensor, got {type(ids).__name__}")
@@ -109,13 +115,19 @@ def _broadcast(temperature: Tensor, shape) -> Tensor:
         raise ValueError(f"temperature: expected {list(shape)}, or less, got {list(temperature.shape)}") from None
 
 
-def _capsule(x: Tensor):
-    return to_dlpack(x)
-
-
 def _rows(x: Tensor):
     """Rows as the kernel reads them in place, else a copy."""
-    return _capsule(x if x.shape[-1] <= 1 or x.stride(-1) == 1 else x.contiguous())
+    return to_dlpack(x if x.shape[-1] <= 1 or x.stride(-1) == 1 else x.contiguous())
+
+
+def _numbers(x: Tensor | None):
+    """Numbers one after the other, if there are some."""
+    return None if x is None else to_dlpack(x.contiguous())
+
+
+def _ids(of_queries: Tensor | None, of_keys: Tensor | None):
+    """Documents as the kernel takes them."""
+    return None if of_queries is None else [_numbers(of_queries), _numbers(of_keys)]
 
 
 def _operands(q, k, v, ln_weights, temperature, of_queries, of_keys, *rules):
@@ -123,9 +135,9 @@ def _operands(q, k, v, ln_weights, temperature, of_queries, of_keys, *rules):
         _rows(q),
         _rows(k),
         _rows(v),
-        _capsule(ln_weights.contiguous()),
-        None if temperature is None else _capsule(temperature.contiguous()),
-        None if of_queries is None else [_capsule(of_queries.contiguous()), _capsule(of_keys.contiguous())],
+        _numbers(ln_weights),
+        _numbers(temperature),
+        _ids(of_queries, of_keys),
         _rules(*rules, torch.get_num_threads()),
     )
 
@@ -150,7 +162,7 @@ def _attend(*arguments):
 
 def _attend_backward(gradient, out, ln_evidence, q, k, v, *rest):
     operands = _operands(q, k, v, *rest)
-    gradients = _native.backward(_rows(gradient), _capsule(out), _capsule(ln_evidence), operands)
+    gradients = _native.backward(_rows(gradient), to_dlpack(out), to_dlpack(ln_evidence), operands)
     d_q, d_k, d_v, d_ln_weights, *d_temperature = map(from_dlpack, gradients)
     return (
         *(d.to(of.dtype) for d, of in ((d_q, q), (d_k, k), (d_v, v))),
@@ -244,18 +256,14 @@ def visible_counts(
 ) -> Tensor:
     """Keys that each row of such a call of `attend` sees, `[batch or 1, queries]`, in float32: the `n` of scalable
     softmax."""
-    of_queries = of_keys = None
-    if documents is not None:
-        of_queries, of_keys = (_integers(of) for of in operation.pair_of_documents(documents))
+    of_queries, of_keys = _documents(documents)
     return torch.ops.bam_attention.visible_counts(of_queries, of_keys, queries, keys, causal, query_offset, window)
 
 
 def _visible_counts(of_queries, of_keys, queries, keys, causal, query_offset, window):
     rules = _rules(causal, query_offset, window, 0, "likelihood", "off", 1)
-    if of_queries is None:
-        return from_dlpack(_native.visible_counts(1, queries, keys, None, rules))
-    documents = [_capsule(of_queries.contiguous()), _capsule(of_keys.contiguous())]
-    return from_dlpack(_native.visible_counts(of_queries.shape[0], queries, keys, documents, rules))
+    batch = 1 if of_queries is None else of_queries.shape[0]
+    return from_dlpack(_native.visible_counts(batch, queries, keys, _ids(of_queries, of_keys), rules))
 
 
 _LIBRARY.impl("visible_counts", _visible_counts, "CompositeExplicitAutograd")
@@ -279,7 +287,7 @@ def ln_weights(theta, family, first_lag, count, causal) -> Tensor:
 
 
 def _law(theta, family, first_lag, count, causal):
-    capsules = [_capsule(of.contiguous()) for of in theta]
+    capsules = [_numbers(of) for of in theta]
     return family, theta[0].shape[0], capsules, (first_lag, count), causal, torch.get_num_threads()
 
 
@@ -288,7 +296,7 @@ def _ln_weights(*law):
 
 
 def _ln_weights_gradient(gradient, *law):
-    return [from_dlpack(of) for of in _native.ln_weights_gradient(_capsule(gradient.contiguous()), _law(*law))]
+    return [from_dlpack(of) for of in _native.ln_weights_gradient(_numbers(gradient), _law(*law))]
 
 
 _LIBRARY.impl("ln_weights", _ln_weights, "CPU")

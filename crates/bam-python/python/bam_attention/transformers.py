@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ._native import PADDING
 from ._operation import LogPrior, attend, lags
+from .attention import _by_head
 from .priors import PositionalPrior
 
 NAME = "bam"
@@ -88,13 +89,12 @@ def attention(
     offset = keys - queries if causal else 0
     rules = {"causal": causal, "query_offset": offset}
     prior = getattr(module, "positional_prior", None)
+    first, count = lags(queries, keys, **rules)
     if position_bias is not None:
-        first, _ = lags(queries, keys, **rules)
         log_prior = position_bias if isinstance(position_bias, LogPrior) else LogPrior(position_bias, first)
     elif prior is not None:
         log_prior = prior(queries, keys, **rules)
     else:
-        first, count = lags(queries, keys, **rules)
         log_prior = LogPrior(query.new_zeros(query.shape[1], count, dtype=torch.float32), first)
     if scaling is not None:
         # The kernel divides by √D.
@@ -276,7 +276,3 @@ def _bloom(original, module, hidden_states, residual, alibi, attention_mask, lay
         is_causal=True,
     )
     return dropout_add(module.dense(out.flatten(2)), residual, module.hidden_dropout, module.training), None
-
-
-def _by_head(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
