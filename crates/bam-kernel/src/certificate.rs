@@ -135,6 +135,11 @@ impl Bounds<'_> {
 }
 
 impl Schedule {
+    /// Whether every tile is visited, whatever is found.
+    pub fn never_stops(&self) -> bool {
+        matches!(self.rule, Rule::Never)
+    }
+
     /// Whether the tiles from `t` on can be left out, given lower bounds over the block's rows of the
     /// largest logit so far and of the logarithm of the evidence so far.
     pub fn may_stop(

@@ -147,6 +147,22 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// A row: where it lies, or widened at the beginning of `room`.
+    #[inline(always)]
+    pub(crate) fn read<'r>(
+        &'r self,
+        (batch, head, row): (usize, usize, usize),
+        room: &'r mut [f32],
+    ) -> &'r [f32] {
+        match self.values {
+            Values::F32(values) => &values[self.first(batch, head, row)..][..self.shape[3]],
+            Values::Bf16(_) => {
+                self.load(batch, head, row, room);
+                &room[..self.shape[3]]
+            }
+        }
+    }
+
     /// Copies a row to the beginning of `to`, widened where it is narrow.
     #[inline(always)]
     pub(crate) fn load(&self, batch: usize, head: usize, row: usize, to: &mut [f32]) {

@@ -9,6 +9,7 @@ use crate::plan::Plan;
 use inputs::Inputs;
 
 mod backward;
+mod backward_block;
 mod decode;
 mod forward;
 mod inputs;

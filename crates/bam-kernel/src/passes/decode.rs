@@ -36,14 +36,14 @@ impl WithSimd for FewRows<'_, '_> {
         let task = self.0;
         let inputs = task.inputs;
         let schedule = task.schedule();
-        let searching = task.searching();
+        let seeing = task.seeing();
         let mut rows: Vec<Row> = task.rows.clone().map(|row| Row::new(task, row)).collect();
         let mut largest = vec![f32::NEG_INFINITY; rows.len()];
         let mut evidence = vec![0.0; rows.len()];
         let mut tile = KeyTile::new(inputs);
         let mut visited = 0;
         for &first_key in &schedule.tiles {
-            if may_stop(&schedule, visited, &searching, &largest, |r| evidence[r]) {
+            if may_stop(&schedule, visited, &seeing, &largest, |r| evidence[r]) {
                 break;
             }
             visited += 1;
@@ -53,7 +53,7 @@ impl WithSimd for FewRows<'_, '_> {
                 task.head / inputs.plan.group(),
                 first_key,
             );
-            for &r in &searching {
+            for &r in &seeing {
                 let mut weights = [f32::NEG_INFINITY; TILE];
                 let row = task.rows.start + r;
                 let keys = rows[r].logits(simd, task, row, &tile, &mut weights);
@@ -66,7 +66,11 @@ impl WithSimd for FewRows<'_, '_> {
         }
         for (r, row) in rows.into_iter().enumerate() {
             let of_row = (largest[r], evidence[r]);
-            task.finish_row(r, of_row, row.weighted_values.into_iter());
+            task.finish_row(r, of_row, |evidence, out| {
+                for (out, sum) in out.iter_mut().zip(&row.weighted_values) {
+                    *out = sum / evidence;
+                }
+            });
         }
         task.visit(&schedule, visited)
     }

@@ -4,7 +4,7 @@ use super::decode::{FEW, FewRows};
 use super::inputs::{ByDistance, Inputs};
 use super::narrow::PairedValues;
 use super::panel::BLOCK;
-use super::prefill::ManyRows;
+use super::prefill::{ManyRows, Workspace};
 use super::split::{Parts, splits};
 use super::task::{Task, Visit, log_skips};
 use rayon::prelude::*;
@@ -30,6 +30,7 @@ pub(super) fn forward(inputs: &Inputs<'_>) -> Posterior {
     let paired = if few { None } else { PairedValues::new(inputs) };
     let arch = inputs.arch();
 
+    let workspace = || by_distance.as_ref().map(|of| Workspace::new(inputs, of));
     let mut parts = Parts::new(splits, heads * queries, dim);
     let visits: Vec<Visit> = parts
         .out
@@ -42,7 +43,7 @@ pub(super) fn forward(inputs: &Inputs<'_>) -> Posterior {
                 .enumerate()
                 .map(move |(number, rows)| (index, number * block, rows))
         })
-        .map(|(index, first, (out, ln_evidence))| {
+        .map_init(workspace, |workspace, (index, first, (out, ln_evidence))| {
             let (split, head) = (index / heads, index % heads);
             let mut task = Task {
                 inputs,
@@ -55,11 +56,11 @@ pub(super) fn forward(inputs: &Inputs<'_>) -> Posterior {
                 out,
                 ln_evidence,
             };
-            match &by_distance {
+            match workspace {
                 None => arch.dispatch(FewRows(&mut task)),
-                Some(by_distance) => arch.dispatch(ManyRows {
+                Some(workspace) => arch.dispatch(ManyRows {
                     task: &mut task,
-                    by_distance,
+                    workspace,
                     paired: paired.as_ref(),
                 }),
             }

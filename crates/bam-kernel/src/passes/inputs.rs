@@ -128,18 +128,28 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The knowledge of some rows before any key is read.
-    pub fn row_bounds(&self, batch: usize, head: usize, rows: Range<usize>) -> RowBounds {
-        let mut content = 0.0f32;
+    /// The knowledge of some rows before any key is read. The bound of their content is infinite where no
+    /// rule asks for it.
+    pub fn row_bounds(
+        &self,
+        batch: usize,
+        head: usize,
+        rows: Range<usize>,
+        bounds: &Bounds<'_>,
+    ) -> RowBounds {
+        let bounded = bounds.norms.is_some();
+        let mut content = if bounded { 0.0 } else { f32::INFINITY };
         let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
-        let mut q = vec![0.0; self.dim];
+        let mut room = vec![0.0; self.dim];
         for row in rows.clone() {
             if self.plan.is_padding_query(batch, row) {
                 continue;
             }
             let (of_content, of_prior) = self.factors(batch, head, row);
-            self.q.load(batch, head, row, &mut q);
-            content = raised(content, (of_content.abs() * norm(&q)).next_up());
+            if bounded {
+                let q = self.q.read((batch, head, row), &mut room);
+                content = raised(content, (of_content.abs() * norm(q)).next_up());
+            }
             least = least.min(f64::from(of_prior));
             most = most.max(f64::from(of_prior));
         }

@@ -7,7 +7,7 @@
 
 use super::inputs::Inputs;
 use super::panel::{Products, QueryPanels, Sight, write_row};
-use super::product::{Aligned, Line, aligned, lines, panel_rows};
+use super::product::{Aligned, aligned, lines, panel_rows};
 use crate::instructions::Instructions;
 use crate::instructions::amx::tiles::{SIDE, Tiles};
 use crate::key_norms::TILE;
@@ -158,15 +158,19 @@ impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow<'_> 
         queries.finish_logits::<S, VECTORS>(simd, inputs, panel, self.first_key, sight, scores);
     }
 
+    /// Sums are `[padded dim, rows of a panel]`.
     #[inline(always)]
     fn add_values(
         &mut self,
         simd: S,
+        _: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        _: usize,
         keys: Range<usize>,
         weights: &mut [f32],
-        sums: &mut [Line<S, VECTORS>],
+        sums: &mut [f32],
     ) {
-        let width = panel_rows::<S, VECTORS>();
+        let width = queries.width;
         let whole = keys.start / STEP * STEP..keys.end.next_multiple_of(STEP);
         weights[whole.start * width..keys.start * width].fill(0.0);
         weights[keys.end * width..whole.end * width].fill(0.0);
@@ -181,10 +185,25 @@ impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow<'_> 
             width,
             &mut self.products,
         );
-        for (sums, products) in sums.iter_mut().zip(lines::<S, VECTORS>(&self.products)) {
-            for (sum, product) in sums.iter_mut().zip(products) {
-                *sum = simd.add_f32s(*sum, *product);
+        for (sum, product) in sums.iter_mut().zip(&self.products[..]) {
+            *sum += product;
+        }
+    }
+
+    #[inline(always)]
+    fn scale(&self, sums: &mut [f32], factors: &[f32]) {
+        for sums in sums.chunks_exact_mut(factors.len()) {
+            for (sum, factor) in sums.iter_mut().zip(factors) {
+                *sum *= factor;
             }
+        }
+    }
+
+    #[inline(always)]
+    fn expectation(&self, sums: &[f32], r: usize, evidence: f32, out: &mut [f32]) {
+        let width = panel_rows::<S, VECTORS>();
+        for (out, sum) in out.iter_mut().zip(sums[r..].iter().step_by(width)) {
+            *out = sum / evidence;
         }
     }
 }

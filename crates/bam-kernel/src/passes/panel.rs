@@ -5,6 +5,7 @@ use super::product::{Aligned, Line, aligned, lines, lines_mut, panel_rows, rows_
 use super::tile::KeyTile;
 use crate::documents::Documents;
 use crate::key_norms::TILE;
+use crate::operands::Rows;
 use pulp::Simd;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -12,15 +13,17 @@ use std::ops::Range;
 /// Rows of a block: a whole number of panels for every width of vectors.
 pub(super) const BLOCK: usize = 192;
 
-/// A block of rows, made ready: scaled queries in panels, and the factors of their log-weights.
+/// A block of rows, made ready: scaled queries in panels, and the factors of their log-weights. Its memory
+/// serves one block after the other.
 pub(super) struct QueryPanels<'a> {
+    by_distance: &'a ByDistance,
     pub batch: usize,
     pub head: usize,
     pub rows: Range<usize>,
     /// Rows of a panel.
     pub width: usize,
     /// `factor · q / ln 2`: `[panels, padded dim, width]`. Logits are logarithms to the base 2.
-    /// Empty until [`QueryPanels::with_scaled_q`].
+    /// Any until [`QueryPanels::load_q`].
     scaled_q: Aligned<f32>,
     /// The factor of each row's `q·k`; 0 past the end.
     pub content_factors: Aligned<f32>,
@@ -28,7 +31,6 @@ pub(super) struct QueryPanels<'a> {
     pub prior_factors: Aligned<f32>,
     /// The same over `ln 2`.
     scaled_prior_factors: Aligned<f32>,
-    ln_weights: &'a [f32],
 }
 
 /// A panel's part of the keys of a tile.
@@ -41,54 +43,97 @@ pub(super) struct Sight {
 }
 
 impl<'a> QueryPanels<'a> {
-    pub fn new<S: Simd, const VECTORS: usize>(
+    pub fn new(by_distance: &'a ByDistance) -> Self {
+        let empty = || aligned(0.0, 0);
+        Self {
+            by_distance,
+            batch: 0,
+            head: 0,
+            rows: 0..0,
+            width: 1,
+            scaled_q: empty(),
+            content_factors: empty(),
+            prior_factors: empty(),
+            scaled_prior_factors: empty(),
+        }
+    }
+
+    /// Goes to these rows of a head.
+    pub fn load<S: Simd, const VECTORS: usize>(
+        &mut self,
         inputs: &Inputs<'_>,
-        by_distance: &'a ByDistance,
         (batch, head): (usize, usize),
         rows: Range<usize>,
-    ) -> Self {
-        let width = panel_rows::<S, VECTORS>();
-        let padded = rows.len().next_multiple_of(width);
-        let mut content_factors = aligned(0.0, padded);
-        let mut prior_factors = aligned(0.0, padded);
+    ) {
+        self.width = panel_rows::<S, VECTORS>();
+        let padded = rows.len().next_multiple_of(self.width);
+        for factors in [
+            &mut self.content_factors,
+            &mut self.prior_factors,
+            &mut self.scaled_prior_factors,
+        ] {
+            factors.clear();
+            factors.resize(padded, 0.0);
+        }
         for (r, row) in rows.clone().enumerate() {
             if inputs.plan.is_padding_query(batch, row) {
                 continue;
             }
-            (content_factors[r], prior_factors[r]) = inputs.factors(batch, head, row);
+            let (content, prior) = inputs.factors(batch, head, row);
+            self.content_factors[r] = content;
+            self.prior_factors[r] = prior;
+            self.scaled_prior_factors[r] = prior * LOG2_E;
         }
-        let mut scaled_prior_factors = prior_factors.clone();
-        scaled_prior_factors
-            .iter_mut()
-            .for_each(|factor| *factor *= LOG2_E);
-        Self {
-            scaled_prior_factors,
-            batch,
-            head,
-            rows,
-            width,
-            scaled_q: aligned(0.0, 0),
-            content_factors,
-            prior_factors,
-            ln_weights: by_distance.head(head),
-        }
+        (self.batch, self.head, self.rows) = (batch, head, rows);
     }
 
-    /// With the queries in `f32`, as [`QueryPanels::logits`] wants them.
-    pub fn with_scaled_q(mut self, inputs: &Inputs<'_>) -> Self {
+    /// Reads the queries in `f32`, as [`QueryPanels::logits`] wants them.
+    #[inline(always)]
+    pub fn load_q(&mut self, inputs: &Inputs<'_>) {
         let padded = inputs.padded_dim();
-        self.scaled_q = aligned(0.0, self.content_factors.len() * padded);
-        let mut q = vec![0.0; inputs.dim];
-        for (r, row) in self.rows.clone().enumerate() {
-            if inputs.plan.is_padding_query(self.batch, row) {
-                continue;
+        let mut scaled_q = std::mem::replace(&mut self.scaled_q, aligned(0.0, 0));
+        let scale = |r: usize| self.content_factors[r] * LOG2_E;
+        self.load_rows(inputs, &inputs.q, padded, scale, &mut scaled_q);
+        self.scaled_q = scaled_q;
+    }
+
+    /// Reads rows of the block's shape into panels, `[panels, padded dim, width]`: each times its scale,
+    /// zeros past the end and at padding.
+    #[inline(always)]
+    pub fn load_rows(
+        &self,
+        inputs: &Inputs<'_>,
+        from: &Rows<'_>,
+        padded: usize,
+        scale: impl Fn(usize) -> f32,
+        panels: &mut Aligned<f32>,
+    ) {
+        let (width, count, dim) = (self.width, self.content_factors.len(), inputs.dim);
+        panels.resize(count * padded, 0.0);
+        let mut room = aligned(0.0, SIDE * padded);
+        let zeros = aligned(0.0, padded);
+        for first in (0..count).step_by(SIDE) {
+            let mut scales = [1.0; SIDE];
+            let mut room = room.chunks_exact_mut(padded);
+            let rows: [&[f32]; SIDE] = std::array::from_fn(|r| {
+                let (room, index) = (room.next().expect("one for each"), self.rows.start + first + r);
+                if index >= self.rows.end || inputs.plan.is_padding_query(self.batch, index) {
+                    return &zeros[..dim];
+                }
+                scales[r] = scale(first + r);
+                from.read((self.batch, self.head, index), room)
+            });
+            let panel = &mut panels[first / width * padded * width..];
+            if first % width + SIDE <= width {
+                write_rows(panel, width, first % width, rows, scales);
+            } else {
+                for (r, (row, scale)) in rows.iter().zip(scales).enumerate().take(count - first) {
+                    let panel = &mut panels[(first + r) / width * padded * width..];
+                    let lane = panel[(first + r) % width..].iter_mut().step_by(width);
+                    lane.zip(*row).for_each(|(to, x)| *to = x * scale);
+                }
             }
-            inputs.q.load(self.batch, self.head, row, &mut q);
-            let scale = self.content_factors[r] * LOG2_E;
-            q.iter_mut().for_each(|q| *q *= scale);
-            write_row(&mut self.scaled_q, self.width, padded, r, &q);
         }
-        self
     }
 
     pub fn count(&self) -> usize {
@@ -109,7 +154,7 @@ impl<'a> QueryPanels<'a> {
         key: usize,
     ) -> (&'a [f32], usize) {
         let row = self.rows.start + panel * self.width;
-        (self.ln_weights, ByDistance::column(inputs, row, key))
+        (self.by_distance.head(self.head), ByDistance::column(inputs, row, key))
     }
 
     /// The part of a tile that the panel sees by position; `None` if nothing.
@@ -134,6 +179,37 @@ impl<'a> QueryPanels<'a> {
             partial: !one_document || !positions.all_visible(&rows, &keys),
             keys: keys.start - first_key..keys.end - first_key,
         })
+    }
+
+    /// Of some keys of a tile, the rows of the panel that see at least one by position, counted from the
+    /// panel's first.
+    pub fn rows_in_sight(&self, inputs: &Inputs<'_>, panel: usize, keys: Range<usize>) -> Range<usize> {
+        let positions = inputs.plan.positions();
+        let rows = self.panel_rows(panel);
+        let inside = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
+        let start = inside(positions.visible_rows(keys.start).start);
+        start..inside(positions.visible_rows(keys.end - 1).end).max(start)
+    }
+
+    /// Of some rows of a panel, counted from its first, the keys that at least one sees by position, counted
+    /// from the tile's first, and no others than those given.
+    pub fn keys_in_sight(
+        &self,
+        inputs: &Inputs<'_>,
+        panel: usize,
+        rows: Range<usize>,
+        first_key: usize,
+        keys: &Range<usize>,
+    ) -> Range<usize> {
+        let of_panel = self.panel_rows(panel);
+        let rows = of_panel.start + rows.start..(of_panel.start + rows.end).min(of_panel.end);
+        if rows.is_empty() {
+            return 0..0;
+        }
+        let seen = inputs.plan.positions().keys_in_sight(rows);
+        let inside = |key: usize| key.clamp(first_key + keys.start, first_key + keys.end) - first_key;
+        let start = inside(seen.start);
+        start..inside(seen.end).max(start)
     }
 
     /// The logits, over `ln 2`, of a panel and the keys in sight, `−∞` where one is hidden: line `j` of
@@ -252,14 +328,54 @@ pub(super) trait Products<'a, S: Simd, const VECTORS: usize> {
         scores: &mut [f32],
     );
 
-    /// Adds the values of some keys of the tile, by the weights that a panel gives them.
+    /// Adds the values of some keys of the tile, by the weights that a panel gives them, to
+    /// `[padded dim · rows of a panel]` sums, laid out as suits.
     fn add_values(
         &mut self,
         simd: S,
+        inputs: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        panel: usize,
         keys: Range<usize>,
         weights: &mut [f32],
-        sums: &mut [Line<S, VECTORS>],
+        sums: &mut [f32],
     );
+
+    /// Multiplies the sums of every row of a panel by its factor.
+    fn scale(&self, sums: &mut [f32], factors: &[f32]);
+
+    /// The sums of row `r` of a panel, over its evidence.
+    fn expectation(&self, sums: &[f32], r: usize, evidence: f32, out: &mut [f32]);
+}
+
+/// Rows that are written into a panel side by side: as many numbers of a line as a vector may hold.
+const SIDE: usize = 8;
+
+/// Writes rows, each times its scale, into a panel from lane `first` on.
+#[inline(always)]
+fn write_rows(
+    panel: &mut [f32],
+    width: usize,
+    first: usize,
+    rows: [&[f32]; SIDE],
+    scales: [f32; SIDE],
+) {
+    let blocks = rows.map(|row| row.as_chunks::<SIDE>());
+    let whole = blocks[0].0.len();
+    for block in 0..whole {
+        let square: [[f32; SIDE]; SIDE] = std::array::from_fn(|r| blocks[r].0[block]);
+        let lines = panel[block * SIDE * width..].chunks_exact_mut(width);
+        for (t, line) in lines.enumerate().take(SIDE) {
+            let line: &mut [f32; SIDE] = (&mut line[first..][..SIDE]).try_into().expect("SIDE");
+            *line = std::array::from_fn(|r| square[r][t] * scales[r]);
+        }
+    }
+    let lines = panel[whole * SIDE * width..].chunks_exact_mut(width);
+    for (t, line) in lines.enumerate().take(blocks[0].1.len()) {
+        for r in 0..SIDE {
+            line[first + r] = blocks[r].1[t] * scales[r];
+        }
+    }
 }
 
 /// Writes `values` as row `r` of panels of `width` rows and `padded` lines.
@@ -275,17 +391,6 @@ pub(super) fn write_row<T: Copy>(
     for (to, value) in lane.iter_mut().step_by(width).zip(values) {
         *to = *value;
     }
-}
-
-/// Reads row `r` of panels of `width` rows and `padded` lines.
-pub(super) fn read_row<'a>(
-    panels: &'a [f32],
-    width: usize,
-    padded: usize,
-    r: usize,
-) -> impl Iterator<Item = f32> + 'a {
-    let panel = &panels[r / width * padded * width..][..padded * width];
-    panel[r % width..].iter().step_by(width).copied()
 }
 
 /// A line of one number.

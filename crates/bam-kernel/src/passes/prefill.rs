@@ -2,8 +2,8 @@
 
 use super::inputs::{ByDistance, Inputs};
 use super::narrow::{Narrow, PairedValues};
-use super::panel::{Products, QueryPanels, Sight, read_row, splat};
-use super::product::{Aligned, Line, aligned, columns_by_panel, lines_mut, panel_rows};
+use super::panel::{Products, QueryPanels, Sight, splat};
+use super::product::{Aligned, Line, aligned, lines_mut, panel_rows, rows_from_lines};
 use super::task::{Task, Visit, may_stop};
 use super::tile::KeyTile;
 use crate::exponential::exp2;
@@ -11,10 +11,30 @@ use crate::key_norms::TILE;
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
+/// What blocks of many rows are computed in, one after the other.
+pub(super) struct Workspace<'a> {
+    queries: QueryPanels<'a>,
+    tile: KeyTile<'a>,
+    running: Running,
+    /// `[TILE, rows of a panel]`.
+    scores: Aligned<f32>,
+}
+
+impl<'a> Workspace<'a> {
+    pub fn new(inputs: &Inputs<'a>, by_distance: &'a ByDistance) -> Self {
+        Self {
+            queries: QueryPanels::new(by_distance),
+            tile: KeyTile::new(inputs),
+            running: Running::new(inputs.padded_dim()),
+            scores: aligned(0.0, 0),
+        }
+    }
+}
+
 /// A block of rows in panels.
 pub(super) struct ManyRows<'t, 'a> {
     pub task: &'t mut Task<'a>,
-    pub by_distance: &'t ByDistance,
+    pub workspace: &'t mut Workspace<'a>,
     /// Values for AMX, if numbers are multiplied as `bf16`.
     pub paired: Option<&'t PairedValues>,
 }
@@ -24,10 +44,9 @@ impl WithSimd for ManyRows<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Visit {
-        if S::REGISTER_COUNT >= 32 {
-            self.run::<S, 8, 3>(simd)
-        } else {
-            self.run::<S, 6, 2>(simd)
+        match S::REGISTER_COUNT {
+            32.. => self.run::<S, 8, 3>(simd),
+            _ => self.run::<S, 6, 2>(simd),
         }
     }
 }
@@ -35,33 +54,42 @@ impl WithSimd for ManyRows<'_, '_> {
 impl<'a> ManyRows<'_, 'a> {
     #[inline(always)]
     fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(self, simd: S) -> Visit {
-        let (inputs, rows) = (self.task.inputs, self.task.rows.clone());
-        let at = (self.task.batch, self.task.head);
-        let queries = QueryPanels::new::<S, VECTORS>(inputs, self.by_distance, at, rows);
-        let narrow = self.paired;
-        match narrow.and_then(|paired| Narrow::new(inputs, &queries, paired)) {
-            Some(narrow) => self.visit::<S, VECTORS>(simd, &queries, narrow),
+        let Self { task, workspace, paired } = self;
+        let Workspace { queries, tile, running, scores } = workspace;
+        let (inputs, rows) = (task.inputs, task.rows.clone());
+        queries.load::<S, VECTORS>(inputs, (task.batch, task.head), rows);
+        running.restart(queries.count() * queries.width, queries.width);
+        scores.resize(TILE * queries.width, 0.0);
+        let mut block = Block { task, queries, running, scores };
+        match paired.and_then(|paired| Narrow::new(inputs, block.queries, paired)) {
+            Some(narrow) => block.visit::<S, VECTORS>(simd, narrow),
             None => {
-                let queries = queries.with_scaled_q(inputs);
-                self.visit::<S, VECTORS>(simd, &queries, Wide::<GROUP>(KeyTile::new(inputs)))
+                block.queries.load_q(inputs);
+                block.visit::<S, VECTORS>(simd, Wide::<GROUP>(tile))
             }
         }
     }
+}
 
+struct Block<'t, 'a> {
+    task: &'t mut Task<'a>,
+    queries: &'t mut QueryPanels<'a>,
+    running: &'t mut Running,
+    scores: &'t mut [f32],
+}
+
+impl<'a> Block<'_, 'a> {
     #[inline(always)]
     fn visit<S: Simd, const VECTORS: usize>(
-        self,
+        &mut self,
         simd: S,
-        queries: &QueryPanels<'_>,
         mut products: impl Products<'a, S, VECTORS>,
     ) -> Visit {
-        let task = self.task;
-        let inputs = task.inputs;
+        let (task, queries, running) = (&mut *self.task, &*self.queries, &mut *self.running);
+        let (inputs, padded) = (task.inputs, task.inputs.padded_dim());
         let at = (task.batch, task.head / inputs.plan.group());
         let schedule = task.schedule();
-        let searching = task.searching();
-        let mut running = Running::new(queries.count() * queries.width, inputs.padded_dim());
-        let mut scores = aligned(0.0, TILE * queries.width);
+        let searching = task.searching(&schedule);
         let mut visited = 0;
         for &first_key in &schedule.tiles {
             let evidence = |r: usize| running.evidence[r];
@@ -74,26 +102,34 @@ impl<'a> ManyRows<'_, 'a> {
                 let Some(sight) = queries.sight(inputs, panel, first_key) else {
                     continue;
                 };
-                products.logits(simd, inputs, queries, panel, &sight, &mut scores);
-                let sums = running.weigh(simd, panel, sight.keys.clone(), &mut scores);
-                products.add_values(simd, sight.keys, &mut scores, sums);
+                products.logits(simd, inputs, queries, panel, &sight, self.scores);
+                let grew =
+                    running.weigh::<S, VECTORS>(simd, panel, sight.keys.clone(), self.scores);
+                let size = padded * queries.width;
+                let sums = &mut running.weighted_values[panel * size..][..size];
+                if grew {
+                    products.scale(sums, &running.shrink);
+                }
+                products.add_values(simd, inputs, queries, panel, sight.keys, self.scores, sums);
             }
         }
-        let (width, padded) = (queries.width, inputs.padded_dim());
         for r in 0..task.rows.len() {
             let of_row = (running.largest[r], running.evidence[r]);
-            let sums = read_row(&running.weighted_values, width, padded, r);
-            task.finish_row(r, of_row, sums);
+            let size = padded * queries.width;
+            let sums = &running.weighted_values[r / queries.width * size..][..size];
+            task.finish_row(r, of_row, |evidence, out| {
+                products.expectation(sums, r % queries.width, evidence, out);
+            });
         }
         task.visit(&schedule, visited)
     }
 }
 
 /// In `f32`, whatever the numbers were.
-struct Wide<'a, const GROUP: usize>(KeyTile<'a>);
+struct Wide<'t, 'a, const GROUP: usize>(&'t mut KeyTile<'a>);
 
 impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECTORS>
-    for Wide<'a, GROUP>
+    for Wide<'_, 'a, GROUP>
 {
     #[inline(always)]
     fn load(&mut self, inputs: &Inputs<'a>, (batch, key_head): (usize, usize), first_key: usize) {
@@ -110,21 +146,42 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
         sight: &Sight,
         scores: &mut [f32],
     ) {
-        queries.logits::<S, GROUP, VECTORS>(simd, inputs, panel, &self.0, sight, scores);
+        queries.logits::<S, GROUP, VECTORS>(simd, inputs, panel, self.0, sight, scores);
     }
 
+    /// Sums are `[rows of a panel, padded dim]`.
     #[inline(always)]
     fn add_values(
         &mut self,
         simd: S,
+        inputs: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        panel: usize,
         keys: Range<usize>,
         weights: &mut [f32],
-        sums: &mut [Line<S, VECTORS>],
+        sums: &mut [f32],
     ) {
-        let padded = sums.len();
-        let values = &self.0.values()[keys.start * padded..keys.end * padded];
-        let weights = &lines_mut::<S, VECTORS>(weights)[keys];
-        columns_by_panel::<S, GROUP, VECTORS>(simd, (values, padded), weights, sums);
+        let in_sight = |rows| queries.keys_in_sight(inputs, panel, rows, self.0.first, &keys);
+        let values = (self.0.values(), inputs.padded_dim());
+        rows_from_lines::<S, VECTORS>(simd, weights, in_sight, values, sums);
+    }
+
+    #[inline(always)]
+    fn scale(&self, sums: &mut [f32], factors: &[f32]) {
+        let padded = sums.len() / factors.len();
+        for (sums, factor) in sums.chunks_exact_mut(padded).zip(factors) {
+            if *factor != 1.0 {
+                sums.iter_mut().for_each(|sum| *sum *= factor);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn expectation(&self, sums: &[f32], r: usize, evidence: f32, out: &mut [f32]) {
+        let padded = sums.len() / panel_rows::<S, VECTORS>();
+        for (out, sum) in out.iter_mut().zip(&sums[r * padded..][..padded]) {
+            *out = sum / evidence;
+        }
     }
 }
 
@@ -132,23 +189,40 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
 struct Running {
     largest: Aligned<f32>,
     evidence: Aligned<f32>,
-    /// `[panels, padded dim, rows of a panel]`.
+    /// `[panels, padded dim · rows of a panel]`, laid out as the products like it.
     weighted_values: Aligned<f32>,
     padded: usize,
+    /// The factor by which each row of the panel at hand grew lighter.
+    shrink: Aligned<f32>,
 }
 
 impl Running {
-    fn new(rows: usize, padded: usize) -> Self {
+    fn new(padded: usize) -> Self {
+        let empty = || aligned(0.0, 0);
         Self {
-            largest: aligned(f32::NEG_INFINITY, rows),
-            evidence: aligned(0.0, rows),
-            weighted_values: aligned(0.0, rows * padded),
+            largest: empty(),
+            evidence: empty(),
+            weighted_values: empty(),
             padded,
+            shrink: empty(),
+        }
+    }
+
+    /// Begins with so many rows, of panels of `width`.
+    fn restart(&mut self, rows: usize, width: usize) {
+        for (values, start, count) in [
+            (&mut self.largest, f32::NEG_INFINITY, rows),
+            (&mut self.evidence, 0.0, rows),
+            (&mut self.weighted_values, 0.0, rows * self.padded),
+            (&mut self.shrink, 1.0, width),
+        ] {
+            values.clear();
+            values.resize(count, start);
         }
     }
 
     /// Turns the logits of some keys of a tile into weights `2^(logit − largest)` and adds them to the
-    /// evidence; the panel's weighted values, relative to the same largest logit.
+    /// evidence. Where a logit is the largest so far, the sums have to be multiplied by `shrink`.
     #[inline(always)]
     fn weigh<S: Simd, const VECTORS: usize>(
         &mut self,
@@ -156,13 +230,11 @@ impl Running {
         panel: usize,
         keys: Range<usize>,
         scores: &mut [f32],
-    ) -> &mut [Line<S, VECTORS>] {
-        let (width, padded) = (panel_rows::<S, VECTORS>(), self.padded);
+    ) -> bool {
+        let width = panel_rows::<S, VECTORS>();
         let of_panel = panel * width..(panel + 1) * width;
         let largest = &mut lines_mut::<S, VECTORS>(&mut self.largest[of_panel.clone()])[0];
         let evidence = &mut lines_mut::<S, VECTORS>(&mut self.evidence[of_panel])[0];
-        let sums = &mut self.weighted_values[panel * padded * width..][..padded * width];
-        let sums = lines_mut::<S, VECTORS>(sums);
         let scores = &mut lines_mut::<S, VECTORS>(scores)[keys];
 
         let before = *largest;
@@ -171,28 +243,28 @@ impl Running {
                 largest[c] = simd.max_f32s(largest[c], line[c]);
             }
         }
+        let (nothing, one) = (simd.splat_f32s(f32::NEG_INFINITY), simd.splat_f32s(1.0));
         // Where nothing was seen yet, −∞ − −∞ is to be −∞.
         let mut shift = *largest;
         let mut grew = simd.splat_f32s(0.0);
         for c in 0..VECTORS {
-            let nothing = simd.equal_f32s(largest[c], simd.splat_f32s(f32::NEG_INFINITY));
-            shift[c] = simd.select_f32s(nothing, simd.splat_f32s(0.0), largest[c]);
+            let unseen = simd.equal_f32s(largest[c], nothing);
+            shift[c] = simd.select_f32s(unseen, simd.splat_f32s(0.0), largest[c]);
             let larger = simd.less_than_f32s(before[c], largest[c]);
-            grew = simd.select_f32s(larger, simd.splat_f32s(1.0), grew);
+            grew = simd.select_f32s(larger, one, grew);
         }
-        if simd.reduce_max_f32s(grew) > 0.0 {
-            let mut shrink: Line<S, VECTORS> = splat(simd, 0.0);
+        let grew = simd.reduce_max_f32s(grew) > 0.0;
+        if grew {
+            let shrink = &mut lines_mut::<S, VECTORS>(&mut self.shrink)[0];
             for c in 0..VECTORS {
                 shrink[c] = simd.sub_f32s(before[c], shift[c]);
             }
-            shrink = exp2(simd, shrink);
+            *shrink = exp2(simd, *shrink);
             for c in 0..VECTORS {
+                // Sums of nothing are zeros, whatever the factor.
+                let unseen = simd.equal_f32s(before[c], nothing);
+                shrink[c] = simd.select_f32s(unseen, one, shrink[c]);
                 evidence[c] = simd.mul_f32s(evidence[c], shrink[c]);
-            }
-            for sum in sums.iter_mut() {
-                for c in 0..VECTORS {
-                    sum[c] = simd.mul_f32s(sum[c], shrink[c]);
-                }
             }
         }
         let mut total: Line<S, VECTORS> = splat(simd, 0.0);
@@ -208,6 +280,6 @@ impl Running {
         for c in 0..VECTORS {
             evidence[c] = simd.add_f32s(evidence[c], total[c]);
         }
-        sums
+        grew
     }
 }

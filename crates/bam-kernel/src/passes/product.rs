@@ -74,44 +74,101 @@ pub(super) fn rows_by_panel<S: Simd, const GROUP: usize, const VECTORS: usize>(
     }
 }
 
-/// `out[column] += Σ_t left[t][column] · right[t]`.
-///
-/// # Shapes
-/// - `left`: `[depth, columns]`, columns an even number of which less than 8 are left beyond whole groups
-/// - `right`, `out`: panels of `depth` and of `columns` lines
+/// Lines that [`lines_from_rows`] takes are a multiple of this.
+pub(super) const LINES: usize = 24;
+
+/// Vectors of a result that are summed side by side, given how many are left. With the [`group`] that goes
+/// with them they fill the registers; no last one is left alone where that can be helped.
 #[inline(always)]
-pub(super) fn columns_by_panel<S: Simd, const GROUP: usize, const VECTORS: usize>(
-    simd: S,
-    left: (&[f32], usize),
-    right: &[Line<S, VECTORS>],
-    out: &mut [Line<S, VECTORS>],
-) {
-    let whole = out.len() / GROUP * GROUP;
-    let (groups, rest) = out.split_at_mut(whole);
-    for (group, out) in groups.chunks_exact_mut(GROUP).enumerate() {
-        column_group::<S, GROUP, VECTORS>(simd, left, group * GROUP, right, out);
-    }
-    let (four, two) = rest.split_at_mut(rest.len() / 4 * 4);
-    if !four.is_empty() {
-        column_group::<S, 4, VECTORS>(simd, left, whole, right, four);
-    }
-    if !two.is_empty() {
-        column_group::<S, 2, VECTORS>(simd, left, whole + four.len(), right, two);
+fn strip_width<S: Simd>(left: usize) -> usize {
+    match left {
+        _ if S::REGISTER_COUNT < 32 => left.min(2),
+        5 | 6 => 3,
+        _ => left.min(4),
     }
 }
 
-/// `GROUP` columns from `first` on.
+/// Calls `$strip::<S, VECTORS, GROUP, WIDTH>` with every strip of vectors.
+macro_rules! by_strips {
+    ($simd:expr, $vectors:expr, $strip:ident, $($argument:expr),*) => {
+        let mut first = 0;
+        while first < $vectors {
+            let width = strip_width::<S>($vectors - first);
+            match (width, S::REGISTER_COUNT) {
+                (4, 32..) => $strip::<S, VECTORS, 6, 4>($simd, first, $($argument),*),
+                (3, 32..) => $strip::<S, VECTORS, 8, 3>($simd, first, $($argument),*),
+                (2, 32..) => $strip::<S, VECTORS, 8, 2>($simd, first, $($argument),*),
+                (2, _) => $strip::<S, VECTORS, 6, 2>($simd, first, $($argument),*),
+                (_, 32..) => $strip::<S, VECTORS, 8, 1>($simd, first, $($argument),*),
+                _ => $strip::<S, VECTORS, 6, 1>($simd, first, $($argument),*),
+            }
+            first += width;
+        }
+    };
+}
+
+/// `out[row] += Σ_line panel[line][row] · right[line]`: what the rows of a panel gather from the lines.
+///
+/// # Shapes
+/// - `panel`: `[lines, rows of a panel]`
+/// - `right`: `[lines, columns]`, columns a whole number of vectors
+/// - `out`: `[rows of a panel, columns]`
+/// - `in_sight`: of some rows, the lines that they want; a factor outside of these is 0 or not read
 #[inline(always)]
-fn column_group<S: Simd, const GROUP: usize, const VECTORS: usize>(
+pub(super) fn rows_from_lines<S: Simd, const VECTORS: usize>(
     simd: S,
-    (left, columns): (&[f32], usize),
-    first: usize,
-    right: &[Line<S, VECTORS>],
-    out: &mut [Line<S, VECTORS>],
+    panel: &[f32],
+    in_sight: impl Fn(Range<usize>) -> Range<usize>,
+    (right, columns): (&[f32], usize),
+    out: &mut [f32],
 ) {
-    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; GROUP];
-    for (row, line) in left.chunks_exact(columns).zip(right) {
-        let factors = &row[first..][..GROUP];
+    let vectors = columns / S::F32_LANES;
+    by_strips!(simd, vectors, rows_of_strip, panel, &in_sight, (right, vectors), out);
+}
+
+#[inline(always)]
+fn rows_of_strip<S: Simd, const VECTORS: usize, const GROUP: usize, const WIDTH: usize>(
+    simd: S,
+    first: usize,
+    panel: &[f32],
+    in_sight: &impl Fn(Range<usize>) -> Range<usize>,
+    right: (&[f32], usize),
+    out: &mut [f32],
+) {
+    let width = panel_rows::<S, VECTORS>();
+    let mut rows = 0..0;
+    while rows.end < width {
+        rows.start = rows.end;
+        // Beyond whole groups there are four or two rows, or one.
+        let rest = width - rows.start;
+        let group = [GROUP, 4, 2].into_iter().find(|group| *group <= rest);
+        rows.end += group.unwrap_or(1);
+        let lines = in_sight(rows.clone());
+        let at = (panel, lines, rows.start);
+        match group {
+            Some(4) => group_of_rows::<S, VECTORS, 4, WIDTH>(simd, first, at, right, out),
+            Some(2) => group_of_rows::<S, VECTORS, 2, WIDTH>(simd, first, at, right, out),
+            None => group_of_rows::<S, VECTORS, 1, WIDTH>(simd, first, at, right, out),
+            _ => group_of_rows::<S, VECTORS, GROUP, WIDTH>(simd, first, at, right, out),
+        }
+    }
+}
+
+#[inline(always)]
+fn group_of_rows<S: Simd, const VECTORS: usize, const GROUP: usize, const WIDTH: usize>(
+    simd: S,
+    first: usize,
+    (panel, lines, row): (&[f32], Range<usize>, usize),
+    (right, vectors): (&[f32], usize),
+    out: &mut [f32],
+) {
+    let width = panel_rows::<S, VECTORS>();
+    let mut sums = [[simd.splat_f32s(0.0); WIDTH]; GROUP];
+    let right = &S::as_simd_f32s(right).0[lines.start * vectors..lines.end * vectors];
+    let factors = panel[lines.start * width..].chunks_exact(width);
+    for (factors, line) in factors.zip(right.chunks_exact(vectors)) {
+        let factors = &factors[row..][..GROUP];
+        let line = &line[first..][..WIDTH];
         for (sums, factor) in sums.iter_mut().zip(factors) {
             let factor = simd.splat_f32s(*factor);
             for (sum, value) in sums.iter_mut().zip(line) {
@@ -119,81 +176,74 @@ fn column_group<S: Simd, const GROUP: usize, const VECTORS: usize>(
             }
         }
     }
-    for (out, sums) in out.iter_mut().zip(&sums) {
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = simd.add_f32s(*out, *sum);
-        }
-    }
+    add_strip(simd, &sums, vectors, first, &mut out[row * vectors * S::F32_LANES..]);
 }
 
-/// Panels one after the other, `lines` lines each.
-#[derive(Clone, Copy)]
-pub(super) struct Panels<'a> {
-    pub values: &'a [f32],
-    pub lines: usize,
-}
-
-/// `out[line] += Σ_{panel, row} panels[panel][line][row] · right[panel · rows + row]`.
+/// `out[line] += Σ_row panel[line][row] · right[row]`: what the lines gather from the rows of a panel.
 ///
 /// # Shapes
-/// - `right`: `[panels · rows of a panel, columns]`
-/// - `out`: `[lines, columns]`; lines a multiple of `GROUP`, columns one of the vector's lanes
+/// - `panel`: `[lines, rows of a panel]`; lines a multiple of [`LINES`]
+/// - `right`: `[rows of a panel, columns]`, columns a whole number of vectors
+/// - `out`: `[lines, columns]`
+/// - `in_sight`: of some lines, the rows that they want; a factor outside of these is 0 or not read
 #[inline(always)]
-pub(super) fn panels_by_rows<S: Simd, const GROUP: usize, const VECTORS: usize>(
+pub(super) fn lines_from_rows<S: Simd, const VECTORS: usize>(
     simd: S,
-    left: Panels<'_>,
-    panels: Range<usize>,
+    panel: &[f32],
+    in_sight: impl Fn(Range<usize>) -> Range<usize>,
     (right, columns): (&[f32], usize),
     out: &mut [f32],
 ) {
     let vectors = columns / S::F32_LANES;
-    let mut first = 0;
-    while first < vectors {
-        let (panels, right) = (panels.clone(), (right, columns));
-        // Where three fit, four vectors are better cut in two and two than in three and one.
-        first += match (vectors - first, VECTORS) {
-            (1, _) => strip::<S, GROUP, VECTORS, 1>(simd, left, panels, right, first, out),
-            (3 | 5.., 3) => strip::<S, GROUP, VECTORS, 3>(simd, left, panels, right, first, out),
-            _ => strip::<S, GROUP, VECTORS, 2>(simd, left, panels, right, first, out),
-        };
-    }
+    by_strips!(simd, vectors, lines_of_strip, panel, &in_sight, (right, vectors), out);
 }
 
-/// The columns of `WIDTH` vectors from `first` on; their number.
 #[inline(always)]
-fn strip<S: Simd, const GROUP: usize, const VECTORS: usize, const WIDTH: usize>(
+fn lines_of_strip<S: Simd, const VECTORS: usize, const GROUP: usize, const WIDTH: usize>(
     simd: S,
-    left: Panels<'_>,
-    panels: Range<usize>,
-    (right, columns): (&[f32], usize),
     first: usize,
+    panel: &[f32],
+    in_sight: &impl Fn(Range<usize>) -> Range<usize>,
+    (right, vectors): (&[f32], usize),
     out: &mut [f32],
-) -> usize {
-    let rows = panel_rows::<S, VECTORS>();
-    let vectors = columns / S::F32_LANES;
-    for (group, out) in out.chunks_exact_mut(GROUP * columns).enumerate() {
+) {
+    let width = panel_rows::<S, VECTORS>();
+    let groups = out.chunks_exact_mut(GROUP * vectors * S::F32_LANES);
+    for (group, (lines, out)) in panel.chunks_exact(GROUP * width).zip(groups).enumerate() {
+        let rows = in_sight(group * GROUP..(group + 1) * GROUP);
+        if rows.is_empty() {
+            continue;
+        }
+        let lines = &lines[..GROUP * width];
         let mut sums = [[simd.splat_f32s(0.0); WIDTH]; GROUP];
-        for panel in panels.clone() {
-            let lines = &left.values[(panel * left.lines + group * GROUP) * rows..];
-            let lines: [&[f32]; GROUP] = std::array::from_fn(|r| &lines[r * rows..][..rows]);
-            let right = &right[panel * rows * columns..][..rows * columns];
-            let (right, _) = S::as_simd_f32s(right);
-            for (t, line) in (0..rows).zip(right.chunks_exact(vectors)) {
-                let line = &line[first..][..WIDTH];
-                for (sums, row) in sums.iter_mut().zip(&lines) {
-                    let factor = simd.splat_f32s(row[t]);
-                    for (sum, value) in sums.iter_mut().zip(line) {
-                        *sum = simd.mul_add_e_f32s(factor, *value, *sum);
-                    }
+        let right = &S::as_simd_f32s(right).0[rows.start * vectors..rows.end * vectors];
+        // Rows up to a constant: lines lie a constant apart, and no factor needs a check of its own.
+        for (row, values) in (rows.start..width).zip(right.chunks_exact(vectors)) {
+            let values = &values[first..][..WIDTH];
+            for (line, sums) in sums.iter_mut().enumerate() {
+                let factor = simd.splat_f32s(lines[line * width + row]);
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = simd.mul_add_e_f32s(factor, *value, *sum);
                 }
             }
         }
-        let (out, _) = S::as_mut_simd_f32s(out);
-        for (out, sums) in out.chunks_exact_mut(vectors).zip(&sums) {
-            for (out, sum) in out[first..].iter_mut().zip(sums) {
-                *out = simd.add_f32s(*out, *sum);
-            }
+        add_strip(simd, &sums, vectors, first, out);
+    }
+}
+
+/// Adds the sums of a strip to `[rows, vectors]` from vector `first` on.
+#[inline(always)]
+fn add_strip<S: Simd, const GROUP: usize, const WIDTH: usize>(
+    simd: S,
+    sums: &[[S::f32s; WIDTH]; GROUP],
+    vectors: usize,
+    first: usize,
+    out: &mut [f32],
+) {
+    let out = S::as_mut_simd_f32s(out).0.chunks_exact_mut(vectors);
+    for (out, sums) in out.zip(sums) {
+        for (out, sum) in out[first..][..WIDTH].iter_mut().zip(sums) {
+            *out = simd.add_f32s(*out, *sum);
         }
     }
-    WIDTH
 }

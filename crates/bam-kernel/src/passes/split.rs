@@ -34,8 +34,8 @@ pub(super) struct Parts {
 impl Parts {
     pub fn new(splits: usize, rows: usize, dim: usize) -> Self {
         Self {
-            out: vec![f32::NAN; splits * rows * dim],
-            ln_evidence: vec![f32::NAN; splits * rows],
+            out: vec![0.0; splits * rows * dim],
+            ln_evidence: vec![0.0; splits * rows],
         }
     }
 

@@ -35,16 +35,23 @@ impl Task<'_> {
     pub fn schedule(&self) -> Schedule {
         let block = self
             .inputs
-            .row_bounds(self.batch, self.head, self.rows.clone());
+            .row_bounds(self.batch, self.head, self.rows.clone(), self.bounds);
         self.bounds.schedule(&block, self.split, self.splits)
     }
 
-    /// The rows, counted from the block's first, that have to find their keys before the rest of the
-    /// tiles can be left out.
-    pub fn searching(&self) -> Vec<usize> {
+    /// The rows, counted from the block's first, that see a key.
+    pub fn seeing(&self) -> Vec<usize> {
         let inputs = self.inputs;
         let sees = |r: &usize| !inputs.sees_nothing(self.batch, self.rows.start + r);
         (0..self.rows.len()).filter(sees).collect()
+    }
+
+    /// Those that have to find their keys before the rest of the tiles can be left out.
+    pub fn searching(&self, schedule: &Schedule) -> Vec<usize> {
+        match schedule.never_stops() {
+            true => Vec::new(),
+            false => self.seeing(),
+        }
     }
 
     pub fn visit(&self, schedule: &Schedule, visited: usize) -> Visit {
@@ -58,13 +65,13 @@ impl Task<'_> {
         }
     }
 
-    /// Writes the results of row `r` of the block: sums relative to the largest logit,
-    /// which is to the base 2, divided.
+    /// Writes the results of row `r` of the block: its largest logit, to the base 2, the evidence relative to
+    /// that, and the expectation of the values, which is written given the evidence.
     pub fn finish_row(
         &mut self,
         r: usize,
         (largest, evidence): (f32, f32),
-        weighted_values: impl Iterator<Item = f32>,
+        expectation: impl FnOnce(f32, &mut [f32]),
     ) {
         let dim = self.inputs.dim;
         let out = &mut self.out[r * dim..][..dim];
@@ -73,9 +80,7 @@ impl Task<'_> {
             out.fill(0.0);
         } else {
             self.ln_evidence[r] = (largest + evidence.log2()) * LN_2;
-            out.iter_mut()
-                .zip(weighted_values)
-                .for_each(|(out, sum)| *out = sum / evidence);
+            expectation(evidence, out);
         }
     }
 }
@@ -89,6 +94,9 @@ pub(super) fn may_stop(
     largest: &[f32],
     evidence: impl Fn(usize) -> f32,
 ) -> bool {
+    if schedule.never_stops() {
+        return false;
+    }
     let least = |of: &dyn Fn(usize) -> f64| {
         let values = searching.iter().map(|r| of(*r));
         values.fold(f64::INFINITY, f64::min)

@@ -64,8 +64,9 @@ impl<'a> Rectangle<'a> {
         let padded = inputs.padded_dim();
         let count = TILE.min(inputs.keys() - first);
         let whole = count == TILE && inputs.plan.documents().is_none();
+        let aligned = |rows: &&[f32]| rows.as_ptr().addr().is_multiple_of(64);
         self.in_place = match whole {
-            true => from.in_place((batch, head, first), TILE, padded),
+            true => from.in_place((batch, head, first), TILE, padded).filter(aligned),
             false => None,
         };
         if self.in_place.is_some() {

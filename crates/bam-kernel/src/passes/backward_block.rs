@@ -1,0 +1,330 @@
+//! One block of rows going back: its posterior tile by tile, and what flows from it.
+
+use super::inputs::{ByDistance, Inputs};
+use super::panel::{QueryPanels, Sight};
+use super::product::{
+    Aligned, LINES, aligned, lines, lines_from_rows, lines_mut, rows_by_panel, rows_from_lines,
+};
+use super::tile::KeyTile;
+use crate::certificate::Bounds;
+use crate::exponential::exp2;
+use crate::key_norms::TILE;
+use crate::operands::{Rows, TemperatureScope};
+use crate::rounding::at_least;
+use pulp::Simd;
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+/// The inputs of all tasks.
+pub(super) struct Given<'a> {
+    pub inputs: &'a Inputs<'a>,
+    pub bounds: &'a Bounds<'a>,
+    pub by_distance: &'a ByDistance,
+    pub out: Rows<'a>,
+    pub ln_evidence: &'a [f32],
+    pub out_gradient: Rows<'a>,
+}
+
+/// A block of rows going back. Its memory serves one block after the other.
+pub(super) struct RowBlock<'a> {
+    given: &'a Given<'a>,
+    queries: QueryPanels<'a>,
+    tile: KeyTile<'a>,
+    /// Rows one after the other, `[rows, padded dim]`: scaled queries, the gradient of the output, and that
+    /// of the scaled queries.
+    q_rows: Aligned<f32>,
+    out_gradient_rows: Aligned<f32>,
+    dq: Aligned<f32>,
+    /// `[panels, padded dim, rows of a panel]`.
+    out_gradient: Aligned<f32>,
+    /// Per row `δ`, and the evidence as a logarithm to either base.
+    delta: Aligned<f32>,
+    ln_evidence: Aligned<f32>,
+    log2_evidence: Aligned<f32>,
+    /// `Σ_j dlogit_ij ln w(j − i)`, where a temperature wants it.
+    prior_sum: Aligned<f32>,
+    /// Of one panel and one tile, `[TILE, rows of a panel]`: the posterior, and the gradient of its logits.
+    posterior: Aligned<f32>,
+    d_logits: Aligned<f32>,
+    /// Of one tile, `[TILE, padded dim]`.
+    dk: Aligned<f32>,
+    dv: Aligned<f32>,
+}
+
+impl<'a> RowBlock<'a> {
+    pub fn new(given: &'a Given<'a>) -> Self {
+        let empty = || aligned(0.0, 0);
+        let of_tile = || aligned(0.0, TILE * given.inputs.padded_dim());
+        Self {
+            given,
+            queries: QueryPanels::new(given.by_distance),
+            tile: KeyTile::new(given.inputs),
+            q_rows: empty(),
+            out_gradient_rows: empty(),
+            dq: empty(),
+            out_gradient: empty(),
+            delta: empty(),
+            ln_evidence: empty(),
+            log2_evidence: empty(),
+            prior_sum: empty(),
+            posterior: empty(),
+            d_logits: empty(),
+            dk: of_tile(),
+            dv: of_tile(),
+        }
+    }
+
+    /// Goes to these rows of a head.
+    #[inline(always)]
+    pub fn load<S: Simd, const VECTORS: usize>(
+        &mut self,
+        simd: S,
+        (batch, head): (usize, usize),
+        rows: Range<usize>,
+    ) {
+        let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
+        self.queries.load::<S, VECTORS>(inputs, (batch, head), rows.clone());
+        self.queries.load_q(inputs);
+        let gradient = &self.given.out_gradient;
+        self.queries
+            .load_rows(inputs, gradient, padded, |_| 1.0, &mut self.out_gradient);
+        let width = self.queries.width;
+        let count = self.queries.content_factors.len();
+        for (values, start, size) in [
+            (&mut self.dq, 0.0, count * padded),
+            (&mut self.delta, 0.0, count),
+            // Rows past the end see nothing: exp(logit − ∞) = 0.
+            (&mut self.ln_evidence, f32::INFINITY, count),
+            (&mut self.log2_evidence, f32::INFINITY, count),
+            (&mut self.prior_sum, 0.0, count),
+        ] {
+            values.clear();
+            values.resize(size, start);
+        }
+        // Of these everything that is read is written before.
+        for (values, size) in [
+            (&mut self.q_rows, count * padded),
+            (&mut self.out_gradient_rows, count * padded),
+            (&mut self.posterior, width * TILE),
+            (&mut self.d_logits, width * TILE),
+        ] {
+            values.resize(size, 0.0);
+        }
+        let mut room = [(); 3].map(|()| aligned(0.0, padded));
+        for r in 0..count {
+            let row = rows.start + r;
+            let scaled_q = &mut self.q_rows[r * padded..][..padded];
+            let gradient_row = &mut self.out_gradient_rows[r * padded..][..padded];
+            if row >= rows.end || inputs.plan.is_padding_query(batch, row) {
+                scaled_q.fill(0.0);
+                gradient_row.fill(0.0);
+                continue;
+            }
+            let [of_q, of_gradient, of_out] = &mut room;
+            let q = inputs.q.read((batch, head, row), of_q);
+            let factor = self.queries.content_factors[r];
+            for (to, q) in scaled_q.iter_mut().zip(q) {
+                *to = factor * q;
+            }
+            let gradient = gradient.read((batch, head, row), of_gradient);
+            gradient_row[..inputs.dim].copy_from_slice(gradient);
+            let out = self.given.out.read((batch, head, row), of_out);
+            self.delta[r] = dot(simd, gradient, out);
+            let index = (batch * inputs.heads + head) * inputs.queries() + row;
+            self.ln_evidence[r] = self.given.ln_evidence[index];
+            self.log2_evidence[r] = self.given.ln_evidence[index] * LOG2_E;
+        }
+    }
+
+    pub fn least_evidence(&self) -> f64 {
+        let evidence = self.ln_evidence.iter().map(|x| at_least(*x));
+        evidence.fold(f64::INFINITY, f64::min)
+    }
+
+    /// Adds a tile's part to the sums of rows and of lags, and finds that of its keys.
+    #[inline(always)]
+    pub fn add<S: Simd, const GROUP: usize, const VECTORS: usize>(
+        &mut self,
+        simd: S,
+        key_head: usize,
+        first_key: usize,
+        by_distance: &mut [f32],
+    ) {
+        let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
+        self.tile.load(inputs, self.queries.batch, key_head, first_key);
+        self.dk.fill(0.0);
+        self.dv.fill(0.0);
+        let width = self.queries.width;
+        for panel in 0..self.queries.count() {
+            let Some(sight) = self.queries.sight(inputs, panel, first_key) else {
+                continue;
+            };
+            self.posterior::<S, GROUP, VECTORS>(simd, panel, &sight);
+            self.add_diagonals::<S, VECTORS>(simd, panel, &sight, by_distance);
+            let rows = panel * width * padded..(panel + 1) * width * padded;
+            let queries = &self.queries;
+            let keys_of = |rows| queries.keys_in_sight(inputs, panel, rows, first_key, &sight.keys);
+            rows_from_lines::<S, VECTORS>(
+                simd,
+                &self.d_logits,
+                keys_of,
+                (self.tile.keys(), padded),
+                &mut self.dq[rows.clone()],
+            );
+            let whole = whole_groups(&sight.keys);
+            let rows_of = |keys: Range<usize>| {
+                let first = first_key + whole.start;
+                queries.rows_in_sight(inputs, panel, first + keys.start..first + keys.end)
+            };
+            let lines = whole.start * width..whole.end * width;
+            let keys = whole.start * padded..whole.end * padded;
+            for (of_panel, right, sums) in [
+                (&self.posterior, &self.out_gradient_rows, &mut self.dv),
+                (&self.d_logits, &self.q_rows, &mut self.dk),
+            ] {
+                lines_from_rows::<S, VECTORS>(
+                    simd,
+                    &of_panel[lines.clone()],
+                    rows_of,
+                    (&right[rows.clone()], padded),
+                    &mut sums[keys.clone()],
+                );
+            }
+        }
+    }
+
+    /// Adds what [`RowBlock::add`] found of a tile's keys to `[keys, dim]`.
+    #[inline(always)]
+    pub fn add_keys(&self, (dk, dv): (&mut [f32], &mut [f32])) {
+        let (dim, padded) = (self.given.inputs.dim, self.given.inputs.padded_dim());
+        for (to, from) in [(dk, &self.dk), (dv, &self.dv)] {
+            for (to, from) in to.chunks_exact_mut(dim).zip(from.chunks_exact(padded)) {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+            }
+        }
+    }
+
+    /// `p = exp(logit − ln evidence)` and `dlogit = p·(g·v − δ)` of a panel, zeros out of sight.
+    #[inline(always)]
+    fn posterior<S: Simd, const GROUP: usize, const VECTORS: usize>(
+        &mut self,
+        simd: S,
+        panel: usize,
+        sight: &Sight,
+    ) {
+        let inputs = self.given.inputs;
+        let (width, padded) = (self.queries.width, inputs.padded_dim());
+        let posterior = &mut self.posterior;
+        self.queries
+            .logits::<S, GROUP, VECTORS>(simd, inputs, panel, &self.tile, sight, posterior);
+        let whole = whole_groups(&sight.keys);
+        posterior[whole.start * width..sight.keys.start * width].fill(0.0);
+        posterior[sight.keys.end * width..whole.end * width].fill(0.0);
+        let posterior = lines_mut::<S, VECTORS>(posterior);
+        let evidence = lines::<S, VECTORS>(&self.log2_evidence[panel * width..])[0];
+        for line in &mut posterior[sight.keys.clone()] {
+            for c in 0..VECTORS {
+                line[c] = simd.sub_f32s(line[c], evidence[c]);
+            }
+            *line = exp2(simd, *line);
+        }
+        let d_logits = &mut lines_mut::<S, VECTORS>(&mut self.d_logits)[whole.clone()];
+        let posterior = &posterior[whole.clone()];
+        let delta = lines::<S, VECTORS>(&self.delta[panel * width..])[0];
+        let gradient = &self.out_gradient[panel * padded * width..];
+        rows_by_panel::<S, GROUP, VECTORS>(
+            simd,
+            (&self.tile.values()[whole.start * padded..whole.end * padded], padded),
+            inputs.dim,
+            lines::<S, VECTORS>(gradient),
+            #[inline(always)]
+            |key, products| {
+                for c in 0..VECTORS {
+                    let beyond = simd.sub_f32s(products[c], delta[c]);
+                    d_logits[key][c] = simd.mul_f32s(posterior[key][c], beyond);
+                }
+            },
+        );
+    }
+
+    /// Sums along diagonals, for the prior, and along rows, for its temperature.
+    #[inline(always)]
+    fn add_diagonals<S: Simd, const VECTORS: usize>(
+        &mut self,
+        simd: S,
+        panel: usize,
+        sight: &Sight,
+        by_distance: &mut [f32],
+    ) {
+        let (inputs, width) = (self.given.inputs, self.queries.width);
+        let (ln_weights, column) = self.queries.ln_weights_at(inputs, panel, self.tile.first);
+        let of_panel = panel * width..(panel + 1) * width;
+        let factors = lines::<S, VECTORS>(&self.queries.prior_factors[of_panel.clone()])[0];
+        let d_logits = lines::<S, VECTORS>(&self.d_logits);
+        // The windows of neighbouring keys overlap but for one column. A vector apart, none reads what
+        // two others have just written, which processors are slow at.
+        for start in 0..S::F32_LANES {
+            for key in (sight.keys.start + start..sight.keys.end).step_by(S::F32_LANES) {
+                let window = &mut by_distance[column - key..][..width];
+                let window = &mut lines_mut::<S, VECTORS>(window)[0];
+                for c in 0..VECTORS {
+                    window[c] = simd.mul_add_e_f32s(factors[c], d_logits[key][c], window[c]);
+                }
+            }
+        }
+        if prior_is_scaled(inputs) {
+            let prior_sum = &mut lines_mut::<S, VECTORS>(&mut self.prior_sum[of_panel])[0];
+            for key in sight.keys.clone() {
+                let weights = lines::<S, VECTORS>(&ln_weights[column - key..][..width])[0];
+                for c in 0..VECTORS {
+                    prior_sum[c] = simd.mul_add_e_f32s(d_logits[key][c], weights[c], prior_sum[c]);
+                }
+            }
+        }
+    }
+
+    /// Writes what rows own, `[rows, dim]` and one number a row.
+    pub fn finish(&self, dq: &mut [f32], d_temperature: &mut [f32]) {
+        let inputs = self.given.inputs;
+        let (dim, padded, queries) = (inputs.dim, inputs.padded_dim(), &self.queries);
+        let mut q = vec![0.0; dim];
+        for (r, row) in queries.rows.clone().enumerate() {
+            if inputs.plan.is_padding_query(queries.batch, row) {
+                continue;
+            }
+            let of_scaled = &self.dq[r * padded..][..dim];
+            let factor = queries.content_factors[r];
+            for (dq, of_scaled) in dq[r * dim..][..dim].iter_mut().zip(of_scaled) {
+                *dq = factor * of_scaled;
+            }
+            if inputs.temperature.is_some() {
+                inputs.q.load(queries.batch, queries.head, row, &mut q);
+                let content: f32 = of_scaled.iter().zip(&q).map(|(dq, q)| dq * q).sum();
+                d_temperature[r] = content * inputs.content_scale() + self.prior_sum[r];
+            }
+        }
+    }
+}
+
+/// Whether a temperature multiplies the prior too.
+fn prior_is_scaled(inputs: &Inputs<'_>) -> bool {
+    let scope = inputs.temperature.map(|of| of.scope());
+    scope == Some(TemperatureScope::LikelihoodAndPrior)
+}
+
+/// Those keys and more, as many as the products of lines want.
+fn whole_groups(keys: &Range<usize>) -> Range<usize> {
+    keys.start / LINES * LINES..keys.end.next_multiple_of(LINES)
+}
+
+/// `Σ_t a[t]·b[t]`.
+#[inline(always)]
+fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
+    let mut sum = simd.splat_f32s(0.0);
+    for (a, b) in a.iter().zip(b) {
+        sum = simd.mul_add_e_f32s(*a, *b, sum);
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    simd.reduce_sum_f32s(sum) + rest
+}
