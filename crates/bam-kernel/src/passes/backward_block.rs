@@ -1,11 +1,12 @@
 //! One block of rows going back: its posterior tile by tile, and what flows from it.
 
 use super::inputs::{ByDistance, Inputs};
-use super::panel::{QueryPanels, Sight};
+use super::panel::{BLOCK, QueryPanels, Sight};
 use super::product::{
-    Aligned, LINES, aligned, lines, lines_from_rows, lines_mut, rows_by_panel, rows_from_lines,
+    Aligned, Factors, LINES, Lanes, STRETCH, Strips, aligned, lines, lines_from_rows, lines_mut, panel_rows,
+    rows_by_panel, rows_from_lines,
 };
-use super::tile::KeyTile;
+use super::tile::{KeyTile, load_strips};
 use crate::certificate::Bounds;
 use crate::exponential::exp2;
 use crate::key_norms::TILE;
@@ -30,20 +31,22 @@ pub(super) struct RowBlock<'a> {
     given: &'a Given<'a>,
     queries: QueryPanels<'a>,
     tile: KeyTile<'a>,
-    /// Rows one after the other, `[rows, padded dim]`: scaled queries, the gradient of the output, and that
-    /// of the scaled queries.
-    q_rows: Aligned<f32>,
-    out_gradient_rows: Aligned<f32>,
-    dq: Aligned<f32>,
-    /// `[panels, padded dim, rows of a panel]`.
+    /// The keys of the tile.
+    keys: Strips,
+    /// Per stretch, the scaled queries and the gradient of the output.
+    q_rows: [Strips; BLOCK / STRETCH],
+    out_gradient_rows: [Strips; BLOCK / STRETCH],
+    /// The gradient of the output again: `[panels, padded dim, rows of a panel]`.
     out_gradient: Aligned<f32>,
+    /// The gradient of the scaled queries, `[rows, padded dim]`.
+    dq: Aligned<f32>,
     /// Per row `δ`, and the evidence as a logarithm to either base.
     delta: Aligned<f32>,
     ln_evidence: Aligned<f32>,
     log2_evidence: Aligned<f32>,
     /// `Σ_j dlogit_ij ln w(j − i)`, where a temperature wants it.
     prior_sum: Aligned<f32>,
-    /// Of one panel and one tile, `[TILE, rows of a panel]`: the posterior, and the gradient of its logits.
+    /// Of one stretch and one tile, `[TILE, STRETCH]`: the posterior, and the gradient of its logits.
     posterior: Aligned<f32>,
     d_logits: Aligned<f32>,
     /// Of one tile, `[TILE, padded dim]`.
@@ -54,21 +57,25 @@ pub(super) struct RowBlock<'a> {
 impl<'a> RowBlock<'a> {
     pub fn new(given: &'a Given<'a>) -> Self {
         let empty = || aligned(0.0, 0);
-        let of_tile = || aligned(0.0, TILE * given.inputs.padded_dim());
+        let padded = given.inputs.padded_dim();
+        let of_tile = || aligned(0.0, TILE * padded);
+        let of_stretches = || std::array::from_fn(|_| Strips::new(STRETCH, padded));
+        let of_logits = || aligned(0.0, TILE * STRETCH);
         Self {
             given,
             queries: QueryPanels::new(given.by_distance),
             tile: KeyTile::new(given.inputs),
-            q_rows: empty(),
-            out_gradient_rows: empty(),
-            dq: empty(),
+            keys: Strips::new(TILE, padded),
+            q_rows: of_stretches(),
+            out_gradient_rows: of_stretches(),
             out_gradient: empty(),
+            dq: empty(),
             delta: empty(),
             ln_evidence: empty(),
             log2_evidence: empty(),
             prior_sum: empty(),
-            posterior: empty(),
-            d_logits: empty(),
+            posterior: of_logits(),
+            d_logits: of_logits(),
             dk: of_tile(),
             dv: of_tile(),
         }
@@ -88,7 +95,6 @@ impl<'a> RowBlock<'a> {
         let gradient = &self.given.out_gradient;
         self.queries
             .load_rows(inputs, gradient, padded, |_| 1.0, &mut self.out_gradient);
-        let width = self.queries.width;
         let count = self.queries.content_factors.len();
         for (values, start, size) in [
             (&mut self.dq, 0.0, count * padded),
@@ -101,33 +107,21 @@ impl<'a> RowBlock<'a> {
             values.clear();
             values.resize(size, start);
         }
-        // Of these everything that is read is written before.
-        for (values, size) in [
-            (&mut self.q_rows, count * padded),
-            (&mut self.out_gradient_rows, count * padded),
-            (&mut self.posterior, width * TILE),
-            (&mut self.d_logits, width * TILE),
-        ] {
-            values.resize(size, 0.0);
-        }
         let mut room = [(); 3].map(|()| aligned(0.0, padded));
-        for r in 0..count {
-            let row = rows.start + r;
-            let scaled_q = &mut self.q_rows[r * padded..][..padded];
-            let gradient_row = &mut self.out_gradient_rows[r * padded..][..padded];
+        for r in 0..count.next_multiple_of(STRETCH) {
+            let (row, stretch, own) = (rows.start + r, r / STRETCH, r % STRETCH);
+            let [of_q, of_gradient] =
+                [&mut self.q_rows, &mut self.out_gradient_rows].map(|rows| &mut rows[stretch]);
             if row >= rows.end || inputs.plan.is_padding_query(batch, row) {
-                scaled_q.fill(0.0);
-                gradient_row.fill(0.0);
+                of_q.write::<S>(own, &[], 0.0);
+                of_gradient.write::<S>(own, &[], 0.0);
                 continue;
             }
-            let [of_q, of_gradient, of_out] = &mut room;
-            let q = inputs.q.read((batch, head, row), of_q);
+            let [room, of_row, of_out] = &mut room;
             let factor = self.queries.content_factors[r];
-            for (to, q) in scaled_q.iter_mut().zip(q) {
-                *to = factor * q;
-            }
-            let gradient = gradient.read((batch, head, row), of_gradient);
-            gradient_row[..inputs.dim].copy_from_slice(gradient);
+            of_q.write::<S>(own, inputs.q.read((batch, head, row), room), factor);
+            let gradient = gradient.read((batch, head, row), of_row);
+            of_gradient.write::<S>(own, gradient, 1.0);
             let out = self.given.out.read((batch, head, row), of_out);
             self.delta[r] = dot(simd, gradient, out);
             let index = (batch * inputs.heads + head) * inputs.queries() + row;
@@ -151,43 +145,56 @@ impl<'a> RowBlock<'a> {
         by_distance: &mut [f32],
     ) {
         let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
-        self.tile.load(inputs, self.queries.batch, key_head, first_key);
+        let at = (self.queries.batch, key_head);
+        self.tile.load(inputs, at.0, at.1, first_key);
+        load_strips::<S>(inputs, &inputs.k, at, first_key, &mut self.dk, &mut self.keys);
         self.dk.fill(0.0);
         self.dv.fill(0.0);
-        let width = self.queries.width;
-        for panel in 0..self.queries.count() {
-            let Some(sight) = self.queries.sight(inputs, panel, first_key) else {
+        let width = panel_rows::<S, VECTORS>();
+        let panels = STRETCH / width;
+        for stretch in 0..self.queries.count().div_ceil(panels) {
+            let mut seen: Option<Range<usize>> = None;
+            let first_panel = stretch * panels;
+            for panel in first_panel..(first_panel + panels).min(self.queries.count()) {
+                let Some(sight) = self.queries.sight(inputs, panel, first_key) else {
+                    continue;
+                };
+                let first = (panel - first_panel) * width;
+                let whole = whole_groups(&sight.keys);
+                self.posterior::<S, GROUP, VECTORS>(simd, panel, first, &sight);
+                self.add_diagonals::<S, VECTORS>(simd, panel, first, &sight, by_distance);
+                let queries = &self.queries;
+                let keys_of =
+                    |rows| queries.keys_in_sight(inputs, panel, rows, first_key, &sight.keys);
+                rows_from_lines(
+                    simd,
+                    Factors { values: &self.d_logits, stride: STRETCH },
+                    first..first + width,
+                    keys_of,
+                    &self.keys,
+                    &mut self.dq[panel * width * padded..][..width * padded],
+                );
+                let before = seen.unwrap_or(whole.clone());
+                seen = Some(before.start.min(whole.start)..before.end.max(whole.end));
+            }
+            let Some(seen) = seen else {
                 continue;
             };
-            self.posterior::<S, GROUP, VECTORS>(simd, panel, &sight);
-            self.add_diagonals::<S, VECTORS>(simd, panel, &sight, by_distance);
-            let rows = panel * width * padded..(panel + 1) * width * padded;
-            let queries = &self.queries;
-            let keys_of = |rows| queries.keys_in_sight(inputs, panel, rows, first_key, &sight.keys);
-            rows_from_lines::<S, VECTORS>(
-                simd,
-                &self.d_logits,
-                keys_of,
-                (self.tile.keys(), padded),
-                &mut self.dq[rows.clone()],
-            );
-            let whole = whole_groups(&sight.keys);
+            let rows = first_panel * width..(first_panel + panels) * width;
             let rows_of = |keys: Range<usize>| {
-                let first = first_key + whole.start;
-                queries.rows_in_sight(inputs, panel, first + keys.start..first + keys.end)
+                let first = first_key + seen.start;
+                self.queries.rows_in_sight(inputs, &rows, first + keys.start..first + keys.end)
             };
-            let lines = whole.start * width..whole.end * width;
-            let keys = whole.start * padded..whole.end * padded;
-            for (of_panel, right, sums) in [
-                (&self.posterior, &self.out_gradient_rows, &mut self.dv),
-                (&self.d_logits, &self.q_rows, &mut self.dk),
+            for (factors, right, sums) in [
+                (&self.posterior, &self.out_gradient_rows[stretch], &mut self.dv),
+                (&self.d_logits, &self.q_rows[stretch], &mut self.dk),
             ] {
-                lines_from_rows::<S, VECTORS>(
+                lines_from_rows(
                     simd,
-                    &of_panel[lines.clone()],
+                    &factors.as_chunks().0[seen.clone()],
                     rows_of,
-                    (&right[rows.clone()], padded),
-                    &mut sums[keys.clone()],
+                    right,
+                    &mut sums[seen.start * padded..seen.end * padded],
                 );
             }
         }
@@ -204,32 +211,37 @@ impl<'a> RowBlock<'a> {
         }
     }
 
-    /// `p = exp(logit − ln evidence)` and `dlogit = p·(g·v − δ)` of a panel, zeros out of sight.
+    /// `p = exp(logit − ln evidence)` and `dlogit = p·(g·v − δ)` of a panel, from lane `first` on, zeros out
+    /// of sight.
     #[inline(always)]
     fn posterior<S: Simd, const GROUP: usize, const VECTORS: usize>(
         &mut self,
         simd: S,
         panel: usize,
+        first: usize,
         sight: &Sight,
     ) {
         let inputs = self.given.inputs;
-        let (width, padded) = (self.queries.width, inputs.padded_dim());
-        let posterior = &mut self.posterior;
+        let (width, padded) = (panel_rows::<S, VECTORS>(), inputs.padded_dim());
+        let [posterior, d_logits] = &mut [&mut self.posterior, &mut self.d_logits].map(|values| Lanes {
+            values,
+            stride: STRETCH,
+            first,
+        });
+        let tile = (self.tile.keys(), self.tile.first);
         self.queries
-            .logits::<S, GROUP, VECTORS>(simd, inputs, panel, &self.tile, sight, posterior);
+            .logits::<S, GROUP, VECTORS>(simd, inputs, panel, tile, sight, posterior);
         let whole = whole_groups(&sight.keys);
-        posterior[whole.start * width..sight.keys.start * width].fill(0.0);
-        posterior[sight.keys.end * width..whole.end * width].fill(0.0);
-        let posterior = lines_mut::<S, VECTORS>(posterior);
+        posterior.fill(whole.start..sight.keys.start, 0..width, 0.0);
+        posterior.fill(sight.keys.end..whole.end, 0..width, 0.0);
         let evidence = lines::<S, VECTORS>(&self.log2_evidence[panel * width..])[0];
-        for line in &mut posterior[sight.keys.clone()] {
+        for key in sight.keys.clone() {
+            let line = posterior.line::<S, VECTORS>(key);
             for c in 0..VECTORS {
                 line[c] = simd.sub_f32s(line[c], evidence[c]);
             }
             *line = exp2(simd, *line);
         }
-        let d_logits = &mut lines_mut::<S, VECTORS>(&mut self.d_logits)[whole.clone()];
-        let posterior = &posterior[whole.clone()];
         let delta = lines::<S, VECTORS>(&self.delta[panel * width..])[0];
         let gradient = &self.out_gradient[panel * padded * width..];
         rows_by_panel::<S, GROUP, VECTORS>(
@@ -239,9 +251,11 @@ impl<'a> RowBlock<'a> {
             lines::<S, VECTORS>(gradient),
             #[inline(always)]
             |key, products| {
+                let posterior = posterior.line::<S, VECTORS>(whole.start + key);
+                let d_logits = d_logits.line::<S, VECTORS>(whole.start + key);
                 for c in 0..VECTORS {
                     let beyond = simd.sub_f32s(products[c], delta[c]);
-                    d_logits[key][c] = simd.mul_f32s(posterior[key][c], beyond);
+                    d_logits[c] = simd.mul_f32s(posterior[c], beyond);
                 }
             },
         );
@@ -253,22 +267,26 @@ impl<'a> RowBlock<'a> {
         &mut self,
         simd: S,
         panel: usize,
+        first: usize,
         sight: &Sight,
         by_distance: &mut [f32],
     ) {
-        let (inputs, width) = (self.given.inputs, self.queries.width);
+        let (inputs, width) = (self.given.inputs, panel_rows::<S, VECTORS>());
         let (ln_weights, column) = self.queries.ln_weights_at(inputs, panel, self.tile.first);
         let of_panel = panel * width..(panel + 1) * width;
         let factors = lines::<S, VECTORS>(&self.queries.prior_factors[of_panel.clone()])[0];
-        let d_logits = lines::<S, VECTORS>(&self.d_logits);
+        let d_logits = |key: usize| {
+            &lines::<S, VECTORS>(&self.d_logits[key * STRETCH + first..][..width])[0]
+        };
         // The windows of neighbouring keys overlap but for one column. A vector apart, none reads what
         // two others have just written, which processors are slow at.
         for start in 0..S::F32_LANES {
             for key in (sight.keys.start + start..sight.keys.end).step_by(S::F32_LANES) {
                 let window = &mut by_distance[column - key..][..width];
                 let window = &mut lines_mut::<S, VECTORS>(window)[0];
+                let d_logits = d_logits(key);
                 for c in 0..VECTORS {
-                    window[c] = simd.mul_add_e_f32s(factors[c], d_logits[key][c], window[c]);
+                    window[c] = simd.mul_add_e_f32s(factors[c], d_logits[c], window[c]);
                 }
             }
         }
@@ -276,8 +294,9 @@ impl<'a> RowBlock<'a> {
             let prior_sum = &mut lines_mut::<S, VECTORS>(&mut self.prior_sum[of_panel])[0];
             for key in sight.keys.clone() {
                 let weights = lines::<S, VECTORS>(&ln_weights[column - key..][..width])[0];
+                let d_logits = d_logits(key);
                 for c in 0..VECTORS {
-                    prior_sum[c] = simd.mul_add_e_f32s(d_logits[key][c], weights[c], prior_sum[c]);
+                    prior_sum[c] = simd.mul_add_e_f32s(d_logits[c], weights[c], prior_sum[c]);
                 }
             }
         }

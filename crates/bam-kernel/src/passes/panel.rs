@@ -1,8 +1,7 @@
 //! A block of rows as panels, and the logits of a panel over a tile of keys.
 
 use super::inputs::{ByDistance, Inputs};
-use super::product::{Aligned, Line, aligned, lines, lines_mut, panel_rows, rows_by_panel};
-use super::tile::KeyTile;
+use super::product::{Aligned, Lanes, Line, aligned, lines, lines_mut, panel_rows, rows_by_panel};
 use crate::documents::Documents;
 use crate::key_norms::TILE;
 use crate::operands::Rows;
@@ -181,14 +180,19 @@ impl<'a> QueryPanels<'a> {
         })
     }
 
-    /// Of some keys of a tile, the rows of the panel that see at least one by position, counted from the
-    /// panel's first.
-    pub fn rows_in_sight(&self, inputs: &Inputs<'_>, panel: usize, keys: Range<usize>) -> Range<usize> {
+    /// Of some keys, those of the rows that see at least one by position. Rows are counted from the block's
+    /// first, and those that are given back from the first of the given.
+    pub fn rows_in_sight(
+        &self,
+        inputs: &Inputs<'_>,
+        rows: &Range<usize>,
+        keys: Range<usize>,
+    ) -> Range<usize> {
         let positions = inputs.plan.positions();
-        let rows = self.panel_rows(panel);
-        let inside = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
-        let start = inside(positions.visible_rows(keys.start).start);
-        start..inside(positions.visible_rows(keys.end - 1).end).max(start)
+        let (start, end) = (self.rows.start + rows.start, self.rows.end.min(self.rows.start + rows.end));
+        let inside = |row: usize| row.clamp(start, end.max(start)) - start;
+        let first = inside(positions.visible_rows(keys.start).start);
+        first..inside(positions.visible_rows(keys.end - 1).end).max(first)
     }
 
     /// Of some rows of a panel, counted from its first, the keys that at least one sees by position, counted
@@ -220,17 +224,16 @@ impl<'a> QueryPanels<'a> {
         simd: S,
         inputs: &Inputs<'_>,
         panel: usize,
-        tile: &KeyTile<'_>,
+        (keys, first_key): (&[f32], usize),
         sight: &Sight,
-        scores: &mut [f32],
+        scores: &mut Lanes<'_>,
     ) {
         let padded = inputs.padded_dim();
         let first = sight.keys.start / GROUP * GROUP;
-        let keys = &tile.keys()[first * padded..sight.keys.end.next_multiple_of(GROUP) * padded];
+        let keys = &keys[first * padded..sight.keys.end.next_multiple_of(GROUP) * padded];
         let q = &self.scaled_q[panel * padded * self.width..];
         let factors = lines::<S, VECTORS>(&self.scaled_prior_factors[panel * self.width..])[0];
-        let (ln_weights, column) = self.ln_weights_at(inputs, panel, tile.first + first);
-        let out = &mut lines_mut::<S, VECTORS>(scores)[first..];
+        let (ln_weights, column) = self.ln_weights_at(inputs, panel, first_key + first);
         rows_by_panel::<S, GROUP, VECTORS>(
             simd,
             (keys, padded),
@@ -239,13 +242,14 @@ impl<'a> QueryPanels<'a> {
             #[inline(always)]
             |key, products| {
                 let weights = lines::<S, VECTORS>(&ln_weights[column - key..][..self.width])[0];
+                let out = scores.line::<S, VECTORS>(first + key);
                 for c in 0..VECTORS {
-                    out[key][c] = simd.mul_add_e_f32s(factors[c], weights[c], products[c]);
+                    out[c] = simd.mul_add_e_f32s(factors[c], weights[c], products[c]);
                 }
             },
         );
         if sight.partial {
-            self.hide(inputs, panel, tile.first, &sight.keys, scores);
+            self.hide(inputs, panel, first_key, &sight.keys, scores);
         }
     }
 
@@ -277,6 +281,7 @@ impl<'a> QueryPanels<'a> {
             }
         }
         if sight.partial {
+            let scores = &mut Lanes::of_panel::<S, VECTORS>(scores);
             self.hide(inputs, panel, first_key, &sight.keys, scores);
         }
     }
@@ -288,13 +293,13 @@ impl<'a> QueryPanels<'a> {
         panel: usize,
         first_key: usize,
         keys: &Range<usize>,
-        scores: &mut [f32],
+        scores: &mut Lanes<'_>,
     ) {
         let rows = self.panel_rows(panel);
         let documents = inputs.plan.documents();
         for j in keys.clone() {
             let key = first_key + j;
-            let line = &mut scores[j * self.width..][..rows.len()];
+            let line = &mut scores.values[j * scores.stride + scores.first..][..rows.len()];
             let visible = inputs.plan.positions().visible_rows(key);
             let inside = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
             line[..inside(visible.start)].fill(f32::NEG_INFINITY);

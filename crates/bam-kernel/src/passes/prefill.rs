@@ -3,9 +3,9 @@
 use super::inputs::{ByDistance, Inputs};
 use super::narrow::{Narrow, PairedValues};
 use super::panel::{Products, QueryPanels, Sight, splat};
-use super::product::{Aligned, Line, aligned, lines_mut, panel_rows, rows_from_lines};
+use super::product::{Aligned, Factors, Lanes, Line, Strips, aligned, lines_mut, panel_rows, rows_from_lines};
 use super::task::{Task, Visit, may_stop};
-use super::tile::KeyTile;
+use super::tile::{TileRows, load_strips};
 use crate::exponential::exp2;
 use crate::key_norms::TILE;
 use pulp::{Simd, WithSimd};
@@ -14,7 +14,7 @@ use std::ops::Range;
 /// What blocks of many rows are computed in, one after the other.
 pub(super) struct Workspace<'a> {
     queries: QueryPanels<'a>,
-    tile: KeyTile<'a>,
+    tile: Wide<'a>,
     running: Running,
     /// `[TILE, rows of a panel]`.
     scores: Aligned<f32>,
@@ -24,7 +24,7 @@ impl<'a> Workspace<'a> {
     pub fn new(inputs: &Inputs<'a>, by_distance: &'a ByDistance) -> Self {
         Self {
             queries: QueryPanels::new(by_distance),
-            tile: KeyTile::new(inputs),
+            tile: Wide::new(inputs),
             running: Running::new(inputs.padded_dim()),
             scores: aligned(0.0, 0),
         }
@@ -65,7 +65,7 @@ impl<'a> ManyRows<'_, 'a> {
             Some(narrow) => block.visit::<S, VECTORS>(simd, narrow),
             None => {
                 block.queries.load_q(inputs);
-                block.visit::<S, VECTORS>(simd, Wide::<GROUP>(tile))
+                block.visit::<S, VECTORS>(simd, Grouped::<GROUP>(tile))
             }
         }
     }
@@ -126,14 +126,37 @@ impl<'a> Block<'_, 'a> {
 }
 
 /// In `f32`, whatever the numbers were.
-struct Wide<'t, 'a, const GROUP: usize>(&'t mut KeyTile<'a>);
+struct Wide<'a> {
+    first_key: usize,
+    keys: TileRows<'a>,
+    values: Strips,
+    /// Of one row.
+    room: Aligned<f32>,
+}
+
+impl<'a> Wide<'a> {
+    fn new(inputs: &Inputs<'a>) -> Self {
+        Self {
+            first_key: 0,
+            keys: TileRows::new(inputs),
+            values: Strips::new(TILE, inputs.padded_dim()),
+            room: aligned(0.0, inputs.padded_dim()),
+        }
+    }
+}
+
+/// Those products with `GROUP` keys side by side.
+struct Grouped<'t, 'a, const GROUP: usize>(&'t mut Wide<'a>);
 
 impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECTORS>
-    for Wide<'_, 'a, GROUP>
+    for Grouped<'_, 'a, GROUP>
 {
     #[inline(always)]
-    fn load(&mut self, inputs: &Inputs<'a>, (batch, key_head): (usize, usize), first_key: usize) {
-        self.0.load(inputs, batch, key_head, first_key);
+    fn load(&mut self, inputs: &Inputs<'a>, at: (usize, usize), first_key: usize) {
+        let Wide { keys, values, room, .. } = &mut *self.0;
+        keys.load(inputs, &inputs.k, at, first_key);
+        load_strips::<S>(inputs, &inputs.v, at, first_key, room, values);
+        self.0.first_key = first_key;
     }
 
     #[inline(always)]
@@ -146,7 +169,9 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
         sight: &Sight,
         scores: &mut [f32],
     ) {
-        queries.logits::<S, GROUP, VECTORS>(simd, inputs, panel, self.0, sight, scores);
+        let tile = (self.0.keys.rows(), self.0.first_key);
+        let lanes = &mut Lanes::of_panel::<S, VECTORS>(scores);
+        queries.logits::<S, GROUP, VECTORS>(simd, inputs, panel, tile, sight, lanes);
     }
 
     /// Sums are `[rows of a panel, padded dim]`.
@@ -161,9 +186,11 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
         weights: &mut [f32],
         sums: &mut [f32],
     ) {
-        let in_sight = |rows| queries.keys_in_sight(inputs, panel, rows, self.0.first, &keys);
-        let values = (self.0.values(), inputs.padded_dim());
-        rows_from_lines::<S, VECTORS>(simd, weights, in_sight, values, sums);
+        let Wide { first_key, values, .. } = &*self.0;
+        let in_sight = |rows| queries.keys_in_sight(inputs, panel, rows, *first_key, &keys);
+        let stride = panel_rows::<S, VECTORS>();
+        let factors = Factors { values: weights, stride };
+        rows_from_lines(simd, factors, 0..stride, in_sight, values, sums);
     }
 
     #[inline(always)]

@@ -43,6 +43,41 @@ pub(super) fn lines_mut<S: Simd, const VECTORS: usize>(
     S::as_mut_simd_f32s(panel).0.as_chunks_mut().0
 }
 
+/// The lanes of one panel in lines that may hold several panels side by side.
+pub(super) struct Lanes<'a> {
+    pub values: &'a mut [f32],
+    /// Numbers of a line.
+    pub stride: usize,
+    /// The panel's first.
+    pub first: usize,
+}
+
+impl<'a> Lanes<'a> {
+    /// Lines of one panel.
+    #[inline(always)]
+    pub fn of_panel<S: Simd, const VECTORS: usize>(values: &'a mut [f32]) -> Self {
+        Self {
+            values,
+            stride: panel_rows::<S, VECTORS>(),
+            first: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub fn line<S: Simd, const VECTORS: usize>(&mut self, line: usize) -> &mut Line<S, VECTORS> {
+        let width = panel_rows::<S, VECTORS>();
+        let own = &mut self.values[line * self.stride + self.first..][..width];
+        &mut lines_mut::<S, VECTORS>(own)[0]
+    }
+
+    pub fn fill(&mut self, lines: Range<usize>, lanes: Range<usize>, value: f32) {
+        for line in lines {
+            let first = line * self.stride + self.first;
+            self.values[first + lanes.start..first + lanes.end].fill(value);
+        }
+    }
+}
+
 /// `Σ_t left[row][t] · right[t]`, handed to `sink` row by row.
 ///
 /// # Shapes
@@ -74,11 +109,8 @@ pub(super) fn rows_by_panel<S: Simd, const GROUP: usize, const VECTORS: usize>(
     }
 }
 
-/// Lines that [`lines_from_rows`] takes are a multiple of this.
-pub(super) const LINES: usize = 24;
-
-/// Vectors of a result that are summed side by side, given how many are left. With the [`group`] that goes
-/// with them they fill the registers; no last one is left alone where that can be helped.
+/// Vectors of a result that are summed side by side, given how many are left. With the groups of
+/// `by_strips!` they fill the registers; none is left alone where that can be helped.
 #[inline(always)]
 fn strip_width<S: Simd>(left: usize) -> usize {
     match left {
@@ -88,87 +120,143 @@ fn strip_width<S: Simd>(left: usize) -> usize {
     }
 }
 
-/// Calls `$strip::<S, VECTORS, GROUP, WIDTH>` with every strip of vectors.
+/// Calls `$strip::<S, GROUP, WIDTH>` with every strip of vectors.
 macro_rules! by_strips {
-    ($simd:expr, $vectors:expr, $strip:ident, $($argument:expr),*) => {
+    ($simd:expr, $right:expr, $strip:ident, $($argument:expr),*) => {
+        let vectors = $right.columns / S::F32_LANES;
         let mut first = 0;
-        while first < $vectors {
-            let width = strip_width::<S>($vectors - first);
+        while first < vectors {
+            let width = strip_width::<S>(vectors - first);
+            let at = (first, vectors);
             match (width, S::REGISTER_COUNT) {
-                (4, 32..) => $strip::<S, VECTORS, 6, 4>($simd, first, $($argument),*),
-                (3, 32..) => $strip::<S, VECTORS, 8, 3>($simd, first, $($argument),*),
-                (2, 32..) => $strip::<S, VECTORS, 8, 2>($simd, first, $($argument),*),
-                (2, _) => $strip::<S, VECTORS, 6, 2>($simd, first, $($argument),*),
-                (_, 32..) => $strip::<S, VECTORS, 8, 1>($simd, first, $($argument),*),
-                _ => $strip::<S, VECTORS, 6, 1>($simd, first, $($argument),*),
+                (4, 32..) => $strip::<S, 6, 4>($simd, at, $right.strip::<S, 4>(first), $($argument),*),
+                (3, 32..) => $strip::<S, 8, 3>($simd, at, $right.strip::<S, 3>(first), $($argument),*),
+                (2, 32..) => $strip::<S, 8, 2>($simd, at, $right.strip::<S, 2>(first), $($argument),*),
+                (2, _) => $strip::<S, 6, 2>($simd, at, $right.strip::<S, 2>(first), $($argument),*),
+                (_, 32..) => $strip::<S, 8, 1>($simd, at, $right.strip::<S, 1>(first), $($argument),*),
+                _ => $strip::<S, 6, 1>($simd, at, $right.strip::<S, 1>(first), $($argument),*),
             }
             first += width;
         }
     };
 }
 
-/// `out[row] += Σ_line panel[line][row] · right[line]`: what the rows of a panel gather from the lines.
+/// Rows that are summed over, cut into **strips**: a strip holds a few vectors of every row, row after row,
+/// and the strips follow each other. A product reads a strip many times, and so from the nearest cache
+/// whatever the length of a row.
+pub(super) struct Strips {
+    values: Aligned<f32>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Strips {
+    /// Zeros; columns a whole number of vectors.
+    pub fn new(rows: usize, columns: usize) -> Self {
+        Self {
+            values: aligned(0.0, rows * columns),
+            rows,
+            columns,
+        }
+    }
+
+    /// Writes a row times a factor, zeros after its end.
+    #[inline(always)]
+    pub fn write<S: Simd>(&mut self, row: usize, mut values: &[f32], factor: f32) {
+        let vectors = self.columns / S::F32_LANES;
+        let mut first = 0;
+        while first < vectors {
+            let width = strip_width::<S>(vectors - first);
+            let strip = &mut self.values[first * S::F32_LANES * self.rows..];
+            let columns = width * S::F32_LANES;
+            let (own, rest) = values.split_at(columns.min(values.len()));
+            let (to, after) = strip[row * columns..][..columns].split_at_mut(own.len());
+            for (to, value) in to.iter_mut().zip(own) {
+                *to = factor * value;
+            }
+            after.fill(0.0);
+            values = rest;
+            first += width;
+        }
+    }
+
+    /// The strip of `WIDTH` vectors from `first` on.
+    #[inline(always)]
+    fn strip<S: Simd, const WIDTH: usize>(&self, first: usize) -> &[[S::f32s; WIDTH]] {
+        let strip = &self.values[first * S::F32_LANES * self.rows..];
+        let strip = &strip[..self.rows * WIDTH * S::F32_LANES];
+        S::as_simd_f32s(strip).0.as_chunks().0
+    }
+}
+
+/// `[lines, stride]`: the stride is a constant wherever this is used, and is to be one for the compiler.
+#[derive(Clone, Copy)]
+pub(super) struct Factors<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+}
+
+/// `out[row] += Σ_line factors[line][row] · right[line]`: what rows gather from lines.
 ///
 /// # Shapes
-/// - `panel`: `[lines, rows of a panel]`
-/// - `right`: `[lines, columns]`, columns a whole number of vectors
-/// - `out`: `[rows of a panel, columns]`
-/// - `in_sight`: of some rows, the lines that they want; a factor outside of these is 0 or not read
+/// - `factors`: of every line its rows, of which those from `rows` are read
+/// - `right`: `[lines, columns]`
+/// - `out`: `[rows, columns]`
+/// - `in_sight`: of some rows, counted from the first, the lines that they want; a factor outside of these
+///   is 0 or not read
 #[inline(always)]
-pub(super) fn rows_from_lines<S: Simd, const VECTORS: usize>(
+pub(super) fn rows_from_lines<S: Simd>(
     simd: S,
-    panel: &[f32],
+    factors: Factors<'_>,
+    rows: Range<usize>,
     in_sight: impl Fn(Range<usize>) -> Range<usize>,
-    (right, columns): (&[f32], usize),
+    right: &Strips,
     out: &mut [f32],
 ) {
-    let vectors = columns / S::F32_LANES;
-    by_strips!(simd, vectors, rows_of_strip, panel, &in_sight, (right, vectors), out);
+    by_strips!(simd, right, rows_of_strip, factors, rows.clone(), &in_sight, out);
 }
 
 #[inline(always)]
-fn rows_of_strip<S: Simd, const VECTORS: usize, const GROUP: usize, const WIDTH: usize>(
+fn rows_of_strip<S: Simd, const GROUP: usize, const WIDTH: usize>(
     simd: S,
-    first: usize,
-    panel: &[f32],
+    at: (usize, usize),
+    right: &[[S::f32s; WIDTH]],
+    factors: Factors<'_>,
+    all: Range<usize>,
     in_sight: &impl Fn(Range<usize>) -> Range<usize>,
-    right: (&[f32], usize),
     out: &mut [f32],
 ) {
-    let width = panel_rows::<S, VECTORS>();
-    let mut rows = 0..0;
-    while rows.end < width {
+    let mut rows = all.start..all.start;
+    while rows.end < all.end {
         rows.start = rows.end;
         // Beyond whole groups there are four or two rows, or one.
-        let rest = width - rows.start;
-        let group = [GROUP, 4, 2].into_iter().find(|group| *group <= rest);
+        let group = [GROUP, 4, 2].into_iter().find(|group| *group <= all.end - rows.start);
         rows.end += group.unwrap_or(1);
-        let lines = in_sight(rows.clone());
-        let at = (panel, lines, rows.start);
+        let lines = in_sight(rows.start - all.start..rows.end - all.start);
+        let own = (lines, rows.start);
+        let out = &mut out[(rows.start - all.start) * at.1 * S::F32_LANES..];
         match group {
-            Some(4) => group_of_rows::<S, VECTORS, 4, WIDTH>(simd, first, at, right, out),
-            Some(2) => group_of_rows::<S, VECTORS, 2, WIDTH>(simd, first, at, right, out),
-            None => group_of_rows::<S, VECTORS, 1, WIDTH>(simd, first, at, right, out),
-            _ => group_of_rows::<S, VECTORS, GROUP, WIDTH>(simd, first, at, right, out),
+            Some(4) => group_of_rows::<S, 4, WIDTH>(simd, at, right, factors, own, out),
+            Some(2) => group_of_rows::<S, 2, WIDTH>(simd, at, right, factors, own, out),
+            None => group_of_rows::<S, 1, WIDTH>(simd, at, right, factors, own, out),
+            _ => group_of_rows::<S, GROUP, WIDTH>(simd, at, right, factors, own, out),
         }
     }
 }
 
 #[inline(always)]
-fn group_of_rows<S: Simd, const VECTORS: usize, const GROUP: usize, const WIDTH: usize>(
+fn group_of_rows<S: Simd, const GROUP: usize, const WIDTH: usize>(
     simd: S,
-    first: usize,
-    (panel, lines, row): (&[f32], Range<usize>, usize),
-    (right, vectors): (&[f32], usize),
+    at: (usize, usize),
+    right: &[[S::f32s; WIDTH]],
+    factors: Factors<'_>,
+    (lines, row): (Range<usize>, usize),
     out: &mut [f32],
 ) {
-    let width = panel_rows::<S, VECTORS>();
     let mut sums = [[simd.splat_f32s(0.0); WIDTH]; GROUP];
-    let right = &S::as_simd_f32s(right).0[lines.start * vectors..lines.end * vectors];
-    let factors = panel[lines.start * width..].chunks_exact(width);
-    for (factors, line) in factors.zip(right.chunks_exact(vectors)) {
+    let factors = factors.values[lines.start * factors.stride..].chunks_exact(factors.stride);
+    for (factors, line) in factors.zip(&right[lines]) {
         let factors = &factors[row..][..GROUP];
-        let line = &line[first..][..WIDTH];
         for (sums, factor) in sums.iter_mut().zip(factors) {
             let factor = simd.splat_f32s(*factor);
             for (sum, value) in sums.iter_mut().zip(line) {
@@ -176,58 +264,60 @@ fn group_of_rows<S: Simd, const VECTORS: usize, const GROUP: usize, const WIDTH:
             }
         }
     }
-    add_strip(simd, &sums, vectors, first, &mut out[row * vectors * S::F32_LANES..]);
+    add_strip(simd, &sums, at, out);
 }
 
-/// `out[line] += Σ_row panel[line][row] · right[row]`: what the lines gather from the rows of a panel.
+/// Rows that lines gather from at once: a whole number of panels for every width of vectors. Lines lie a
+/// constant apart, so that no factor is checked by itself.
+pub(super) const STRETCH: usize = 96;
+
+/// Lines that [`lines_from_rows`] takes are a multiple of this.
+pub(super) const LINES: usize = 24;
+
+/// `out[line] += Σ_row factors[line][row] · right[row]`: what lines gather from rows.
 ///
 /// # Shapes
-/// - `panel`: `[lines, rows of a panel]`; lines a multiple of [`LINES`]
-/// - `right`: `[rows of a panel, columns]`, columns a whole number of vectors
+/// - `factors`: of every line its rows; lines a multiple of [`LINES`]
+/// - `right`: `[STRETCH, columns]`
 /// - `out`: `[lines, columns]`
 /// - `in_sight`: of some lines, the rows that they want; a factor outside of these is 0 or not read
 #[inline(always)]
-pub(super) fn lines_from_rows<S: Simd, const VECTORS: usize>(
+pub(super) fn lines_from_rows<S: Simd>(
     simd: S,
-    panel: &[f32],
+    factors: &[[f32; STRETCH]],
     in_sight: impl Fn(Range<usize>) -> Range<usize>,
-    (right, columns): (&[f32], usize),
+    right: &Strips,
     out: &mut [f32],
 ) {
-    let vectors = columns / S::F32_LANES;
-    by_strips!(simd, vectors, lines_of_strip, panel, &in_sight, (right, vectors), out);
+    by_strips!(simd, right, lines_of_strip, factors, &in_sight, out);
 }
 
 #[inline(always)]
-fn lines_of_strip<S: Simd, const VECTORS: usize, const GROUP: usize, const WIDTH: usize>(
+fn lines_of_strip<S: Simd, const GROUP: usize, const WIDTH: usize>(
     simd: S,
-    first: usize,
-    panel: &[f32],
+    at: (usize, usize),
+    right: &[[S::f32s; WIDTH]],
+    factors: &[[f32; STRETCH]],
     in_sight: &impl Fn(Range<usize>) -> Range<usize>,
-    (right, vectors): (&[f32], usize),
     out: &mut [f32],
 ) {
-    let width = panel_rows::<S, VECTORS>();
-    let groups = out.chunks_exact_mut(GROUP * vectors * S::F32_LANES);
-    for (group, (lines, out)) in panel.chunks_exact(GROUP * width).zip(groups).enumerate() {
+    let groups = factors.as_chunks::<GROUP>().0.iter();
+    let outs = out.chunks_exact_mut(GROUP * at.1 * S::F32_LANES);
+    for (group, (lines, out)) in groups.zip(outs).enumerate() {
         let rows = in_sight(group * GROUP..(group + 1) * GROUP);
         if rows.is_empty() {
             continue;
         }
-        let lines = &lines[..GROUP * width];
         let mut sums = [[simd.splat_f32s(0.0); WIDTH]; GROUP];
-        let right = &S::as_simd_f32s(right).0[rows.start * vectors..rows.end * vectors];
-        // Rows up to a constant: lines lie a constant apart, and no factor needs a check of its own.
-        for (row, values) in (rows.start..width).zip(right.chunks_exact(vectors)) {
-            let values = &values[first..][..WIDTH];
-            for (line, sums) in sums.iter_mut().enumerate() {
-                let factor = simd.splat_f32s(lines[line * width + row]);
+        for (row, values) in (rows.start..STRETCH).zip(&right[rows]) {
+            for (line, sums) in lines.iter().zip(&mut sums) {
+                let factor = simd.splat_f32s(line[row]);
                 for (sum, value) in sums.iter_mut().zip(values) {
                     *sum = simd.mul_add_e_f32s(factor, *value, *sum);
                 }
             }
         }
-        add_strip(simd, &sums, vectors, first, out);
+        add_strip(simd, &sums, at, out);
     }
 }
 
@@ -236,8 +326,7 @@ fn lines_of_strip<S: Simd, const VECTORS: usize, const GROUP: usize, const WIDTH
 fn add_strip<S: Simd, const GROUP: usize, const WIDTH: usize>(
     simd: S,
     sums: &[[S::f32s; WIDTH]; GROUP],
-    vectors: usize,
-    first: usize,
+    (first, vectors): (usize, usize),
     out: &mut [f32],
 ) {
     let out = S::as_mut_simd_f32s(out).0.chunks_exact_mut(vectors);

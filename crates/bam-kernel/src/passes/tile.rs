@@ -1,33 +1,30 @@
 //! One tile of keys and values, where the products can read it.
 
 use super::inputs::Inputs;
-use super::product::{Aligned, aligned};
+use super::product::{Aligned, Strips, aligned};
 use crate::key_norms::TILE;
 use crate::operands::Rows;
+use pulp::Simd;
 
 /// Keys and values of a tile, `[TILE, padded dim]` each, zeros where there is none and at padding.
 pub(super) struct KeyTile<'a> {
     pub first: usize,
-    k: Rectangle<'a>,
-    v: Rectangle<'a>,
+    k: TileRows<'a>,
+    v: TileRows<'a>,
 }
 
-/// Rows one after the other: where they lie, if they lie so, or copied.
-struct Rectangle<'a> {
+/// A tile's rows of one operand, one after the other: where they lie, if they lie so, or copied.
+pub(super) struct TileRows<'a> {
     in_place: Option<&'a [f32]>,
     copy: Aligned<f32>,
 }
 
 impl<'a> KeyTile<'a> {
     pub fn new(inputs: &Inputs<'a>) -> Self {
-        let empty = || Rectangle {
-            in_place: None,
-            copy: aligned(0.0, TILE * inputs.padded_dim()),
-        };
         Self {
             first: 0,
-            k: empty(),
-            v: empty(),
+            k: TileRows::new(inputs),
+            v: TileRows::new(inputs),
         }
     }
 
@@ -48,13 +45,20 @@ impl<'a> KeyTile<'a> {
     }
 }
 
-impl<'a> Rectangle<'a> {
-    fn rows(&self) -> &[f32] {
+impl<'a> TileRows<'a> {
+    pub fn new(inputs: &Inputs<'a>) -> Self {
+        Self {
+            in_place: None,
+            copy: aligned(0.0, TILE * inputs.padded_dim()),
+        }
+    }
+
+    pub fn rows(&self) -> &[f32] {
         self.in_place.unwrap_or(&self.copy)
     }
 
     #[inline(always)]
-    fn load(
+    pub fn load(
         &mut self,
         inputs: &Inputs<'a>,
         from: &Rows<'a>,
@@ -64,9 +68,8 @@ impl<'a> Rectangle<'a> {
         let padded = inputs.padded_dim();
         let count = TILE.min(inputs.keys() - first);
         let whole = count == TILE && inputs.plan.documents().is_none();
-        let aligned = |rows: &&[f32]| rows.as_ptr().addr().is_multiple_of(64);
         self.in_place = match whole {
-            true => from.in_place((batch, head, first), TILE, padded).filter(aligned),
+            true => from.in_place((batch, head, first), TILE, padded),
             false => None,
         };
         if self.in_place.is_some() {
@@ -79,6 +82,26 @@ impl<'a> Rectangle<'a> {
             } else {
                 to.fill(0.0);
             }
+        }
+    }
+}
+
+/// Reads a tile's rows of one operand into strips, zeros where there is none and at padding.
+#[inline(always)]
+pub(super) fn load_strips<S: Simd>(
+    inputs: &Inputs<'_>,
+    from: &Rows<'_>,
+    (batch, head): (usize, usize),
+    first: usize,
+    room: &mut [f32],
+    strips: &mut Strips,
+) {
+    for index in 0..TILE {
+        let key = first + index;
+        if key < inputs.keys() && !inputs.plan.is_padding_key(batch, key) {
+            strips.write::<S>(index, from.read((batch, head, key), room), 1.0);
+        } else {
+            strips.write::<S>(index, &[], 1.0);
         }
     }
 }
