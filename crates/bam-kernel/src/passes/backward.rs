@@ -166,7 +166,11 @@ fn by_segment<'a>(
     let mut first = first.chunks_mut(of_head);
     let heads = first.len();
     (0..heads * segments).map(move |task| {
-        let of = if task % segments == 0 { &mut first } else { &mut later };
+        let of = if task % segments == 0 {
+            &mut first
+        } else {
+            &mut later
+        };
         of.next().expect("a slice for every task")
     })
 }

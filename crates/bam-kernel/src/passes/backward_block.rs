@@ -1,10 +1,10 @@
 //! One block of rows going back: its posterior tile by tile, and what flows from it.
 
 use super::inputs::{ByDistance, Inputs};
-use super::panel::{BLOCK, QueryPanels, Sight};
+use super::panel::{BLOCK, Panels, QueryPanels, Sight};
 use super::product::{
-    Aligned, Factors, LINES, Lanes, STRETCH, Strips, aligned, lines, lines_from_rows, lines_mut, panel_rows,
-    rows_by_panel, rows_from_lines,
+    Aligned, Factors, LINES, Lanes, STRETCH, Strips, aligned, lines, lines_from_rows, lines_mut,
+    panel_rows, rows_by_panel, rows_from_lines,
 };
 use super::tile::{KeyTile, load_strips};
 use crate::certificate::Bounds;
@@ -37,7 +37,7 @@ pub(super) struct RowBlock<'a> {
     q_rows: [Strips; BLOCK / STRETCH],
     out_gradient_rows: [Strips; BLOCK / STRETCH],
     /// The gradient of the output again: `[panels, padded dim, rows of a panel]`.
-    out_gradient: Aligned<f32>,
+    out_gradient: Panels,
     /// The gradient of the scaled queries, `[rows, padded dim]`.
     dq: Aligned<f32>,
     /// Per row `δ`, and the evidence as a logarithm to either base.
@@ -52,6 +52,8 @@ pub(super) struct RowBlock<'a> {
     /// Of one tile, `[TILE, padded dim]`.
     dk: Aligned<f32>,
     dv: Aligned<f32>,
+    /// For rows that are widened.
+    room: [Aligned<f32>; 3],
 }
 
 impl<'a> RowBlock<'a> {
@@ -63,12 +65,12 @@ impl<'a> RowBlock<'a> {
         let of_logits = || aligned(0.0, TILE * STRETCH);
         Self {
             given,
-            queries: QueryPanels::new(given.by_distance),
+            queries: QueryPanels::new(given.inputs, given.by_distance),
             tile: KeyTile::new(given.inputs),
             keys: Strips::new(TILE, padded),
             q_rows: of_stretches(),
             out_gradient_rows: of_stretches(),
-            out_gradient: empty(),
+            out_gradient: Panels::new(given.inputs),
             dq: empty(),
             delta: empty(),
             ln_evidence: empty(),
@@ -78,6 +80,7 @@ impl<'a> RowBlock<'a> {
             d_logits: of_logits(),
             dk: of_tile(),
             dv: of_tile(),
+            room: std::array::from_fn(|_| aligned(0.0, padded)),
         }
     }
 
@@ -90,11 +93,12 @@ impl<'a> RowBlock<'a> {
         rows: Range<usize>,
     ) {
         let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
-        self.queries.load::<S, VECTORS>(inputs, (batch, head), rows.clone());
+        self.queries
+            .load::<S, VECTORS>(inputs, (batch, head), rows.clone());
         self.queries.load_q(inputs);
         let gradient = &self.given.out_gradient;
-        self.queries
-            .load_rows(inputs, gradient, padded, |_| 1.0, &mut self.out_gradient);
+        let (at, width) = ((batch, head, rows.clone()), self.queries.width);
+        self.out_gradient.load(inputs, gradient, at, width, |_| 1.0);
         let count = self.queries.content_factors.len();
         for (values, start, size) in [
             (&mut self.dq, 0.0, count * padded),
@@ -107,7 +111,6 @@ impl<'a> RowBlock<'a> {
             values.clear();
             values.resize(size, start);
         }
-        let mut room = [(); 3].map(|()| aligned(0.0, padded));
         for r in 0..count.next_multiple_of(STRETCH) {
             let (row, stretch, own) = (rows.start + r, r / STRETCH, r % STRETCH);
             let [of_q, of_gradient] =
@@ -117,10 +120,10 @@ impl<'a> RowBlock<'a> {
                 of_gradient.write::<S>(own, &[], 0.0);
                 continue;
             }
-            let [room, of_row, of_out] = &mut room;
+            let [of_q_row, of_gradient_row, of_out] = &mut self.room;
             let factor = self.queries.content_factors[r];
-            of_q.write::<S>(own, inputs.q.read((batch, head, row), room), factor);
-            let gradient = gradient.read((batch, head, row), of_row);
+            of_q.write::<S>(own, inputs.q.read((batch, head, row), of_q_row), factor);
+            let gradient = gradient.read((batch, head, row), of_gradient_row);
             of_gradient.write::<S>(own, gradient, 1.0);
             let out = self.given.out.read((batch, head, row), of_out);
             self.delta[r] = dot(simd, gradient, out);
@@ -147,7 +150,14 @@ impl<'a> RowBlock<'a> {
         let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
         let at = (self.queries.batch, key_head);
         self.tile.load(inputs, at.0, at.1, first_key);
-        load_strips::<S>(inputs, &inputs.k, at, first_key, &mut self.dk, &mut self.keys);
+        load_strips::<S>(
+            inputs,
+            &inputs.k,
+            at,
+            first_key,
+            &mut self.dk,
+            &mut self.keys,
+        );
         self.dk.fill(0.0);
         self.dv.fill(0.0);
         let width = panel_rows::<S, VECTORS>();
@@ -168,7 +178,10 @@ impl<'a> RowBlock<'a> {
                     |rows| queries.keys_in_sight(inputs, panel, rows, first_key, &sight.keys);
                 rows_from_lines(
                     simd,
-                    Factors { values: &self.d_logits, stride: STRETCH },
+                    Factors {
+                        values: &self.d_logits,
+                        stride: STRETCH,
+                    },
                     first..first + width,
                     keys_of,
                     &self.keys,
@@ -183,10 +196,15 @@ impl<'a> RowBlock<'a> {
             let rows = first_panel * width..(first_panel + panels) * width;
             let rows_of = |keys: Range<usize>| {
                 let first = first_key + seen.start;
-                self.queries.rows_in_sight(inputs, &rows, first + keys.start..first + keys.end)
+                self.queries
+                    .rows_in_sight(inputs, &rows, first + keys.start..first + keys.end)
             };
             for (factors, right, sums) in [
-                (&self.posterior, &self.out_gradient_rows[stretch], &mut self.dv),
+                (
+                    &self.posterior,
+                    &self.out_gradient_rows[stretch],
+                    &mut self.dv,
+                ),
                 (&self.d_logits, &self.q_rows[stretch], &mut self.dk),
             ] {
                 lines_from_rows(
@@ -205,6 +223,12 @@ impl<'a> RowBlock<'a> {
     pub fn add_keys(&self, (dk, dv): (&mut [f32], &mut [f32])) {
         let (dim, padded) = (self.given.inputs.dim, self.given.inputs.padded_dim());
         for (to, from) in [(dk, &self.dk), (dv, &self.dv)] {
+            // As one row, where rows have no end of their own.
+            let (dim, padded) = if dim == padded {
+                (to.len(), to.len())
+            } else {
+                (dim, padded)
+            };
             for (to, from) in to.chunks_exact_mut(dim).zip(from.chunks_exact(padded)) {
                 to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
             }
@@ -223,11 +247,12 @@ impl<'a> RowBlock<'a> {
     ) {
         let inputs = self.given.inputs;
         let (width, padded) = (panel_rows::<S, VECTORS>(), inputs.padded_dim());
-        let [posterior, d_logits] = &mut [&mut self.posterior, &mut self.d_logits].map(|values| Lanes {
-            values,
-            stride: STRETCH,
-            first,
-        });
+        let [posterior, d_logits] =
+            &mut [&mut self.posterior, &mut self.d_logits].map(|values| Lanes {
+                values,
+                stride: STRETCH,
+                first,
+            });
         let tile = (self.tile.keys(), self.tile.first);
         self.queries
             .logits::<S, GROUP, VECTORS>(simd, inputs, panel, tile, sight, posterior);
@@ -243,10 +268,13 @@ impl<'a> RowBlock<'a> {
             *line = exp2(simd, *line);
         }
         let delta = lines::<S, VECTORS>(&self.delta[panel * width..])[0];
-        let gradient = &self.out_gradient[panel * padded * width..];
+        let gradient = &self.out_gradient.values[panel * padded * width..];
         rows_by_panel::<S, GROUP, VECTORS>(
             simd,
-            (&self.tile.values()[whole.start * padded..whole.end * padded], padded),
+            (
+                &self.tile.values()[whole.start * padded..whole.end * padded],
+                padded,
+            ),
             inputs.dim,
             lines::<S, VECTORS>(gradient),
             #[inline(always)]
@@ -275,9 +303,8 @@ impl<'a> RowBlock<'a> {
         let (ln_weights, column) = self.queries.ln_weights_at(inputs, panel, self.tile.first);
         let of_panel = panel * width..(panel + 1) * width;
         let factors = lines::<S, VECTORS>(&self.queries.prior_factors[of_panel.clone()])[0];
-        let d_logits = |key: usize| {
-            &lines::<S, VECTORS>(&self.d_logits[key * STRETCH + first..][..width])[0]
-        };
+        let d_logits =
+            |key: usize| &lines::<S, VECTORS>(&self.d_logits[key * STRETCH + first..][..width])[0];
         // The windows of neighbouring keys overlap but for one column. A vector apart, none reads what
         // two others have just written, which processors are slow at.
         for start in 0..S::F32_LANES {
@@ -319,7 +346,7 @@ impl<'a> RowBlock<'a> {
             if inputs.temperature.is_some() {
                 inputs.q.load(queries.batch, queries.head, row, &mut q);
                 let content: f32 = of_scaled.iter().zip(&q).map(|(dq, q)| dq * q).sum();
-                d_temperature[r] = content * inputs.content_scale() + self.prior_sum[r];
+                d_temperature[r] = content * inputs.content_scale + self.prior_sum[r];
             }
         }
     }

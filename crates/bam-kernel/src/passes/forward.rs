@@ -43,28 +43,31 @@ pub(super) fn forward(inputs: &Inputs<'_>) -> Posterior {
                 .enumerate()
                 .map(move |(number, rows)| (index, number * block, rows))
         })
-        .map_init(workspace, |workspace, (index, first, (out, ln_evidence))| {
-            let (split, head) = (index / heads, index % heads);
-            let mut task = Task {
-                inputs,
-                bounds: &bounds,
-                batch: head / inputs.heads,
-                head: head % inputs.heads,
-                rows: first..first + ln_evidence.len(),
-                split,
-                splits,
-                out,
-                ln_evidence,
-            };
-            match workspace {
-                None => arch.dispatch(FewRows(&mut task)),
-                Some(workspace) => arch.dispatch(ManyRows {
-                    task: &mut task,
-                    workspace,
-                    paired: paired.as_ref(),
-                }),
-            }
-        })
+        .map_init(
+            workspace,
+            |workspace, (index, first, (out, ln_evidence))| {
+                let (split, head) = (index / heads, index % heads);
+                let mut task = Task {
+                    inputs,
+                    bounds: &bounds,
+                    batch: head / inputs.heads,
+                    head: head % inputs.heads,
+                    rows: first..first + ln_evidence.len(),
+                    split,
+                    splits,
+                    out,
+                    ln_evidence,
+                };
+                match workspace {
+                    None => arch.dispatch(FewRows(&mut task)),
+                    Some(workspace) => arch.dispatch(ManyRows {
+                        task: &mut task,
+                        workspace,
+                        paired: paired.as_ref(),
+                    }),
+                }
+            },
+        )
         .collect();
     let merged = parts.merge(splits, dim);
     log_skips(inputs, &visits, &merged.ln_evidence);

@@ -15,6 +15,8 @@ pub(super) struct Inputs<'a> {
     pub batch: usize,
     pub heads: usize,
     pub dim: usize,
+    /// `1/√D`.
+    pub content_scale: f32,
     pub q: Rows<'a>,
     pub k: Rows<'a>,
     pub v: Rows<'a>,
@@ -38,6 +40,7 @@ impl<'a> Inputs<'a> {
             batch,
             heads,
             dim,
+            content_scale: plan.content_scale() as f32,
             q: operands.q,
             k: operands.k,
             v: operands.v,
@@ -74,7 +77,7 @@ impl<'a> Inputs<'a> {
 
     /// The factors of a row's logits: of `q·k`, and of the log-weight.
     pub fn factors(&self, batch: usize, head: usize, row: usize) -> (f32, f32) {
-        let scale = self.content_scale();
+        let scale = self.content_scale;
         let Some(temperature) = self.temperature else {
             return (scale, 1.0);
         };
@@ -83,11 +86,6 @@ impl<'a> Inputs<'a> {
             TemperatureScope::LikelihoodAndPrior => (tau * scale, tau),
             TemperatureScope::Likelihood => (tau * scale, 1.0),
         }
-    }
-
-    /// `1/√D`.
-    pub fn content_scale(&self) -> f32 {
-        self.plan.content_scale() as f32
     }
 
     /// The log-weights of one head.

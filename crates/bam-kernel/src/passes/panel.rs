@@ -23,7 +23,7 @@ pub(super) struct QueryPanels<'a> {
     pub width: usize,
     /// `factor · q / ln 2`: `[panels, padded dim, width]`. Logits are logarithms to the base 2.
     /// Any until [`QueryPanels::load_q`].
-    scaled_q: Aligned<f32>,
+    scaled_q: Panels,
     /// The factor of each row's `q·k`; 0 past the end.
     pub content_factors: Aligned<f32>,
     /// The factor of each row's log-weight; 0 past the end.
@@ -42,7 +42,7 @@ pub(super) struct Sight {
 }
 
 impl<'a> QueryPanels<'a> {
-    pub fn new(by_distance: &'a ByDistance) -> Self {
+    pub fn new(inputs: &Inputs<'_>, by_distance: &'a ByDistance) -> Self {
         let empty = || aligned(0.0, 0);
         Self {
             by_distance,
@@ -50,7 +50,7 @@ impl<'a> QueryPanels<'a> {
             head: 0,
             rows: 0..0,
             width: 1,
-            scaled_q: empty(),
+            scaled_q: Panels::new(inputs),
             content_factors: empty(),
             prior_factors: empty(),
             scaled_prior_factors: empty(),
@@ -89,50 +89,9 @@ impl<'a> QueryPanels<'a> {
     /// Reads the queries in `f32`, as [`QueryPanels::logits`] wants them.
     #[inline(always)]
     pub fn load_q(&mut self, inputs: &Inputs<'_>) {
-        let padded = inputs.padded_dim();
-        let mut scaled_q = std::mem::replace(&mut self.scaled_q, aligned(0.0, 0));
         let scale = |r: usize| self.content_factors[r] * LOG2_E;
-        self.load_rows(inputs, &inputs.q, padded, scale, &mut scaled_q);
-        self.scaled_q = scaled_q;
-    }
-
-    /// Reads rows of the block's shape into panels, `[panels, padded dim, width]`: each times its scale,
-    /// zeros past the end and at padding.
-    #[inline(always)]
-    pub fn load_rows(
-        &self,
-        inputs: &Inputs<'_>,
-        from: &Rows<'_>,
-        padded: usize,
-        scale: impl Fn(usize) -> f32,
-        panels: &mut Aligned<f32>,
-    ) {
-        let (width, count, dim) = (self.width, self.content_factors.len(), inputs.dim);
-        panels.resize(count * padded, 0.0);
-        let mut room = aligned(0.0, SIDE * padded);
-        let zeros = aligned(0.0, padded);
-        for first in (0..count).step_by(SIDE) {
-            let mut scales = [1.0; SIDE];
-            let mut room = room.chunks_exact_mut(padded);
-            let rows: [&[f32]; SIDE] = std::array::from_fn(|r| {
-                let (room, index) = (room.next().expect("one for each"), self.rows.start + first + r);
-                if index >= self.rows.end || inputs.plan.is_padding_query(self.batch, index) {
-                    return &zeros[..dim];
-                }
-                scales[r] = scale(first + r);
-                from.read((self.batch, self.head, index), room)
-            });
-            let panel = &mut panels[first / width * padded * width..];
-            if first % width + SIDE <= width {
-                write_rows(panel, width, first % width, rows, scales);
-            } else {
-                for (r, (row, scale)) in rows.iter().zip(scales).enumerate().take(count - first) {
-                    let panel = &mut panels[(first + r) / width * padded * width..];
-                    let lane = panel[(first + r) % width..].iter_mut().step_by(width);
-                    lane.zip(*row).for_each(|(to, x)| *to = x * scale);
-                }
-            }
-        }
+        let at = (self.batch, self.head, self.rows.clone());
+        self.scaled_q.load(inputs, &inputs.q, at, self.width, scale);
     }
 
     pub fn count(&self) -> usize {
@@ -153,7 +112,10 @@ impl<'a> QueryPanels<'a> {
         key: usize,
     ) -> (&'a [f32], usize) {
         let row = self.rows.start + panel * self.width;
-        (self.by_distance.head(self.head), ByDistance::column(inputs, row, key))
+        (
+            self.by_distance.head(self.head),
+            ByDistance::column(inputs, row, key),
+        )
     }
 
     /// The part of a tile that the panel sees by position; `None` if nothing.
@@ -189,7 +151,10 @@ impl<'a> QueryPanels<'a> {
         keys: Range<usize>,
     ) -> Range<usize> {
         let positions = inputs.plan.positions();
-        let (start, end) = (self.rows.start + rows.start, self.rows.end.min(self.rows.start + rows.end));
+        let (start, end) = (
+            self.rows.start + rows.start,
+            self.rows.end.min(self.rows.start + rows.end),
+        );
         let inside = |row: usize| row.clamp(start, end.max(start)) - start;
         let first = inside(positions.visible_rows(keys.start).start);
         first..inside(positions.visible_rows(keys.end - 1).end).max(first)
@@ -211,7 +176,8 @@ impl<'a> QueryPanels<'a> {
             return 0..0;
         }
         let seen = inputs.plan.positions().keys_in_sight(rows);
-        let inside = |key: usize| key.clamp(first_key + keys.start, first_key + keys.end) - first_key;
+        let inside =
+            |key: usize| key.clamp(first_key + keys.start, first_key + keys.end) - first_key;
         let start = inside(seen.start);
         start..inside(seen.end).max(start)
     }
@@ -231,7 +197,7 @@ impl<'a> QueryPanels<'a> {
         let padded = inputs.padded_dim();
         let first = sight.keys.start / GROUP * GROUP;
         let keys = &keys[first * padded..sight.keys.end.next_multiple_of(GROUP) * padded];
-        let q = &self.scaled_q[panel * padded * self.width..];
+        let q = &self.scaled_q.values[panel * padded * self.width..];
         let factors = lines::<S, VECTORS>(&self.scaled_prior_factors[panel * self.width..])[0];
         let (ln_weights, column) = self.ln_weights_at(inputs, panel, first_key + first);
         rows_by_panel::<S, GROUP, VECTORS>(
@@ -353,8 +319,63 @@ pub(super) trait Products<'a, S: Simd, const VECTORS: usize> {
     fn expectation(&self, sums: &[f32], r: usize, evidence: f32, out: &mut [f32]);
 }
 
+/// Rows as the lanes of panels, `[panels, padded dim, rows of a panel]`.
+pub(super) struct Panels {
+    pub values: Aligned<f32>,
+    /// For rows that are widened.
+    room: Aligned<f32>,
+}
+
 /// Rows that are written into a panel side by side: as many numbers of a line as a vector may hold.
 const SIDE: usize = 8;
+
+impl Panels {
+    pub fn new(inputs: &Inputs<'_>) -> Self {
+        Self {
+            values: aligned(0.0, 0),
+            room: aligned(0.0, SIDE * inputs.dim),
+        }
+    }
+
+    /// Reads some rows of a head into panels of `width`: each times its scale, zeros past the end and at padding.
+    #[inline(always)]
+    pub fn load(
+        &mut self,
+        inputs: &Inputs<'_>,
+        from: &Rows<'_>,
+        (batch, head, rows): (usize, usize, Range<usize>),
+        width: usize,
+        scale: impl Fn(usize) -> f32,
+    ) {
+        let (count, dim) = (rows.len().next_multiple_of(width), inputs.dim);
+        let size = inputs.padded_dim() * width;
+        self.values.resize(count / width * size, 0.0);
+        for first in (0..count).step_by(SIDE) {
+            let mut scales = [1.0; SIDE];
+            let mut room = self.room.chunks_exact_mut(dim);
+            let some: [&[f32]; SIDE] = std::array::from_fn(|r| {
+                let (room, row) = (room.next().expect("one for each"), rows.start + first + r);
+                if row >= rows.end || inputs.plan.is_padding_query(batch, row) {
+                    room.fill(0.0);
+                    return &*room;
+                }
+                scales[r] = scale(first + r);
+                from.read((batch, head, row), room)
+            });
+            if first % width + SIDE <= width {
+                let panel = &mut self.values[first / width * size..];
+                write_rows(panel, width, first % width, some, scales);
+                continue;
+            }
+            let rows = (first..count).zip(some).zip(scales);
+            for ((r, row), scale) in rows {
+                let lane = &mut self.values[r / width * size + r % width..];
+                let lane = lane.iter_mut().step_by(width);
+                lane.zip(row).for_each(|(to, x)| *to = x * scale);
+            }
+        }
+    }
+}
 
 /// Writes rows, each times its scale, into a panel from lane `first` on.
 #[inline(always)]

@@ -3,7 +3,9 @@
 use super::inputs::{ByDistance, Inputs};
 use super::narrow::{Narrow, PairedValues};
 use super::panel::{Products, QueryPanels, Sight, splat};
-use super::product::{Aligned, Factors, Lanes, Line, Strips, aligned, lines_mut, panel_rows, rows_from_lines};
+use super::product::{
+    Aligned, Factors, Lanes, Line, Strips, aligned, lines_mut, panel_rows, rows_from_lines,
+};
 use super::task::{Task, Visit, may_stop};
 use super::tile::{TileRows, load_strips};
 use crate::exponential::exp2;
@@ -23,7 +25,7 @@ pub(super) struct Workspace<'a> {
 impl<'a> Workspace<'a> {
     pub fn new(inputs: &Inputs<'a>, by_distance: &'a ByDistance) -> Self {
         Self {
-            queries: QueryPanels::new(by_distance),
+            queries: QueryPanels::new(inputs, by_distance),
             tile: Wide::new(inputs),
             running: Running::new(inputs.padded_dim()),
             scores: aligned(0.0, 0),
@@ -54,13 +56,27 @@ impl WithSimd for ManyRows<'_, '_> {
 impl<'a> ManyRows<'_, 'a> {
     #[inline(always)]
     fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(self, simd: S) -> Visit {
-        let Self { task, workspace, paired } = self;
-        let Workspace { queries, tile, running, scores } = workspace;
+        let Self {
+            task,
+            workspace,
+            paired,
+        } = self;
+        let Workspace {
+            queries,
+            tile,
+            running,
+            scores,
+        } = workspace;
         let (inputs, rows) = (task.inputs, task.rows.clone());
         queries.load::<S, VECTORS>(inputs, (task.batch, task.head), rows);
         running.restart(queries.count() * queries.width, queries.width);
         scores.resize(TILE * queries.width, 0.0);
-        let mut block = Block { task, queries, running, scores };
+        let mut block = Block {
+            task,
+            queries,
+            running,
+            scores,
+        };
         match paired.and_then(|paired| Narrow::new(inputs, block.queries, paired)) {
             Some(narrow) => block.visit::<S, VECTORS>(simd, narrow),
             None => {
@@ -153,7 +169,9 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
 {
     #[inline(always)]
     fn load(&mut self, inputs: &Inputs<'a>, at: (usize, usize), first_key: usize) {
-        let Wide { keys, values, room, .. } = &mut *self.0;
+        let Wide {
+            keys, values, room, ..
+        } = &mut *self.0;
         keys.load(inputs, &inputs.k, at, first_key);
         load_strips::<S>(inputs, &inputs.v, at, first_key, room, values);
         self.0.first_key = first_key;
@@ -186,10 +204,15 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
         weights: &mut [f32],
         sums: &mut [f32],
     ) {
-        let Wide { first_key, values, .. } = &*self.0;
+        let Wide {
+            first_key, values, ..
+        } = &*self.0;
         let in_sight = |rows| queries.keys_in_sight(inputs, panel, rows, *first_key, &keys);
         let stride = panel_rows::<S, VECTORS>();
-        let factors = Factors { values: weights, stride };
+        let factors = Factors {
+            values: weights,
+            stride,
+        };
         rows_from_lines(simd, factors, 0..stride, in_sight, values, sums);
     }
 

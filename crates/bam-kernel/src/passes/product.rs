@@ -213,7 +213,15 @@ pub(super) fn rows_from_lines<S: Simd>(
     right: &Strips,
     out: &mut [f32],
 ) {
-    by_strips!(simd, right, rows_of_strip, factors, rows.clone(), &in_sight, out);
+    by_strips!(
+        simd,
+        right,
+        rows_of_strip,
+        factors,
+        rows.clone(),
+        &in_sight,
+        out
+    );
 }
 
 #[inline(always)]
@@ -230,7 +238,9 @@ fn rows_of_strip<S: Simd, const GROUP: usize, const WIDTH: usize>(
     while rows.end < all.end {
         rows.start = rows.end;
         // Beyond whole groups there are four or two rows, or one.
-        let group = [GROUP, 4, 2].into_iter().find(|group| *group <= all.end - rows.start);
+        let group = [GROUP, 4, 2]
+            .into_iter()
+            .find(|group| *group <= all.end - rows.start);
         rows.end += group.unwrap_or(1);
         let lines = in_sight(rows.start - all.start..rows.end - all.start);
         let own = (lines, rows.start);
