@@ -2,7 +2,16 @@
 
 /// An upper bound of the Euclidean norm, rounding included.
 pub(crate) fn norm(values: &[f32]) -> f32 {
-    let squares: f64 = values.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+    // Eight sums, so that processors add more than one number at a time.
+    let mut sums = [0.0f64; 8];
+    let (eights, rest) = values.as_chunks::<8>();
+    for eight in eights {
+        for (sum, x) in sums.iter_mut().zip(eight) {
+            *sum += f64::from(*x) * f64::from(*x);
+        }
+    }
+    let rest = rest.iter().map(|x| f64::from(*x) * f64::from(*x));
+    let squares: f64 = sums.into_iter().chain(rest).sum();
     ((squares.sqrt() * (1.0 + 1e-6)) as f32).next_up()
 }
 

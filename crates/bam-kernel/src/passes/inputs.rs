@@ -10,6 +10,9 @@ use crate::skipping::Skipping;
 use std::borrow::Cow;
 use std::ops::Range;
 
+/// Keys of which exact skipping could leave out one tile at best.
+const WORTHLESS: usize = 2 * TILE;
+
 /// Operands that fit a plan.
 pub(super) struct Inputs<'a> {
     pub batch: usize,
@@ -93,13 +96,18 @@ impl<'a> Inputs<'a> {
         &self.ln_weights[head * self.plan.lags().count()..][..self.plan.lags().count()]
     }
 
-    /// The norms of the keys, where skipping wants them.
+    /// The norms of the keys, where skipping wants them: not where finding them takes longer than what they
+    /// can save.
     pub fn key_norms(&self) -> Option<Cow<'a, KeyNorms>> {
-        if self.plan.call().skipping == Skipping::Off {
+        let call = self.plan.call();
+        if call.skipping == Skipping::Off {
             return None;
         }
-        if let Some(norms) = self.plan.call().key_norms.as_deref() {
+        if let Some(norms) = call.key_norms.as_deref() {
             return Some(Cow::Borrowed(norms));
+        }
+        if call.skipping == Skipping::Exact && self.keys() <= WORTHLESS {
+            return None;
         }
         let norms = KeyNorms::gather(self.batch, self.key_heads(), self.keys(), |batch, head| {
             let mut largest = Vec::with_capacity(self.keys().div_ceil(TILE));
@@ -107,10 +115,10 @@ impl<'a> Inputs<'a> {
             for key in 0..self.keys() {
                 if self.plan.is_padding_key(batch, key) {
                     row.fill(0.0);
+                    raise(&mut largest, key, &row);
                 } else {
-                    self.k.load(batch, head, key, &mut row);
+                    raise(&mut largest, key, self.k.read((batch, head, key), &mut row));
                 }
-                raise(&mut largest, key, &row);
             }
             largest
         });
