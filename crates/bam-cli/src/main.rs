@@ -16,6 +16,10 @@ use clap::{CommandFactory, Parser};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 
+/// The system's gives large pieces of memory back at once, and asks for them again in the next step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     device::quiet_panics();

@@ -87,6 +87,7 @@ mod error;
 mod exponential;
 mod instructions;
 mod key_norms;
+pub mod layers;
 mod operands;
 mod passes;
 mod plan;

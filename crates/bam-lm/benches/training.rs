@@ -12,6 +12,9 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const STEPS: usize = 5;
 
 fn main() {

@@ -17,6 +17,7 @@ mod prefill;
 mod prior;
 mod products;
 mod rotary;
+mod rowwise;
 mod transformer;
 
 pub(crate) use attention::Attended;
@@ -29,4 +30,5 @@ pub use parameters::{ParameterInfo, ParameterKind};
 pub use prefill::{CHUNK, TokenScore, score_of};
 pub use prior::host_values;
 pub use products::Products;
+pub(crate) use rowwise::{Numbers, is_here};
 pub use transformer::{TokenRows, Transformer};

@@ -5,6 +5,7 @@ use super::config::{ModelConfig, PriorScope};
 use super::design::{Activation, Design, NormKind, Residual};
 use super::kv_cache::LayerCache;
 use super::products::{float_type, product};
+use super::rowwise::{gated, rms_norm};
 use crate::Error;
 use bam_attention::nn::{BayesianAttention, BayesianAttentionConfig, PositionalPriorConfig};
 use burn::module::{Module, Param};
@@ -64,7 +65,7 @@ impl Norm {
 
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         match self {
-            Self::Rms(norm) => norm.forward(x),
+            Self::Rms(norm) => rms_norm(norm, x),
             Self::Layer(norm) => norm.forward(x),
         }
     }
@@ -199,14 +200,17 @@ impl FeedForward {
         let stream = x.dtype();
         let x = x.cast(float_type(&self.w1));
         let inner = self.w1.forward(x.clone()).cast(stream);
-        let inner = match self.activation {
-            Activation::Silu => silu(inner),
-            Activation::Gelu => gelu(inner),
-            Activation::GeluTanh => gelu_approximate(inner),
-        };
-        let inner = match &self.w3 {
-            Some(w3) => inner * w3.forward(x).cast(stream),
-            None => inner,
+        let gate = self.w3.as_ref().map(|w3| w3.forward(x).cast(stream));
+        let inner = match (self.activation, gate) {
+            (Activation::Silu, Some(gate)) => gated(inner, gate),
+            (activation, gate) => {
+                let inner = match activation {
+                    Activation::Silu => silu(inner),
+                    Activation::Gelu => gelu(inner),
+                    Activation::GeluTanh => gelu_approximate(inner),
+                };
+                gate.map_or(inner.clone(), |gate| inner * gate)
+            }
         };
         product(&self.w2, inner).cast(stream)
     }

@@ -7,6 +7,7 @@ use super::config::{ModelConfig, PriorScope};
 use super::kv_cache::KvCache;
 use super::products::{Products, float_type, product, round};
 use super::rotary::{angles, sinusoids};
+use super::rowwise::{Scored, cross_entropy};
 use crate::Error;
 use crate::model::encoding::Position;
 use bam_attention::nn::PositionalPrior;
@@ -14,7 +15,6 @@ use bam_attention::{Documents, Implementation, Lags, LogPrior};
 use bam_record::history::{Event, History};
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear};
-use burn::tensor::activation::log_softmax;
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
@@ -332,14 +332,16 @@ impl Transformer {
                 ),
             });
         }
-        let device = self.device();
+        if targets.vocabulary > vocabulary {
+            TokenRows::new(targets.rows, targets.ids.clone(), vocabulary)?;
+        }
         let total: f32 = weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
-        let shares: Vec<f32> = weights.iter().map(|weight| -weight / total).collect();
+        let scored = Scored {
+            targets: targets.ids.iter().map(|id| *id as usize).collect(),
+            weights: weights.iter().map(|weight| weight / total).collect(),
+        };
         let logits = self.forward(tokens, documents, implementation)?;
-        let ln_probabilities = log_softmax(logits.reshape([count, vocabulary]), 1);
-        let targets = targets.tensor(&device).reshape([count, 1]);
-        let shares = Tensor::<2>::from_data(TensorData::new(shares, [count, 1]), &device);
-        Ok((ln_probabilities.gather(1, targets) * shares).sum())
+        Ok(cross_entropy(logits.reshape([count, vocabulary]), scored))
     }
 
     /// Reads on: adds the tokens to the cache and returns the logits after the tokens `read`, an

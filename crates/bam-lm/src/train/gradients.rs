@@ -3,12 +3,14 @@
 use crate::Error;
 use crate::device;
 use crate::model::{
-    EachParameter, ReplaceParameter, Replacing, TokenRows, Transformer, Visiting, host_values,
+    EachParameter, Numbers, ReplaceParameter, Replacing, TokenRows, Transformer, Visiting,
+    host_values,
 };
 use bam_attention::{Documents, Implementation};
 use bam_data::Batch;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -19,6 +21,18 @@ pub struct Gradients {
     /// By part of the batch; they add up to the mean cross-entropy, nats per token.
     losses: Vec<Tensor<1>>,
     of: HashMap<ParamId, Tensor<1>>,
+    /// Of every gradient.
+    factor: Factor,
+}
+
+/// A factor that is applied where a gradient is used.
+#[derive(Clone, Copy, Debug)]
+struct Factor(f64);
+
+impl Default for Factor {
+    fn default() -> Self {
+        Self(1.0)
+    }
 }
 
 /// Gradients of the weighted mean cross-entropy of a batch.
@@ -108,6 +122,7 @@ fn part_gradients(
     Ok(Gradients {
         losses: vec![loss.inner()],
         of: collected.of,
+        factor: Factor::default(),
     })
 }
 
@@ -118,7 +133,11 @@ impl Gradients {
     pub fn loss_and_norm(&self, model: &Transformer) -> (f64, f64) {
         let squares = model.parameters().into_iter().filter_map(|info| {
             let gradient = self.of.get(&info.id)?.clone();
-            Some(gradient.square().sum())
+            let device = gradient.device();
+            Some(match Numbers::of(gradient) {
+                Ok(numbers) => Tensor::from_data([sum_of_squares(numbers.get())], &device),
+                Err(gradient) => gradient.square().sum(),
+            })
         });
         let numbers: Vec<Tensor<1>> = self.losses.iter().cloned().chain(squares).collect();
         let numbers = host_values(Tensor::cat(numbers, 0));
@@ -131,18 +150,21 @@ impl Gradients {
     pub fn clip(&mut self, norm: f64, limit: f64) {
         let factor = limit / (norm + 1e-6);
         if factor < 1.0 {
-            self.scale(factor);
+            self.factor.0 *= factor;
         }
     }
 
     /// The gradient of one parameter, on the host.
     #[must_use]
     pub fn values(&self, id: ParamId) -> Option<Vec<f32>> {
-        self.of.get(&id).cloned().map(host_values)
+        self.of
+            .get(&id)
+            .map(|of| host_values(of.clone() * self.factor.0))
     }
 
-    pub(crate) fn take(&mut self, id: ParamId) -> Option<Tensor<1>> {
-        self.of.remove(&id)
+    /// The gradient of one parameter, and what it is still to be multiplied by.
+    pub(crate) fn take(&mut self, id: ParamId) -> Option<(Tensor<1>, f64)> {
+        self.of.remove(&id).map(|of| (of, self.factor.0))
     }
 
     fn add(&mut self, other: Self) {
@@ -155,12 +177,21 @@ impl Gradients {
             self.of.insert(id, sum);
         }
     }
+}
 
-    fn scale(&mut self, factor: f64) {
-        for gradient in self.of.values_mut() {
-            *gradient = gradient.clone() * factor;
+/// In tasks of a fixed size, whose sums are added in order.
+fn sum_of_squares(values: &[f32]) -> f32 {
+    let of_task = |task: &[f32]| {
+        let mut sums = [0.0f64; 8];
+        for some in task.chunks(8) {
+            for (sum, x) in sums.iter_mut().zip(some) {
+                *sum += f64::from(*x) * f64::from(*x);
+            }
         }
-    }
+        sums.iter().sum::<f64>()
+    };
+    let of_tasks: Vec<f64> = values.par_chunks(1 << 18).map(of_task).collect();
+    of_tasks.iter().sum::<f64>() as f32
 }
 
 /// Gives every parameter a leaf of its own in the graph.

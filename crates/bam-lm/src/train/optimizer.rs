@@ -3,10 +3,11 @@
 use super::gradients::Gradients;
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
-use crate::model::{ParameterInfo, ParameterKind, Transformer};
+use crate::model::{Numbers, ParameterInfo, ParameterKind, Transformer, is_here};
 use bam_prior::Role;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Tensor, TensorData};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
@@ -220,42 +221,144 @@ struct Update<'a> {
 
 impl crate::model::ReplaceParameter for Update<'_> {
     fn replace<const D: usize>(&mut self, id: ParamId, tensor: Tensor<D>) -> Tensor<D> {
-        let (Some(info), Some(gradient)) = (self.infos.get(&id), self.gradients.take(id)) else {
+        let (Some(info), Some((gradient, factor))) = (self.infos.get(&id), self.gradients.take(id))
+        else {
             return tensor;
         };
         let RAdamConfig {
-            betas: [beta1, beta2],
+            betas,
             epsilon,
             weight_decay,
         } = self.optimizer.config;
         let rate = self.rate * self.optimizer.rates.of(info.kind);
-        let shape = tensor.shape();
-        let moments = match self.optimizer.moments.remove(&id) {
-            Some(Moments { first, second }) => Moments {
-                first: first * beta1 + gradient.clone() * (1.0 - beta1),
-                second: second * beta2 + gradient.square() * (1.0 - beta2),
-            },
-            None => Moments {
-                first: gradient.clone() * (1.0 - beta1),
-                second: gradient.square() * (1.0 - beta2),
+        let decays = info.kind == ParameterKind::Matrix;
+        let step = Step {
+            factor,
+            betas,
+            epsilon,
+            correction: self.correction,
+            rate,
+            kept: if decays {
+                1.0 - rate * weight_decay
+            } else {
+                1.0
             },
         };
-        let direction = moments.first.clone() / self.correction.first;
-        let direction = match self.correction.adaptive {
-            Some(factor) => direction * factor / (moments.second.clone().sqrt() + epsilon),
-            None => direction,
-        };
-        self.optimizer.moments.insert(id, moments);
+        let moments = self.optimizer.moments.remove(&id).unwrap_or_else(|| {
+            let zeros = Tensor::zeros(gradient.shape(), &gradient.device());
+            Moments {
+                first: zeros.clone(),
+                second: zeros,
+            }
+        });
         let on_autodiff = tensor.is_autodiff();
-        let mut value = tensor.inner();
-        if info.kind == ParameterKind::Matrix && weight_decay > 0.0 {
-            value = value * (1.0 - rate * weight_decay);
-        }
-        value = value - (direction * rate).reshape(shape);
+        let (value, moments) = step.take(tensor.inner(), moments, gradient);
+        self.optimizer.moments.insert(id, moments);
         if on_autodiff {
             Tensor::from_inner(value)
         } else {
             value
+        }
+    }
+}
+
+/// A step of one parameter.
+#[derive(Clone, Copy)]
+struct Step {
+    /// Of the gradient.
+    factor: f64,
+    betas: [f64; 2],
+    epsilon: f64,
+    correction: Correction,
+    rate: f64,
+    /// The share of the value that its decay leaves.
+    kept: f64,
+}
+
+/// Numbers of a task.
+const TASK: usize = 1 << 16;
+
+impl Step {
+    fn take<const D: usize>(
+        &self,
+        value: Tensor<D>,
+        moments: Moments,
+        gradient: Tensor<1>,
+    ) -> (Tensor<D>, Moments) {
+        if is_here(&value) && is_here(&gradient) {
+            return self.take_here(value, moments, gradient);
+        }
+        let [beta1, beta2] = self.betas;
+        let gradient = gradient * self.factor;
+        let moments = Moments {
+            first: moments.first * beta1 + gradient.clone() * (1.0 - beta1),
+            second: moments.second * beta2 + gradient.square() * (1.0 - beta2),
+        };
+        let direction = moments.first.clone() / self.correction.first;
+        let direction = match self.correction.adaptive {
+            Some(factor) => direction * factor / (moments.second.clone().sqrt() + self.epsilon),
+            None => direction,
+        };
+        let shape = value.shape();
+        let value = value * self.kept - (direction * self.rate).reshape(shape);
+        (value, moments)
+    }
+
+    /// The same in the processor's own memory, in one pass.
+    fn take_here<const D: usize>(
+        &self,
+        value: Tensor<D>,
+        moments: Moments,
+        gradient: Tensor<1>,
+    ) -> (Tensor<D>, Moments) {
+        const HERE: &str = "the caller looked, and moments are where their gradients are";
+        let mut value = Numbers::of(value).expect(HERE);
+        let mut first = Numbers::of(moments.first).expect(HERE);
+        let mut second = Numbers::of(moments.second).expect(HERE);
+        let gradient = Numbers::of(gradient).expect(HERE);
+        let tasks = value
+            .get_mut()
+            .par_chunks_mut(TASK)
+            .zip(gradient.get().par_chunks(TASK));
+        let moments = first
+            .get_mut()
+            .par_chunks_mut(TASK)
+            .zip(second.get_mut().par_chunks_mut(TASK));
+        tasks
+            .zip(moments)
+            .for_each(|((value, gradient), (first, second))| {
+                let numbers = value
+                    .iter_mut()
+                    .zip(gradient)
+                    .zip(first.iter_mut().zip(second));
+                self.take_numbers(numbers);
+            });
+        let moments = Moments {
+            first: first.into_tensor(),
+            second: second.into_tensor(),
+        };
+        (value.into_tensor(), moments)
+    }
+
+    fn take_numbers<'a>(
+        &self,
+        numbers: impl Iterator<Item = ((&'a mut f32, &'a f32), (&'a mut f32, &'a mut f32))>,
+    ) {
+        let [beta1, beta2] = self.betas.map(|beta| beta as f32);
+        let [new1, new2] = self.betas.map(|beta| (1.0 - beta) as f32);
+        let (factor, epsilon, kept) = (self.factor as f32, self.epsilon as f32, self.kept as f32);
+        let (first_correction, rate) = (self.correction.first as f32, self.rate as f32);
+        let adaptive = self.correction.adaptive.map(|factor| factor as f32);
+        for ((value, gradient), (first, second)) in numbers {
+            let gradient = gradient * factor;
+            *first = *first * beta1 + gradient * new1;
+            *second = *second * beta2 + gradient * gradient * new2;
+            let direction = *first / first_correction;
+            let direction = match adaptive {
+                Some(factor) => direction * factor / (second.sqrt() + epsilon),
+                None => direction,
+            };
+            *value = *value * kept - direction * rate;
         }
     }
 }
