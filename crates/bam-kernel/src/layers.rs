@@ -1,5 +1,5 @@
-//! What a transformer computes row by row around attention, and its gradients: one pass over the numbers
-//! where a tensor library takes one for every operator. Slices in, slices out, rows one after the other;
+//! The layers of a transformer around attention that go row by row, and their gradients: one pass over the
+//! numbers where a tensor library takes one for every operator. Slices in, slices out, rows one after the other;
 //! the same bits for any number of threads.
 
 mod cross_entropy;

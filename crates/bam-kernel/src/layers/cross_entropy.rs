@@ -27,7 +27,7 @@ pub fn cross_entropy(logits: &[f32], targets: &[usize], weights: &[f32]) -> Cros
     let vocabulary = vocabulary(logits, targets, weights);
     let mut ln_evidence = vec![0.0; targets.len()];
     let task = rows_of_task(vocabulary);
-    let run = |(logits, ln_evidence): (&[f32], &mut [f32])| {
+    let run = |logits, ln_evidence| {
         Arch::new().dispatch(Forward {
             logits,
             vocabulary,
@@ -38,8 +38,8 @@ pub fn cross_entropy(logits: &[f32], targets: &[usize], weights: &[f32]) -> Cros
         true => logits
             .par_chunks(task * vocabulary)
             .zip(ln_evidence.par_chunks_mut(task))
-            .for_each(run),
-        false => run((logits, &mut ln_evidence)),
+            .for_each(|(logits, ln_evidence)| run(logits, ln_evidence)),
+        false => run(logits, &mut ln_evidence),
     }
     let of_rows = logits
         .chunks_exact(vocabulary)
@@ -71,7 +71,7 @@ pub fn cross_entropy_gradient(
     let vocabulary = vocabulary(logits, targets, weights);
     assert!(gradient.len() == logits.len() && ln_evidence.len() == targets.len());
     let task = rows_of_task(vocabulary);
-    let run = |((logits, ln_evidence), gradient): ((&[f32], &[f32]), &mut [f32]), first: usize| {
+    let run = |logits, ln_evidence: &[f32], gradient, first: usize| {
         let own = first..first + ln_evidence.len();
         Arch::new().dispatch(Backward {
             logits,
@@ -83,7 +83,7 @@ pub fn cross_entropy_gradient(
         });
     };
     if targets.len() <= task {
-        return run(((logits, ln_evidence), gradient), 0);
+        return run(logits, ln_evidence, gradient, 0);
     }
     let parts = logits
         .par_chunks(task * vocabulary)
@@ -91,7 +91,9 @@ pub fn cross_entropy_gradient(
     let parts = parts.zip(gradient.par_chunks_mut(task * vocabulary));
     parts
         .enumerate()
-        .for_each(|(index, part)| run(part, index * task));
+        .for_each(|(index, ((logits, ln_evidence), gradient))| {
+            run(logits, ln_evidence, gradient, index * task);
+        });
 }
 
 fn vocabulary(logits: &[f32], targets: &[usize], weights: &[f32]) -> usize {

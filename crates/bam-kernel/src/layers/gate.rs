@@ -12,14 +12,13 @@ use std::f32::consts::LOG2_E;
 /// If the slices are not of one length.
 pub fn gated(a: &[f32], b: &[f32], out: &mut [f32]) {
     assert!([b.len(), out.len()] == [a.len(); 2]);
-    let parts = a.par_chunks(TASK).zip(b.par_chunks(TASK));
-    let run = |((a, b), out): ((&[f32], &[f32]), &mut [f32])| {
-        Arch::new().dispatch(Forward { a, b, out });
-    };
-    match a.len() > TASK {
-        true => parts.zip(out.par_chunks_mut(TASK)).for_each(run),
-        false => run(((a, b), out)),
+    let run = |(a, b), out| Arch::new().dispatch(Forward { a, b, out });
+    if a.len() <= TASK {
+        return run((a, b), out);
     }
+    let parts = a.par_chunks(TASK).zip(b.par_chunks(TASK));
+    let parts = parts.zip(out.par_chunks_mut(TASK));
+    parts.for_each(|(numbers, out)| run(numbers, out));
 }
 
 /// The gradients of a number by `a` and `b`, given that by [`gated`]'s output, `g`:
@@ -29,20 +28,18 @@ pub fn gated(a: &[f32], b: &[f32], out: &mut [f32]) {
 /// If the slices are not of one length.
 pub fn gated_gradients(a: &[f32], b: &[f32], g: &[f32], da: &mut [f32], db: &mut [f32]) {
     assert!([b.len(), g.len(), da.len(), db.len()] == [a.len(); 4]);
-    let run = |((((a, b), g), da), db): ((((&[f32], &[f32]), &[f32]), &mut [f32]), &mut [f32])| {
-        Arch::new().dispatch(Backward { a, b, g, da, db });
-    };
+    let run = |(a, b), g, (da, db)| Arch::new().dispatch(Backward { a, b, g, da, db });
     if a.len() <= TASK {
-        return run(((((a, b), g), da), db));
+        return run((a, b), g, (da, db));
     }
     let parts = a
         .par_chunks(TASK)
         .zip(b.par_chunks(TASK))
         .zip(g.par_chunks(TASK));
-    let gradients = parts
-        .zip(da.par_chunks_mut(TASK))
-        .zip(db.par_chunks_mut(TASK));
-    gradients.for_each(run);
+    let gradients = da.par_chunks_mut(TASK).zip(db.par_chunks_mut(TASK));
+    parts
+        .zip(gradients)
+        .for_each(|((numbers, g), gradients)| run(numbers, g, gradients));
 }
 
 /// `σ(x)`, by an exponential that is at most 1.

@@ -13,7 +13,7 @@ pub fn rms_norm(x: &[f32], gain: &[f32], epsilon: f64, out: &mut [f32]) -> Vec<f
     let rows = whole_rows(x, gain, &[out.len()]);
     let mut factors = vec![0.0; rows];
     let task = rows_of_task(gain.len());
-    let run = |((x, out), factors): ((&[f32], &mut [f32]), &mut [f32])| {
+    let run = |x, out, factors| {
         Arch::new().dispatch(Forward {
             x,
             gain,
@@ -23,12 +23,13 @@ pub fn rms_norm(x: &[f32], gain: &[f32], epsilon: f64, out: &mut [f32]) -> Vec<f
         });
     };
     if rows <= task {
-        run(((x, out), &mut factors));
+        run(x, out, &mut factors);
         return factors;
     }
     let numbers = task * gain.len();
     let parts = x.par_chunks(numbers).zip(out.par_chunks_mut(numbers));
-    parts.zip(factors.par_chunks_mut(task)).for_each(run);
+    let parts = parts.zip(factors.par_chunks_mut(task));
+    parts.for_each(|((x, out), factors)| run(x, out, factors));
     factors
 }
 
@@ -48,7 +49,7 @@ pub fn rms_norm_gradients(
 ) -> Vec<f32> {
     let rows = whole_rows(x, gain, &[g.len(), dx.len(), factors.len() * gain.len()]);
     let task = rows_of_task(gain.len());
-    let run = |(((x, g), dx), factors): (((&[f32], &[f32]), &mut [f32]), &[f32])| {
+    let run = |x, factors, g, dx| {
         Arch::new().dispatch(Backward {
             x,
             gain,
@@ -58,14 +59,16 @@ pub fn rms_norm_gradients(
         })
     };
     if rows <= task {
-        return run((((x, g), dx), factors));
+        return run(x, factors, g, dx);
     }
     let numbers = task * gain.len();
     let parts = x.par_chunks(numbers).zip(g.par_chunks(numbers));
     let parts = parts
         .zip(dx.par_chunks_mut(numbers))
         .zip(factors.par_chunks(task));
-    let of_tasks: Vec<Vec<f32>> = parts.map(run).collect();
+    let of_tasks: Vec<Vec<f32>> = parts
+        .map(|(((x, g), dx), factors)| run(x, factors, g, dx))
+        .collect();
     let mut sums = vec![0.0; gain.len()];
     for part in of_tasks {
         sums.iter_mut()

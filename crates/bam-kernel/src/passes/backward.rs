@@ -213,7 +213,7 @@ struct BackwardTask<'t, 'a> {
     dv: &'t mut [f32],
 }
 
-/// What tasks add up together, or report.
+/// Sums that tasks add up together, and reports.
 struct Sums {
     /// By distance, one row per query head.
     d_ln_weights: Vec<f32>,

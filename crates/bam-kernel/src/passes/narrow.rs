@@ -165,8 +165,7 @@ impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow<'_> 
         simd: S,
         _: &Inputs<'_>,
         queries: &QueryPanels<'_>,
-        _: usize,
-        keys: Range<usize>,
+        (_, keys): (usize, Range<usize>),
         weights: &mut [f32],
         sums: &mut [f32],
     ) {

@@ -306,8 +306,7 @@ pub(super) trait Products<'a, S: Simd, const VECTORS: usize> {
         simd: S,
         inputs: &Inputs<'_>,
         queries: &QueryPanels<'_>,
-        panel: usize,
-        keys: Range<usize>,
+        at: (usize, Range<usize>),
         weights: &mut [f32],
         sums: &mut [f32],
     );

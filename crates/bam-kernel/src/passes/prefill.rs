@@ -13,7 +13,7 @@ use crate::key_norms::TILE;
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
-/// What blocks of many rows are computed in, one after the other.
+/// Memory that one block of many rows is computed in after the other.
 pub(super) struct Workspace<'a> {
     queries: QueryPanels<'a>,
     tile: Wide<'a>,
@@ -126,7 +126,14 @@ impl<'a> Block<'_, 'a> {
                 if grew {
                     products.scale(sums, &running.shrink);
                 }
-                products.add_values(simd, inputs, queries, panel, sight.keys, self.scores, sums);
+                products.add_values(
+                    simd,
+                    inputs,
+                    queries,
+                    (panel, sight.keys),
+                    self.scores,
+                    sums,
+                );
             }
         }
         for r in 0..task.rows.len() {
@@ -199,8 +206,7 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
         simd: S,
         inputs: &Inputs<'_>,
         queries: &QueryPanels<'_>,
-        panel: usize,
-        keys: Range<usize>,
+        (panel, keys): (usize, Range<usize>),
         weights: &mut [f32],
         sums: &mut [f32],
     ) {

@@ -65,18 +65,12 @@ pub(crate) fn is_here<const D: usize>(tensor: &Tensor<D>) -> bool {
 pub(crate) struct Numbers(FlexTensor);
 
 impl Numbers {
-    /// # Errors
-    /// The tensor, if its numbers are elsewhere or of another type.
-    pub(crate) fn of<const D: usize>(tensor: Tensor<D>) -> Result<Self, Tensor<D>> {
-        if !is_here(&tensor) {
-            return Err(tensor);
-        }
-        match DispatchTensor::try_into_backend(tensor.clone().into_dispatch()) {
-            Ok(BackendTensor::<Flex>::Float(numbers)) => {
-                drop(tensor);
-                Ok(Self(numbers.to_contiguous()))
-            }
-            _ => Err(tensor),
+    /// # Panics
+    /// If the numbers are elsewhere or of another type: [`is_here`].
+    pub(crate) fn of<const D: usize>(tensor: Tensor<D>) -> Self {
+        match DispatchTensor::try_into_backend(tensor.into_dispatch()) {
+            Ok(BackendTensor::<Flex>::Float(numbers)) => Self(numbers.into_contiguous()),
+            _ => panic!("expected a tensor on the processor, without a graph"),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::device;
 use crate::model::{
     EachParameter, Numbers, ReplaceParameter, Replacing, TokenRows, Transformer, Visiting,
-    host_values,
+    host_values, is_here,
 };
 use bam_attention::{Documents, Implementation};
 use bam_data::Batch;
@@ -134,9 +134,12 @@ impl Gradients {
         let squares = model.parameters().into_iter().filter_map(|info| {
             let gradient = self.of.get(&info.id)?.clone();
             let device = gradient.device();
-            Some(match Numbers::of(gradient) {
-                Ok(numbers) => Tensor::from_data([sum_of_squares(numbers.get())], &device),
-                Err(gradient) => gradient.square().sum(),
+            Some(match is_here(&gradient) {
+                true => {
+                    let squares = sum_of_squares(Numbers::of(gradient).get());
+                    Tensor::from_data([squares], &device)
+                }
+                false => gradient.square().sum(),
             })
         });
         let numbers: Vec<Tensor<1>> = self.losses.iter().cloned().chain(squares).collect();

@@ -311,11 +311,10 @@ impl Step {
         moments: Moments,
         gradient: Tensor<1>,
     ) -> (Tensor<D>, Moments) {
-        const HERE: &str = "the caller looked, and moments are where their gradients are";
-        let mut value = Numbers::of(value).expect(HERE);
-        let mut first = Numbers::of(moments.first).expect(HERE);
-        let mut second = Numbers::of(moments.second).expect(HERE);
-        let gradient = Numbers::of(gradient).expect(HERE);
+        let mut value = Numbers::of(value);
+        let mut first = Numbers::of(moments.first);
+        let mut second = Numbers::of(moments.second);
+        let gradient = Numbers::of(gradient);
         let tasks = value
             .get_mut()
             .par_chunks_mut(TASK)
