@@ -69,7 +69,7 @@ impl Numbers {
     /// If the numbers are elsewhere or of another type: [`is_here`].
     pub(crate) fn of<const D: usize>(tensor: Tensor<D>) -> Self {
         match DispatchTensor::try_into_backend(tensor.into_dispatch()) {
-            Ok(BackendTensor::<Flex>::Float(numbers)) => Self(numbers.into_contiguous()),
+            Ok(BackendTensor::<Flex>::Float(numbers)) => Self(numbers.to_contiguous()),
             _ => panic!("expected a tensor on the processor, without a graph"),
         }
     }
