@@ -31,6 +31,7 @@ const ALONE: &str = "--no-deps";
 const FOR_TESTS: &[&str] = &[
     "hypothesis==6.160.0",
     "matplotlib==3.11.1",
+    "mypy==2.4.1",
     "numpy==2.4.6",
     "pytest==9.2.0",
     "torch==2.15.0",

@@ -26,16 +26,21 @@ impl Rules {
     #[pyo3(signature = (*, causal, query_offset, window, first_lag, temperature_scope, skipping, threads))]
     fn new(
         causal: bool,
-        query_offset: usize,
-        window: Option<usize>,
+        query_offset: i64,
+        window: Option<i64>,
         first_lag: i64,
         temperature_scope: &str,
         skipping: &str,
         threads: usize,
     ) -> PyResult<Self> {
         let scope = scope(temperature_scope)?;
+        let count = |what: &str, given: i64| {
+            let wrong = |_| value_error(format!("{what}: expected at least 0, got {given}"));
+            usize::try_from(given).map_err(wrong)
+        };
+        let window = window.map(|given| count("window", given)).transpose()?;
         let call = Call {
-            offset: query_offset,
+            offset: count("query_offset", query_offset)?,
             visibility: if causal {
                 Visibility::Causal
             } else {

@@ -154,6 +154,12 @@ impl Distribution {
         bound.horizon(&ln_weights, epsilon).map_err(value_error)
     }
 
+    /// For `copy` and `pickle`: JSON keeps every bit of a number.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (String,))> {
+        let from_json = slf.get_type().getattr("from_json")?;
+        Ok((from_json, (slf.get().to_json()?,)))
+    }
+
     fn __repr__(&self) -> PyResult<String> {
         Ok(format!("Distribution({})", self.to_json()?))
     }

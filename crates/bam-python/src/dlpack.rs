@@ -143,7 +143,11 @@ impl Tensor {
 
     /// Numbers from one row to the next by axis, the last left out: it has to be 1.
     fn strides<const D: usize>(&self, shape: [usize; D]) -> PyResult<[usize; D]> {
-        let given = self.axes(self.inner().strides);
+        // Strides of a tensor without numbers say nothing.
+        let given = match shape.contains(&0) {
+            true => &[],
+            false => self.axes(self.inner().strides),
+        };
         let mut strides = [1; D];
         for axis in (0..D).rev() {
             let contiguous = match axis + 1 < D {
@@ -176,17 +180,22 @@ impl Tensor {
     }
 
     /// The first so many numbers.
-    fn numbers<T>(&self, count: usize) -> &[T] {
+    fn numbers<T>(&self, count: usize) -> PyResult<&[T]> {
         if count == 0 {
-            return &[];
+            return Ok(&[]);
         }
         let of = self.inner();
-        // SAFETY: the caller checked the type; the lender's shape and strides say that they are there, and nobody writes
-        // to them while the call that borrowed them runs.
-        unsafe {
-            let first = of.data.cast::<u8>().add(of.byte_offset as usize);
-            std::slice::from_raw_parts(first.cast(), count)
+        let first = of.data.cast::<u8>().wrapping_add(of.byte_offset as usize);
+        let first = first.cast::<T>();
+        if !first.is_aligned() {
+            return Err(value_error(format!(
+                "{}: expected numbers at multiples of their size in memory, got {first:?}",
+                self.what
+            )));
         }
+        // SAFETY: the caller checked the type, and where it begins was checked above; the lender's shape and strides say
+        // that they are there, and nobody writes to them while the call that borrowed them runs.
+        Ok(unsafe { std::slice::from_raw_parts(first, count) })
     }
 
     /// `[batch, heads, rows, dim]` of `float32` or `bfloat16`, at any strides.
@@ -196,8 +205,8 @@ impl Tensor {
         let strides = [b, h, i];
         let reach = Rows::reach(shape, strides).unwrap_or(0);
         let values = match self.inner().dtype {
-            DataType::F32 => Values::F32(self.numbers(reach)),
-            DataType::BF16 => Values::Bf16(self.numbers::<bf16>(reach)),
+            DataType::F32 => Values::F32(self.numbers(reach)?),
+            DataType::BF16 => Values::Bf16(self.numbers::<bf16>(reach)?),
             _ => return Err(self.type_error("float32 or bfloat16")),
         };
         // Without a reach nothing was read, and the kernel says why.
@@ -225,7 +234,7 @@ impl Tensor {
         let strides = self.strides(shape)?;
         let mut expected = 1;
         for axis in (0..D).rev() {
-            if shape[axis] > 1 && strides[axis] != expected {
+            if shape[axis] > 1 && expected > 0 && strides[axis] != expected {
                 return Err(value_error(format!(
                     "{}: expected a contiguous tensor",
                     self.what
@@ -233,7 +242,7 @@ impl Tensor {
             }
             expected *= shape[axis];
         }
-        Ok((self.numbers(expected), shape))
+        Ok((self.numbers(expected)?, shape))
     }
 }
 

@@ -10,10 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import Case, definition, distance, with_gradients
+from torch.autograd import forward_ad
+from torch.func import functional_call
 from torch.library import opcheck
 from torch.nn.functional import scaled_dot_product_attention
 
-from bam_attention import PADDING, LogPrior, attend, lags
+from bam_attention import PADDING, BayesianAttention, GeneralizedGaussian, LogPrior, attend, lags
 
 # Sums of a few hundred products in float32; bfloat16 rounds gradients to 8 bits.
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
@@ -176,6 +178,13 @@ def test_numpy_arrays_go_through_the_same_function():
     assert np.array_equal(attend(**arrays | backwards, **rules), got)
 
 
+def test_arrays_at_odd_places_are_read():
+    arrays = {of: x.numpy() for of, x in Case().tensors().items()}
+    odd = np.frombuffer(b"x" + arrays["q"].tobytes(), np.uint8)[1:].view(np.float32).reshape(arrays["q"].shape)
+    assert not odd.flags.aligned
+    assert np.array_equal(attend(**arrays | {"q": odd}), attend(**arrays))
+
+
 def test_temperatures_are_broadcast():
     case = Case()
     tensors = case.tensors()
@@ -239,10 +248,21 @@ def test_transforms_that_there_are_not_are_refused_by_name():
     several = {of: torch.stack([x, x]) for of, x in tensors.items()}
     with pytest.raises(NotImplementedError, match="vmap.*batch"):
         torch.func.vmap(lambda given: attend(**given))(several)
-    leaf = tensors["q"].requires_grad_()
-    (gradient,) = torch.autograd.grad(attend(**tensors).square().sum(), leaf, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate"):
-        gradient.sum().backward()
+    given = lambda q: attend(**tensors | {"q": q}).square().sum()
+    prior = GeneralizedGaussian(4)
+    by_prior = lambda scale: functional_call(prior, {"scale": scale}, (9,)).ln_weights.square().sum()
+    for function, at in [(given, tensors["q"]), (by_prior, prior.scale.detach())]:
+        leaf = at.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(leaf), leaf, create_graph=True)
+        with pytest.raises(NotImplementedError, match="first derivatives, got second"):
+            gradient.sum().backward()
+        with pytest.raises(NotImplementedError, match="first derivatives, got second"):
+            torch.func.grad(lambda x: torch.func.grad(function)(x).sum())(at)
+        for forwards in (torch.func.jacfwd(function), torch.func.hessian(function)):
+            with pytest.raises(NotImplementedError, match="reverse mode, got forward mode"):
+                forwards(at)
+        with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="reverse mode, got forward mode"):
+            function(forward_ad.make_dual(at, torch.ones_like(at)))
 
 
 def test_functional_gradients():
@@ -251,6 +271,36 @@ def test_functional_gradients():
     leaf = tensors["q"].clone().requires_grad_()
     given(leaf).backward()
     assert torch.allclose(torch.func.grad(given)(tensors["q"]), leaf.grad)
+    _, pull = torch.func.vjp(given, tensors["q"])
+    assert torch.allclose(pull(torch.ones(()))[0], leaf.grad)
+    of_heads = lambda q: attend(**tensors | {"q": q}).square().sum((0, 2, 3))
+    assert torch.allclose(torch.func.jacrev(of_heads)(tensors["q"]).sum(0), leaf.grad, atol=1e-6)
+
+
+def test_functional_gradients_of_a_layer():
+    layer, x = BayesianAttention(32, 4, scalable_softmax="likelihood"), torch.randn(2, 9, 32)
+    given = lambda parameters: functional_call(layer, parameters, (x,))[0].square().sum()
+    got = torch.func.grad(given)(dict(layer.named_parameters()))
+    layer(x)[0].square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert torch.allclose(got[name], parameter.grad, rtol=1e-5, atol=1e-6), name
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint32, torch.uint64])
+def test_documents_of_more_bits_are_others_or_none(dtype):
+    """2³² is not 0, and what 32 bits can't hold is refused, also in a compiled graph."""
+    tensors = Case().tensors()
+    ids = packed(2, 33).clamp(min=0)
+    expected = attend(**tensors, documents=ids)
+    assert torch.equal(attend(**tensors, documents=ids.to(dtype)), expected)
+    large = (ids.long() + 2**31).to(dtype)
+    compiled = torch.compile(lambda documents: attend(**tensors, documents=documents), fullgraph=True)
+    for call in (lambda of: attend(**tensors, documents=of), compiled):
+        with pytest.raises(ValueError, match="documents: expected numbers of 32 bits"):
+            call(large)
+    arrays = {of: x.numpy() for of, x in tensors.items()}
+    with pytest.raises(ValueError, match="documents: expected numbers of 32 bits"):
+        attend(**arrays, documents=large.numpy())
 
 
 WRONG = {
@@ -281,7 +331,13 @@ WRONG = {
     "documents": (lambda t: {"documents": torch.zeros(2, 3, dtype=torch.int)}, ValueError, "documents .*expected shape"),
     "documents of one": (lambda t: {"documents": (torch.zeros(2, 33, dtype=torch.int),)}, ValueError, "got 1 tensors"),
     "offset": (lambda t: {"query_offset": 1}, ValueError, "log-prior: expected the lags -33..=0"),
-    "negative offset": (lambda t: {"query_offset": -1}, (OverflowError, ValueError), "negative"),
+    "negative offset": (lambda t: {"query_offset": -1}, ValueError, "query_offset: expected at least 0, got -1"),
+    "negative window": (lambda t: {"window": -1}, ValueError, "window: expected at least 0, got -1"),
+    "no lags": (lambda t: {"log_prior": t["log_prior"][:, :0]}, ValueError, "log-prior: expected the lags -32..=0"),
+    "skipping type": (lambda t: {"skipping": None}, TypeError, "skipping: expected .*NoneType"),
+    "sparse": (lambda t: {"q": t["q"].to_sparse()}, TypeError, "q: .*got sparse_coo float32 on cpu"),
+    "nested": (lambda t: {"q": torch.nested.nested_tensor([t["q"][0].detach(), t["q"][1, :, 1:].detach()])}, TypeError,
+               "q: .*got nested float32 on cpu"),
 }
 
 
@@ -306,6 +362,9 @@ def test_wrong_arrays_are_named():
         ({"k": arrays["k"][0]}, ValueError, "k: expected .batch"),
         ({"documents": np.zeros((2, 33))}, TypeError, "documents: expected integers"),
         ({"temperature": np.ones((3, 33))}, ValueError, "temperature: expected"),
+        ({"q": np.ma.masked_array(arrays["q"])}, TypeError, "q: expected a numpy array.*MaskedArray"),
+        ({"log_prior": arrays["log_prior"] * 1j}, TypeError, "log_prior: expected real numbers, got complex"),
+        ({of: arrays[of][:0] for of in "qkv"}, ValueError, "batch: expected at least 1, got 0"),
     ]:
         with pytest.raises(kind, match=words):
             attend(**arrays | change)

@@ -1,7 +1,9 @@
 """Priors that learn: their laws, gradients, starts, and what can be asked of them."""
 
+import copy
 import json
 import math
+import pickle
 
 import pytest
 import torch
@@ -169,6 +171,7 @@ def test_distributions_answer():
     assert flat.entropy(1000) == pytest.approx(math.log(1000)) and flat.classify(1000) == "flat"
     assert flat.ln_pdf(0) is None
     again = Distribution.from_json(of.to_json())
+    assert copy.deepcopy(of) == of and pickle.loads(pickle.dumps(of)) == of
     assert again == of and json.loads(of.to_json())["family"] == "laplace" and "laplace" in repr(of)
 
 

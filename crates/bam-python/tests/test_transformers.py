@@ -24,6 +24,14 @@ def t5(implementation):
     return transformers.T5ForConditionalGeneration(config)
 
 
+def umt5(implementation):
+    config = transformers.UMT5Config(
+        vocab_size=WORDS, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0,
+        decoder_start_token_id=0, attn_implementation=implementation,
+    )
+    return transformers.UMT5ForConditionalGeneration(config)
+
+
 def mpt(implementation):
     config = transformers.MptConfig(
         d_model=64, n_heads=4, n_layers=2, max_seq_len=128, vocab_size=WORDS, attn_implementation=implementation
@@ -58,7 +66,7 @@ def mistral(implementation):
     return transformers.MistralForCausalLM(config)
 
 
-MODELS = {"t5": t5, "mpt": mpt, "bloom": bloom, "llama without rotary": llama, "mistral in a window": mistral}
+MODELS = {"t5": t5, "umt5": umt5, "mpt": mpt, "bloom": bloom, "llama without rotary": llama, "mistral in a window": mistral}
 
 
 def pair(make, spread=0.2):
@@ -118,7 +126,7 @@ def test_logits_loss_and_gradients_are_as_before(name, padding_side):
     assert_same(got, expected)
 
 
-@pytest.mark.parametrize("name", ["t5", "mpt", "bloom"])
+@pytest.mark.parametrize("name", ["t5", "umt5", "mpt", "bloom"])
 def test_the_comparison_sees_the_bias(name, monkeypatch):
     theirs, ours = pair(MODELS[name])
     given = batch(theirs)
@@ -139,6 +147,26 @@ def test_generation_with_a_cache_is_as_before(name):
     given = {name: x for name, x in batch(theirs, "left").items() if name != "labels"}
     rules = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 1, "eos_token_id": None}
     assert torch.equal(ours.generate(**given, **rules), theirs.generate(**given, **rules))
+
+
+def test_a_cache_as_long_as_the_window_is_read_as_before():
+    """Generation makes the mask of such a cache itself, and the model reads it as one of padding."""
+    theirs, ours = (model.eval() for model in pair(mistral))
+    for side in (None, "left"):
+        given = {name: x for name, x in batch(theirs, side).items() if name != "labels"}
+        rules = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 1, "cache_implementation": "static"}
+        assert torch.equal(ours.generate(**given, **rules), theirs.generate(**given, **rules))
+
+
+def test_every_name_it_was_registered_as_is_known():
+    bam_attention.transformers.register("bam again")
+    theirs, ours = pair(t5)
+    given = batch(theirs)
+    expected = results(theirs, given)
+    assert_same(results(ours, given), expected)
+    ours.zero_grad()
+    ours.set_attn_implementation("bam again")
+    assert_same(results(ours, given), expected)
 
 
 def test_packed_rows_do_not_see_each_other():
@@ -221,5 +249,10 @@ def test_what_there_is_not_is_refused_by_name():
     dropping.eval()(ids)
     with pytest.raises(NotImplementedError, match="mask of queries × keys"):
         llama("bam")(ids, attention_mask=torch.ones(1, 1, 9, 9, dtype=torch.bool))
+    with pytest.raises(NotImplementedError, match=r"attention_mask: expected \[batch, keys\]"):
+        t5("bam")(ids, attention_mask=torch.ones(1, 9, 9), labels=ids)
+    with pytest.raises(NotImplementedError, match="no s_aux, got Parameter"):
+        q = torch.randn(1, 4, 9, 16)
+        bam_attention.transformers.attention(torch.nn.Module(), q, q, q, None, s_aux=torch.nn.Parameter(torch.ones(4)))
     with pytest.raises(NotImplementedError, match="cache that grows"):
         llama("bam").eval().generate(ids, max_new_tokens=3, do_sample=False, cache_implementation="static")

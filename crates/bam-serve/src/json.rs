@@ -2,12 +2,12 @@
 
 use super::error::ApiError;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Unexpected,
     Visitor,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ const SHOWN: usize = 60;
 /// # Errors
 /// If the body is no JSON, or not this request's: the error names the field.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // Some programs begin UTF-8 with a byte order mark, which is no JSON and may be ignored (RFC 8259, 8.1).
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut json = serde_json::Deserializer::from_slice(body);
     let Object(request) = serde_path_to_error::deserialize(&mut json).map_err(refused)?;
     let got = |error: serde_json::Error| ApiError::NotJson {
@@ -52,8 +54,6 @@ fn refused(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
         .map_or(text.as_str(), |(text, _)| text);
     let inside = |name: &str| match path.as_str() {
         "." => shown(name),
-        // The path of an unknown field ends with its name.
-        path if path == name || path.ends_with(&format!(".{name}")) => shown(path),
         path => format!("{path}.{}", shown(name)),
     };
     let name = text.split('`').nth(1).unwrap_or_default();
@@ -112,25 +112,14 @@ fn got(serde: &str) -> String {
     shown(value)
 }
 
-/// A JSON object, and nothing else: serde takes an array for a struct too.
+/// A JSON object, and nothing else: serde takes an array for a struct too. Fields that `T` does not know and that
+/// say nothing are left out.
 #[derive(Debug)]
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = T;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(fields))
-            }
-        }
-        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+        Ordered::deserialize(deserializer).map(|of| Self(of.value))
     }
 }
 
@@ -167,7 +156,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
     }
 }
 
-/// A value of an object, with the object's fields in the order that they came in.
+/// An object as [`Object`] reads it, with the names of its known fields in the order that they came in.
 #[derive(Debug)]
 pub struct Ordered<T> {
     pub value: T,
@@ -176,8 +165,8 @@ pub struct Ordered<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+        struct Object<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
             type Value = Ordered<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -186,40 +175,130 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
 
             fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Ordered<T>, A::Error> {
                 let mut keys = Vec::new();
-                let recording = Recording {
+                let value = T::deserialize(Fields {
                     fields,
+                    known: &[],
                     keys: &mut keys,
-                };
-                let value = T::deserialize(MapAccessDeserializer::new(recording))?;
+                })?;
                 Ok(Ordered { value, keys })
             }
         }
-        deserializer.deserialize_map(Fields(PhantomData))
+        deserializer.deserialize_map(Object(PhantomData))
     }
 }
 
-/// Fields of an object that keep their names as they pass.
-struct Recording<'k, A> {
+/// Fields of an object on their way to a struct: the names of known ones are kept, unknown ones that say nothing go
+/// no further.
+struct Fields<'k, A> {
     fields: A,
+    known: &'static [&'static str],
     keys: &'k mut Vec<String>,
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Recording<'_, A> {
+impl<'de, A: MapAccess<'de>> Deserializer<'de> for Fields<'_, A> {
+    type Error = A::Error;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        known: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, A::Error> {
+        visitor.visit_map(Self { known, ..self })
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, A::Error> {
+        visitor.visit_map(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<'_, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, A::Error> {
-        let Some(key) = self.fields.next_key::<String>()? else {
-            return Ok(None);
-        };
-        self.keys.push(key.clone());
-        seed.deserialize(key.into_deserializer()).map(Some)
+        while let Some(key) = self.fields.next_key::<String>()? {
+            if self.known.contains(&key.as_str()) {
+                self.keys.push(key.clone());
+            } else if says_nothing(self.fields.next_value()?) {
+                continue;
+            }
+            return seed.deserialize(key.into_deserializer()).map(Some);
+        }
+        Ok(None)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
         self.fields.next_value_seed(seed)
+    }
+}
+
+/// An object that templates read and nobody else.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Any(pub minijinja::Value);
+
+impl<'de> Deserialize<'de> for Any {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = minijinja::Value::deserialize(deserializer)?;
+        match value.kind() {
+            minijinja::value::ValueKind::Map => Ok(Self(value)),
+            kind => Err(de::Error::custom(format!("expected an object, got {kind}"))),
+        }
+    }
+}
+
+impl JsonSchema for Any {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Any".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "object"})
+    }
+}
+
+/// Null, an empty text, and arrays and objects of nothing else. False and 0 are answers to a question.
+pub struct Nothing;
+
+fn says_nothing(raw: &RawValue) -> bool {
+    fn is_nothing(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Array(items) => items.iter().all(is_nothing),
+            Value::Object(fields) => fields.values().all(is_nothing),
+            Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    let value = || serde_json::from_str(raw.get());
+    raw.get().len() <= LONGEST_DEFAULT && value().is_ok_and(|value| is_nothing(&value))
+}
+
+impl JsonSchema for Nothing {
+    fn schema_name() -> Cow<'static, str> {
+        "Nothing".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let nothing = generator.subschema_for::<Self>();
+        json_schema!({"anyOf": [
+            {"type": "null"},
+            {"type": "string", "maxLength": 0},
+            {"type": "array", "items": nothing},
+            {"type": "object", "additionalProperties": nothing},
+        ]})
     }
 }
 
@@ -341,22 +420,19 @@ pub struct Unsupported<T>(PhantomData<T>);
 /// A type of which one value says nothing: its default.
 pub trait Neutral: DeserializeOwned + Default + PartialEq {
     /// Its schema.
-    fn schema() -> serde_json::Value;
+    fn schema() -> Value;
 }
 
 /// Types of fields that are known and not supported, each with the JSON of its default.
 macro_rules! neutral {
     ($($of:ty: $default:expr;)*) => {$(
         impl Neutral for $of {
-            fn schema() -> serde_json::Value {
+            fn schema() -> Value {
                 serde_json::json!({"enum": [$default]})
             }
         }
     )*};
 }
-
-/// Null, and nothing else.
-pub type Nothing = ();
 
 /// A switch that is on.
 #[derive(Debug, PartialEq, Deserialize)]
@@ -390,19 +466,19 @@ impl PartialEq for NoBias {
 }
 
 impl Neutral for NoBias {
-    fn schema() -> serde_json::Value {
+    fn schema() -> Value {
         serde_json::json!({"type": "object", "additionalProperties": {"const": 0}})
     }
 }
 
 neutral! {
+    (): Value::Null;
     bool: false;
     u64: 0;
     f64: 0;
     String: "";
-    Vec<()>: serde_json::Value::Array(Vec::new());
+    Vec<()>: Value::Array(Vec::new());
     On: true;
-    Nothing: serde_json::Value::Null;
     One: 1;
 }
 

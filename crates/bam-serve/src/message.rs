@@ -1,14 +1,13 @@
 //! Messages of a chat as clients send them, and as chat templates read them.
 
 use super::error::ApiError;
-use super::json::{Nothing, Ordered, Unsupported, Word};
+use super::json::{Any, Ordered, Unsupported, Word};
 use super::prompts::Content;
 use bam_data::Tokenizer;
 use minijinja::Value;
 use minijinja::value::ValueKind;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, de};
-use std::borrow::Cow;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de};
 
 /// The roles that OpenAI has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -29,7 +28,7 @@ pub enum Role {
 #[serde(deny_unknown_fields)]
 pub struct Message {
     pub role: Word<Role>,
-    /// Null only of an assistant.
+    /// Null only of an assistant or a function.
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<Content>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,16 +41,32 @@ pub struct Message {
     tool_call_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     function_call: Option<Any>,
+    /// An assistant's, and its content where there is no other.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<String>,
     /// Places in the web that an answer is from: they change nothing here.
     #[serde(rename = "annotations", skip_serializing)]
     _annotations: Option<Vec<Any>>,
+    /// The content once more, as clients read it.
+    #[serde(rename = "parsed", skip_serializing)]
+    #[schemars(with = "serde_json::Value")]
+    _parsed: Option<de::IgnoredAny>,
+    #[serde(rename = "id", skip_serializing)]
+    _id: Option<String>,
+    #[serde(rename = "status", skip_serializing)]
+    _status: Option<String>,
+    /// Prefixes are kept whoever asks.
+    #[serde(rename = "cache_control", skip_serializing)]
+    _cache_control: Option<Any>,
     #[serde(rename = "audio", skip_serializing)]
-    #[schemars(with = "Option<()>")]
-    _audio: Option<Unsupported<Nothing>>,
+    _audio: Option<Unsupported<()>>,
+    /// Whether the answer goes on with this message.
+    #[serde(rename = "prefix", skip_serializing)]
+    _prefix: Option<Unsupported<bool>>,
     /// As some programs write it into every message.
     #[serde(rename = "type", skip_serializing)]
     _type: Option<Word<MessageType>>,
@@ -63,35 +78,6 @@ pub struct Message {
 enum MessageType {
     Text,
     Message,
-}
-
-/// An object that templates read and nobody else.
-#[derive(Clone, Debug, Serialize)]
-#[serde(transparent)]
-pub struct Any(pub Value);
-
-impl<'de> Deserialize<'de> for Any {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        match value.kind() {
-            ValueKind::Map => Ok(Self(value)),
-            kind => Err(de::Error::custom(format!("expected an object, got {kind}"))),
-        }
-    }
-}
-
-impl JsonSchema for Any {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Any".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "object"})
-    }
 }
 
 impl Ordered<Message> {
@@ -110,27 +96,43 @@ impl Ordered<Message> {
             .as_ref()
             .is_some_and(|calls| !calls.is_empty());
         let calls = tools || message.function_call.is_some();
+        let assistant = message.role.0 == Role::Assistant;
+        let content = message.content.as_ref().map(|Content(text)| text.as_str());
+        let refusal = message.refusal.as_deref().filter(|refusal| {
+            assistant && !refusal.is_empty() && content.unwrap_or_default().is_empty()
+        });
+        let has_content = keys.iter().any(|key| key == "content");
         let fields = Value::from_serialize(message);
         let mut read = Vec::with_capacity(keys.len());
         for key in keys {
+            let mut key = key.as_str();
+            if key == "refusal" && refusal.is_some() {
+                if has_content {
+                    continue;
+                }
+                key = "content";
+            }
             let field = fields.get_attr(key).unwrap_or_default();
-            let field = match (key.as_str(), calls) {
-                ("content", true) if field.is_undefined() => Value::from(()),
-                ("content", false) if field.is_undefined() => Value::from(""),
-                ("tool_calls", _) if !tools => Value::UNDEFINED,
-                ("tool_calls", _) => field.try_iter().into_iter().flatten().map(called).collect(),
+            let field = match key {
+                "content" => match refusal.or(content) {
+                    Some(text) => text.into(),
+                    None if calls => ().into(),
+                    None => "".into(),
+                },
+                "tool_calls" if !tools => Value::UNDEFINED,
+                "tool_calls" => field.try_iter().into_iter().flatten().map(called).collect(),
                 _ => field,
             };
             if !field.is_undefined() {
                 check_value(&format!("messages[{at}].{key}"), tokenizer, &field)?;
-                read.push((key.clone(), field));
+                read.push((key.to_owned(), field));
             }
         }
-        let assistant = message.role.0 == Role::Assistant;
-        let silent = message.content.is_none();
-        if silent && !assistant || silent && !calls && !keys.iter().any(|key| key == "content") {
+        let nullable = assistant || message.role.0 == Role::Function;
+        let optional = assistant && (calls || refusal.is_some());
+        if content.is_none() && !(if has_content { nullable } else { optional }) {
             let field = format!("messages[{at}].content");
-            return Err(match keys.iter().any(|key| key == "content") {
+            return Err(match has_content {
                 true => ApiError::expected(&field, "a string or parts of type text", "null"),
                 false => ApiError::Missing { field },
             });
@@ -154,16 +156,16 @@ fn called(call: Value) -> Value {
     })
 }
 
-/// An object with one of its fields changed.
+/// An object with one of its fields changed, and without those that are null, which say nothing.
 fn with_field(of: &Value, name: &str, change: impl Fn(Value) -> Value) -> Value {
     if of.kind() != ValueKind::Map {
         return of.clone();
     }
-    let fields = of.try_iter().into_iter().flatten().map(|key| {
-        let value = of.get_item(&key).unwrap_or_default();
+    let fields = of.try_iter().into_iter().flatten().filter_map(|key| {
+        let value = of.get_item(&key).ok().filter(|value| !value.is_none())?;
         match key.as_str() == Some(name) {
-            true => (key, change(value)),
-            false => (key, value),
+            true => Some((key, change(value))),
+            false => Some((key, value)),
         }
     });
     fields.collect()
@@ -277,6 +279,8 @@ mod tests {
             r#", "refusal": null, "annotations": [], "audio": null, "function_call": null, "tool_calls": null"#,
             r#", "tool_calls": []"#,
             r#", "type": "message", "annotations": [{"type": "url_citation"}], "reasoning_content": null"#,
+            r#", "refusal": null, "parsed": null, "reasoning": null, "id": "msg_1", "status": "completed""#,
+            r#", "parsed": {"b": 1}, "provider_specific_fields": {"refusal": null}, "prefix": false"#,
         ] {
             assert_eq!(read_text(&said(more)), Ok(plain.to_owned()), "{more}");
         }
@@ -309,10 +313,43 @@ mod tests {
                 json!({"role": "assistant"}),
                 "messages[0].content: expected a value, got nothing",
             ),
+            (
+                json!({"role": "assistant", "refusal": ""}),
+                "messages[0].content: expected a value, got nothing",
+            ),
+            (
+                json!({"role": "tool", "content": null}),
+                "messages[0].content: expected a string",
+            ),
+            (
+                json!({"role": "user", "content": null, "refusal": "no"}),
+                "messages[0].content: expected a string",
+            ),
         ] {
             let error = read(&message).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_refusal_is_the_content_where_there_is_no_other() {
+        let said = r#"{"role":"assistant","content":"no"}"#;
+        for more in [
+            r#""refusal": "no""#,
+            r#""content": null, "refusal": "no""#,
+            r#""refusal": "no", "content": """#,
+            r#""content": [{"type": "refusal", "refusal": "no"}]"#,
+        ] {
+            let body = format!(r#"{{"messages": [{{"role": "assistant", {more}}}]}}"#);
+            assert_eq!(read_text(&body).as_deref(), Ok(said), "{more}");
+        }
+        let both = json!({"content": "a", "refusal": "no", "role": "assistant"});
+        assert_eq!(read(&both), Ok(both.to_string()));
+        let silent = json!({"role": "function", "name": "f", "content": null});
+        assert_eq!(
+            read(&silent).unwrap(),
+            r#"{"content":"","name":"f","role":"function"}"#
+        );
     }
 
     #[test]
@@ -337,6 +374,10 @@ mod tests {
         assert_eq!(
             read_text(&call(r#""no {object""#)),
             expected(r#""no {object""#)
+        );
+        assert_eq!(
+            read_text(&call(r#""{}", "parsed_arguments": null"#)),
+            expected("{}")
         );
         let result = r#"{"messages": [{"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "5"}]}]}"#;
         assert_eq!(

@@ -1,10 +1,14 @@
 //! The server's description, of the types that requests and answers have.
 
 use super::error::ErrorBody;
+use super::json::Nothing;
 use axum::http::StatusCode;
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
+
+const NOTHING: &str = "#/components/schemas/Nothing";
 
 type MakeSchema = fn(&mut SchemaGenerator) -> Schema;
 
@@ -140,7 +144,16 @@ pub fn describe<'o>(operations: impl Iterator<Item = &'o Operation>) -> Value {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
     });
-    let mut requests = settings.clone().for_deserialize().into_generator();
+    // Of fields that are not known, those that say nothing are taken.
+    let unknown = |schema: &mut Schema| {
+        if schema.get("additionalProperties") == Some(&false.into()) {
+            schema.insert("additionalProperties".into(), json!({"$ref": NOTHING}));
+        }
+    };
+    let requests = settings.clone().for_deserialize();
+    let requests = requests.with_transform(RecursiveTransform(unknown));
+    let mut requests = requests.into_generator();
+    requests.subschema_for::<Nothing>();
     let mut answers = settings.for_serialize().into_generator();
     let paths: Map<String, Value> = operations
         .map(|of| (of.path.to_owned(), of.describe(&mut requests, &mut answers)))
@@ -152,7 +165,7 @@ pub fn describe<'o>(operations: impl Iterator<Item = &'o Operation>) -> Value {
         "info": {
             "title": "bam serve",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "A language model behind OpenAI's protocol. Fields that are not known are refused.",
+            "description": "A language model behind OpenAI's protocol. Fields that are not known and say something are refused.",
         },
         "paths": paths,
         "components": {

@@ -1,6 +1,6 @@
 //! Texts and tokens in the several forms that a field may have.
 
-use super::json::{Object, Whole, Word};
+use super::json::{Any, Object, Whole, Word};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor};
@@ -158,11 +158,11 @@ impl<'de> Deserialize<'de> for Stops {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<String>, A::Error> {
                 let (mut stops, mut came) = (Vec::new(), 0..MOST_STOPS);
-                while let Some(stop) = items.next_element::<String>()? {
+                while let Some(stop) = items.next_element::<Option<String>>()? {
                     if came.next().is_none() {
                         return Err(de::Error::invalid_value(Unexpected::Other("more"), &self));
                     }
-                    stops.append(&mut Few.visit_str(&stop)?);
+                    stops.append(&mut Few.visit_str(&stop.unwrap_or_default())?);
                 }
                 Ok(stops)
             }
@@ -181,7 +181,7 @@ impl JsonSchema for Stops {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let stop = json_schema!({"type": "string", "maxLength": LONGEST_STOP});
+        let stop = json_schema!({"type": ["string", "null"], "maxLength": LONGEST_STOP});
         json_schema!({"anyOf": [stop, {"type": "array", "maxItems": MOST_STOPS, "items": stop.clone()}]})
     }
 }
@@ -200,6 +200,11 @@ struct Part {
     text: Option<String>,
     /// Of a part of type refusal, as an assistant has it.
     refusal: Option<String>,
+    /// Prefixes are kept whoever asks.
+    #[serde(rename = "cache_control")]
+    _cache_control: Option<Any>,
+    #[serde(rename = "prompt_cache_breakpoint")]
+    _prompt_cache_breakpoint: Option<Any>,
 }
 
 #[derive(serde::Deserialize, JsonSchema)]

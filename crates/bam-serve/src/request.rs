@@ -4,8 +4,8 @@
 //! ignored. Names, defaults and ranges are OpenAI's.
 
 use super::error::ApiError;
-use super::json::{NoBias, Nothing, Number, Object, On, One, Ordered, Unsupported, Whole, Word};
-use super::message::{Any, Message, check_value};
+use super::json::{Any, NoBias, Number, Object, On, One, Ordered, Unsupported, Whole, Word};
+use super::message::{Message, check_value};
 use super::prompts::{Prompts, Stops};
 use super::template;
 use bam_data::Tokenizer;
@@ -206,14 +206,11 @@ generating! {
         #[serde(rename = "modalities")]
         _modalities: Option<Vec<Word<TextOnly>>>,
         #[serde(rename = "audio")]
-        #[schemars(with = "Option<()>")]
-        _audio: Option<Unsupported<Nothing>>,
+        _audio: Option<Unsupported<()>>,
         #[serde(rename = "prediction")]
-        #[schemars(with = "Option<()>")]
-        _prediction: Option<Unsupported<Nothing>>,
+        _prediction: Option<Unsupported<()>>,
         #[serde(rename = "web_search_options")]
-        #[schemars(with = "Option<()>")]
-        _web_search_options: Option<Unsupported<Nothing>>,
+        _web_search_options: Option<Unsupported<()>>,
         #[serde(rename = "reasoning_effort")]
         _reasoning_effort: Option<Word<ReasoningEffort>>,
         #[serde(rename = "verbosity")]
@@ -225,11 +222,15 @@ generating! {
         /// Anything: it is for those who store answers.
         #[serde(rename = "metadata")]
         _metadata: Option<Any>,
+        #[serde(rename = "moderation")]
+        _moderation: Option<Unsupported<()>>,
         /// Prefixes are kept whoever asks.
         #[serde(rename = "prompt_cache_key")]
         _prompt_cache_key: Option<String>,
         #[serde(rename = "prompt_cache_retention")]
         _prompt_cache_retention: Option<String>,
+        #[serde(rename = "prompt_cache_options")]
+        _prompt_cache_options: Option<Any>,
         /// Anybody: it changes nothing here.
         #[serde(rename = "safety_identifier")]
         _safety_identifier: Option<String>,
@@ -378,5 +379,7 @@ pub struct Inspect {
     pub tokens: Vec<Whole<0>>,
 }
 
+#[cfg(test)]
+mod fields;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ __all__ = ["PADDING", "Distribution", "LogPrior", "attend", "lags", "plot_prior"
 try:
     from . import _ops
 except ModuleNotFoundError:
-    _ops = None
+    _ops = None  # type: ignore[assignment]
 else:
     from ._ops import visible_counts
     from .attention import BayesianAttention, ScalableSoftmax

@@ -1,13 +1,28 @@
 """The Rust side: `bam-kernel` and `bam-prior`. Tensors are DLPack capsules; use what the package exports instead."""
 
-from typing import Any
+from typing import Any, final
+
+__all__ = [
+    "PADDING",
+    "Distribution",
+    "Rules",
+    "__version__",
+    "backward",
+    "families",
+    "forward",
+    "ln_weights",
+    "ln_weights_gradient",
+    "parameters",
+    "visible_counts",
+]
 
 __version__: str
 PADDING: int
 
+@final
 class Rules:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         causal: bool,
         query_offset: int,
@@ -16,8 +31,9 @@ class Rules:
         temperature_scope: str,
         skipping: str,
         threads: int,
-    ) -> None: ...
+    ) -> Rules: ...
 
+@final
 class Distribution:
     """The prior of one head as a distribution over the lag, in float64.
 

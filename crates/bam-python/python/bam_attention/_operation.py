@@ -11,7 +11,7 @@ from . import _native
 try:
     from . import _ops
 except ModuleNotFoundError:
-    _ops = None
+    _ops = None  # type: ignore[assignment]
 
 
 class LogPrior(NamedTuple):
@@ -128,7 +128,9 @@ def pair_of_documents(documents):
 
 def skipping_as_text(skipping: str | float) -> str:
     """`"exact"`, `"off"`, or a share as the kernel reads it."""
-    return skipping if isinstance(skipping, str) else repr(float(skipping))
+    if isinstance(skipping, (str, int, float)):
+        return skipping if isinstance(skipping, str) else repr(float(skipping))
+    raise TypeError(f"skipping: expected 'exact', 'off' or a number, got {type(skipping).__name__}")
 
 
 class _Made:
@@ -149,7 +151,7 @@ def _with_numpy(
 ):
     arrays = {"q": q, "k": k, "v": v}
     for name, x in arrays.items():
-        if not isinstance(x, np.ndarray):
+        if not isinstance(x, np.ndarray) or isinstance(x, np.ma.MaskedArray):
             raise TypeError(f"{name}: expected a numpy array, as q is, got {type(x).__name__}")
         if x.dtype != np.float32:
             raise TypeError(f"{name}: expected float32, got {x.dtype}")
@@ -158,6 +160,8 @@ def _with_numpy(
     prior = prior_of(
         log_prior, lambda x: isinstance(x, np.ndarray), q.shape[2], k.shape[2], causal, query_offset
     )
+    if not np.can_cast(prior.ln_weights.dtype, np.float32, "same_kind"):
+        raise TypeError(f"log_prior: expected real numbers, got {prior.ln_weights.dtype}")
     rules = _native.Rules(
         causal=causal,
         query_offset=query_offset,
@@ -197,7 +201,7 @@ def _readable(x):
 
 
 def _capsule(x):
-    return (x if x.flags.writeable else x.copy()).__dlpack__()
+    return (x if x.flags.writeable and x.flags.aligned else x.copy()).__dlpack__()
 
 
 def _broadcast(temperature, shape):
@@ -213,4 +217,6 @@ def _as_documents(ids):
     ids = np.asarray(ids)
     if not np.issubdtype(ids.dtype, np.integer) or ids.ndim != 2:
         raise TypeError(f"documents: expected integers [batch, tokens], got {ids.dtype} {list(ids.shape)}")
+    if ids.size and not (ids.min() >= -(2**31) and ids.max() < 2**31):
+        raise ValueError("documents: expected numbers of 32 bits, got larger ones")
     return np.ascontiguousarray(ids, dtype=np.int32)

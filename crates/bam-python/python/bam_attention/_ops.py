@@ -6,6 +6,7 @@ import functools
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch._C import _from_dlpack as from_dlpack
 from torch.utils.dlpack import to_dlpack
 
@@ -26,6 +27,8 @@ _LIBRARY.define(
     "(Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _TYPES = (torch.float32, torch.bfloat16)
+# Integers that 32 bits with a sign hold.
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16)
 _PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 
@@ -34,7 +37,7 @@ def attend(q, k, v, log_prior, causal, query_offset, window, documents, temperat
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-        if x.dtype not in _TYPES or x.device.type != "cpu" or x.dtype != q.dtype:
+        if x.dtype not in _TYPES or not _in_memory(x) or x.dtype != q.dtype:
             raise TypeError(
                 f"{name}: expected float32 or bfloat16 on the CPU, the same for q, k and v, got {_kind(x)}"
             )
@@ -46,7 +49,8 @@ def attend(q, k, v, log_prior, causal, query_offset, window, documents, temperat
         temperature = _broadcast(_floats("temperature", temperature), q.shape[:3])
     of_queries, of_keys = _documents(documents)
     operands = (q, k, v, ln_weights, temperature)
-    if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
+    _refuse_tangents("attend", *operands)
+    if _is_transformed():
         call = _Transformed.apply
     elif not _is_plain(*operands):
         call = torch.ops.bam_attention.attend
@@ -73,18 +77,44 @@ def _is_plain(*tensors) -> bool:
     )
 
 
+def _is_transformed() -> bool:
+    """Whether `torch.func` is at work, which the autograd of `torch.library` does not know."""
+    return torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
+
+
+def _refuse_tangents(what: str, *tensors) -> None:
+    """Derivatives in forward mode would be lost without a word."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(f"bam_attention.{what}: expected derivatives in reverse mode, got forward mode")
+
+
+def _refuse_second(ctx, *grad_outputs):
+    raise NotImplementedError("bam_attention: expected first derivatives, got second ones")
+
+
+def _no_jvp(ctx, *grad_inputs):
+    raise NotImplementedError("bam_attention: expected derivatives in reverse mode, got forward mode")
+
+
 def _is_tensor(x) -> bool:
     return isinstance(x, Tensor)
 
 
+def _in_memory(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.layout is torch.strided and not x.is_nested
+
+
 def _kind(x: Tensor) -> str:
-    return f"{str(x.dtype).removeprefix('torch.')} on {x.device}"
+    layout = "nested " if x.is_nested else "" if x.layout is torch.strided else f"{str(x.layout).removeprefix('torch.')} "
+    return f"{layout}{str(x.dtype).removeprefix('torch.')} on {x.device}"
 
 
 def _floats(name: str, x) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-    if x.dtype not in _TYPES or x.device.type != "cpu":
+    if x.dtype not in _TYPES or not _in_memory(x):
         raise TypeError(f"{name}: expected float32 or bfloat16 on the CPU, got {_kind(x)}")
     return x.float()
 
@@ -100,11 +130,11 @@ def _documents(documents) -> tuple[Tensor | None, Tensor | None]:
 def _integers(ids) -> Tensor:
     if not isinstance(ids, Tensor):
         raise TypeError(f"documents: expected a tensor, got {type(ids).__name__}")
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or ids.device.type != "cpu":
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or not _in_memory(ids):
         raise TypeError(f"documents: expected integers on the CPU, got {_kind(ids)}")
     if ids.dim() != 2:
         raise ValueError(f"documents: expected [batch, tokens], got {list(ids.shape)}")
-    return ids.int()
+    return ids
 
 
 def _broadcast(temperature: Tensor, shape) -> Tensor:
@@ -127,7 +157,24 @@ def _numbers(x: Tensor | None):
 
 def _ids(of_queries: Tensor | None, of_keys: Tensor | None):
     """Documents as the kernel takes them."""
-    return None if of_queries is None else [_numbers(of_queries), _numbers(of_keys)]
+    if of_queries is None or of_keys is None:
+        return None
+    queries = _as_int32(of_queries)
+    return [_numbers(queries), _numbers(queries if of_keys is of_queries else _as_int32(of_keys))]
+
+
+def _as_int32(ids: Tensor) -> Tensor:
+    """Documents as the kernel counts them.
+
+    Raises:
+        ValueError: numbers of more bits, which would be others
+    """
+    narrow = ids.int()
+    if ids.dtype in _INTEGERS:
+        return narrow
+    if not torch.equal(narrow.to(ids.dtype), ids) or not ids.dtype.is_signed and bool((narrow < 0).any()):
+        raise ValueError("documents: expected numbers of 32 bits, got larger ones")
+    return narrow
 
 
 def _operands(q, k, v, ln_weights, temperature, of_queries, of_keys, *rules):
@@ -142,7 +189,7 @@ def _operands(q, k, v, ln_weights, temperature, of_queries, of_keys, *rules):
     )
 
 
-@functools.lru_cache(256)
+@functools.lru_cache(256, typed=True)
 def _rules(causal, query_offset, window, first_lag, temperature_scope, skipping, threads) -> _native.Rules:
     return _native.Rules(
         causal=causal,
@@ -197,17 +244,33 @@ def _keep(ctx, inputs, output):
     ctx.set_materialize_grads(False)
 
 
-def _back(ctx, gradient, _of_evidence):
-    *tensors, out, ln_evidence = ctx.saved_tensors
+def _back(ctx, *of_outputs):
+    gradient, _of_evidence = of_outputs
+    *tensors, out, ln_evidence = map(_alive, ctx.saved_tensors)
     nothing = (None,) * len(ctx.rules)
     if gradient is None:
         return (None,) * 7 + nothing
-    call = _attend_backward if _is_plain(gradient, *tensors[:4]) else torch.ops.bam_attention.attend_backward
-    *gradients, of_temperature = call(gradient, out, ln_evidence, *tensors, *ctx.rules)
+    arguments = (gradient, out, ln_evidence, *tensors, *ctx.rules)
+    plain = _is_plain(gradient, *tensors[:4])
+    if _is_transformed() or plain and torch.is_grad_enabled():
+        gradients = _Once.apply(_attend_backward, *arguments)
+    else:
+        gradients = (_attend_backward if plain else torch.ops.bam_attention.attend_backward)(*arguments)
+    *gradients, of_temperature = gradients
     return (*gradients, None if tensors[4] is None else of_temperature, None, None) + nothing
 
 
+def _alive(x):
+    """A tensor that `torch.func` wrapped and is done with, as it is."""
+    return x if x is None or torch.compiler.is_compiling() else torch._C._functorch.unwrap_if_dead(x)
+
+
+def _keep_nothing(ctx, inputs, output):
+    """A setup of what has no derivative."""
+
+
 torch.library.register_autograd("bam_attention::attend", _back, setup_context=_keep, lib=_LIBRARY)
+torch.library.register_autograd("bam_attention::attend_backward", _refuse_second, lib=_LIBRARY)
 
 
 class _Attend(torch.autograd.Function):
@@ -219,7 +282,28 @@ class _Attend(torch.autograd.Function):
         _keep(ctx, arguments, output)
         return output
 
-    backward = staticmethod(torch.autograd.function.once_differentiable(_back))
+    backward = staticmethod(_back)
+
+
+class _Once(torch.autograd.Function):
+    """Gradients, `function(*arguments)`, where their own might be asked for: there are none."""
+
+    @staticmethod
+    def forward(function, *arguments):
+        return tuple(function(*arguments))
+
+    setup_context = staticmethod(_keep_nothing)
+    backward = staticmethod(_refuse_second)
+    jvp = staticmethod(_no_jvp)
+
+    @staticmethod
+    def vmap(info, in_dims, function, *arguments):
+        def at(index):
+            axes = zip(arguments, in_dims[1:])
+            return [x if axis is None else x.select(axis, index) for x, axis in axes]
+
+        each = [_Once.apply(function, *at(index)) for index in range(info.batch_size)]
+        return tuple(torch.stack(of) for of in zip(*each)), (0,) * len(each[0])
 
 
 def _no_vmap(_info, _in_dims, *_arguments):
@@ -235,6 +319,7 @@ class _Transformed(torch.autograd.Function):
 
     setup_context = staticmethod(_keep)
     backward = staticmethod(_back)
+    jvp = staticmethod(_no_jvp)
     vmap = staticmethod(_no_vmap)
 
 
@@ -283,6 +368,9 @@ _LIBRARY.define(
 
 def ln_weights(theta, family, first_lag, count, causal) -> Tensor:
     """`ln w_h(d)` of a family, `[heads, count]`, from what its heads store, for each parameter `[heads, width]`."""
+    _refuse_tangents("ln_weights", *theta)
+    if _is_transformed():
+        return _TransformedLaw.apply(family, first_lag, count, causal, *theta)
     return torch.ops.bam_attention.ln_weights(theta, family, first_lag, count, causal)
 
 
@@ -305,12 +393,12 @@ _LIBRARY.impl("ln_weights_gradient", _ln_weights_gradient, "CPU")
 
 @torch.library.register_fake("bam_attention::ln_weights", lib=_LIBRARY)
 def _(theta, family, first_lag, count, causal):
-    return torch.empty(theta[0].shape[0], count)
+    return theta[0].new_empty(theta[0].shape[0], count)
 
 
 @torch.library.register_fake("bam_attention::ln_weights_gradient", lib=_LIBRARY)
 def _(gradient, theta, *_rest):
-    return [torch.empty(of.shape) for of in theta]
+    return [torch.empty_like(of) for of in theta]
 
 
 def _keep_theta(ctx, inputs, output):
@@ -326,3 +414,29 @@ def _back_to_theta(ctx, gradient):
 torch.library.register_autograd(
     "bam_attention::ln_weights", _back_to_theta, setup_context=_keep_theta, lib=_LIBRARY
 )
+torch.library.register_autograd("bam_attention::ln_weights_gradient", _refuse_second, lib=_LIBRARY)
+
+
+class _TransformedLaw(torch.autograd.Function):
+    """The same for `torch.func`."""
+
+    jvp = staticmethod(_no_jvp)
+
+    @staticmethod
+    def forward(*law_and_theta):
+        return _ln_weights(law_and_theta[4:], *law_and_theta[:4])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _keep_theta(ctx, (inputs[4:], *inputs[:4]), output)
+
+    @staticmethod
+    def backward(ctx, *of_output):
+        def gradients(gradient, *theta):
+            return _ln_weights_gradient(gradient, theta, *ctx.law)
+
+        return None, None, None, None, *_Once.apply(gradients, *of_output, *map(_alive, ctx.saved_tensors))
+
+    @staticmethod
+    def vmap(_info, _in_dims, *_arguments):
+        raise NotImplementedError("a prior under torch.func.vmap: expected the same parameters in all of its rows")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -124,14 +126,14 @@ class BayesianAttention(nn.Module):
                 "padding mask"
             )
         itself = key is None
-        key = query if itself else key
+        key = query if key is None else key
         value = key if value is None else value
         queries, keys = query.shape[1], key.shape[1]
         if key_padding_mask is not None:
             if documents is not None:
                 raise ValueError("key_padding_mask: expected none beside documents")
             documents = _documents(key_padding_mask, query, key, itself)
-        rules = {"causal": self.causal, "query_offset": query_offset}
+        rules: dict[str, Any] = {"causal": self.causal, "query_offset": query_offset}
         temperature = None
         if self.scalable_softmax is not None:
             temperature = self.scalable_softmax(queries, keys, window=self.window, documents=documents, **rules)

@@ -6,7 +6,7 @@ The laws, the maps from stored numbers θ to parameters, the initial values and 
 
 from __future__ import annotations
 
-from typing import Iterable
+from typing import Any, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +160,7 @@ class Mixture(PositionalPrior):
     """
 
     family = "mixture"
+    components: Any
 
     def __init__(self, components: Iterable[PositionalPrior]):
         nn.Module.__init__(self)

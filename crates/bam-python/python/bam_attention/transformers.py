@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-from typing import Callable
+from typing import Any, Callable
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,9 @@ from .attention import _by_head
 from .priors import PositionalPrior
 
 NAME = "bam"
-_WITH_A_TRAINED_BIAS = {"t5": "T5Attention", "mt5": "MT5Attention", "umt5": "UMT5Attention"}
+_WITH_A_TRAINED_BIAS = {"t5": "T5Attention", "mt5": "MT5Attention"}
+# All names that it was registered as.
+_NAMES: set[str] = set()
 
 
 def register(name: str = NAME) -> None:
@@ -39,16 +41,20 @@ def register(name: str = NAME) -> None:
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
+    _NAMES.add(name)
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, documents)
     for model, attention_class in _WITH_A_TRAINED_BIAS.items():
         module = importlib.import_module(f"transformers.models.{model}.modeling_{model}")
         # Before transformers 5 these have an attention of their own.
         if hasattr(module, "ALL_ATTENTION_FUNCTIONS"):
-            _wrap(getattr(module, attention_class), functools.partial(_by_buckets, name))
+            _wrap(getattr(module, attention_class), "forward", _by_buckets)
+    module = importlib.import_module("transformers.models.umt5.modeling_umt5")
+    if hasattr(module, "ALL_ATTENTION_FUNCTIONS"):
+        _wrap(module.UMT5Attention, "compute_bias", _umt5)
     for model, attention_class, forward in (("mpt", "MptAttention", _mpt), ("bloom", "BloomAttention", _bloom)):
         module = importlib.import_module(f"transformers.models.{model}.modeling_{model}")
-        _wrap(getattr(module, attention_class), forward)
+        _wrap(getattr(module, attention_class), "forward", forward)
 
 
 def add_priors(model: nn.Module, make: Callable[[int], PositionalPrior]) -> None:
@@ -61,7 +67,9 @@ def add_priors(model: nn.Module, make: Callable[[int], PositionalPrior]) -> None
     Raises:
         ValueError: there are no such layers
     """
-    layers = [layer for layer in model.modules() if hasattr(layer, "num_key_value_groups") and hasattr(layer, "q_proj")]
+    layers: list[Any] = [
+        layer for layer in model.modules() if hasattr(layer, "num_key_value_groups") and hasattr(layer, "q_proj")
+    ]
     for layer in layers:
         heads = layer.q_proj.out_features // layer.head_dim
         layer.positional_prior = make(heads).to(layer.q_proj.weight.device)
@@ -83,11 +91,14 @@ def attention(
     **others,
 ) -> tuple[Tensor, None]:
     """`[batch, queries, heads, dim]`, as `AttentionInterface` wants it. `attention_mask` is what `documents` made."""
+    if getattr(module, "has_relative_attention_bias", None) is False and _is_quadratic(position_bias):
+        # UMT5's cross-attention: all zeros.
+        position_bias = None
     _refuse(dropout if module.training else 0.0, attention_mask, position_bias, others)
     queries, keys = query.shape[2], key.shape[2]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     offset = keys - queries if causal else 0
-    rules = {"causal": causal, "query_offset": offset}
+    rules: dict[str, Any] = {"causal": causal, "query_offset": offset}
     prior = getattr(module, "positional_prior", None)
     first, count = lags(queries, keys, **rules)
     if position_bias is not None:
@@ -114,8 +125,8 @@ def documents(
     attention_mask: Tensor | None = None,
     **_others,
 ) -> Tensor:
-    """The document of every key, `[batch, keys]`: 0, those of packed rows, `PADDING` where there is no token. Order and
-    window are the layers'.
+    """The document of every key, `[batch, keys]`: 1, those of packed rows from 1 on, 0 where there is no token. So it can be
+    read as a mask of padding, which generation with some caches does. Order and window are the layers'.
 
     Raises:
         NotImplementedError: a mask that is neither order, window, padding nor packing; caches that are longer than
@@ -123,18 +134,20 @@ def documents(
     """
     if not isinstance(q_offset, int) or (kv_length > q_offset + q_length - kv_offset and _is_causal(mask_function)):
         raise NotImplementedError("attn_implementation='bam': expected a cache that grows, got one of fixed length")
-    ids = torch.zeros(batch_size, kv_length, dtype=torch.int32)
+    ids = torch.ones(batch_size, kv_length, dtype=torch.int32)
     for part in _parts(mask_function):
         packed = _closed_over(part).get("packed_sequence_mask")
         if packed is not None:
-            ids = packed.expand(batch_size, -1).int()
+            ids = packed.expand(batch_size, -1).int() + 1
     if attention_mask is not None:
+        if attention_mask.dim() != 2:
+            raise NotImplementedError(f"attention_mask: expected [batch, keys], got {list(attention_mask.shape)}")
         attention_mask = attention_mask[:, -kv_length:].bool()
         if attention_mask.shape[1] != kv_length:
             raise NotImplementedError(
                 f"attention_mask: expected one of the {kv_length} keys, got one of {attention_mask.shape[1]}"
             )
-        ids = ids.masked_fill(~attention_mask, PADDING)
+        ids = ids.masked_fill(~attention_mask, 0)
     return ids
 
 
@@ -170,13 +183,18 @@ def _closed_over(function) -> dict:
 
 
 def _pair(ids: Tensor, queries: int, keys: int):
-    """Documents of the queries, the last of the keys where they are some, and of the keys; none where they hide nothing."""
-    if not torch.compiler.is_compiling() and not ids.any():
+    """Documents of the queries, the last of the keys where they are some, and of the keys, from what `documents` made; none
+    where they hide nothing."""
+    if not torch.compiler.is_compiling() and bool((ids == 1).all()):
         return None
-    of_queries = ids.masked_fill(ids == PADDING, 0)[:, -queries:]
+    of_queries = ids.masked_fill(ids == 0, 1)[:, -queries:]
     if queries > keys:
-        of_queries = torch.zeros(ids.shape[0], queries, dtype=torch.int32)
-    return of_queries, ids
+        of_queries = torch.ones(ids.shape[0], queries, dtype=torch.int32)
+    return of_queries, ids.masked_fill(ids == 0, PADDING)
+
+
+def _is_quadratic(bias) -> bool:
+    return isinstance(bias, Tensor) and bias.dim() != 2
 
 
 def _refuse(dropout: float, attention_mask, position_bias, others: dict) -> None:
@@ -187,34 +205,35 @@ def _refuse(dropout: float, attention_mask, position_bias, others: dict) -> None
         no("dropout of attention weights (set the model's attention dropout to 0)", dropout)
     if attention_mask is not None and attention_mask.dim() != 2:
         no("mask of queries × keys", list(attention_mask.shape))
-    if isinstance(position_bias, Tensor) and position_bias.dim() != 2:
+    if _is_quadratic(position_bias):
         no("bias of queries × keys", list(position_bias.shape))
     for what in ("softcap", "s_aux", "head_mask", "output_attentions"):
-        if others.get(what) not in (None, False):
-            no(what, type(others[what]).__name__ if isinstance(others[what], Tensor) else others[what])
+        got = others.get(what)
+        if got is not None and got is not False:
+            no(what, type(got).__name__ if isinstance(got, Tensor) else got)
 
 
-def _wrap(attention_class, forward) -> None:
-    """Puts `forward(original, module, ...)` in the place of a class's own, once."""
-    original = getattr(attention_class.forward, "_instead_of", attention_class.forward)
+def _wrap(attention_class, method: str, instead_of: Callable) -> None:
+    """Puts `instead_of(original, module, ...)` in the place of a class's own method, once."""
+    original = getattr(attention_class, method)
+    original = getattr(original, "_instead_of", original)
 
     @functools.wraps(original)
     def instead(module, *arguments, **named):
-        return forward(original, module, *arguments, **named)
+        return instead_of(original, module, *arguments, **named)
 
-    instead._instead_of = original
-    attention_class.forward = instead
+    setattr(instead, "_instead_of", original)
+    setattr(attention_class, method, instead)
 
 
-def _by_buckets(name, original, module, hidden_states, mask=None, key_value_states=None, position_bias=None, *more, **named):
+def _by_buckets(original, module, hidden_states, mask=None, key_value_states=None, position_bias=None, *more, **named):
     """T5's attention: the bias of its first layer by lag, `[heads, lags]`, which the layers after it share."""
-    if module.config._attn_implementation == name and position_bias is None:
+    if module.config._attn_implementation in _NAMES and position_bias is None:
         cache = named.get("cache", named.get("past_key_values"))
         queries = hidden_states.shape[1]
         past = 0 if cache is None else int(cache.get_seq_length(module.layer_idx))
         keys = past + queries if key_value_states is None else key_value_states.shape[1]
-        rules = {"causal": module.is_causal, "query_offset": past if module.is_causal else 0}
-        first, count = lags(queries, keys, **rules)
+        first, count = lags(queries, keys, causal=module.is_causal, query_offset=past if module.is_causal else 0)
         position_bias = torch.zeros(module.n_heads, count)
         if module.has_relative_attention_bias:
             buckets = module._relative_position_bucket(
@@ -227,8 +246,17 @@ def _by_buckets(name, original, module, hidden_states, mask=None, key_value_stat
     return original(module, hidden_states, mask, key_value_states, position_bias, *more, **named)
 
 
+def _umt5(original, module, queries, keys, device=None, past_seen_tokens=0):
+    """The bias of UMT5, of which every layer has its own, by lag, `[heads, lags]`."""
+    if module.config._attn_implementation not in _NAMES:
+        return original(module, queries, keys, device, past_seen_tokens)
+    offset = int(past_seen_tokens) if module.is_causal else 0
+    first, count = lags(queries, keys, causal=module.is_causal, query_offset=offset)
+    return module.relative_attention_bias(module._relative_position_bucket(torch.arange(first, first + count))).t()
+
+
 def _mpt(original, module, hidden_states, position_bias, cache=None, attention_mask=None, **named):
-    """MPT's attention; its model made `attention_mask` of `documents`, as truth of padding."""
+    """MPT's attention; its model made `attention_mask` of `documents`, as truth of tokens."""
     if attention_mask is None or attention_mask.dim() != 2:
         return original(module, hidden_states, position_bias, cache=cache, attention_mask=attention_mask, **named)
     qkv = module.Wqkv(hidden_states)
@@ -243,7 +271,7 @@ def _mpt(original, module, hidden_states, position_bias, cache=None, attention_m
         q,
         k,
         v,
-        torch.zeros(attention_mask.shape, dtype=torch.int32).masked_fill(attention_mask, PADDING),
+        attention_mask.int(),
         scaling=module.softmax_scale,
         dropout=module.attn_dropout_p,
         position_bias=LogPrior(by_lag, 1 - by_lag.shape[1]),
