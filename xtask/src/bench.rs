@@ -7,6 +7,7 @@ mod table;
 
 use crate::cargo::cargo;
 use crate::git;
+use crate::wheel;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -109,7 +110,12 @@ fn attention(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
         .iter()
         .map(String::as_str)
         .partition(|section| *section == "pytorch");
-    let mut rows = Vec::new();
+    let (grids, ours): (Vec<&str>, Vec<&str>) =
+        ours.into_iter().partition(|section| *section == "grid");
+    let mut rows = match grids.is_empty() {
+        true => Vec::new(),
+        false => grid(root, options)?,
+    };
     let [threads, max_length] = [options.threads, options.max_length].map(|n| n.to_string());
     // Side by side: what is compared with PyTorch comes right before it.
     let (beside, after): (Vec<&str>, Vec<&str>) = ours
@@ -145,6 +151,22 @@ fn attention(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
     }
     rows.extend(run(after)?);
     Ok(rows)
+}
+
+/// The wheel beside PyTorch's attention in one process, shape by shape.
+fn grid(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
+    let mut command = wheel::installed(root, &options.python)?;
+    command
+        .arg(root.join("benchmarks/wheel_pytorch.py"))
+        .args(["--no-flex", "--t5", "0", "--threads"])
+        .arg(options.threads.to_string())
+        .arg("--max-tokens")
+        .arg(options.max_length.to_string())
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    match rows_of(command)? {
+        (rows, 0) => Ok(rows),
+        (_, code) => Err(format!("wheel_pytorch.py ended with {code}")),
+    }
 }
 
 /// Ours on a device, and PyTorch's on the same where that is a CUDA device.

@@ -38,7 +38,8 @@ Commands:
                 Random calls of the operation against the definition; CI runs a few thousand
   bench attention [--threads T] [--json FILE] [--python PATH] [--max-length N] [--sections NAME,…]
                 The fused operation beside PyTorch's: answers checked, a table, a record a row.
-                Sections: ceiling, passes, decode, skipping, growth, pytorch
+                Sections: ceiling, passes, decode, skipping, growth, pytorch; and grid, only where named: the wheel
+                beside PyTorch in one process over the shapes of benchmarks/wheel_pytorch.py
   bench attention --device NAME [--json FILE] [--python PATH] [--max-length N]
                 The same on a device, 16 heads of 64 and 128, beside Burn's attention, and PyTorch's on CUDA
   bench prepare --corpora FILE,… --tokenizers FILE,… [--threads T] [--json FILE] [--python PATH]

@@ -12,6 +12,31 @@ const PACKAGE: &str = "crates/bam-python";
 /// # Errors
 /// If there is no Python, or a step fails.
 pub fn run(root: &Path, python: &str) -> Result<(), String> {
+    let mut tests = installed(root, python)?;
+    // Tests import what is installed, since their folder is not above the package's sources.
+    tests
+        .args([
+            "-m",
+            "pytest",
+            "-q",
+            "--no-header",
+            "-p",
+            "no:cacheprovider",
+        ])
+        .current_dir(root.join(PACKAGE).join("tests"));
+    match tests.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("the wheel's tests ended with {status}")),
+        Err(error) => Err(format!("{}: {error}", tests.get_program().display())),
+    }
+}
+
+/// Builds the wheel and installs it: the Python of a fresh environment that has it, and everything that its
+/// tests and its benchmark import.
+///
+/// # Errors
+/// If there is no Python, or a step fails.
+pub fn installed(root: &Path, python: &str) -> Result<Command, String> {
     has_python(python)?;
     let packages = wheels::for_tests(root, python)?;
     let folder = root.join("target/wheel");
@@ -37,24 +62,9 @@ pub fn run(root: &Path, python: &str) -> Result<(), String> {
     let wheel = wheel_in(&dist)?;
     println!("{}", wheel.file_name().unwrap_or_default().display());
     pip(&own, root, &["install", "--no-deps"], &[&wheel])?;
-    // Tests import what is installed, since their folder is not above the package's sources.
-    let mut tests = Command::new(&own);
-    tests
-        .args([
-            "-m",
-            "pytest",
-            "-q",
-            "--no-header",
-            "-p",
-            "no:cacheprovider",
-        ])
-        .current_dir(root.join(PACKAGE).join("tests"))
-        .env("PYTHONPATH", packages);
-    match tests.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("the wheel's tests ended with {status}")),
-        Err(error) => Err(format!("{}: {error}", own.display())),
-    }
+    let mut command = Command::new(own);
+    command.env("PYTHONPATH", packages);
+    Ok(command)
 }
 
 fn has_python(python: &str) -> Result<(), String> {

@@ -19,6 +19,14 @@ pub fn line(row: &Row) -> String {
     if row.contains_key("corpus") {
         return corpus_line(row);
     }
+    if is_of_grid(row) {
+        let (name, pass) = (text(row, "implementation"), text(row, "pass"));
+        return format!(
+            "{} {pass} {name} {:.2} ms",
+            shape(row),
+            number(row, "milliseconds")
+        );
+    }
     format!(
         "{} {} {} {} N={} {:.1} ms",
         text(row, "implementation"),
@@ -67,8 +75,12 @@ pub fn attention(rows: &[Row]) -> String {
         out,
         "\nCeiling, the fastest f32 matrix product: {ceiling:.1} GFLOP/s\n"
     );
-    let growing: Vec<&Row> = rows.iter().filter(|row| is_growth(row)).collect();
-    let others: Vec<&Row> = rows.iter().filter(|row| !is_growth(row)).collect();
+    let (of_grid, rows): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| is_of_grid(row));
+    if !of_grid.is_empty() {
+        out += &grid(&of_grid);
+    }
+    let (growing, others): (Vec<&Row>, Vec<&Row>) =
+        rows.into_iter().partition(|row| is_growth(row));
     for pass in ["forward", "forward+backward", "decode"] {
         let of_pass: Vec<&Row> = others
             .iter()
@@ -84,6 +96,76 @@ pub fn attention(rows: &[Row]) -> String {
             out,
             "### growth, one head of each class\n\n{}",
             growth(&growing)
+        );
+    }
+    out
+}
+
+/// The grid says its shapes in words of its own.
+fn is_of_grid(row: &Row) -> bool {
+    row.contains_key("tokens")
+}
+
+/// Of a row of the grid.
+fn shape(row: &Row) -> String {
+    let of = |name| number(row, name);
+    let mut shape = format!(
+        "{}×{}×{}×{}",
+        of("batch"),
+        of("heads"),
+        of("tokens"),
+        of("width")
+    );
+    if of("key_heads") < of("heads") {
+        let _ = write!(shape, ", {} key heads", of("key_heads"));
+    }
+    if row.get("causal") == Some(&Value::Bool(false)) {
+        shape += ", both ways";
+    }
+    shape
+}
+
+/// Ours beside PyTorch's, shape by shape, and the worst of them.
+fn grid(rows: &[&Row]) -> String {
+    const THEIRS: [&str; 3] = ["sdpa", "sdpa bias", "sdpa learned"];
+    let mut out = String::from(
+        "### shapes, ms; in brackets how many times as long as ours\n\n| batch × heads × tokens × width | pass | ours \
+         | SDPA, no bias | SDPA, bias | SDPA, learned bias |\n|---|---|---|---|---|---|\n",
+    );
+    let mut worst: Option<(f64, String)> = None;
+    for ours in rows
+        .iter()
+        .filter(|row| text(row, "implementation") == "ours" && row.contains_key("batch"))
+    {
+        let (shape_of_ours, pass) = (shape(ours), text(ours, "pass"));
+        let own = number(ours, "milliseconds");
+        let _ = write!(out, "| {shape_of_ours} | {pass} | {own:.1} |");
+        for name in THEIRS {
+            let same = |row: &&&Row| {
+                text(row, "implementation") == name
+                    && text(row, "pass") == pass
+                    && shape(row) == shape_of_ours
+            };
+            let Some(theirs) = rows
+                .iter()
+                .find(same)
+                .map(|row| number(row, "milliseconds"))
+            else {
+                out += " – |";
+                continue;
+            };
+            let ratio = theirs / own;
+            let _ = write!(out, " {theirs:.1} ({ratio:.2}) |");
+            if name == THEIRS[0] && worst.as_ref().is_none_or(|(worst, _)| ratio < *worst) {
+                worst = Some((ratio, format!("{shape_of_ours}, {pass}")));
+            }
+        }
+        out.push('\n');
+    }
+    if let Some((ratio, row)) = worst {
+        let _ = writeln!(
+            out,
+            "\nThe worst row: {ratio:.2} of SDPA without a bias, {row}.\n"
         );
     }
     out
@@ -269,6 +351,29 @@ mod tests {
 
     fn row(value: Value) -> Row {
         value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn the_worst_row_of_the_grid_is_named() {
+        let of = |implementation: &str, tokens: u64, causal: bool, milliseconds: f64| {
+            row(json!({
+                "implementation": implementation, "pass": "forward", "batch": 1, "heads": 8, "tokens": tokens, "width": 64,
+                "key_heads": 2, "causal": causal, "milliseconds": milliseconds,
+            }))
+        };
+        let rows = [
+            of("ours", 128, true, 2.0),
+            of("sdpa", 128, true, 3.0),
+            of("ours", 128, false, 2.0),
+            of("sdpa", 128, false, 1.0),
+        ];
+        let table = attention(&rows);
+        assert!(
+            table.contains("| 1×8×128×64, 2 key heads | forward | 2.0 | 3.0 (1.50) | – | – |"),
+            "{table}"
+        );
+        let worst = "The worst row: 0.50 of SDPA without a bias, 1×8×128×64, 2 key heads, both ways, forward.";
+        assert!(table.contains(worst), "{table}");
     }
 
     #[test]

@@ -14,6 +14,7 @@
 use super::backward_block::{Given, RowBlock};
 use super::inputs::{ByDistance, Inputs, PAD};
 use super::panel::BLOCK;
+use super::product::{Aligned, aligned};
 use super::split::TASKS;
 use crate::key_norms::TILE;
 use crate::operands::Rows;
@@ -77,12 +78,13 @@ pub(super) fn backward(
             .into_par_iter()
             .enumerate()
             .map_init(
-                || RowBlock::new(&given),
-                |block, (index, ((dq, d_temperature), (dk, dv)))| {
+                || (RowBlock::new(&given), TileSums::new(inputs)),
+                |(block, of_tile), (index, ((dq, d_temperature), (dk, dv)))| {
                     let (head, segment) = (index / segments.len(), index % segments.len());
                     arch.dispatch(BackwardTask {
                         given: &given,
                         block,
+                        of_tile,
                         batch: head / key_heads,
                         key_head: head % key_heads,
                         rows: segments[segment].clone(),
@@ -203,6 +205,7 @@ fn add_segments(inputs: &Inputs<'_>, sums: &mut [f32], later: &[f32], segments: 
 struct BackwardTask<'t, 'a> {
     given: &'a Given<'a>,
     block: &'t mut RowBlock<'a>,
+    of_tile: &'t mut TileSums,
     batch: usize,
     key_head: usize,
     rows: Range<usize>,
@@ -211,6 +214,49 @@ struct BackwardTask<'t, 'a> {
     /// `[keys, dim]`.
     dk: &'t mut [f32],
     dv: &'t mut [f32],
+}
+
+/// Sums of a tile that do not fit the gradient as they are made: `[TILE, padded dim]`.
+struct TileSums {
+    dk: Aligned<f32>,
+    dv: Aligned<f32>,
+}
+
+impl TileSums {
+    fn new(inputs: &Inputs<'_>) -> Self {
+        let of_tile = || aligned(0.0, TILE * inputs.padded_dim());
+        Self {
+            dk: of_tile(),
+            dv: of_tile(),
+        }
+    }
+
+    /// The gradients of some keys, `[keys, dim]`, where those of a whole tile can be added to them, else zeros
+    /// of its own.
+    fn or_own<'t>(
+        &'t mut self,
+        (dk, dv): (&'t mut [f32], &'t mut [f32]),
+    ) -> (&'t mut [f32], &'t mut [f32]) {
+        if dk.len() == self.dk.len() {
+            return (dk, dv);
+        }
+        self.dk.fill(0.0);
+        self.dv.fill(0.0);
+        (&mut self.dk, &mut self.dv)
+    }
+
+    /// Adds its own to the gradients of some keys, where [`TileSums::or_own`] gave them.
+    fn add_own_to(&self, (dk, dv): (&mut [f32], &mut [f32]), dim: usize) {
+        if dk.len() == self.dk.len() {
+            return;
+        }
+        let padded = self.dk.len() / TILE;
+        for (to, from) in [(dk, &self.dk), (dv, &self.dv)] {
+            for (to, from) in to.chunks_exact_mut(dim).zip(from.chunks_exact(padded)) {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+            }
+        }
+    }
 }
 
 /// Sums that tasks add up together, and reports.
@@ -258,10 +304,17 @@ impl BackwardTask<'_, '_> {
                         break;
                     }
                     visited += 1;
-                    block.add::<S, GROUP, VECTORS>(simd, self.key_head, first_key, by_distance);
                     let keys = first_key..(first_key + TILE).min(inputs.keys());
                     let keys = keys.start * dim..keys.end * dim;
-                    block.add_keys((&mut self.dk[keys.clone()], &mut self.dv[keys]));
+                    let (dk, dv) = (&mut self.dk[keys.clone()], &mut self.dv[keys]);
+                    let to = self.of_tile.or_own((&mut *dk, &mut *dv));
+                    block.add::<S, GROUP, VECTORS>(
+                        simd,
+                        (self.key_head, first_key),
+                        by_distance,
+                        to,
+                    );
+                    self.of_tile.add_own_to((dk, dv), dim);
                 }
                 sums.skips[index].add(&HeadSkips {
                     visible_tiles: schedule.tiles.len() as u64,

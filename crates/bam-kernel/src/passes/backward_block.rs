@@ -49,9 +49,6 @@ pub(super) struct RowBlock<'a> {
     /// Of one stretch and one tile, `[TILE, STRETCH]`: the posterior, and the gradient of its logits.
     posterior: Aligned<f32>,
     d_logits: Aligned<f32>,
-    /// Of one tile, `[TILE, padded dim]`.
-    dk: Aligned<f32>,
-    dv: Aligned<f32>,
     /// For rows that are widened.
     room: [Aligned<f32>; 3],
 }
@@ -60,7 +57,6 @@ impl<'a> RowBlock<'a> {
     pub fn new(given: &'a Given<'a>) -> Self {
         let empty = || aligned(0.0, 0);
         let padded = given.inputs.padded_dim();
-        let of_tile = || aligned(0.0, TILE * padded);
         let of_stretches = || std::array::from_fn(|_| Strips::new(STRETCH, padded));
         let of_logits = || aligned(0.0, TILE * STRETCH);
         Self {
@@ -78,8 +74,6 @@ impl<'a> RowBlock<'a> {
             prior_sum: empty(),
             posterior: of_logits(),
             d_logits: of_logits(),
-            dk: of_tile(),
-            dv: of_tile(),
             room: std::array::from_fn(|_| aligned(0.0, padded)),
         }
     }
@@ -138,28 +132,20 @@ impl<'a> RowBlock<'a> {
         evidence.fold(f64::INFINITY, f64::min)
     }
 
-    /// Adds a tile's part to the sums of rows and of lags, and finds that of its keys.
+    /// Adds a tile's part to the sums of rows, of lags and of its keys, `[TILE, padded dim]` each.
     #[inline(always)]
     pub fn add<S: Simd, const GROUP: usize, const VECTORS: usize>(
         &mut self,
         simd: S,
-        key_head: usize,
-        first_key: usize,
+        (key_head, first_key): (usize, usize),
         by_distance: &mut [f32],
+        (dk, dv): (&mut [f32], &mut [f32]),
     ) {
         let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
         let at = (self.queries.batch, key_head);
         self.tile.load(inputs, at.0, at.1, first_key);
-        load_strips::<S>(
-            inputs,
-            &inputs.k,
-            at,
-            first_key,
-            &mut self.dk,
-            &mut self.keys,
-        );
-        self.dk.fill(0.0);
-        self.dv.fill(0.0);
+        let [room, ..] = &mut self.room;
+        load_strips::<S>(inputs, &inputs.k, at, first_key, room, &mut self.keys);
         let width = panel_rows::<S, VECTORS>();
         let panels = STRETCH / width;
         for stretch in 0..self.queries.count().div_ceil(panels) {
@@ -200,12 +186,8 @@ impl<'a> RowBlock<'a> {
                     .rows_in_sight(inputs, &rows, first + keys.start..first + keys.end)
             };
             for (factors, right, sums) in [
-                (
-                    &self.posterior,
-                    &self.out_gradient_rows[stretch],
-                    &mut self.dv,
-                ),
-                (&self.d_logits, &self.q_rows[stretch], &mut self.dk),
+                (&self.posterior, &self.out_gradient_rows[stretch], &mut *dv),
+                (&self.d_logits, &self.q_rows[stretch], &mut *dk),
             ] {
                 lines_from_rows(
                     simd,
@@ -214,23 +196,6 @@ impl<'a> RowBlock<'a> {
                     right,
                     &mut sums[seen.start * padded..seen.end * padded],
                 );
-            }
-        }
-    }
-
-    /// Adds what [`RowBlock::add`] found of a tile's keys to `[keys, dim]`.
-    #[inline(always)]
-    pub fn add_keys(&self, (dk, dv): (&mut [f32], &mut [f32])) {
-        let (dim, padded) = (self.given.inputs.dim, self.given.inputs.padded_dim());
-        for (to, from) in [(dk, &self.dk), (dv, &self.dv)] {
-            // As one row, where rows have no end of their own.
-            let (dim, padded) = if dim == padded {
-                (to.len(), to.len())
-            } else {
-                (dim, padded)
-            };
-            for (to, from) in to.chunks_exact_mut(dim).zip(from.chunks_exact(padded)) {
-                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
             }
         }
     }
