@@ -466,7 +466,9 @@ def pipelines(subject):
     one = [write(text, max_new_tokens=6, do_sample=False)[0]["generated_text"] for text in texts]
     assert all(text.startswith(prompt) for text, prompt in zip(one, texts))
     cut = write(texts[0], max_new_tokens=6, do_sample=False, stop_sequence=" ")[0]["generated_text"]
-    assert " " in cut[len(texts[0]):] and one[0].startswith(cut) and cut != one[0], (cut, one[0])
+    assert " " in cut[len(texts[0]):] and one[0].startswith(cut), (cut, one[0])
+    # Version 4 stops at a token only.
+    assert cut != one[0] or transformers.__version__.startswith("4")
     write.tokenizer.padding_side = "left"
     if write.tokenizer.pad_token is None:
         write.tokenizer.pad_token = write.tokenizer.eos_token

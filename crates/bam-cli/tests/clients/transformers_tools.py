@@ -3,6 +3,7 @@
 import tempfile
 
 import torch
+import transformers
 from tokenizers import Regex, Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
@@ -140,7 +141,7 @@ def attention_implementations_chosen_later(subject):
     for name in ("sdpa", "flash_attention_2", "paged|eager"):
         with refuses("attn_implementation", name):
             model.set_attn_implementation(name)
-    if hasattr(model, "generate_batch"):
+    if not transformers.__version__.startswith("4"):  # There it wants a GPU, of Llama too.
         with refuses("attn_implementation", "paged"):
             model.generate_batch([ids[0].tolist()], generation_config=GenerationConfig(max_new_tokens=2))
     model.config._attn_implementation = "flash_attention_2"

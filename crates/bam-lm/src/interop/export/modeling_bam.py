@@ -514,6 +514,7 @@ class BamForSequenceClassification(GenericForSequenceClassification, BamPreTrain
         self.num_labels = config.num_labels
         self.model = BamModel(config)
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self._keep_in_fp32_modules = self._keep_in_fp32_modules_strict = self.model._keep_in_fp32_modules
         self.post_init()
 
 

@@ -227,10 +227,11 @@ impl Keys {
 
     /// The same where the value follows from other keys, of which some are missing unless it is `known`.
     pub(super) fn only_known(&mut self, key: &str, known: bool, value: Value) -> Result<(), Error> {
-        match known {
-            true => self.only(key, &[value]),
-            false => Ok(drop(self.left.remove(key))),
+        if known {
+            return self.only(key, &[value]);
         }
+        self.left.remove(key);
+        Ok(())
     }
 
     /// A key that has to say what the tensors do.
