@@ -4,6 +4,7 @@ use crate::device;
 use anyhow::Context;
 use bam_data::atomic_file::{NewFile, NewFolder, write_atomically};
 use bam_data::{ChatTemplates, TOKENIZER_FILE, Tokenizer};
+use bam_lm::interop::export::hf;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::{CONFIG_FILE, place, read_json, replace};
 use bam_record::{Record, RunRecords};
@@ -46,7 +47,7 @@ pub fn ensure_fits(what: &str, tokenizer: &Tokenizer, model: &Transformer) -> an
 
 /// Files of a model's folder besides its configuration and weights: those that others need to read
 /// text with it. Records of evaluations and of training are not: they are of one model only.
-const COMPANIONS: [&str; 12] = [
+const COMPANIONS: [&str; 10] = [
     TOKENIZER_FILE,
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -57,13 +58,16 @@ const COMPANIONS: [&str; 12] = [
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
-    "configuration_bam.py",
-    "modeling_bam.py",
 ];
 
 /// Copies what belongs to a model's folder, as far as it is there.
 pub fn copy_companions(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let mut names: Vec<_> = COMPANIONS.map(PathBuf::from).into();
+    let code = hf::CODE.map(|(name, _)| name);
+    let mut names: Vec<_> = COMPANIONS
+        .into_iter()
+        .chain(code)
+        .map(PathBuf::from)
+        .collect();
     names.retain(|name| from.join(name).is_file());
     let further = ChatTemplates::further(from)?.into_iter();
     names.extend(further.map(|(_, name)| name));

@@ -12,13 +12,16 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 of a file, in hexadecimal.
+/// SHA-256 of the bytes of files, one after the other, in hexadecimal.
 ///
 /// # Errors
-/// If it can't be read.
-pub fn sha256_of(path: &Path) -> Result<String, FileError> {
-    let mut file = File::open(path).map_err(FileError::new(path, "read it"))?;
+/// If one can't be read.
+pub fn sha256_of(paths: &[impl AsRef<Path>]) -> Result<String, FileError> {
     let mut digest = Sha256::new();
-    io::copy(&mut file, &mut digest).map_err(FileError::new(path, "read it"))?;
+    for path in paths {
+        let path = path.as_ref();
+        let mut file = File::open(path).map_err(FileError::new(path, "read it"))?;
+        io::copy(&mut file, &mut digest).map_err(FileError::new(path, "read it"))?;
+    }
     Ok(hexadecimal(&digest.finalize()))
 }

@@ -174,12 +174,23 @@ impl Roles {
         let pad = named(PAD)
             .or(filling)
             .or_else(|| (tokens.id)(padding.as_str()?));
-        let stated = self.names.iter();
-        let stated = stated.filter_map(|(role, name)| Some((role.clone(), name.clone()?)));
-        let mut names: BTreeMap<String, Value> = stated.collect();
+        // A name that the vocabulary has not says nothing.
+        let is_known = |name: &Value| name.as_str().is_none_or(|name| (tokens.id)(name).is_some());
+        let mut names = BTreeMap::new();
+        for (role, stated) in &self.names {
+            match stated {
+                Some(Value::Array(several)) => {
+                    let known = several.iter().filter(|name| is_known(name)).cloned();
+                    names.insert(role.clone(), Value::from_iter(known));
+                }
+                Some(name) if is_known(name) => drop(names.insert(role.clone(), name.clone())),
+                _ => {}
+            }
+        }
         for (role, id) in [(BOS, bos), (EOS, eos), (PAD, pad)] {
             if let Some(name) = id.and_then(tokens.name)
-                && said(role).is_none()
+                && !names.contains_key(role)
+                && said(role) != Some(&None)
             {
                 names.insert(role.to_owned(), name.into());
             }

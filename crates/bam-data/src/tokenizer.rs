@@ -291,6 +291,12 @@ impl Tokenizer {
         self.inner.id_to_token(token)
     }
 
+    /// The id of a token, by the vocabulary's spelling.
+    #[must_use]
+    pub fn token_id(&self, spelling: &str) -> Option<u32> {
+        self.inner.token_to_id(spelling)
+    }
+
     /// The token that begins a document, where documents of this tokenizer begin with one.
     #[must_use]
     pub fn bos(&self) -> Option<u32> {

@@ -1,10 +1,10 @@
 //! One way to run every evaluation: cells of a grid, samples of a cell, findings, scores, a record.
 
 use crate::journal::Journal;
-use bam_data::{Tokenizer, hexadecimal, sha256_of};
+use bam_data::{Tokenizer, hexadecimal};
 use bam_lm::Error;
 use bam_lm::model::Transformer;
-use bam_lm::model::checkpoint::WEIGHTS_FILE;
+use bam_lm::model::checkpoint::weights_sha256;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -283,7 +283,7 @@ pub fn run_digest<E: Evaluation>(
 ) -> Result<String, Error> {
     let run = json!([
         version,
-        sha256_of(&dir.join(WEIGHTS_FILE))?,
+        weights_sha256(dir)?,
         subject.model.config(),
         subject.tokenizer.sha256(),
         E::NAME,

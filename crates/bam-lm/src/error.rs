@@ -121,3 +121,16 @@ impl From<bam_attention::KernelError> for Error {
         Self::Attention(error.into())
     }
 }
+
+/// An [`Error::File`] about `path`.
+pub(crate) fn not_as_expected(
+    path: &Path,
+    expected: impl Into<String>,
+    got: impl Into<String>,
+) -> Error {
+    Error::File {
+        path: path.to_owned(),
+        expected: expected.into(),
+        got: got.into(),
+    }
+}

@@ -3,13 +3,13 @@
 use crate::args::DoctorArgs;
 use crate::console;
 use bam_lm::analysis::doctor::examine;
-use bam_lm::model::checkpoint::{WEIGHTS_FILE, place, read_files};
+use bam_lm::model::checkpoint::{read_files, weights_path};
 use std::process::ExitCode;
 
 pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let (config, tensors) = read_files(&args.model)?;
     let length = args.length.tokens(config.train_length);
-    let path = place(&args.model, WEIGHTS_FILE);
+    let path = weights_path(&args.model);
     let device = args.device.open()?;
     let checkup = examine(&config, tensors, &path, length, &device)?;
     console::answer(args.json, &checkup, || {

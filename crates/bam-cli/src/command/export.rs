@@ -40,10 +40,15 @@ fn to_transformers(args: &ExportHfArgs) -> anyhow::Result<ExitCode> {
             ] {
                 let path = dir.join(name);
                 // What the model came with says more, for example a chat template.
-                let own = match path.exists() {
+                let mut own = match path.exists() {
                     true => runs::read_object(&path)?,
                     false => Map::new(),
                 };
+                for token in hf::without_strangers(tokenizer, &mut own) {
+                    console::note(&format!(
+                        "{name}: left out {token:?}, which the vocabulary does not have"
+                    ));
+                }
                 runs::write_json(&path, &settle(tokenizer, own))?;
             }
         }

@@ -8,7 +8,7 @@ use bam_lm::device::cpu;
 use bam_lm::interop::import::{alilama, hf, llama2c};
 use bam_lm::interop::reference::Case;
 use bam_lm::model::Transformer;
-use bam_lm::model::checkpoint::WEIGHTS_FILE;
+use bam_lm::model::checkpoint::weights_sha256;
 use bam_record::history::Event;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -81,13 +81,15 @@ fn write(
         runs::ensure_fits("tokenizer", tokenizer, &model)?;
     }
     let name = from.file_name().unwrap_or_default().to_string_lossy();
-    let weights = [from.to_owned(), from.join(WEIGHTS_FILE)];
-    let weights = weights.iter().find(|path| path.is_file());
+    let weights = match from.is_file() {
+        true => Some(sha256_of(&[from])?),
+        false => weights_sha256(from).ok(),
+    };
     let model = model.with_event(Event {
         what: format!("import {what}"),
         date: runs::now(),
         arguments: BTreeMap::from([("name".to_owned(), name.into_owned())]),
-        from: weights.map(|path| sha256_of(path)).transpose()?,
+        from: weights,
         heads: Vec::new(),
     });
     runs::new_folder(out, |dir| {

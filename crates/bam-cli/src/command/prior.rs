@@ -2,11 +2,10 @@
 
 use crate::args::{PriorCommand, PriorDiffArgs, PriorEditArgs};
 use crate::{console, runs};
-use bam_data::sha256_of;
 use bam_lm::analysis::difference::difference;
 use bam_lm::analysis::surgery::{PriorEdit, edit_priors};
 use bam_lm::device::cpu;
-use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
+use bam_lm::model::checkpoint::weights_sha256;
 use bam_record::history::Event;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,7 +35,7 @@ fn edit(args: &PriorEditArgs) -> anyhow::Result<ExitCode> {
         what: "prior edit".into(),
         date: runs::now(),
         arguments: arguments(args),
-        from: Some(sha256_of(&place(&args.model, WEIGHTS_FILE))?),
+        from: Some(weights_sha256(&args.model)?),
         heads,
     };
     let edited = edited.with_event(event.clone());

@@ -5,6 +5,8 @@ use crate::reference::copy_of;
 use crate::tensors::{self, Tensor, Tensors};
 use crate::workshop::Workshop;
 use safetensors::tensor::Dtype;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Spoils a model's weights one way after the other.
 #[test]
@@ -86,7 +88,84 @@ fn weights() {
     std::fs::write(&path, &whole).unwrap();
     succeed(&inspect);
     std::fs::remove_file(&path).unwrap();
-    shop.refuses(&inspect, &["model.safetensors", "No such file"]);
+    shop.refuses(
+        &inspect,
+        &["model.safetensors or", "index.json, got neither"],
+    );
+}
+
+/// Shards, as `save_pretrained` writes them, are one model for every command that reads weights.
+#[test]
+fn shards() {
+    const WHOLE: &str = "model.safetensors";
+    const INDEX: &str = "model.safetensors.index.json";
+    let shop = Workshop::new();
+    let (model, whole) = (shop.trained_model(), shop.path("whole"));
+    succeed(&args!["export hf {} --out {}", model, whole]);
+    let right = tensors::read(&model.join(WHOLE));
+    let shard = |part: usize| format!("model-{part:05}-of-00002.safetensors");
+    let map: BTreeMap<&String, String> = right.keys().zip((1..=2).cycle().map(shard)).collect();
+    for part in 1..=2 {
+        let of = right.iter().filter(|(name, _)| map[name] == shard(part));
+        let of = of.map(|(name, tensor)| (name.clone(), tensor.clone()));
+        tensors::write(&model.join(shard(part)), &of.collect());
+    }
+    let index = |map: &BTreeMap<&String, String>| {
+        let index = serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map});
+        std::fs::write(model.join(INDEX), index.to_string()).unwrap();
+    };
+    index(&map);
+    std::fs::remove_file(model.join(WHOLE)).unwrap();
+    let generate = |model: &Path| {
+        let words = args!["generate {} --prompt {} --tokens 9", model, "the"];
+        succeed(&[words, args!["--temperature 0"]].concat())
+    };
+    assert_eq!(generate(&model), generate(&whole));
+    succeed(&args!["doctor {}", model]);
+    succeed(&args!["inspect heads {}", model]);
+    let (again, edited) = (shop.path("again"), shop.path("edited"));
+    succeed(&args!["export hf {} --out {}", model, again]);
+    assert_eq!(tensors::read(&again.join(WHOLE)), right);
+    let edit = args![
+        "prior edit {} --head 0.0 --scale x2 --out {}",
+        model,
+        edited
+    ];
+    succeed(&edit);
+
+    let inspect = args!["inspect heads {}", model];
+    let (name, elsewhere) = (right.keys().next().unwrap(), "../elsewhere.safetensors");
+    for place in [elsewhere, "/etc/passwd", "..", ""] {
+        let mut lying = map.clone();
+        lying.insert(name, place.into());
+        index(&lying);
+        shop.refuses(&inspect, &[INDEX, "names of files in the folder", place]);
+    }
+    let mut lying = map.clone();
+    lying.insert(name, shard(2));
+    index(&lying);
+    shop.refuses(&inspect, &[name, "one of the index"]);
+    let more = "more".to_owned();
+    let mut lying = map.clone();
+    lying.insert(&more, shard(2));
+    index(&lying);
+    shop.refuses(&inspect, &["more", "as the index says"]);
+    index(&map);
+    let moved = shop.path("moved");
+    std::fs::rename(model.join(shard(2)), &moved).unwrap();
+    shop.refuses(&inspect, &[&shard(2), "No such file"]);
+    std::fs::rename(&moved, model.join(shard(2))).unwrap();
+
+    // Shards that another model takes the place of are gone: programs that read all files would mix the two.
+    succeed(&args![
+        "prior edit {} --head 0.0 --scale x2 --in-place",
+        model
+    ]);
+    assert_eq!(
+        tensors::read(&model.join(WHOLE)),
+        tensors::read(&edited.join(WHOLE))
+    );
+    assert!(!model.join(INDEX).exists() && !model.join(shard(1)).exists());
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn a_folder_for_transformers_is_a_model_of_ours() {
     std::fs::write(model.join("chat_template.jinja"), "{{ messages }}").unwrap();
     succeed(&args!["export hf {} --out {}", model, out]);
     for name in [
+        "sight_bam.py",
         "modeling_bam.py",
         "configuration_bam.py",
         "tokenizer.json",
@@ -125,6 +126,22 @@ fn settings_of_other_models_become_ours() {
         [&generation["pad_token_id"], &generation["eos_token_id"]],
         [0, 1]
     );
+    // A tokenizer in Python adds tokens that its vocabulary has not; the model has no rows for them.
+    let said = json!({
+        "eos_token": "<nope>", "pad_token": {"content": "<padding>"}, "additional_special_tokens": ["<s>", "<more>"],
+        "added_tokens_decoder": {"1": {"content": "</s>"}, "9999": {"content": "<far>"}},
+    });
+    let (strange, generation) = export(said, "strange");
+    assert_eq!(
+        [&strange["eos_token"], &strange["pad_token"]],
+        ["</s>", "<s>"]
+    );
+    assert_eq!(strange["additional_special_tokens"], json!(["<s>"]));
+    assert_eq!(
+        strange["added_tokens_decoder"],
+        json!({"1": {"content": "</s>"}})
+    );
+    assert_eq!(generation["eos_token_id"], 1);
     // What is exported once more says the same.
     succeed(&args!["export hf {} --out {}", own, shop.path("again")]);
     let again = read_json(&shop.path("again").join("tokenizer_config.json"));

@@ -135,7 +135,7 @@ fn tensors_that_make_no_model_are_refused() {
     );
     shop.with_weights(
         |t| t.get_mut(name).unwrap().dtype = Dtype::I32,
-        &[short, "F32, F16 or BF16", "I32"],
+        &[short, "F32, F16, BF16 or F64", "I32"],
     );
     shop.with_weights(
         |t| drop(t.insert("transformer.wpe.weight".into(), get(t))),

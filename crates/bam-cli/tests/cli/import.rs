@@ -1,6 +1,6 @@
 //! `import`: models of other programs.
 
-use crate::program::{args, refuses, succeed};
+use crate::program::{FAILED, args, fail, refuses, succeed};
 use crate::tensors::{self, Tensor, Tensors};
 use crate::workshop::Workshop;
 use safetensors::Dtype;
@@ -247,6 +247,37 @@ fn a_configurations_problems_are_told_together() {
             "--ignore-key favourite_colour",
         ],
     );
+    // Nothing follows from what is missing, and biases are among the problems that are told together.
+    let shop_of_biases = Shop::new("llama_nope");
+    let path = shop_of_biases.hf().join("config.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&whole).unwrap();
+    let fields = config.as_object_mut().unwrap();
+    for (key, value) in [
+        ("attention_bias", true.into()),
+        ("mlp_bias", true.into()),
+        ("hidden_act", "gelu".into()),
+        ("head_dim", 8.into()),
+    ] {
+        fields.insert(key.into(), value);
+    }
+    fields.remove("hidden_size");
+    fs::write(&path, config.to_string()).unwrap();
+    let message = fail(FAILED, &shop_of_biases.import());
+    for named in [
+        "hidden_size: a value, got none",
+        "hidden_act",
+        "attention_bias: false, for there are no tensors",
+        "mlp_bias: false, for there are no tensors",
+    ] {
+        assert!(message.contains(named), "{named}: {message}");
+    }
+    assert!(!message.contains("head_dim"), "{message}");
+    Shop::new("llama_biases_tied").with_json(
+        "config.json",
+        |config| config["attention_bias"] = false.into(),
+        &["attention_bias: true, for there are tensors"],
+    );
     // Files of Windows tools begin with a mark, and Python writes numbers that JSON has not.
     let path = shop.hf().join("config.json");
     let text = fs::read_to_string(&path).unwrap();
@@ -256,4 +287,45 @@ fn a_configurations_problems_are_told_together() {
     );
     fs::write(&path, marked).unwrap();
     succeed(&shop.import());
+}
+
+/// Settings of generation and of files, which every configuration of transformers may have, change no logits.
+#[test]
+fn settings_of_every_model_do_not_matter() {
+    let shop = Shop::new("llama_nope");
+    let path = shop.hf().join("config.json");
+    let whole = fs::read(&path).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+    let with = |more: serde_json::Value| {
+        let mut config = config.clone();
+        let fields = config.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        fs::write(&path, config.to_string()).unwrap();
+    };
+    with(serde_json::json!({
+        "torchscript": false, "temperature": 1.0, "top_p": 0.9, "num_beams": 1, "repetition_penalty": 1.1,
+        "pruned_heads": {}, "tie_encoder_decoder": false, "is_decoder": false, "task_specific_params": null,
+        "bad_words_ids": null, "sep_token_id": null, "transformers.js_config": {}, "unsloth_version": "2025.1",
+        "quantization_config": null,
+    }));
+    succeed(&shop.import());
+    for (key, value) in [
+        ("pruned_heads", serde_json::json!({"0": [1]})),
+        ("is_decoder", true.into()),
+        (
+            "quantization_config",
+            serde_json::json!({"load_in_4bit": true}),
+        ),
+    ] {
+        with(serde_json::json!({key: value}));
+        refuses(
+            shop.folder.path(),
+            &args![
+                "import hf {} --out {}",
+                shop.hf(),
+                shop.folder.path().join("other")
+            ],
+            &[key],
+        );
+    }
 }

@@ -108,7 +108,7 @@ def bayesian(bam, source, work, index, encoding):
     config = AutoConfig.from_pretrained(source, trust_remote_code=True)
     design = {"tied_head": index % 2 == 1, "embedding_norm": index % 3 == 2}
     options = json.loads((source / "config.json").read_text())
-    for name in ("bos_token_id", "eos_token_id", "history", "auto_map", "architectures", "model_type", "dtype", "torch_dtype"):
+    for name in ("bos_token_id", "eos_token_id", "history", "architectures", "model_type", "dtype", "torch_dtype"):
         options.pop(name, None)
     options.update(
         position_embedding_type=encoding, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,

@@ -2,9 +2,8 @@
 //! that are a check on our numbers as well.
 
 use crate::Error;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use crate::error::not_as_expected;
+use crate::model::checkpoint::read_bounded;
 
 pub mod alilama;
 pub mod hf;
@@ -40,30 +39,5 @@ impl Vocabulary {
             })?);
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-}
-
-/// The bytes of a file, which must not be larger than `limit`.
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let file = File::open(path).map_err(Error::io(path, "open it"))?;
-    let mut bytes = Vec::new();
-    let read = file.take(limit + 1).read_to_end(&mut bytes);
-    let read = read.map_err(Error::io(path, "read it"))?;
-    match read as u64 > limit {
-        true => Err(not_as_expected(
-            path,
-            format!("at most {limit} bytes"),
-            "more",
-        )),
-        false => Ok(bytes),
-    }
-}
-
-/// An [`Error::File`] about `path`.
-fn not_as_expected(path: &Path, expected: impl Into<String>, got: impl Into<String>) -> Error {
-    Error::File {
-        path: path.to_owned(),
-        expected: expected.into(),
-        got: got.into(),
     }
 }

@@ -3,11 +3,17 @@
 //! Files are [whole](bam_data::atomic_file) or absent, and so are models.
 
 mod replacement;
+mod shards;
+mod tensor_files;
 mod tensors;
 
-pub use replacement::{CONFIG_FILE, WEIGHTS_FILE, place, replace};
+pub use replacement::{CONFIG_FILE, place, replace};
+pub(crate) use shards::read_bounded;
+pub use shards::{INDEX_FILE, WEIGHTS_FILE};
+pub(crate) use tensor_files::TensorFiles;
+pub use tensor_files::{weight_files, weights_sha256};
+pub(crate) use tensors::transpose;
 pub use tensors::{NamedTensors, read_tensors, read_tensors_and_ids, write_tensors};
-pub(crate) use tensors::{floats, transpose};
 
 use super::ModelConfig;
 use super::parameters::{EachParameter, ReplaceParameter, Replacing, Visiting};
@@ -20,7 +26,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 impl Transformer {
     /// The parameters under their checkpoint names, in their checkpoint layout.
@@ -106,7 +112,7 @@ impl Transformer {
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
         let history = read_history(dir)?;
         let (config, tensors) = read_files(dir)?;
-        let model = config.with_tensors(tensors, &place(dir, WEIGHTS_FILE), device)?;
+        let model = config.with_tensors(tensors, &weights_path(dir), device)?;
         Ok(Self { history, ..model })
     }
 }
@@ -143,15 +149,14 @@ pub fn read_history(dir: &Path) -> Result<History, Error> {
 /// If a file is missing or is not what its name says.
 pub fn read_files(dir: &Path) -> Result<(ModelConfig, NamedTensors), Error> {
     let config: ModelConfig = read_json(&place(dir, CONFIG_FILE), "a bam model configuration")?;
-    let path = place(dir, WEIGHTS_FILE);
-    let tensors = read_tensors(&path)?;
+    let tensors = TensorFiles::open(dir, "")?.rest()?;
     let held: u128 = tensors
         .values()
         .map(|(_, values)| values.len() as u128)
         .sum();
     if config.least_numbers() > MOST_CLAIMED * held {
         return Err(Error::File {
-            path,
+            path: weights_path(dir),
             expected: format!(
                 "tensors of the {} numbers that config.json needs",
                 config.least_numbers()
@@ -160,6 +165,16 @@ pub fn read_files(dir: &Path) -> Result<(ModelConfig, NamedTensors), Error> {
         });
     }
     Ok((config, tensors))
+}
+
+/// The file that messages about a folder's tensors name: the one that holds them, or the index.
+#[must_use]
+pub fn weights_path(dir: &Path) -> PathBuf {
+    let index = dir.join(INDEX_FILE);
+    match place(dir, WEIGHTS_FILE) {
+        none if !none.exists() && index.exists() => index,
+        whole => whole,
+    }
 }
 
 /// A configuration that claims so many times what its tensors hold is refused before a model is made of

@@ -11,7 +11,7 @@ use bam_eval::exchange::run::{Moment, folder_name};
 use bam_eval::exchange::staged_files::StagedFiles;
 use bam_eval::journal::Journal;
 use bam_lm::model::Transformer;
-use bam_lm::model::checkpoint::place;
+use bam_lm::model::checkpoint::{place, weight_files};
 use bam_record::Record;
 use bam_report::scores::{self, Score};
 use bam_report::text::counted;
@@ -73,11 +73,12 @@ impl<'a> Models<'a> {
     ) -> anyhow::Result<Option<Vec<Record<M>>>> {
         // Of several models a missing one is known before the first has been at work for hours.
         for dir in self.models.iter().skip(1) {
-            for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            for file in ["config.json", "tokenizer.json"] {
                 let there = place(dir, file).is_file();
                 let dir = dir.display();
                 ensure!(there, "{dir}: expected a model's {file}, got none");
             }
+            weight_files(dir)?;
         }
         console::catch_interrupts();
         let device = self.output.device.open()?;

@@ -6,11 +6,10 @@ use crate::args::UpcycleArgs;
 use crate::console::{self, UsageError};
 use crate::runs;
 use anyhow::{Context, bail};
-use bam_data::sha256_of;
 use bam_data::{Corpus, Document, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer};
 use bam_lm::analysis::upcycle::{SsmaxStart, Upcycling, upcycled};
 use bam_lm::device::cpu;
-use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
+use bam_lm::model::checkpoint::weights_sha256;
 use bam_lm::model::{ModelConfig, Transformer};
 use bam_lm::train::recipe::{DataRecipe, Mix, ModelRecipe, TrainRecipe};
 use bam_lm::train::{Part, RAdamConfig, Recipe, RunFolder};
@@ -37,7 +36,7 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
         what: "upcycle".into(),
         date: runs::now(),
         arguments: arguments(args, data),
-        from: Some(sha256_of(&place(dir, WEIGHTS_FILE))?),
+        from: Some(weights_sha256(dir)?),
         heads: Vec::new(),
     });
     let texts = Texts::read(data, args.held_out.as_deref())?;

@@ -7,9 +7,10 @@ use bam_data::Tokenizer;
 use serde_json::{Map, Value, json};
 
 /// Files of Python code, with their names.
-pub const CODE: [(&str, &str); 2] = [
+pub const CODE: [(&str, &str); 3] = [
     ("configuration_bam.py", include_str!("configuration_bam.py")),
     ("modeling_bam.py", include_str!("modeling_bam.py")),
+    ("sight_bam.py", include_str!("sight_bam.py")),
 ];
 
 /// Fields of a configuration that `modeling_bam.py` reads, or may leave unread. A field that is not here is
@@ -60,7 +61,9 @@ pub fn config_fields(
         "auto_map".to_owned(),
         json!({
             "AutoConfig": "configuration_bam.BamConfig",
+            "AutoModel": "modeling_bam.BamModel",
             "AutoModelForCausalLM": "modeling_bam.BamForCausalLM",
+            "AutoModelForSequenceClassification": "modeling_bam.BamForSequenceClassification",
         }),
     )]);
     let ids = |tokenizer| generation_config(tokenizer, Map::new());
@@ -98,6 +101,34 @@ fn padding(tokenizer: &Tokenizer) -> Option<u32> {
 fn pad_token(tokenizer: &Tokenizer) -> Option<(String, Value)> {
     let id = padding(tokenizer).filter(|id| tokenizer.eos() != Some(*id));
     Some(("pad_token".to_owned(), tokenizer.spelling(id?)?.into()))
+}
+
+/// Removes special tokens that the vocabulary has not, and names them: a tokenizer in Python would add them, and the
+/// model has no rows for them.
+pub fn without_strangers(tokenizer: &Tokenizer, own: &mut Map<String, Value>) -> Vec<String> {
+    let mut strangers = Vec::new();
+    let mut is_known = |token: &Value| {
+        let name = token["content"].as_str().or(token.as_str());
+        let known = name.is_none_or(|name| tokenizer.token_id(name).is_some());
+        if !known {
+            strangers.extend(name.map(str::to_owned));
+        }
+        known
+    };
+    own.retain(|field, said| match (field.as_str(), said) {
+        ("additional_special_tokens" | "extra_special_tokens", Value::Array(several)) => {
+            several.retain(&mut is_known);
+            true
+        }
+        ("added_tokens_decoder" | "extra_special_tokens", Value::Object(several)) => {
+            several.retain(|_, token| is_known(token));
+            true
+        }
+        (field, said) => !field.ends_with("_token") || is_known(said),
+    });
+    strangers.sort();
+    strangers.dedup();
+    strangers
 }
 
 /// `tokenizer_config.json`, from the one that the model came with, if any.
@@ -147,7 +178,7 @@ mod tests {
     /// A family that is new here is new there.
     #[test]
     fn the_python_code_knows_every_family_and_its_parameters() {
-        let [(_, configuration), (_, modeling)] = CODE;
+        let [(_, configuration), (_, modeling), _] = CODE;
         for family in Family::ALL {
             let parameters = family.parameters(1);
             let name = match family.name() {

@@ -6,18 +6,22 @@ where it is installed and the model is on the CPU. Tensors are named as in the f
 of the `bam` program.
 """
 
+import inspect
 import math
+import sys
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from .configuration_bam import BamConfig
+from .sight_bam import BLOCK, Sight, begins_of, expect, is_known, packed
 
 try:
     import bam_attention
@@ -27,8 +31,6 @@ except ModuleNotFoundError:
 logger = logging.get_logger(__name__)
 # Newer versions of transformers say `cache`, older ones `past_key_values`.
 CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
-# Scores in memory at once.
-BLOCK = 1 << 24
 
 
 def location(theta):
@@ -165,156 +167,6 @@ def sinusoids(positions, width, theta):
     return torch.where(columns % 2 == 0, angles.sin(), angles.cos()).float()
 
 
-def is_known(condition):
-    """Whether it is true, as far as can be said: while a model is compiled, or on the meta device, nothing can."""
-    return not (torch.compiler.is_compiling() or condition.is_meta) and bool(condition)
-
-
-def expect(condition, name, expected, got):
-    if not condition:
-        raise ValueError(f"{name}: expected {expected}, got {got}")
-
-
-class Sight:
-    """The keys that new tokens see, and at which distances.
-
-    A key's distance is the number of tokens behind it that the row sees, whatever lies between them. Where `position_ids`
-    say other than that, it is the difference of positions, and a position that goes back begins a document.
-    """
-
-    def __init__(self, batch, length, device, mask=None, position_ids=None, cache=None):
-        before = 0 if cache is None else cache.get_seq_length()
-        # A compiled graph keeps the length of a cache of a fixed size as a tensor.
-        self.before = before if torch.compiler.is_compiling() else int(before)
-        # Where the new tokens stand, padding included.
-        self.places = torch.arange(length, device=device) + self.before
-        # Of keys: whether each is a token, their positions, and the documents they belong to.
-        self.is_token = self.key_positions = self.documents = None
-        # Of rows and keys: whether one sees the other, and what is added to the score.
-        self.matrix = self.bias = None
-        if mask is not None:
-            self._read(mask, batch, length)
-        self.positions = self._counted()
-        self._place(position_ids, batch, cache, isolated=mask is None and cache is None)
-
-    def _read(self, mask, batch, length):
-        shape = list(mask.shape)
-        if mask.dim() == 2:
-            if not torch.compiler.is_compiling():
-                expected = [batch, self.before + length]
-                expect(shape == expected, "attention_mask", f"{expected}, all tokens so far", shape)
-            if not is_known(mask.bool().all()):
-                self.is_token = mask.bool()
-            return
-        rows = [sizes + [1, length] for sizes in ([batch], [1])]
-        expect(shape[:3] in rows, "attention_mask", f"[batch, tokens so far] or {rows[0]} with a place a key", shape)
-        mask = mask[:, 0]
-        self.matrix = mask.bool()
-        if mask.is_floating_point():
-            self.matrix = mask > torch.finfo(mask.dtype).min / 2
-            self.bias = mask.float().masked_fill(~self.matrix, 0)
-        ahead = torch.arange(shape[3], device=mask.device) > self.places[:, None]
-        expect(not is_known((self.matrix & ahead).any()), "attention_mask", "no look ahead", "later keys that are seen")
-
-    def _counted(self):
-        """A token's position is the number of tokens that it sees before it."""
-        if self.matrix is not None:
-            own = torch.arange(self.matrix.shape[-1], device=self.places.device) == self.places[:, None]
-            return (self.matrix | own).sum(-1) - 1
-        if self.is_token is not None:
-            return (self.is_token.long().cumsum(-1) - 1).clamp(min=0)[:, -len(self.places):]
-        return self.places[None]
-
-    def _place(self, position_ids, batch, cache, isolated):
-        """Takes positions that are not those counted; the cache remembers them."""
-        cached = isinstance(self.before, torch.Tensor) or self.before > 0
-        if not cached and getattr(cache, "positions", None) is not None:
-            cache.positions = None  # It was emptied since.
-        stored = getattr(cache, "positions", None)
-        if position_ids is None:
-            expect(stored is None, "position_ids", "some, as the cached tokens had", "none")
-            return
-        shape, length = list(position_ids.shape), len(self.places)
-        expect(shape in ([1, length], [batch, length]), "position_ids", f"{[batch, length]}", shape)
-        same = position_ids == self.positions
-        if self.is_token is not None:
-            same = same | ~self.is_token[:, -length:]
-        if stored is None and is_known(same.all()):
-            return
-        if cache is not None and torch.compiler.is_compiling():
-            expect(stored is None, "position_ids", "those counted, in a compiled model with a cache", "others before")
-            torch._assert_async(same.all(), "position_ids: expected those counted, in a compiled model with a cache")
-            return
-        self.positions = position_ids.expand(batch, -1)
-        if stored is not None:
-            past = stored[:, : self.before].repeat_interleave(batch // stored.shape[0], 0)
-        elif self.is_token is not None:
-            past = (self.is_token.long().cumsum(-1) - 1)[:, :-length]
-        else:
-            past = torch.arange(self.before, device=position_ids.device).expand(batch, -1)
-        self.key_positions = torch.cat([past.to(position_ids), self.positions], 1)
-        if cache is not None:
-            cache.positions = self.key_positions
-        if self.matrix is None:
-            self.documents = self._documents(isolated)
-
-    def _documents(self, isolated):
-        """The number of each key's document. Without mask and cache a leap ahead begins one too, as for transformers."""
-        places = torch.arange(self.key_positions.shape[1], device=self.places.device).expand_as(self.key_positions)
-        latest = places if self.is_token is None else torch.where(self.is_token, places, 0).cummax(-1).values
-        step = self.key_positions[:, 1:] - self.key_positions.gather(1, latest[:, :-1])
-        begins = (step != 1) if isolated else (step <= 0)
-        if self.is_token is not None:
-            begins = begins & self.is_token[:, 1:]
-        return F.pad(begins.long(), (1, 0)).cumsum(-1)
-
-    def rows(self, first, count, keys):
-        """`[batch or 1, count, keys]`: whether rows from `first` on see each key, and its distance."""
-        # A cache of a fixed size has places that nothing was written to.
-        fit = lambda x: x if x.shape[-1] == keys else F.pad(x, (0, keys - x.shape[-1]))
-        chosen = slice(first, first + count)
-        key, place = torch.arange(keys, device=self.places.device), self.places[chosen, None]
-        visible = (key <= place)[None]
-        if self.matrix is not None:
-            width = self.matrix.shape[-1]
-            expect(width == keys, "attention_mask", f"a place for each of {keys} keys", width)
-            visible = self.matrix[:, chosen]
-        if self.is_token is not None:
-            visible = visible & fit(self.is_token)[:, None]
-        if self.documents is not None:
-            own = self.documents[:, self.places[chosen]]
-            visible = visible & (own[:, :, None] == fit(self.documents)[:, None])
-        if self.key_positions is not None:
-            return visible, self.positions[:, chosen, None] - fit(self.key_positions)[:, None]
-        if self.matrix is None and self.is_token is None:
-            return visible, (place - key)[None]
-        tokens = visible | (key == place)
-        return visible, tokens.sum(-1, keepdim=True) - tokens.cumsum(-1)
-
-    def runs(self, queries, keys):
-        """The documents of rows and keys for `bam_attention`, of which `None` is one; False where places do not tell
-        distances, or that can't be known."""
-        if self.matrix is not None or self.key_positions is not None or torch.compiler.is_compiling():
-            return False
-        if self.is_token is None:
-            return None
-        is_token = F.pad(self.is_token, (0, keys - self.is_token.shape[-1])).int()
-        begins = (is_token - F.pad(is_token, (1, 0))[:, :-1] == 1).sum(-1)
-        if is_token.is_meta or (begins > 1).any():
-            return False
-        documents = (is_token - 1) * -bam_attention.PADDING
-        return documents[:, self.before : self.before + queries], documents
-
-    def farthest(self, keys):
-        """A bound of distances, where there is one that can be known."""
-        if self.key_positions is None:
-            return keys
-        if torch.compiler.is_compiling() or self.key_positions.is_meta:
-            return None
-        reach = int(self.key_positions.max() - self.key_positions.min()) + 1
-        return reach if reach <= BLOCK else None
-
-
 class Attention(nn.Module):
     def __init__(self, config, layer):
         super().__init__()
@@ -348,7 +200,8 @@ class Attention(nn.Module):
         else:
             ln_weights = lambda lag: prior(lag.flatten().float()[None]).unflatten(1, lag.shape)
         fusable = bam_attention is not None and x.device.type == "cpu" and not keep_weights
-        runs = sight.runs(q.shape[2], keys) if fusable and q.dtype in (torch.float32, torch.bfloat16) else False
+        fusable = fusable and q.dtype in (torch.float32, torch.bfloat16)
+        runs = sight.runs(q.shape[2], keys, bam_attention.PADDING) if fusable else False
         if runs is not False:
             out = self.fused(q, k, v, sight.before, table.flip(1), runs)
             return self.wo(out.transpose(1, 2).flatten(2)), None
@@ -431,120 +284,28 @@ class Block(GradientCheckpointingLayer):
         return (normed if self.from_norm[1] else x) + self.feed_forward(normed), weights
 
 
-class BamForCausalLM(PreTrainedModel, GenerationMixin):
+# Llama's names of layers, and ours.
+LLAMA = {
+    "q_proj": "wq", "k_proj": "wk", "v_proj": "wv", "o_proj": "wo", "gate_proj": "w1", "down_proj": "w2", "up_proj": "w3",
+    "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm", "norm": "norm",
+}
+
+
+def tell_peft():
+    """Layers that PEFT adapts where it is not told which: those that it takes of Llama."""
+    constants = sys.modules.get("peft.utils.constants")
+    for name, of_models in vars(constants).items() if constants else ():
+        if name.startswith("TRANSFORMERS_MODELS_TO_") and isinstance(of_models.get("llama"), list):
+            of_models[BamConfig.model_type] = [LLAMA[layer] for layer in of_models["llama"]]
+
+
+class BamPreTrainedModel(PreTrainedModel):
     config_class = BamConfig
     supports_gradient_checkpointing = True
-    # The loss is divided by `num_items_in_batch`.
-    accepts_loss_kwargs = True
     _no_split_modules = ["Block"]
-    _tied_weights_keys = {"output.weight": "tok_embeddings.weight"}
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
-        self.embedding_norm = Norm(config) if config.design["embedding_norm"] else nn.Identity()
-        self.norm = Norm(config) if config.design["final_norm"] else nn.Identity()
-        self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.prior = make_prior(config) if config.attn_prior["scope"] == "global" else None
-        # Lags need more digits than bfloat16 has. Names that do not occur are an error in some versions.
-        names = {part for name, _ in self.named_parameters() for part in name.split(".")}
-        wide = sorted(names & {"prior", "seq_scale"})
-        self._keep_in_fp32_modules = self._keep_in_fp32_modules_strict = wide
-        self.post_init()
-
-    def get_input_embeddings(self):
-        return self.tok_embeddings
-
-    def set_input_embeddings(self, value):
-        self.tok_embeddings = value
-
-    def get_output_embeddings(self):
-        return self.output
-
-    def set_output_embeddings(self, value):
-        self.output = value
-
-    def forward(
-        self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        inputs_embeds=None,
-        labels=None,
-        use_cache=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        return_dict=None,
-        logits_to_keep=0,
-        num_items_in_batch=None,
-        cache=None,
-    ):
-        """As of every causal model of transformers.
-
-        `attention_mask` is `[batch, tokens so far]`, 0 for padding, or `[batch, 1, tokens, tokens so far]`: true, or
-        near 0, where a token sees a key. `position_ids` that go back begin documents.
-        """
-        chosen = lambda given, name: given if given is not None else getattr(self.config, name)
-        expect((input_ids is None) != (inputs_embeds is None), "input_ids", "these or inputs_embeds", "both or neither")
-        expect(cache is None or past_key_values is None, "cache", "one", "past_key_values too, which are the same")
-        cache = self._chosen_cache(cache if cache is not None else past_key_values, use_cache)
-        x = self.tok_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        sight = Sight(*x.shape[:2], x.device, attention_mask, position_ids, cache)
-        x = self.embedding_norm(x)
-        if self.config.position == "sinusoidal":
-            x = x + sinusoids(sight.positions, self.config.hidden_size, self.config.rope_theta).to(x.dtype)
-        keep_weights = chosen(output_attentions, "output_attentions")
-        hidden, attentions = [], []
-        for layer in self.layers:
-            hidden.append(x)
-            x, weights = layer(x, sight, self.prior, cache, keep_weights)
-            attentions.append(weights)
-        x = self.norm(x)
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.output(x[:, keep])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=num_items_in_batch)
-        out = CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            hidden_states=(*hidden, x) if chosen(output_hidden_states, "output_hidden_states") else None,
-            attentions=tuple(attentions) if keep_weights else None,
-            **{CACHE: cache},
-        )
-        return out if chosen(return_dict, "return_dict") else out.to_tuple()
-
-    def _chosen_cache(self, cache, use_cache):
-        """The cache to use: the one given, a new one, or none."""
-        expect(cache is None or isinstance(cache, Cache), "past_key_values", "a Cache", type(cache).__name__)
-        twice = any(layer.gradient_checkpointing for layer in self.layers)
-        if twice and self.training and torch.is_grad_enabled():
-            expect(cache is None, "past_key_values", "none while layers are computed twice", type(cache).__name__)
-            if use_cache:
-                logger.warning_once("use_cache=True means nothing while layers are computed twice, in gradient checkpointing")
-            return None
-        if cache is None and (use_cache if use_cache is not None else self.config.use_cache):
-            cache = DynamicCache(config=self.config)
-        return cache
-
-    def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, **kwargs):
-        inputs = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
-        # Older versions say what the cache knows.
-        inputs.pop("cache_position", None)
-        return inputs
-
-    def _prepare_attention_mask_for_generation(self, inputs_tensor, generation_config, model_kwargs):
-        """Without a mask, padding is what can be nothing else: where a beginning pads too, none is made up from it."""
-        if generation_config.pad_token_id is not None and generation_config.pad_token_id == generation_config.bos_token_id:
-            return inputs_tensor.new_ones(inputs_tensor.shape[:2], dtype=torch.long)
-        return super()._prepare_attention_mask_for_generation(inputs_tensor, generation_config, model_kwargs)
-
-    @staticmethod
-    def create_masks_for_generate(attention_mask=None, **_):
-        """Keeps the mask of tokens, from which distances are counted, where caches of a fixed size would have rows."""
-        return attention_mask
+    def set_attn_implementation(self, attn_implementation, *_, **__):
+        expect(attn_implementation == "eager", "attn_implementation", "eager, which is all there is", attn_implementation)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -571,3 +332,193 @@ class BamForCausalLM(PreTrainedModel, GenerationMixin):
                 start = starts.get((module.family, name), slopes if name == "scale" else 0 * slopes)
                 if fresh(tensor):
                     tensor.copy_(start.reshape(tensor.shape) if tensor.dim() == 4 else torch.zeros(tensor.shape))
+
+
+class BamModel(BamPreTrainedModel):
+    """The decoder, of whose classes one has a head."""
+
+    # Of the decoder's tensors in files of classifiers.
+    base_model_prefix = "model"
+    _auto_class = "AutoModel"
+
+    def __init__(self, config):
+        super().__init__(config)
+        tell_peft()
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.embedding_norm = Norm(config) if config.design["embedding_norm"] else nn.Identity()
+        self.norm = Norm(config) if config.design["final_norm"] else nn.Identity()
+        if isinstance(self, BamForCausalLM):
+            self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.prior = make_prior(config) if config.attn_prior["scope"] == "global" else None
+        # Lags need more digits than bfloat16 has. Names that do not occur are an error in some versions.
+        names = {part for name, _ in self.named_parameters() for part in name.split(".")}
+        wide = sorted(names & {"prior", "seq_scale"})
+        self._keep_in_fp32_modules = self._keep_in_fp32_modules_strict = wide
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.tok_embeddings
+
+    def set_input_embeddings(self, value):
+        self.tok_embeddings = value
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        use_cache=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+        cache=None,
+        cache_position=None,
+        cu_seq_lens_q=None,
+        cu_seq_lens_k=None,
+        max_length_q=None,
+        max_length_k=None,
+        seq_idx=None,
+        is_causal=None,
+        output_router_logits=None,
+        num_items_in_batch=None,
+    ):
+        """As of every decoder of transformers.
+
+        `attention_mask` is `[batch, tokens so far]`, 0 for padding, or `[batch, 1, tokens, tokens so far]`: true, or
+        near 0, where a token sees a key. `position_ids` that go back begin documents, as `cu_seq_lens_q` and `seq_idx`
+        tell them, of which `max_length_q` follows. `num_items_in_batch` is for the losses of heads.
+        """
+        chosen = lambda given, name: given if given is not None else getattr(self.config, name)
+        expect((input_ids is None) != (inputs_embeds is None), "input_ids", "these or inputs_embeds", "both or neither")
+        expect(cache is None or past_key_values is None, "cache", "one", "past_key_values too, which are the same")
+        expect(is_causal is not False, "is_causal", "attention that looks back", is_causal)
+        expect(not output_router_logits, "output_router_logits", "none, for no layer has experts", output_router_logits)
+        kind = self.config._attn_implementation
+        expect(kind in (None, "eager"), "attn_implementation", "eager, which is all there is", kind)
+        cache = self._chosen_cache(cache if cache is not None else past_key_values, use_cache)
+        x = self.tok_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        for places in (cu_seq_lens_q, cu_seq_lens_k):
+            if places is not None:
+                position_ids = packed(position_ids, begins_of(places, *x.shape[:2], x.device))
+        if seq_idx is not None:
+            position_ids = packed(position_ids, F.pad(seq_idx.diff() != 0, (1, 0), value=True))
+        sight = Sight(*x.shape[:2], x.device, attention_mask, position_ids, cache)
+        elsewhere = cache_position is not None and is_known((cache_position != sight.places).any())
+        expect(not elsewhere, "cache_position", "the places behind the cached tokens", cache_position)
+        x = self.embedding_norm(x)
+        if self.config.position == "sinusoidal":
+            x = x + sinusoids(sight.positions, self.config.hidden_size, self.config.rope_theta).to(x.dtype)
+        keep_weights = chosen(output_attentions, "output_attentions")
+        hidden, attentions = [], []
+        for layer in self.layers[: self.config.num_hidden_layers]:
+            hidden.append(x)
+            x, weights = layer(x, sight, self.prior, cache, keep_weights)
+            attentions.append(weights)
+        x = self.norm(x)
+        out = BaseModelOutputWithPast(
+            last_hidden_state=x,
+            hidden_states=(*hidden, x) if chosen(output_hidden_states, "output_hidden_states") else None,
+            attentions=tuple(attentions) if keep_weights else None,
+            **{CACHE: cache},
+        )
+        return out if chosen(return_dict, "return_dict") else out.to_tuple()
+
+    def _chosen_cache(self, cache, use_cache):
+        """The cache to use: the one given, a new one, or none."""
+        expect(cache is None or isinstance(cache, Cache), "past_key_values", "a Cache", type(cache).__name__)
+        twice = any(layer.gradient_checkpointing for layer in self.layers)
+        if twice and self.training and torch.is_grad_enabled():
+            expect(cache is None, "past_key_values", "none while layers are computed twice", type(cache).__name__)
+            if use_cache:
+                logger.warning_once("use_cache=True means nothing while layers are computed twice, in gradient checkpointing")
+            return None
+        if cache is None and (use_cache if use_cache is not None else self.config.use_cache):
+            cache = DynamicCache(config=self.config)
+        return cache
+
+
+class BamForCausalLM(BamModel, GenerationMixin):
+    base_model_prefix = ""
+    # The loss is divided by `num_items_in_batch`.
+    accepts_loss_kwargs = True
+    _auto_class = "AutoModelForCausalLM"
+    _tied_weights_keys = {"output.weight": "tok_embeddings.weight"}
+
+    def __getattr__(self, name):
+        # The decoder, as transformers asks for it by the prefix of its tensors.
+        return self if name == self.base_model_prefix else super().__getattr__(name)
+
+    def get_output_embeddings(self):
+        return self.output
+
+    def set_output_embeddings(self, value):
+        self.output = value
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        labels=None,
+        use_cache=None,
+        return_dict=None,
+        logits_to_keep=0,
+        num_items_in_batch=None,
+        shift_labels=None,
+        ignore_index=-100,
+        cache=None,
+        **of_decoder,
+    ):
+        """As of every causal model of transformers; the decoder says what else there is."""
+        shared = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache)
+        out = super().forward(*shared, cache=cache, return_dict=True, **of_decoder)
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.output(out.last_hidden_state[:, keep])
+        loss = None
+        if labels is not None:
+            rules = {"num_items_in_batch": num_items_in_batch, "shift_labels": shift_labels, "ignore_index": ignore_index}
+            loss = self.loss_function(logits, labels, self.config.vocab_size, **rules)
+        rest = {name: value for name, value in out.items() if name != "last_hidden_state"}
+        out = CausalLMOutputWithPast(loss=loss, logits=logits, **rest)
+        return out if (return_dict if return_dict is not None else self.config.return_dict) else out.to_tuple()
+
+    def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, **kwargs):
+        inputs = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+        # Older versions say what the cache knows, and all hand on what is their own, such as a tokenizer.
+        inputs = {name: value for name, value in inputs.items() if name in TAKEN}
+        # PEFT knows the cache by this name.
+        return {"past_key_values": inputs.pop("cache"), **inputs} if "cache" in inputs else inputs
+
+    def _prepare_attention_mask_for_generation(self, inputs_tensor, generation_config, model_kwargs):
+        """Without a mask, padding is what can be nothing else: where a beginning pads too, none is made up from it."""
+        if generation_config.pad_token_id is not None and generation_config.pad_token_id == generation_config.bos_token_id:
+            return inputs_tensor.new_ones(inputs_tensor.shape[:2], dtype=torch.long)
+        return super()._prepare_attention_mask_for_generation(inputs_tensor, generation_config, model_kwargs)
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask=None, **_):
+        """Keeps the mask of tokens, from which distances are counted, where caches of a fixed size would have rows."""
+        return attention_mask
+
+
+class BamForSequenceClassification(GenericForSequenceClassification, BamPreTrainedModel):
+    _auto_class = "AutoModelForSequenceClassification"
+
+    def __init__(self, config):
+        super(GenericForSequenceClassification, self).__init__(config)
+        self.num_labels = config.num_labels
+        self.model = BamModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self._keep_in_fp32_modules = self._keep_in_fp32_modules_strict = self.model._keep_in_fp32_modules
+        self.post_init()
+
+
+TAKEN = {name for model in (BamModel, BamForCausalLM) for name in inspect.signature(model.forward).parameters}
+TAKEN.discard("cache_position")
+# Trainer's label smoothing and pipelines know causal models by their names in this list.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[BamConfig.model_type] = BamForCausalLM.__name__

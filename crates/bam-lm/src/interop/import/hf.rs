@@ -10,10 +10,10 @@ mod layout;
 mod llama;
 mod mpt;
 mod renaming;
-mod tensors;
 
+use super::not_as_expected;
 use crate::Error;
-use crate::model::checkpoint::NamedTensors;
+use crate::model::checkpoint::{INDEX_FILE, NamedTensors, TensorFiles, weight_files};
 use crate::model::{ModelConfig, Transformer};
 use bam_data::{ChatTemplates, Tokenizer};
 use burn::tensor::Device;
@@ -22,7 +22,6 @@ use layout::Layout;
 pub use layout::Options;
 use renaming::Renaming;
 use std::path::{Path, PathBuf};
-use tensors::TensorFiles;
 
 /// Reads a folder's model: `config.json` and safetensors, whole or in shards.
 ///
@@ -42,9 +41,16 @@ pub fn read_model(folder: &Path, options: &Options, device: &Device) -> Result<T
     if read.is_ok() {
         keys.finish()?;
     }
+    let files = read.as_ref().ok().map(|(config, layout)| {
+        let files = open(folder, layout.prefix())?;
+        for (key, stated, ending) in layout.biases(config) {
+            keys.as_held(key, stated, files.any(ending), ending);
+        }
+        Ok::<_, Error>(files)
+    });
     let read = read.and_then(|(config, layout)| Ok((config.checked()?, layout)));
     let (config, layout) = keys.judged(read)?;
-    let mut files = TensorFiles::open(folder, layout.prefix())?;
+    let mut files = files.expect("a layout was read")?;
     let mut tensors = NamedTensors::new();
     let mut model = Renaming::new(&mut files, &mut tensors);
     let table = [config.vocabulary, config.dim];
@@ -53,6 +59,18 @@ pub fn read_model(folder: &Path, options: &Options, device: &Device) -> Result<T
     head(&config, layout.embeddings(), &mut files, &mut tensors)?;
     files.finish(&model_type)?;
     config.with_tensors(tensors, folder, device)
+}
+
+/// A folder's tensors, all in the folder itself.
+fn open(folder: &Path, prefix: &str) -> Result<TensorFiles, Error> {
+    let index = folder.join(INDEX_FILE);
+    if index.exists() {
+        lies_inside(folder, &index)?;
+    }
+    for file in weight_files(folder)? {
+        lies_inside(folder, &file)?;
+    }
+    TensorFiles::open(folder, prefix)
 }
 
 /// Reads the folder's `tokenizer.json`, if it has one.
@@ -65,7 +83,9 @@ pub fn read_tokenizer(folder: &Path) -> Result<Option<Tokenizer>, Error> {
         Err(_) => Ok(None),
         Ok(_) => {
             companions(folder)?;
-            Ok(Some(Tokenizer::from_file(&tensors::inside(folder, NAME)?)?))
+            let path = folder.join(NAME);
+            lies_inside(folder, &path)?;
+            Ok(Some(Tokenizer::from_file(&path)?))
         }
     }
 }
@@ -90,7 +110,7 @@ pub fn companions(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     found.extend(further.map(|(_, name)| name));
     found.retain(|name| folder.join(name).symlink_metadata().is_ok());
     for name in &found {
-        tensors::lies_inside(folder, &folder.join(name))?;
+        lies_inside(folder, &folder.join(name))?;
     }
     Ok(found)
 }
@@ -119,3 +139,24 @@ fn head(
 
 /// The name of the embeddings in our checkpoints.
 const EMBEDDINGS: &str = "tok_embeddings";
+
+/// Refuses a path of the folder that leads out of it. The hub's own cache is let through: a
+/// snapshot's files there are links to `../../blobs`.
+fn lies_inside(folder: &Path, path: &Path) -> Result<(), Error> {
+    let resolve = |path: &Path| path.canonicalize().map_err(Error::io(path, "find it"));
+    let (real, home) = (resolve(path)?, resolve(folder)?);
+    let snapshots = home.parent().filter(|parent| parent.ends_with("snapshots"));
+    let blobs = snapshots
+        .and_then(Path::parent)
+        .map(|cache| cache.join("blobs"));
+    let within = [Some(home), blobs].into_iter().flatten();
+    if within.into_iter().any(|home| real.starts_with(home)) && real.is_file() {
+        return Ok(());
+    }
+    let expected = "a file in the folder itself";
+    Err(not_as_expected(
+        path,
+        expected,
+        format!("{}", real.display()),
+    ))
+}

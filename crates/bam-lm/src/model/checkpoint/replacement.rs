@@ -4,6 +4,7 @@
 //! that gives this one its name, `.replacement`, is the moment from which on the new model is read, by
 //! [`place`]. Then its files move up. What a killed process did not move is moved by the next that writes.
 
+use super::shards::{self, WEIGHTS_FILE};
 use super::tensors::{NamedTensors, write_tensors};
 use crate::Error;
 use bam_data::atomic_file::{NewFolder, if_there, sweep, write_atomically};
@@ -13,8 +14,6 @@ use std::path::{Path, PathBuf};
 
 /// `config.json`.
 pub const CONFIG_FILE: &str = "config.json";
-/// `model.safetensors`.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
 
 const REPLACEMENT: &str = ".replacement";
 
@@ -63,13 +62,17 @@ fn settle(dir: &Path) -> Result<(), Error> {
 /// From a folder and the replacement in it; what a step does may have been done before.
 type Step = fn(&Path, &Path) -> io::Result<()>;
 
-const STEPS: [Step; 4] = [
+const STEPS: [Step; 5] = [
     // Without it nobody takes the folder for a model while it has files of two.
     |dir, new| match new.join(CONFIG_FILE).exists() {
         true => if_there(fs::remove_file(dir.join(CONFIG_FILE))),
         false => Ok(()),
     },
     |dir, new| move_up(dir, new, WEIGHTS_FILE),
+    |dir, new| match new.exists() {
+        true => shards::remove(dir),
+        false => Ok(()),
+    },
     |dir, new| move_up(dir, new, CONFIG_FILE),
     |_, new| if_there(fs::remove_dir(new)),
 ];

@@ -56,6 +56,54 @@ const HARMLESS: &[&str] = &[
     "verbose",
 ];
 
+/// Keys that configurations of `transformers` have besides a model's own: how texts are drawn, and how files are
+/// written. What a model computes from its tokens depends on none.
+const OF_EVERY_MODEL: &[&str] = &[
+    "_commit_hash",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "length_penalty",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "min_p",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_scores",
+    "prefix",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torchscript",
+    "transformers.js_config",
+    "typical_p",
+    "unsloth_fixed",
+    "unsloth_version",
+    "use_bfloat16",
+];
+
+/// Keys of every model that would change what it computes, were they not off.
+const OFF: &[&str] = &["add_cross_attention", "is_decoder", "tie_encoder_decoder"];
+
 /// Parts of the names of keys that change what a model computes, so that nobody is told to ignore one.
 const MATTER: &[&str] = &[
     "act",
@@ -177,11 +225,38 @@ impl Keys {
         }
     }
 
+    /// The same where the value follows from other keys, of which some are missing unless it is `known`.
+    pub(super) fn only_known(&mut self, key: &str, known: bool, value: Value) -> Result<(), Error> {
+        if known {
+            return self.only(key, &[value]);
+        }
+        self.left.remove(key);
+        Ok(())
+    }
+
+    /// A key that has to say what the tensors do.
+    pub(super) fn as_held(&mut self, key: &str, stated: bool, held: bool, ending: &str) {
+        if stated != held {
+            let are = if held { "are" } else { "are no" };
+            let expected = format!("{held}, for there {are} tensors …{ending}");
+            self.problem(key, &expected, &stated.to_string());
+        }
+    }
+
     /// Whatever is left must not matter.
     pub(super) fn finish(&self) -> Result<(), Error> {
-        let harmless = |key: &str| HARMLESS.contains(&key) || self.ignored.iter().any(|k| k == key);
         for (key, value) in &self.left {
-            if harmless(key) || value.is_null() {
+            let name = key.as_str();
+            let harmless = HARMLESS.contains(&name)
+                || OF_EVERY_MODEL.contains(&name)
+                || (OFF.contains(&name) && *value == Value::Bool(false))
+                || self.ignored.contains(key);
+            let empty = match value {
+                Value::Array(several) => several.is_empty(),
+                Value::Object(fields) => fields.is_empty(),
+                value => value.is_null(),
+            };
+            if harmless || empty {
                 continue;
             }
             let matters = MATTER.iter().any(|part| key.contains(part));

@@ -24,6 +24,11 @@ pub trait Layout {
     /// The name of the embeddings, without the prefix.
     fn embeddings(&self) -> &'static str;
 
+    /// Keys that say which biases there are: what each says, and the end of a tensor's name that tells.
+    fn biases(&self, _config: &ModelConfig) -> Vec<(&'static str, bool, &'static str)> {
+        Vec::new()
+    }
+
     /// Gives everything between the embeddings and the head the names of our checkpoints.
     fn rename(&self, config: &ModelConfig, model: &mut Renaming) -> Result<(), Error>;
 }

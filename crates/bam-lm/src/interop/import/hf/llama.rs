@@ -17,7 +17,7 @@ pub(super) fn read(
     let dim: usize = keys.need("hidden_size")?;
     let heads: usize = keys.need("num_attention_heads")?;
     keys.only("hidden_act", &[json!("silu")])?;
-    keys.only("head_dim", &[json!(dim / heads.max(1))])?;
+    keys.only_known("head_dim", dim > 0 && heads > 0, json!(dim / heads.max(1)))?;
     let theta = theta(keys)?;
     let stated: Option<String> = keys.take("position_embedding_type")?;
     let usual = match stated.as_deref() {
@@ -75,6 +75,15 @@ impl Layout for Llama {
 
     fn embeddings(&self) -> &'static str {
         "embed_tokens"
+    }
+
+    fn biases(&self, config: &ModelConfig) -> Vec<(&'static str, bool, &'static str)> {
+        let design = &config.design;
+        let (attention, feed_forward) = (design.attention_bias, design.feed_forward_bias);
+        vec![
+            ("attention_bias", attention, ".self_attn.q_proj.bias"),
+            ("mlp_bias", feed_forward, ".mlp.up_proj.bias"),
+        ]
     }
 
     fn rename(&self, config: &ModelConfig, model: &mut Renaming) -> Result<(), Error> {

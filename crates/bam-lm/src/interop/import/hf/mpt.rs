@@ -22,7 +22,7 @@ pub(super) fn read(
 ) -> Result<(ModelConfig, Box<dyn Layout>), Error> {
     let mut attention = keys.object("attn_config")?;
     let (dim, heads): (usize, usize) = (keys.need("d_model")?, keys.need("n_heads")?);
-    attention.only("kv_n_heads", &[json!(heads)])?;
+    attention.only_known("kv_n_heads", heads > 0, json!(heads))?;
     nothing_else(keys, &mut attention)?;
     // Nobody but the class of `transformers` leaves it out, and that means yes.
     let alibi = attention.take("alibi")?.unwrap_or(true);

@@ -1,8 +1,7 @@
 //! Tensors on the way from the names of a layout to those of our checkpoints.
 
-use super::tensors::TensorFiles;
 use crate::Error;
-use crate::model::checkpoint::NamedTensors;
+use crate::model::checkpoint::{NamedTensors, TensorFiles};
 
 /// A part of a model and what its names begin with: `h.3.` there, `layers.3.` here.
 pub(super) struct Renaming<'a> {

@@ -1,29 +1,23 @@
 //! The tensors of a folder: one safetensors file, or shards under an index. One tensor is read at a time,
 //! after its header was held against the file's length and the shape that the model needs.
 
+use super::replacement::place;
+use super::shards::{INDEX_FILE, Index, WEIGHTS_FILE};
+use super::tensors::{NamedTensors, floats};
 use crate::Error;
-use crate::interop::import::{not_as_expected, read_bounded};
-use crate::model::checkpoint::floats;
+use crate::error::not_as_expected;
+use bam_data::sha256_of;
 use safetensors::tensor::{Dtype, Metadata};
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-const WHOLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-/// Larger headers and indices are refused before they are read.
+/// Larger headers are refused before they are read.
 const LARGEST: u64 = 1 << 25;
-/// Files in PyTorch's own format hold programs; they are not read.
-const PICKLES: [&str; 3] = [
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "model.bin",
-];
 
 /// The tensors that were not taken yet, by their names without the prefix.
-pub(super) struct TensorFiles {
+pub(crate) struct TensorFiles {
     folder: PathBuf,
     tensors: BTreeMap<String, Place>,
 }
@@ -39,48 +33,47 @@ struct Place {
     bytes: usize,
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
+/// The files that hold a folder's tensors, an index first where it has one.
+///
+/// # Errors
+/// If there are none, or an index names others than files of the folder.
+pub fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let whole = place(dir, WEIGHTS_FILE);
+    if whole.exists() {
+        return Ok(vec![whole]);
+    }
+    let index = Index::read(dir)?;
+    let names = std::iter::once(INDEX_FILE).chain(index.shards().into_keys());
+    Ok(names.map(|name| dir.join(name)).collect())
+}
+
+/// SHA-256 of a folder's tensors, in hexadecimal: of the bytes of their files.
+///
+/// # Errors
+/// If they can't be read.
+pub fn weights_sha256(dir: &Path) -> Result<String, Error> {
+    Ok(sha256_of(&weight_files(dir)?)?)
 }
 
 impl TensorFiles {
-    pub(super) fn open(folder: &Path, prefix: &str) -> Result<Self, Error> {
+    pub(crate) fn open(folder: &Path, prefix: &str) -> Result<Self, Error> {
         let mut files = Self {
             folder: folder.to_owned(),
             tensors: BTreeMap::new(),
         };
-        if folder.join(WHOLE).exists() {
-            for (name, place) in header(&inside(folder, WHOLE)?)? {
+        let whole = place(folder, WEIGHTS_FILE);
+        if whole.exists() {
+            for (name, place) in header(&whole)? {
                 files.add(&name, prefix, place)?;
             }
             return Ok(files);
         }
-        let index_path = folder.join(INDEX);
-        if !index_path.exists() {
-            let pickle = PICKLES.iter().find(|name| folder.join(name).exists());
-            let got = match pickle {
-                None => "neither".to_owned(),
-                Some(name) => format!(
-                    "{name}, a format that can run programs; convert it to safetensors where you trust it"
-                ),
-            };
-            return Err(not_as_expected(folder, format!("{WHOLE} or {INDEX}"), got));
-        }
-        let index_path = inside(folder, INDEX)?;
-        let index: Index =
-            bam_data::parse_json(&read_bounded(&index_path, LARGEST)?).map_err(|error| {
-                not_as_expected(&index_path, "an index of shards", error.to_string())
-            })?;
-        let mut shards: BTreeMap<&str, usize> = BTreeMap::new();
-        for shard in index.weight_map.values() {
-            *shards.entry(shard).or_default() += 1;
-        }
-        for (shard, promised) in shards {
-            let file = inside(folder, shard)?;
+        let index = Index::read(folder)?;
+        for (shard, promised) in index.shards() {
+            let file = folder.join(shard);
             let found = header(&file)?;
             for (name, place) in found {
-                if index.weight_map.get(&name).map(String::as_str) != Some(shard) {
+                if index.shard_of(&name) != Some(shard) {
                     let got = "a tensor that the index does not place there";
                     return Err(wrong(&file, &name, "one of the index", got));
                 }
@@ -91,10 +84,8 @@ impl TensorFiles {
                 .filter(|place| place.file == file)
                 .count();
             if held != promised {
-                let missing = (index.weight_map.iter()).find(|(name, of)| {
-                    *of == shard && !files.has(name.strip_prefix(prefix).unwrap_or(name))
-                });
-                let name = missing.map_or("", |(name, _)| name);
+                let held = |name: &&str| files.has(name.strip_prefix(prefix).unwrap_or(name));
+                let name = index.of(shard).find(|name| !held(name)).unwrap_or_default();
                 return Err(wrong(
                     &file,
                     name,
@@ -115,12 +106,17 @@ impl TensorFiles {
         }
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
+    /// Whether there is a tensor whose name ends that way.
+    pub(crate) fn any(&self, ending: &str) -> bool {
+        self.tensors.keys().any(|name| name.ends_with(ending))
+    }
+
     /// The values of a tensor, which has this shape.
-    pub(super) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+    pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         let Some(place) = self.tensors.remove(name) else {
             return Err(self.wrong(name, format!("shape {shape:?}"), "no such tensor"));
         };
@@ -131,25 +127,7 @@ impl TensorFiles {
                 format!("shape {:?}", place.shape),
             ));
         }
-        if !matches!(place.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(wrong(
-                "F32, F16 or BF16".into(),
-                format!("{:?}", place.dtype),
-            ));
-        }
-        let mut bytes = vec![0; place.bytes];
-        File::open(&place.file)
-            .and_then(|mut file| {
-                file.seek(SeekFrom::Start(place.start))?;
-                file.read_exact(&mut bytes)
-            })
-            .map_err(Error::io(&place.file, "read it"))?;
-        let values = floats(place.dtype, &bytes).ok_or_else(|| {
-            wrong(
-                "floating-point numbers".into(),
-                format!("{:?}", place.dtype),
-            )
-        })?;
+        let values = place.values(name)?;
         match values.iter().position(|x| !x.is_finite()) {
             None => Ok(values),
             Some(index) => {
@@ -159,12 +137,21 @@ impl TensorFiles {
         }
     }
 
-    pub(super) fn wrong(&self, name: &str, expected: impl Into<String>, got: &str) -> Error {
+    /// All tensors that were not taken, whatever they hold.
+    pub(crate) fn rest(self) -> Result<NamedTensors, Error> {
+        let each = self.tensors.into_iter().map(|(name, place)| {
+            let values = place.values(&name)?;
+            Ok((name, (place.shape, values)))
+        });
+        each.collect()
+    }
+
+    pub(crate) fn wrong(&self, name: &str, expected: impl Into<String>, got: &str) -> Error {
         wrong(&self.folder, name, &expected.into(), got)
     }
 
     /// Whether all tensors were taken.
-    pub(super) fn finish(&self, model_type: &str) -> Result<(), Error> {
+    pub(crate) fn finish(&self, model_type: &str) -> Result<(), Error> {
         match self.tensors.iter().next() {
             None => Ok(()),
             Some((name, place)) => {
@@ -175,6 +162,23 @@ impl TensorFiles {
     }
 }
 
+impl Place {
+    /// The numbers, of whatever floating-point type.
+    fn values(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let mut bytes = vec![0; self.bytes];
+        File::open(&self.file)
+            .and_then(|mut file| {
+                file.seek(SeekFrom::Start(self.start))?;
+                file.read_exact(&mut bytes)
+            })
+            .map_err(Error::io(&self.file, "read it"))?;
+        floats(self.dtype, &bytes).ok_or_else(|| {
+            let expected = "numbers of type F32, F16, BF16 or F64";
+            wrong(&self.file, name, expected, &format!("{:?}", self.dtype))
+        })
+    }
+}
+
 fn wrong(file: &Path, tensor: &str, expected: &str, got: &str) -> Error {
     Error::Tensor {
         path: file.to_owned(),
@@ -182,39 +186,6 @@ fn wrong(file: &Path, tensor: &str, expected: &str, got: &str) -> Error {
         expected: expected.to_owned(),
         got: got.to_owned(),
     }
-}
-
-/// The path of a file that lies in the folder, links followed. The hub's own cache is let through: a
-/// snapshot's files there are links to `../../blobs`.
-pub(super) fn inside(folder: &Path, name: &str) -> Result<PathBuf, Error> {
-    let plain = Path::new(name).file_name().is_some_and(|file| file == name);
-    if !plain || name.contains(['/', '\\', '\0']) {
-        let expected = "names of files in the folder";
-        return Err(not_as_expected(folder, expected, format!("{name:?}")));
-    }
-    let path = folder.join(name);
-    lies_inside(folder, &path)?;
-    Ok(path)
-}
-
-/// Refuses a path of the folder that leads out of it, as [`inside`] says.
-pub(super) fn lies_inside(folder: &Path, path: &Path) -> Result<(), Error> {
-    let resolve = |path: &Path| path.canonicalize().map_err(Error::io(path, "find it"));
-    let (real, home) = (resolve(path)?, resolve(folder)?);
-    let snapshots = home.parent().filter(|parent| parent.ends_with("snapshots"));
-    let blobs = snapshots
-        .and_then(Path::parent)
-        .map(|cache| cache.join("blobs"));
-    let within = [Some(home), blobs].into_iter().flatten();
-    if within.into_iter().any(|home| real.starts_with(home)) && real.is_file() {
-        return Ok(());
-    }
-    let expected = "a file in the folder itself";
-    Err(not_as_expected(
-        path,
-        expected,
-        format!("{}", real.display()),
-    ))
 }
 
 /// The tensors of a file, from its header, which fits the file's length.
