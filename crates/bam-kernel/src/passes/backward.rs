@@ -271,8 +271,9 @@ impl WithSimd for BackwardTask<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        match S::REGISTER_COUNT {
-            32.. => self.run::<S, 8, 3>(simd),
+        match (S::REGISTER_COUNT, S::F32_LANES) {
+            (32.., _) => self.run::<S, 8, 3>(simd),
+            (_, 1) => self.run::<S, 3, 4>(simd),
             _ => self.run::<S, 6, 2>(simd),
         }
     }
