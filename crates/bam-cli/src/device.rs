@@ -63,6 +63,10 @@ pub fn in_use() -> Option<DeviceName> {
 pub fn quiet_panics() {
     static LAST: Mutex<String> = Mutex::new(String::new());
     std::panic::set_hook(Box::new(|panic| {
+        // Those that become errors are told as such.
+        if bam_data::panics_are_caught() {
+            return;
+        }
         let Some(name) = in_use() else {
             console::note(&format!(
                 "internal: {}",

@@ -47,6 +47,10 @@ fn next(mut file: BufReader<File>) -> io::Result<Option<GzDecoder<BufReader<File
         if ended {
             return Ok(None);
         }
+        if begins && file.fill_buf()?.first() != Some(&0x1f) {
+            let behind = "something that is no gzip comes behind its end";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, behind));
+        }
         if begins {
             return Ok(Some(GzDecoder::new(file)));
         }

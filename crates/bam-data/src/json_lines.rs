@@ -107,13 +107,14 @@ impl JsonLines {
             reason,
         };
         if self.line == 1
-            && let Some(name) = other_encoding(&self.buffer)
+            && let Some(other) = other_encoding(&self.buffer)
         {
-            return Err(not_text(NotText::OtherEncoding(name)));
+            return Err(not_text(other));
         }
         let line = std::str::from_utf8(&self.buffer).map_err(|error| {
-            let offset = self.offset as usize + error.valid_up_to();
-            not_text(NotText::InvalidUtf8(offset))
+            let byte = self.offset as usize + error.valid_up_to();
+            let line = self.line as usize;
+            not_text(NotText::InvalidUtf8 { line, byte })
         })?;
         // Files that were joined have marks in the middle.
         let line = line.trim_start_matches('\u{feff}');
@@ -121,11 +122,15 @@ impl JsonLines {
     }
 
     fn json_error(&self, error: serde_json::Error) -> DataError {
+        let reason = json_reason(&error);
+        // What is expected is said once, before.
+        let other = reason.strip_prefix("invalid type: ");
+        let other = other.and_then(|of| of.split_once(", expected "));
         DataError::Json {
             path: self.path.clone(),
             line: self.line,
             column: error.column(),
-            reason: json_reason(&error),
+            reason: other.map_or(reason.clone(), |(got, _)| format!("got {got}")),
         }
     }
 

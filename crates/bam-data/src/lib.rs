@@ -14,6 +14,7 @@
 pub mod atomic_file;
 mod bounded;
 mod byte_pairs;
+mod caught;
 mod chat_templates;
 mod corpus;
 mod digest;
@@ -42,6 +43,7 @@ mod text;
 mod tokenizer;
 mod train_tokenizer;
 
+pub use caught::panics_are_caught;
 pub use chat_templates::ChatTemplates;
 pub use corpus::{Corpus, Documents, Source};
 pub use digest::{hexadecimal, sha256_of};

@@ -1,6 +1,5 @@
 use std::{
     fs::File,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +12,7 @@ use parquet::{
     schema::types::Type,
 };
 
-use super::{DataError, Document, document::DOCUMENT_LIMIT};
+use super::{DataError, Document, caught::caught, document::DOCUMENT_LIMIT};
 
 /// The documents of a parquet file: one string column of the top level, a few rows at a time.
 ///
@@ -185,8 +184,7 @@ impl Iterator for ParquetRows {
 /// The decoder asserts some of what a damaged page can violate. Such a file is an error like any other;
 /// it is not read any further.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(ParquetError::General("its pages are damaged".to_owned())))
+    caught(read).unwrap_or_else(|| Err(ParquetError::General("its pages are damaged".to_owned())))
 }
 
 fn is_string(field: &Type) -> bool {
@@ -208,6 +206,7 @@ fn describe(field: &Type) -> String {
         return "a list".to_owned();
     }
     match info.logical_type_ref() {
+        Some(LogicalType::Unknown) => "nulls alone".to_owned(),
         Some(logical) => format!("{} ({logical:?})", field.get_physical_type()),
         None => field.get_physical_type().to_string(),
     }

@@ -11,8 +11,10 @@ use serde_json::error::Category;
 pub enum NotText {
     #[error("{0} (save it as UTF-8)")]
     OtherEncoding(&'static str),
-    #[error("an invalid UTF-8 sequence at byte {0}")]
-    InvalidUtf8(usize),
+    #[error("{0} (decompress it, or name it as such files are named)")]
+    Compressed(&'static str),
+    #[error("an invalid UTF-8 sequence in line {line}, at byte {byte} of the file")]
+    InvalidUtf8 { line: usize, byte: usize },
     #[error("no JSON: {reason} at line {line}, column {column}")]
     NotJson {
         reason: String,
@@ -32,21 +34,32 @@ pub enum NotText {
 /// # Errors
 /// For other encodings, by their names where they can be told.
 pub fn text_of(bytes: &[u8]) -> Result<&str, NotText> {
-    if let Some(name) = other_encoding(bytes) {
-        return Err(NotText::OtherEncoding(name));
+    if let Some(other) = other_encoding(bytes) {
+        return Err(other);
     }
     let text = std::str::from_utf8(bytes);
-    let text = text.map_err(|error| NotText::InvalidUtf8(error.valid_up_to()))?;
+    let text = text.map_err(|error| {
+        let byte = error.valid_up_to();
+        let ends = bytes[..byte].iter().filter(|&&byte| byte == b'\n');
+        let line = ends.count() + 1;
+        NotText::InvalidUtf8 { line, byte }
+    })?;
     Ok(text.trim_start_matches('\u{feff}'))
 }
 
-/// The wide encoding that these bytes begin in. Without a mark, its first character has a zero beside it.
-pub(super) fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
+/// The wide encoding or the compression that these bytes begin in. Without a mark, a wide encoding's first
+/// character has a zero beside it.
+pub(super) fn other_encoding(bytes: &[u8]) -> Option<NotText> {
+    let wide = |name| Some(NotText::OtherEncoding(name));
+    let compressed = |name| Some(NotText::Compressed(name));
     match *bytes {
-        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
-        [0, second, ..] if second != 0 => Some("UTF-16"),
-        [first, 0, third, 0, ..] if first != 0 && third != 0 => Some("UTF-16"),
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => wide("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => wide("UTF-16"),
+        [0x1f, 0x8b, ..] => compressed("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => compressed("zstd"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => compressed("xz"),
+        [0, second, ..] if second != 0 => wide("UTF-16"),
+        [first, 0, third, 0, ..] if first != 0 && third != 0 => wide("UTF-16"),
         _ => None,
     }
 }
@@ -110,7 +123,14 @@ impl NotText {
 pub(super) fn json_reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+    let text = text.strip_suffix(&place).unwrap_or(&text);
+    match text {
+        // Of two halves, the parser names what comes instead of the second one.
+        "unexpected end of hex escape" | "lone leading surrogate in hex escape" => {
+            "half of a surrogate pair stands alone".to_owned()
+        }
+        text => text.to_owned(),
+    }
 }
 
 /// `text` with null for each of Python's numbers that are none; `None` where there are none of them.
@@ -150,7 +170,21 @@ mod tests {
         assert_eq!(text_of(b"\xef\xbb\xbf\xef\xbb\xbf"), Ok(""));
         assert_eq!(into_text(b"\xef\xbb\xbfa".to_vec()), Ok("a".to_owned()));
         assert_eq!(text_of(b"a\xef\xbb\xbf"), Ok("a\u{feff}"));
-        assert_eq!(text_of(b"ab\xff"), Err(NotText::InvalidUtf8(2)));
+        assert_eq!(
+            text_of(b"ab\xff"),
+            Err(NotText::InvalidUtf8 { line: 1, byte: 2 })
+        );
+        assert_eq!(
+            text_of(b"a\n\nb\xff"),
+            Err(NotText::InvalidUtf8 { line: 3, byte: 4 })
+        );
+        for (bytes, name) in [
+            (&b"\x1f\x8b\x08"[..], "gzip"),
+            (b"\x28\xb5\x2f\xfd", "zstd"),
+            (b"\xfd7zXZ\0", "xz"),
+        ] {
+            assert_eq!(text_of(bytes), Err(NotText::Compressed(name)));
+        }
         let wide =
             |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
         let swapped =

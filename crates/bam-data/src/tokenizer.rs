@@ -1,6 +1,5 @@
 use std::{
     collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
         Arc, OnceLock,
@@ -15,7 +14,8 @@ use tokenizers::ModelWrapper;
 
 use super::special_tokens::{Roles, SpecialTokens, Vocabulary};
 use super::{
-    DataError, bounded, byte_pairs::BytePairs, hexadecimal, parse_json, patterns, text_of,
+    DataError, bounded, byte_pairs::BytePairs, caught::caught, hexadecimal, parse_json, patterns,
+    text_of,
 };
 use crate::atomic_file;
 
@@ -174,8 +174,8 @@ impl Tokenizer {
             });
         }
         // The library asserts some of what a damaged file can violate.
-        let inner = catch_unwind(|| tokenizers::Tokenizer::from_bytes(json))
-            .map_err(|_| unreadable("its parts do not fit together".to_owned()))?
+        let inner = caught(|| tokenizers::Tokenizer::from_bytes(json))
+            .ok_or_else(|| unreadable("its parts do not fit together".to_owned()))?
             .map_err(|error| unreadable(error.to_string()))?;
         Self::new(inner, json.to_owned(), contents, origin, roles)
     }
@@ -425,9 +425,9 @@ fn in_time<T>(
     action: &'static str,
     work: impl FnOnce() -> tokenizers::Result<T>,
 ) -> Result<T, DataError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| tokenize_error(action, &*error)),
-        Err(_) => Err(DataError::Tokenize {
+    match caught(work) {
+        Some(result) => result.map_err(|error| tokenize_error(action, &*error)),
+        None => Err(DataError::Tokenize {
             action,
             reason: "the tokenizer's expressions take too long on this text".to_owned(),
         }),

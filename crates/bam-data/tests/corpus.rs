@@ -303,7 +303,7 @@ fn invalid_utf8_is_found_at_its_byte() {
         let mut bytes = vec![b'a'; before];
         let text = write(&folder, "a.txt", &[bytes.as_slice(), b"\xff"].concat());
         assert!(
-            matches!(read(&text), Err(DataError::NotText { reason: NotText::InvalidUtf8(got), .. }) if got == before)
+            matches!(read(&text), Err(DataError::NotText { reason: NotText::InvalidUtf8 { line: 1, byte }, .. }) if byte == before)
         );
 
         bytes.splice(..0, *b"{\"text\": \"first\"}\n{\"text\": \"");
@@ -314,7 +314,7 @@ fn invalid_utf8_is_found_at_its_byte() {
             &gzip(&[bytes.as_slice(), b"\xe2\x82\"}\n"].concat()),
         );
         assert!(
-            matches!(read(&line), Err(DataError::NotText { reason: NotText::InvalidUtf8(got), .. }) if got == offset)
+            matches!(read(&line), Err(DataError::NotText { reason: NotText::InvalidUtf8 { line: 2, byte }, .. }) if byte == offset)
         );
     }
     let path = folder.path().join("a.parquet");
@@ -394,6 +394,58 @@ fn rows_without_text_are_left_out_and_counted() {
         self::read(&path),
         Err(DataError::MissingField { .. })
     ));
+}
+
+#[test]
+fn unreadable_input_is_refused_for_its_own_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = b"{\"text\": \"a\"}\n";
+    let packed = gzip(line);
+    let nulls = folder.path().join("nulls.parquet");
+    parquet(&nulls, "optional int32 text (UNKNOWN);", &[], 1);
+    for (name, bytes, expected) in [
+        (
+            "behind.jsonl.gz",
+            [&packed[..], b"garbage"].concat(),
+            "no gzip comes behind its end",
+        ),
+        (
+            "short.jsonl.gz",
+            packed[..packed.len() - 6].to_vec(),
+            "it ends too early",
+        ),
+        ("packed.jsonl", packed.clone(), "got gzip (decompress it"),
+        ("packed.txt", packed, "got gzip (decompress it"),
+        (
+            "null.jsonl",
+            [&line[..], b"null\n"].concat(),
+            "line 2, column 4: expected a JSON object: got null",
+        ),
+        (
+            "half.jsonl",
+            br#"{"text": "a \ud83d"}"#.to_vec(),
+            "half of a surrogate pair",
+        ),
+        (
+            "other half.jsonl",
+            br#"{"text": "a \ude00"}"#.to_vec(),
+            "half of a surrogate pair",
+        ),
+        (
+            "latin.jsonl",
+            [&line[..], b"{\"text\": \"\xe9\"}"].concat(),
+            "in line 2, at byte 24 of the file",
+        ),
+    ] {
+        let error = read(&write(&folder, name, &bytes)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+        assert_eq!(error.matches("expected").count(), 1, "{error}");
+    }
+    let error = read(&nulls).unwrap_err().to_string();
+    assert!(
+        error.contains("to hold strings, got nulls alone"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! Chat templates of models' folders, run as `transformers` runs them.
 
+mod arguments;
 mod blocks;
+mod dump;
 mod expressions;
 mod filters;
+mod items;
+mod methods;
 mod operators;
 mod python;
+mod rows;
 mod written;
 
 use super::error::ApiError;
@@ -35,7 +40,7 @@ pub(crate) struct Chat {
 }
 
 /// Steps that a template may take: one that loops is stopped.
-const FUEL: u64 = 1_000_000;
+const FUEL: u64 = 5_000_000;
 
 impl ChatTemplate {
     /// The templates of a folder; `None` without. One that can't be run refuses chats and nothing else.
@@ -62,6 +67,7 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         python::equip(&mut environment);
         filters::equip(&mut environment);
+        rows::equip(&mut environment);
         operators::equip(&mut environment);
         environment.add_function("raise_exception", |message: String| {
             Err::<String, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
@@ -128,7 +134,12 @@ impl ChatTemplate {
         let rendered = template.and_then(|template| template.render(context));
         rendered.map_err(|error| ApiError::Field {
             field: "messages".into(),
-            told: format!("the chat template: {error}"),
+            told: match error.kind() {
+                ErrorKind::OutOfFuel => {
+                    format!("the chat template: expected its end in {FUEL} steps")
+                }
+                _ => format!("the chat template: {error}"),
+            },
         })
     }
 }
@@ -208,6 +219,34 @@ mod tests {
     }
 
     #[test]
+    fn constructs_that_are_not_there_are_refused_by_name() {
+        for (source, expected) in [
+            ("{{ 1000 | filesizeformat }}", "filesizeformat is unknown"),
+            ("{{ {'a': 1} | xmlattr }}", "xmlattr is unknown"),
+            ("{{ [1] | random }}", "random is unknown"),
+            ("{{ 'a'.istitle() }}", "no method named istitle"),
+            ("{{ lipsum() }}", "no text by chance"),
+            ("{{ messages | map('string') }}", "got a generator"),
+            ("{{ [2, 1] | reverse }}", "got a generator"),
+            ("{{ range }}", "an object of the engine"),
+            ("{% for i in [1] %}{{ loop }}{% endfor %}", "an object of"),
+            ("{{ namespace(a=1) }}", "an object of the engine"),
+            ("{% macro f() %}{% endmacro %}{{ f }}", "an object of"),
+            ("{{ 'a' | attr('upper') }}", "an object with attributes"),
+            ("{{ [1] | join(attribute='real') }}", "got a number"),
+            ("{{ '٣' | int }}", "digits of ASCII, got ٣"),
+            ("{{ '²'.isdigit() }}", "digits of ASCII, got ²"),
+            (r"{{ '\N{BULLET}' }}", "none by its name"),
+            ("{{ ('%s' | safe) % 'a' }}", "not marked as safe"),
+            ("{{ 2 ** 200 }}", "a power of 128 bits"),
+            ("{{ '1' * 99999999 }}", "a product of at most"),
+        ] {
+            let error = template(source).render(one("{}")).unwrap_err();
+            assert!(error.to_string().contains(expected), "{source}: {error}");
+        }
+    }
+
+    #[test]
     fn templates_know_the_day() {
         let date = template("{{ strftime_now('%Y-%m-%d %f %%') }}")
             .render(one("{}"))
@@ -225,7 +264,7 @@ mod tests {
         let source =
             "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
         let error = template(source).render(one("{}")).unwrap_err();
-        assert!(error.to_string().contains("fuel"), "{error}");
+        assert!(error.to_string().contains("in 5000000 steps"), "{error}");
     }
 
     #[test]

@@ -8,8 +8,10 @@ const BLOCKS: [(&str, &str); 2] = [("generation", "with"), ("endgeneration", "en
 /// A template that has scopes in the place of its generation blocks, and calls in the place of operators that
 /// the engine has others for. Comments, strings and what is raw are as they were.
 pub fn for_the_engine(source: &str) -> String {
+    // Jinja's lines end with a line feed, whatever they end with in the file.
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
-    let mut rest = source;
+    let mut rest = source.as_str();
     let mut raw = false;
     while let Some(at) = rest.find('{') {
         let (before, tag) = rest.split_at(at);
@@ -103,6 +105,7 @@ mod tests {
                 "{% generations %}{%generation%}",
                 "{% generations %}{%with%}",
             ),
+            ("a\r\nb\r{{ '\r\n' }}", "a\nb\n{{ '\n' }}"),
         ] {
             assert_eq!(for_the_engine(source), expected);
         }

@@ -1,59 +1,87 @@
-//! Values as Python's `str` and `repr` write them; tuples, which the engine has none of.
+//! Values as Python's `str` and `repr` write them.
 
-use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, ValueKind};
-use minijinja::{Error, ErrorKind, Value};
-use std::fmt::{Formatter, Result as Written, Write};
-use std::sync::Arc;
-
-/// The widest that a text is filled up to.
-pub const WIDEST: usize = 1 << 16;
-
-pub fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message)
-}
+use super::arguments::wrong;
+use super::items::{Kind, is_mapping, items_of};
+use minijinja::value::ValueKind;
+use minijinja::{Error, Value};
+use std::fmt::Write;
 
 /// A value as `str` writes it.
-pub fn text(value: &Value) -> String {
+///
+/// # Errors
+/// If Python would write an address, as of a function or a generator.
+pub fn text(value: &Value) -> Result<String, Error> {
     match value.kind() {
-        ValueKind::Number | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
-            let mut out = String::new();
-            repr(value, &mut out);
-            out
+        ValueKind::None | ValueKind::Bool | ValueKind::String | ValueKind::Undefined => {
+            Ok(value.to_string())
         }
-        _ => value.to_string(),
+        _ => {
+            let mut out = String::new();
+            repr(value, &mut out)?;
+            Ok(out)
+        }
     }
 }
 
 /// A value as `repr` writes it.
-pub fn repr(value: &Value, out: &mut String) {
-    let items = || value.try_iter().into_iter().flatten();
-    match value.kind() {
-        ValueKind::String => quoted(value.as_str().unwrap_or_default(), out),
-        ValueKind::Number => number(value, out),
-        ValueKind::Map => {
-            out.push('{');
-            for (index, key) in items().enumerate() {
-                out.push_str(if index > 0 { ", " } else { "" });
-                repr(&key, out);
-                out.push_str(": ");
-                repr(&value.get_item(&key).unwrap_or_default(), out);
-            }
-            out.push('}');
+///
+/// # Errors
+/// As those of [`text`].
+pub fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
+    let unwritten = |what: &str| {
+        Err(wrong(format!(
+            "expected something that can be written, got {what}; a list can: `| list`"
+        )))
+    };
+    match (value.kind(), items_of(value).map(|items| &items.kind)) {
+        (_, Some(Kind::Tuple)) => several(value, ["(", ")"], out),
+        (_, Some(Kind::Range(written))) => {
+            out.push_str(written);
+            Ok(())
         }
-        ValueKind::Seq if value.downcast_object_ref::<Tuple>().is_some() => {
-            out.push_str(&value.to_string());
+        (_, Some(Kind::View(name))) => {
+            *out += name;
+            several(value, ["([", "])"], out)
         }
-        ValueKind::Seq | ValueKind::Iterable => {
-            out.push('[');
-            for (index, item) in items().enumerate() {
-                out.push_str(if index > 0 { ", " } else { "" });
-                repr(&item, out);
-            }
-            out.push(']');
+        (_, Some(Kind::Generator(_))) => unwritten("a generator"),
+        (ValueKind::String, _) => {
+            quoted(value.as_str().unwrap_or_default(), out);
+            Ok(())
         }
-        ValueKind::Undefined => out.push_str("Undefined"),
-        _ => out.push_str(&value.to_string()),
+        (ValueKind::Number, _) => {
+            number(value, out);
+            Ok(())
+        }
+        (ValueKind::Map, _) if is_mapping(value) => several(value, ["{", "}"], out),
+        (ValueKind::Seq | ValueKind::Iterable, _) => several(value, ["[", "]"], out),
+        (ValueKind::Undefined, _) => {
+            out.push_str("Undefined");
+            Ok(())
+        }
+        (ValueKind::Map | ValueKind::Plain, _) => unwritten("an object of the engine"),
+        _ => {
+            *out += &value.to_string();
+            Ok(())
+        }
     }
+}
+
+/// Items, or keys with their values, with commas between and brackets around them.
+fn several(of: &Value, [open, close]: [&str; 2], out: &mut String) -> Result<(), Error> {
+    *out += open;
+    let mut count = 0;
+    for item in of.try_iter()? {
+        *out += if count > 0 { ", " } else { "" };
+        repr(&item, out)?;
+        if of.kind() == ValueKind::Map {
+            *out += ": ";
+            repr(&of.get_item(&item)?, out)?;
+        }
+        count += 1;
+    }
+    *out += if count == 1 && open == "(" { "," } else { "" };
+    *out += close;
+    Ok(())
 }
 
 /// A number as Python writes it: the shortest digits, with an exponent from 1e16 up and below 1e-4.
@@ -82,57 +110,43 @@ fn quoted(text: &str, out: &mut String) {
         true => '"',
         false => '\'',
     };
+    // Rust escapes what cannot be printed, as Python does, where it is not the first of a text.
+    let printed = |c: char| format!("a{c}").escape_debug().nth(1) == Some(c);
     out.push(quote);
     for c in text.chars() {
+        let code = c as u32;
+        let _ = match c {
+            '\n' => write!(out, "\\n"),
+            '\r' => write!(out, "\\r"),
+            '\t' => write!(out, "\\t"),
+            '\\' => write!(out, "\\\\"),
+            '\'' | '"' if c == quote => write!(out, "\\{c}"),
+            '\'' | '"' => write!(out, "{c}"),
+            c if printed(c) => write!(out, "{c}"),
+            _ if code <= 0xff => write!(out, "\\x{code:02x}"),
+            _ if code <= 0xffff => write!(out, "\\u{code:04x}"),
+            _ => write!(out, "\\U{code:08x}"),
+        };
+    }
+    out.push(quote);
+}
+
+/// A text for HTML; one that is marked as safe is as it was.
+pub fn escaped(value: &Value) -> Result<String, Error> {
+    let text = text(value)?;
+    if value.is_safe() {
+        return Ok(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
         match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\\' => out.push_str("\\\\"),
-            c if c == quote => out.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(out, "\\x{:02x}", c as u32);
-            }
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&#34;"),
+            '\'' => out.push_str("&#39;"),
             c => out.push(c),
         }
     }
-    out.push(quote);
-}
-
-/// A dictionary; the engine's namespaces look like them.
-pub fn is_mapping(value: &Value) -> bool {
-    let namespace = |object: &DynObject| object.type_name().ends_with("::Namespace");
-    value.kind() == ValueKind::Map && !value.as_object().is_some_and(namespace)
-}
-
-/// Values that are written in round brackets, and spread out by `%`.
-#[derive(Debug)]
-pub struct Tuple(pub Vec<Value>);
-
-pub fn tuple(items: Vec<Value>) -> Value {
-    Value::from_object(Tuple(items))
-}
-
-impl Object for Tuple {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Seq
-    }
-
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.0.get(key.as_usize()?).cloned()
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Seq(self.0.len())
-    }
-
-    fn render(self: &Arc<Self>, formatter: &mut Formatter<'_>) -> Written {
-        let mut out = String::from("(");
-        for (index, item) in self.0.iter().enumerate() {
-            out.push_str(if index > 0 { ", " } else { "" });
-            repr(item, &mut out);
-        }
-        out.push_str(if self.0.len() == 1 { ",)" } else { ")" });
-        formatter.write_str(&out)
-    }
+    Ok(out)
 }

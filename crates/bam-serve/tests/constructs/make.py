@@ -1,8 +1,9 @@
-"""Writes constructs.json: templates of this file, and what transformers makes of them.
+"""Writes constructs.json: templates of this file and of lines.txt, and what transformers makes of them.
 
     python make.py > constructs.json        # wants transformers and jinja2
 """
 import json
+import pathlib
 import sys
 
 from transformers.utils.chat_template_utils import _compile_jinja_template
@@ -166,8 +167,12 @@ def case(template, tooled):
         return {"template": template, "tooled": tooled, "text": None}
 
 
-# Of a line that begins with an @, \\n is the end of a line.
-real = lambda line: line[1:].replace("\\n", "\n") if line.startswith("@") else line
-cases = [case(real(line), False) for line in PLAIN] + [case(line, True) for line in WITH_TOOLS]
-chats = {"special": SPECIAL, "plain": CHAT, "tooled": TOOLED, "tools": TOOLS}
-print(json.dumps({**chats, "further": {"extra": "more", "enable_thinking": False}, "cases": cases}, ensure_ascii=False, indent=1))
+# Of a line that begins with an @, \\n and \\r are ends of lines.
+real = lambda line: line[1:].replace("\\n", "\n").replace("\\r", "\r") if line.startswith("@") else line
+small = (pathlib.Path(__file__).parent / "lines.txt").read_text().splitlines()
+cases = [case(real(line), False) for line in PLAIN + [line for line in small if "tools" not in line]]
+cases += [case(real(line), True) for line in WITH_TOOLS + [line for line in small if "tools" in line]]
+chats = {"special": SPECIAL, "plain": CHAT, "tooled": TOOLED, "tools": TOOLS, "further": {"extra": "more", "enable_thinking": False}}
+text = lambda of: json.dumps(of, ensure_ascii=False)
+print("{" + ",\n".join(f"{text(name)}: {text(of)}" for name, of in chats.items()) + ',\n"cases": [')
+print(",\n".join(map(text, cases)) + "\n]}")
