@@ -6,12 +6,28 @@ mod cross_entropy;
 mod gate;
 mod rms_norm;
 
+use crate::rounding;
+use rayon::prelude::*;
+
 pub use cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_gradient};
 pub use gate::{gated, gated_gradients};
 pub use rms_norm::{rms_norm, rms_norm_gradients};
 
 /// Numbers of a task. Less work than this is done where it is asked for: waking a thread takes as long.
 const TASK: usize = 1 << 18;
+
+/// `Σ x²` of any numbers, in `f64`: tasks of a fixed size, whose sums are added in order.
+#[must_use]
+pub fn sum_of_squares(values: &[f32]) -> f64 {
+    if values.len() <= TASK {
+        return rounding::sum_of_squares(values);
+    }
+    let of_tasks: Vec<f64> = values
+        .par_chunks(TASK)
+        .map(rounding::sum_of_squares)
+        .collect();
+    of_tasks.iter().sum()
+}
 
 /// Rows of a task.
 fn rows_of_task(columns: usize) -> usize {

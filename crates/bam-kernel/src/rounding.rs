@@ -2,6 +2,11 @@
 
 /// An upper bound of the Euclidean norm, rounding included.
 pub(crate) fn norm(values: &[f32]) -> f32 {
+    ((sum_of_squares(values).sqrt() * (1.0 + 1e-6)) as f32).next_up()
+}
+
+/// `Σ x²`, each square exact.
+pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
     // Eight sums, so that processors add more than one number at a time.
     let mut sums = [0.0f64; 8];
     let (eights, rest) = values.as_chunks::<8>();
@@ -11,8 +16,7 @@ pub(crate) fn norm(values: &[f32]) -> f32 {
         }
     }
     let rest = rest.iter().map(|x| f64::from(*x) * f64::from(*x));
-    let squares: f64 = sums.into_iter().chain(rest).sum();
-    ((squares.sqrt() * (1.0 + 1e-6)) as f32).next_up()
+    sums.into_iter().chain(rest).sum()
 }
 
 /// A lower bound of a logarithm that was rounded to `f32`.

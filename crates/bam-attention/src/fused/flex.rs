@@ -126,6 +126,5 @@ fn slices<'a>(operands: &'a Operands<Flex>, context: &'a Context) -> bam_kernel:
 
 /// The numbers of a contiguous tensor.
 fn contiguous(tensor: &FlexTensor) -> &[f32] {
-    let layout = tensor.layout();
-    &tensor.storage::<f32>()[layout.start_offset()..][..layout.num_elements()]
+    tensor.as_slice().expect(FITS)
 }

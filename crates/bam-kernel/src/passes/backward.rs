@@ -14,7 +14,7 @@
 use super::backward_block::{Given, RowBlock};
 use super::inputs::{ByDistance, Inputs, PAD};
 use super::panel::BLOCK;
-use super::product::{Aligned, aligned};
+use super::product::{Aligned, aligned, run_in_registers};
 use super::split::TASKS;
 use crate::key_norms::TILE;
 use crate::operands::Rows;
@@ -177,12 +177,6 @@ fn by_segment<'a>(
     })
 }
 
-/// The keys that some rows see.
-fn keys_in_sight(inputs: &Inputs<'_>, rows: &Range<usize>) -> Range<usize> {
-    let seen = inputs.plan.positions().keys_in_sight(rows.clone());
-    seen.start..seen.end.max(seen.start)
-}
-
 /// Adds the sums of later segments, in order, to those of the first.
 fn add_segments(inputs: &Inputs<'_>, sums: &mut [f32], later: &[f32], segments: &[Range<usize>]) {
     if segments.is_empty() {
@@ -193,8 +187,8 @@ fn add_segments(inputs: &Inputs<'_>, sums: &mut [f32], later: &[f32], segments: 
     let of_heads = sums.par_chunks_mut(of_head).zip(of_heads);
     of_heads.for_each(|(sums, later)| {
         for (rows, later) in segments.iter().zip(later.chunks(of_head)) {
-            let keys = keys_in_sight(inputs, rows);
-            let keys = keys.start * inputs.dim..keys.end * inputs.dim;
+            let seen = inputs.plan.positions().keys_in_sight(rows.clone());
+            let keys = seen.start * inputs.dim..seen.end.max(seen.start) * inputs.dim;
             let sums = sums[keys.clone()].iter_mut();
             sums.zip(&later[keys]).for_each(|(sum, part)| *sum += part);
         }
@@ -271,11 +265,7 @@ impl WithSimd for BackwardTask<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        match (S::REGISTER_COUNT, S::F32_LANES) {
-            (32.., _) => self.run::<S, 8, 3>(simd),
-            (_, 1) => self.run::<S, 3, 4>(simd),
-            _ => self.run::<S, 6, 2>(simd),
-        }
+        run_in_registers!(self, simd)
     }
 }
 

@@ -6,7 +6,7 @@ use super::product::{
     Aligned, Factors, LINES, Lanes, STRETCH, Strips, aligned, lines, lines_from_rows, lines_mut,
     panel_rows, rows_by_panel, rows_from_lines,
 };
-use super::tile::{KeyTile, load_strips};
+use super::tile::KeyTile;
 use crate::certificate::Bounds;
 use crate::exponential::exp2;
 use crate::key_norms::TILE;
@@ -142,10 +142,11 @@ impl<'a> RowBlock<'a> {
         (dk, dv): (&mut [f32], &mut [f32]),
     ) {
         let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
-        let at = (self.queries.batch, key_head);
-        self.tile.load(inputs, at.0, at.1, first_key);
-        let [room, ..] = &mut self.room;
-        load_strips::<S>(inputs, &inputs.k, at, first_key, room, &mut self.keys);
+        self.tile
+            .load(inputs, self.queries.batch, key_head, first_key);
+        for (index, key) in self.tile.keys().chunks_exact(padded).enumerate() {
+            self.keys.write::<S>(index, key, 1.0);
+        }
         let width = panel_rows::<S, VECTORS>();
         let panels = STRETCH / width;
         for stretch in 0..self.queries.count().div_ceil(panels) {
@@ -222,8 +223,9 @@ impl<'a> RowBlock<'a> {
         self.queries
             .logits::<S, GROUP, VECTORS>(simd, inputs, panel, tile, sight, posterior);
         let whole = whole_groups(&sight.keys);
-        posterior.fill(whole.start..sight.keys.start, 0..width, 0.0);
-        posterior.fill(sight.keys.end..whole.end, 0..width, 0.0);
+        for key in (whole.start..sight.keys.start).chain(sight.keys.end..whole.end) {
+            posterior.numbers(key, width).fill(0.0);
+        }
         let evidence = lines::<S, VECTORS>(&self.log2_evidence[panel * width..])[0];
         for key in sight.keys.clone() {
             let line = posterior.line::<S, VECTORS>(key);

@@ -265,7 +265,7 @@ impl<'a> QueryPanels<'a> {
         let documents = inputs.plan.documents();
         for j in keys.clone() {
             let key = first_key + j;
-            let line = &mut scores.values[j * scores.stride + scores.first..][..rows.len()];
+            let line = scores.numbers(j, rows.len());
             let visible = inputs.plan.positions().visible_rows(key);
             let inside = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
             line[..inside(visible.start)].fill(f32::NEG_INFINITY);

@@ -5,6 +5,7 @@ use super::narrow::{Narrow, PairedValues};
 use super::panel::{Products, QueryPanels, Sight, splat};
 use super::product::{
     Aligned, Factors, Lanes, Line, Strips, aligned, lines_mut, panel_rows, rows_from_lines,
+    run_in_registers,
 };
 use super::task::{Task, Visit, may_stop};
 use super::tile::{TileRows, load_strips};
@@ -46,11 +47,7 @@ impl WithSimd for ManyRows<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Visit {
-        match (S::REGISTER_COUNT, S::F32_LANES) {
-            (32.., _) => self.run::<S, 8, 3>(simd),
-            (_, 1) => self.run::<S, 3, 4>(simd),
-            _ => self.run::<S, 6, 2>(simd),
-        }
+        run_in_registers!(self, simd)
     }
 }
 
@@ -72,81 +69,62 @@ impl<'a> ManyRows<'_, 'a> {
         queries.load::<S, VECTORS>(inputs, (task.batch, task.head), rows);
         running.restart(queries.count() * queries.width, queries.width);
         scores.resize(TILE * queries.width, 0.0);
-        let mut block = Block {
-            task,
-            queries,
-            running,
-            scores,
-        };
-        match paired.and_then(|paired| Narrow::new(inputs, block.queries, paired)) {
-            Some(narrow) => block.visit::<S, VECTORS>(simd, narrow),
+        match paired.and_then(|paired| Narrow::new(inputs, queries, paired)) {
+            Some(narrow) => visit::<S, VECTORS>(simd, task, queries, running, scores, narrow),
             None => {
-                block.queries.load_q(inputs);
-                block.visit::<S, VECTORS>(simd, Grouped::<GROUP>(tile))
+                queries.load_q(inputs);
+                let wide = Grouped::<GROUP>(tile);
+                visit::<S, VECTORS>(simd, task, queries, running, scores, wide)
             }
         }
     }
 }
 
-struct Block<'t, 'a> {
-    task: &'t mut Task<'a>,
-    queries: &'t mut QueryPanels<'a>,
-    running: &'t mut Running,
-    scores: &'t mut [f32],
-}
-
-impl<'a> Block<'_, 'a> {
-    #[inline(always)]
-    fn visit<S: Simd, const VECTORS: usize>(
-        &mut self,
-        simd: S,
-        mut products: impl Products<'a, S, VECTORS>,
-    ) -> Visit {
-        let (task, queries, running) = (&mut *self.task, &*self.queries, &mut *self.running);
-        let (inputs, padded) = (task.inputs, task.inputs.padded_dim());
-        let at = (task.batch, task.head / inputs.plan.group());
-        let schedule = task.schedule();
-        let searching = task.searching(&schedule);
-        let mut visited = 0;
-        for &first_key in &schedule.tiles {
-            let evidence = |r: usize| running.evidence[r];
-            if may_stop(&schedule, visited, &searching, &running.largest, evidence) {
-                break;
-            }
-            visited += 1;
-            products.load(inputs, at, first_key);
-            for panel in 0..queries.count() {
-                let Some(sight) = queries.sight(inputs, panel, first_key) else {
-                    continue;
-                };
-                products.logits(simd, inputs, queries, panel, &sight, self.scores);
-                let grew =
-                    running.weigh::<S, VECTORS>(simd, panel, sight.keys.clone(), self.scores);
-                let size = padded * queries.width;
-                let sums = &mut running.weighted_values[panel * size..][..size];
-                if grew {
-                    products.scale(sums, &running.shrink);
-                }
-                products.add_values(
-                    simd,
-                    inputs,
-                    queries,
-                    (panel, sight.keys),
-                    self.scores,
-                    sums,
-                );
-            }
+/// Visits the tiles of a block, and writes its results.
+#[inline(always)]
+fn visit<'a, S: Simd, const VECTORS: usize>(
+    simd: S,
+    task: &mut Task<'a>,
+    queries: &QueryPanels<'_>,
+    running: &mut Running,
+    scores: &mut [f32],
+    mut products: impl Products<'a, S, VECTORS>,
+) -> Visit {
+    let (inputs, padded) = (task.inputs, task.inputs.padded_dim());
+    let at = (task.batch, task.head / inputs.plan.group());
+    let schedule = task.schedule();
+    let searching = task.searching(&schedule);
+    let mut visited = 0;
+    for &first_key in &schedule.tiles {
+        let evidence = |r: usize| running.evidence[r];
+        if may_stop(&schedule, visited, &searching, &running.largest, evidence) {
+            break;
         }
-        for r in 0..task.rows.len() {
-            let of_row = (running.largest[r], running.evidence[r]);
+        visited += 1;
+        products.load(inputs, at, first_key);
+        for panel in 0..queries.count() {
+            let Some(sight) = queries.sight(inputs, panel, first_key) else {
+                continue;
+            };
+            products.logits(simd, inputs, queries, panel, &sight, scores);
+            let grew = running.weigh::<S, VECTORS>(simd, panel, sight.keys.clone(), scores);
             let size = padded * queries.width;
-            let sums = &running.weighted_values[r / queries.width * size..][..size];
-            task.finish_row(r, of_row, |evidence, out| {
-                products.expectation(sums, r % queries.width, evidence, out);
-            });
+            let sums = &mut running.weighted_values[panel * size..][..size];
+            if grew {
+                products.scale(sums, &running.shrink);
+            }
+            products.add_values(simd, inputs, queries, (panel, sight.keys), scores, sums);
         }
-        task.visit(&schedule, visited)
     }
+    for r in 0..task.rows.len() {
+        let of_row = (running.largest[r], running.evidence[r]);
+        let size = padded * queries.width;
+        let sums = &running.weighted_values[r / queries.width * size..][..size];
+        task.finish_row(r, of_row, |evidence, out| {
+            products.expectation(sums, r % queries.width, evidence, out);
+        });
+    }
+    task.visit(&schedule, visited)
 }
 
 /// In `f32`, whatever the numbers were.

@@ -21,6 +21,18 @@ pub(super) fn aligned<T: Copy>(value: T, count: usize) -> Aligned<T> {
     avec![[64]| value; count]
 }
 
+/// Calls `$task.run::<S, GROUP, VECTORS>($simd)` with as many sums of scores as the registers hold.
+macro_rules! run_in_registers {
+    ($task:expr, $simd:expr) => {
+        match (S::REGISTER_COUNT, S::F32_LANES) {
+            (32.., _) => $task.run::<S, 8, 3>($simd),
+            (_, 1) => $task.run::<S, 3, 4>($simd),
+            _ => $task.run::<S, 6, 2>($simd),
+        }
+    };
+}
+pub(super) use run_in_registers;
+
 /// One element of every row of a panel.
 pub(super) type Line<S, const VECTORS: usize> = [<S as Simd>::f32s; VECTORS];
 
@@ -63,18 +75,15 @@ impl<'a> Lanes<'a> {
         }
     }
 
+    /// The first so many lanes of a line.
     #[inline(always)]
-    pub fn line<S: Simd, const VECTORS: usize>(&mut self, line: usize) -> &mut Line<S, VECTORS> {
-        let width = panel_rows::<S, VECTORS>();
-        let own = &mut self.values[line * self.stride + self.first..][..width];
-        &mut lines_mut::<S, VECTORS>(own)[0]
+    pub fn numbers(&mut self, line: usize, count: usize) -> &mut [f32] {
+        &mut self.values[line * self.stride + self.first..][..count]
     }
 
-    pub fn fill(&mut self, lines: Range<usize>, lanes: Range<usize>, value: f32) {
-        for line in lines {
-            let first = line * self.stride + self.first;
-            self.values[first + lanes.start..first + lanes.end].fill(value);
-        }
+    #[inline(always)]
+    pub fn line<S: Simd, const VECTORS: usize>(&mut self, line: usize) -> &mut Line<S, VECTORS> {
+        &mut lines_mut::<S, VECTORS>(self.numbers(line, panel_rows::<S, VECTORS>()))[0]
     }
 }
 

@@ -237,8 +237,7 @@ impl Backward<Flex, 1> for LossStep {
 
 /// The numbers of a contiguous tensor.
 fn values(tensor: &FlexTensor) -> &[f32] {
-    let layout = tensor.layout();
-    &tensor.storage::<f32>()[layout.start_offset()..][..layout.num_elements()]
+    tensor.as_slice().expect("f32 one after the other")
 }
 
 fn like(of: &FlexTensor, values: Vec<f32>) -> FlexTensor {

@@ -42,21 +42,21 @@ impl TokenRows {
                 got: format!("{} tokens", ids.len()),
             });
         }
-        let wrong = ids
-            .iter()
-            .position(|&id| id < 0 || id as usize >= vocabulary);
-        if let Some(index) = wrong {
-            return Err(Error::Token {
-                index,
-                vocabulary,
-                got: i64::from(ids[index]),
-            });
-        }
+        check_ids(&ids, vocabulary)?;
         Ok(Self {
             rows,
             ids,
             vocabulary,
         })
+    }
+
+    /// # Errors
+    /// If an id is not below `vocabulary`.
+    fn check(&self, vocabulary: usize) -> Result<(), Error> {
+        match self.vocabulary > vocabulary {
+            true => check_ids(&self.ids, vocabulary),
+            false => Ok(()),
+        }
     }
 
     /// Tokens of a row.
@@ -69,6 +69,18 @@ impl TokenRows {
     pub(crate) fn tensor(&self, device: &Device) -> Tensor<2, Int> {
         let data = TensorData::new(self.ids.clone(), [self.rows, self.length()]);
         Tensor::from_data(data, device)
+    }
+}
+
+fn check_ids(ids: &[i32], vocabulary: usize) -> Result<(), Error> {
+    let outside = |id: &i32| *id < 0 || *id as usize >= vocabulary;
+    match ids.iter().position(outside) {
+        None => Ok(()),
+        Some(index) => Err(Error::Token {
+            index,
+            vocabulary,
+            got: i64::from(ids[index]),
+        }),
     }
 }
 
@@ -332,9 +344,7 @@ impl Transformer {
                 ),
             });
         }
-        if targets.vocabulary > vocabulary {
-            TokenRows::new(targets.rows, targets.ids.clone(), vocabulary)?;
-        }
+        targets.check(vocabulary)?;
         let total: f32 = weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
         let scored = Scored {
             targets: targets.ids.iter().map(|id| *id as usize).collect(),
@@ -428,9 +438,7 @@ impl Transformer {
         mut source: Source<'_>,
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
-        if tokens.vocabulary > self.config.vocabulary {
-            TokenRows::new(tokens.rows, tokens.ids.clone(), self.config.vocabulary)?;
-        }
+        tokens.check(self.config.vocabulary)?;
         let offset = source.offset();
         let positions = offset..offset + tokens.length();
         let mut x = self.embed(tokens.tensor(&self.device()));

@@ -8,9 +8,9 @@ use crate::model::{
 };
 use bam_attention::{Documents, Implementation};
 use bam_data::Batch;
+use bam_kernel::layers::sum_of_squares;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor};
-use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -136,7 +136,7 @@ impl Gradients {
             let device = gradient.device();
             Some(match is_here(&gradient) {
                 true => {
-                    let squares = sum_of_squares(Numbers::of(gradient).get());
+                    let squares = sum_of_squares(Numbers::of(gradient).get()) as f32;
                     Tensor::from_data([squares], &device)
                 }
                 false => gradient.square().sum(),
@@ -180,21 +180,6 @@ impl Gradients {
             self.of.insert(id, sum);
         }
     }
-}
-
-/// In tasks of a fixed size, whose sums are added in order.
-fn sum_of_squares(values: &[f32]) -> f32 {
-    let of_task = |task: &[f32]| {
-        let mut sums = [0.0f64; 8];
-        for some in task.chunks(8) {
-            for (sum, x) in sums.iter_mut().zip(some) {
-                *sum += f64::from(*x) * f64::from(*x);
-            }
-        }
-        sums.iter().sum::<f64>()
-    };
-    let of_tasks: Vec<f64> = values.par_chunks(1 << 18).map(of_task).collect();
-    of_tasks.iter().sum::<f64>() as f32
 }
 
 /// Gives every parameter a leaf of its own in the graph.
