@@ -88,4 +88,22 @@ impl KernelError {
             got: format!("{got:?}"),
         })
     }
+
+    /// `Ok` where there are as many numbers as `shape` says.
+    pub(crate) fn unless_long(
+        what: &'static str,
+        numbers: &[f32],
+        shape: &[usize],
+    ) -> Result<(), Self> {
+        let expected: usize = shape.iter().product();
+        if numbers.len() == expected {
+            return Ok(());
+        }
+        Err(Self::Length {
+            what,
+            shape: format!("{shape:?}"),
+            expected: expected.to_string(),
+            got: numbers.len(),
+        })
+    }
 }

@@ -66,7 +66,7 @@
 //! | `k`, `v` | `[batch, key heads, keys, dim]`; query heads a multiple of the key heads | the same |
 //! | log-weights | `[query heads, lags]`, at least every lag between a row and a key it sees | contiguous `f32` |
 //! | temperature | `[batch or 1, query heads, queries]` | contiguous `f32` |
-//! | output, gradients | those of `q` and of the operands | contiguous `f32` |
+//! | output, gradients | those of `q` and of the operands | contiguous `f32`, or [`RowsMut`]: any strides, `dim` contiguous |
 //!
 //! A **lag** is key position − query position, in tokens; query row `i` stands at `offset + i`. Log-weights
 //! and logits are natural logarithms. A weight below `e^`[`LN_SMALLEST_WEIGHT`] of its row's heaviest is
@@ -93,6 +93,7 @@ mod passes;
 mod plan;
 mod position;
 mod prior_ranges;
+mod results;
 mod rounding;
 mod skipping;
 pub mod testing;
@@ -104,8 +105,9 @@ pub use half::bf16;
 pub use instructions::Instructions;
 pub use key_norms::KeyNorms;
 pub use operands::{LogWeights, Operands, Rows, Shapes, Temperature, TemperatureScope, Values};
-pub use passes::{Gradients, Posterior};
+pub use passes::{Gradients, GradientsMut, Posterior};
 pub use plan::{Call, Plan};
 pub use position::{Lags, Positions, Visibility};
 pub use prior_ranges::PriorRanges;
+pub use results::RowsMut;
 pub use skipping::{HeadSkips, SkipLog, Skipping};

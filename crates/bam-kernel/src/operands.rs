@@ -351,7 +351,7 @@ fn product(shape: &[usize]) -> Option<usize> {
         .try_fold(1usize, |count, n| count.checked_mul(*n))
 }
 
-fn length(
+pub(crate) fn length(
     what: &'static str,
     shape: &[usize],
     expected: Option<usize>,

@@ -6,6 +6,7 @@
 use crate::error::KernelError;
 use crate::operands::{Operands, Rows};
 use crate::plan::Plan;
+use crate::results::RowsMut;
 use inputs::Inputs;
 
 mod backward;
@@ -21,7 +22,7 @@ mod split;
 mod task;
 mod tile;
 
-pub use backward::Gradients;
+pub use backward::{Gradients, GradientsMut};
 pub use forward::Posterior;
 
 impl Plan {
@@ -30,7 +31,33 @@ impl Plan {
     /// # Errors
     /// If the operands have other shapes than the plan's.
     pub fn forward(&self, operands: &Operands<'_>) -> Result<Posterior, KernelError> {
-        Ok(forward::forward(&self.inputs(operands)?))
+        let shape = self.shapes().q;
+        let [batch, heads, queries, _] = shape;
+        let mut out = vec![0.0; shape.iter().product()];
+        let mut ln_evidence = vec![0.0; batch * heads * queries];
+        self.forward_into(
+            operands,
+            &mut RowsMut::new(&mut out, shape)?,
+            &mut ln_evidence,
+        )?;
+        Ok(Posterior { out, ln_evidence })
+    }
+
+    /// [`Plan::forward`] into memory of the caller; whatever is there is overwritten.
+    ///
+    /// # Errors
+    /// If the operands or results have other shapes than the plan's.
+    pub fn forward_into(
+        &self,
+        operands: &Operands<'_>,
+        out: &mut RowsMut<'_>,
+        ln_evidence: &mut [f32],
+    ) -> Result<(), KernelError> {
+        let inputs = self.inputs(operands)?;
+        KernelError::unless_shaped("output", out.shape(), self.shapes().q)?;
+        self.unless_evidence(ln_evidence)?;
+        forward::forward(&inputs, out, ln_evidence);
+        Ok(())
     }
 
     /// The gradients of a number by the operands, from that by the output, `out_gradient`, and from what
@@ -46,20 +73,66 @@ impl Plan {
         ln_evidence: &[f32],
         out_gradient: &Rows<'_>,
     ) -> Result<Gradients, KernelError> {
+        let shapes = self.shapes();
+        let zeros = |shape: &[usize]| vec![0.0; shape.iter().product()];
+        let mut of = Gradients {
+            q: zeros(&shapes.q),
+            k: zeros(&shapes.k),
+            v: zeros(&shapes.v),
+            ln_weights: zeros(&[shapes.prior_heads, shapes.lags.count()]),
+            temperature: shapes.temperature.map_or(Vec::new(), |shape| zeros(&shape)),
+        };
+        let mut into = GradientsMut {
+            q: RowsMut::new(&mut of.q, shapes.q)?,
+            k: RowsMut::new(&mut of.k, shapes.k)?,
+            v: RowsMut::new(&mut of.v, shapes.v)?,
+            ln_weights: &mut of.ln_weights,
+            temperature: &mut of.temperature,
+        };
+        let out = Rows::new(out, shapes.q)?;
+        self.backward_into(operands, &out, ln_evidence, out_gradient, &mut into)?;
+        Ok(of)
+    }
+
+    /// [`Plan::backward`] into memory of the caller; whatever is there is overwritten.
+    ///
+    /// # Errors
+    /// As there, and if a gradient has another shape than its operand.
+    pub fn backward_into(
+        &self,
+        operands: &Operands<'_>,
+        out: &Rows<'_>,
+        ln_evidence: &[f32],
+        out_gradient: &Rows<'_>,
+        gradients: &mut GradientsMut<'_>,
+    ) -> Result<(), KernelError> {
         let inputs = self.inputs(operands)?;
-        let of_out = self.shapes().q;
-        let out = Rows::new(out, of_out)?;
-        KernelError::unless_shaped("gradient of the output", out_gradient.shape(), of_out)?;
-        let [batch, heads, queries, _] = of_out;
-        if ln_evidence.len() != batch * heads * queries {
-            return Err(KernelError::Length {
-                what: "ln evidence",
-                shape: format!("{:?}", [batch, heads, queries]),
-                expected: (batch * heads * queries).to_string(),
-                got: ln_evidence.len(),
-            });
+        let shapes = self.shapes();
+        for (what, got, expected) in [
+            ("output", out.shape(), shapes.q),
+            ("gradient of the output", out_gradient.shape(), shapes.q),
+            ("gradient of q", gradients.q.shape(), shapes.q),
+            ("gradient of k", gradients.k.shape(), shapes.k),
+            ("gradient of v", gradients.v.shape(), shapes.v),
+        ] {
+            KernelError::unless_shaped(what, got, expected)?;
         }
-        Ok(backward::backward(&inputs, out, ln_evidence, *out_gradient))
+        self.unless_evidence(ln_evidence)?;
+        let of_prior = [shapes.prior_heads, shapes.lags.count()];
+        KernelError::unless_long("gradient of the log-prior", gradients.ln_weights, &of_prior)?;
+        let of_temperature: &[usize] = shapes.temperature.as_ref().map_or(&[0], |shape| shape);
+        KernelError::unless_long(
+            "gradient of the temperature",
+            gradients.temperature,
+            of_temperature,
+        )?;
+        backward::backward(&inputs, *out, ln_evidence, *out_gradient, gradients);
+        Ok(())
+    }
+
+    fn unless_evidence(&self, got: &[f32]) -> Result<(), KernelError> {
+        let [batch, heads, queries, _] = self.shapes().q;
+        KernelError::unless_long("ln evidence", got, &[batch, heads, queries])
     }
 
     fn inputs<'a>(&'a self, operands: &Operands<'a>) -> Result<Inputs<'a>, KernelError> {

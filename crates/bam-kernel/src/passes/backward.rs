@@ -18,10 +18,14 @@ use super::product::{Aligned, aligned, run_in_registers};
 use super::split::TASKS;
 use crate::key_norms::TILE;
 use crate::operands::Rows;
+use crate::results::{HeadRows, RowsMut};
 use crate::skipping::HeadSkips;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
+
+/// A vector that was made for a shape.
+const MADE: &str = "made for these rows";
 
 /// Gradients in the shapes of the operands, all numbers one after the other.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,14 +43,30 @@ pub struct Gradients {
     pub temperature: Vec<f32>,
 }
 
+/// Memory for [`Gradients`]; whatever is there is overwritten.
+#[derive(Debug)]
+pub struct GradientsMut<'a> {
+    /// `[batch, query heads, queries, dim]`.
+    pub q: RowsMut<'a>,
+    /// `[batch, key heads, keys, dim]`.
+    pub k: RowsMut<'a>,
+    /// `[batch, key heads, keys, dim]`.
+    pub v: RowsMut<'a>,
+    /// `[query heads, lags]`.
+    pub ln_weights: &'a mut [f32],
+    /// `[batch or 1, query heads, queries]`; empty where the call has no temperature.
+    pub temperature: &'a mut [f32],
+}
+
 pub(super) fn backward(
     inputs: &Inputs<'_>,
     out: Rows<'_>,
     ln_evidence: &[f32],
     out_gradient: Rows<'_>,
-) -> Gradients {
-    let (batch, heads, key_heads) = (inputs.batch, inputs.heads, inputs.key_heads());
-    let (queries, dim, group) = (inputs.queries(), inputs.dim, inputs.plan.group());
+    gradients: &mut GradientsMut<'_>,
+) {
+    let (batch, key_heads) = (inputs.batch, inputs.key_heads());
+    let group = inputs.plan.group();
     let norms = inputs.key_norms();
     let bounds = inputs.bounds(norms.as_deref());
     let by_distance = ByDistance::new(inputs);
@@ -61,30 +81,40 @@ pub(super) fn backward(
     let arch = inputs.arch();
 
     let segments = segments(inputs, TASKS.div_ceil(batch * key_heads));
-    let of_head = inputs.keys() * dim;
-    let mut dq = vec![0.0; batch * heads * queries * dim];
-    let mut d_temperature = vec![0.0; batch * heads * queries];
-    // The first segment's sums are where the others' are added to.
-    let [mut dk, mut dv] = [(); 2].map(|()| vec![0.0; batch * key_heads * of_head]);
-    let later = batch * key_heads * (segments.len() - 1) * of_head;
-    let [mut later_dk, mut later_dv] = [(); 2].map(|()| vec![0.0; later]);
+    let mut d_temperature = vec![0.0; batch * inputs.heads * inputs.queries()];
+    // The first segment's sums are written to the gradients, where the others' are added to them.
+    let shape = [
+        batch * key_heads,
+        segments.len() - 1,
+        inputs.keys(),
+        inputs.dim,
+    ];
+    let mut later = [(); 2].map(|()| vec![0.0; shape.iter().product()]);
     let of_tasks: Vec<Sums> = {
-        let dq = cut(&mut dq, queries * dim, dim, group, &segments);
-        let d_temperature = cut(&mut d_temperature, queries, 1, group, &segments);
-        let dk = by_segment(&mut dk, &mut later_dk, of_head, segments.len());
-        let dv = by_segment(&mut dv, &mut later_dv, of_head, segments.len());
+        let dq = cut(gradients.q.heads(), group, &segments);
+        let of_temperature = RowsMut::new(
+            &mut d_temperature,
+            [batch, inputs.heads, inputs.queries(), 1],
+        );
+        let mut of_temperature = of_temperature.expect(MADE);
+        let d_temperature = cut(of_temperature.heads(), group, &segments);
+        let [later_k, later_v] = &mut later;
+        let [mut later_k, mut later_v] =
+            [later_k, later_v].map(|of| RowsMut::new(of, shape).expect(MADE));
+        let dk = by_segment(gradients.k.heads(), later_k.heads(), segments.len());
+        let dv = by_segment(gradients.v.heads(), later_v.heads(), segments.len());
         let tasks: Vec<_> = dq.into_iter().zip(d_temperature).zip(dk.zip(dv)).collect();
         tasks
             .into_par_iter()
             .enumerate()
             .map_init(
-                || (RowBlock::new(&given), TileSums::new(inputs)),
-                |(block, of_tile), (index, ((dq, d_temperature), (dk, dv)))| {
+                || (RowBlock::new(&given), KeySums::new(inputs)),
+                |(block, sums), (index, ((dq, d_temperature), (dk, dv)))| {
                     let (head, segment) = (index / segments.len(), index % segments.len());
                     arch.dispatch(BackwardTask {
                         given: &given,
                         block,
-                        of_tile,
+                        sums,
                         batch: head / key_heads,
                         key_head: head % key_heads,
                         rows: segments[segment].clone(),
@@ -97,17 +127,12 @@ pub(super) fn backward(
             )
             .collect()
     };
-    for (sums, later) in [(&mut dk, &later_dk), (&mut dv, &later_dv)] {
+    for (sums, later) in [&mut gradients.k, &mut gradients.v].into_iter().zip(&later) {
         add_segments(inputs, sums, later, &segments[1..]);
     }
     log_skips(inputs, &of_tasks);
-    Gradients {
-        q: dq,
-        k: dk,
-        v: dv,
-        ln_weights: add_ln_weights(inputs, &of_tasks, segments.len()),
-        temperature: add_temperature(inputs, &d_temperature),
-    }
+    add_ln_weights(inputs, &of_tasks, segments.len(), gradients.ln_weights);
+    add_temperature(inputs, &d_temperature, gradients.temperature);
 }
 
 /// The rows in at most `count` parts that hold about as many visible keys each, cut between blocks.
@@ -133,123 +158,96 @@ fn segments(inputs: &Inputs<'_>, count: usize) -> Vec<Range<usize>> {
     segments
 }
 
-/// `[heads, rows, width]` as tasks want it: per key head and segment, the rows of its query heads.
+/// Rows of query heads as tasks want them: per key head and segment, those of its query heads.
 fn cut<'a>(
-    values: &'a mut [f32],
-    of_head: usize,
-    width: usize,
+    mut heads: Vec<HeadRows<'a>>,
     group: usize,
     segments: &[Range<usize>],
-) -> Vec<Vec<&'a mut [f32]>> {
-    let mut heads: Vec<&mut [f32]> = values.chunks_mut(of_head).collect();
+) -> Vec<Vec<HeadRows<'a>>> {
     let mut tasks = Vec::new();
     for group in heads.chunks_mut(group) {
         for segment in segments {
-            let take = |rest: &mut &'a mut [f32]| {
-                let (own, after) = std::mem::take(rest).split_at_mut(segment.len() * width);
-                *rest = after;
-                own
-            };
-            tasks.push(group.iter_mut().map(take).collect());
+            tasks.push(
+                group
+                    .iter_mut()
+                    .map(|head| head.take(segment.len()))
+                    .collect(),
+            );
         }
     }
     tasks
 }
 
-/// `[heads, of_head]` for the first segment and `[heads, segments − 1, of_head]` for the later ones, as tasks
-/// want it.
+/// Rows of key heads as tasks want them: those of the first segment, and those of the later ones.
 fn by_segment<'a>(
-    first: &'a mut [f32],
-    later: &'a mut [f32],
-    of_head: usize,
+    first: Vec<HeadRows<'a>>,
+    later: Vec<HeadRows<'a>>,
     segments: usize,
-) -> impl Iterator<Item = &'a mut [f32]> {
-    let mut later = later.chunks_mut(of_head);
-    let mut first = first.chunks_mut(of_head);
-    let heads = first.len();
+) -> impl Iterator<Item = HeadRows<'a>> {
+    let (heads, mut first, mut later) = (first.len(), first.into_iter(), later.into_iter());
     (0..heads * segments).map(move |task| {
         let of = if task % segments == 0 {
             &mut first
         } else {
             &mut later
         };
-        of.next().expect("a slice for every task")
+        of.next().expect("rows for every task")
     })
 }
 
 /// Adds the sums of later segments, in order, to those of the first.
-fn add_segments(inputs: &Inputs<'_>, sums: &mut [f32], later: &[f32], segments: &[Range<usize>]) {
+fn add_segments(
+    inputs: &Inputs<'_>,
+    sums: &mut RowsMut<'_>,
+    later: &[f32],
+    segments: &[Range<usize>],
+) {
     if segments.is_empty() {
         return;
     }
-    let of_head = inputs.keys() * inputs.dim;
-    let of_heads = later.par_chunks(segments.len() * of_head);
-    let of_heads = sums.par_chunks_mut(of_head).zip(of_heads);
-    of_heads.for_each(|(sums, later)| {
+    let (dim, of_head) = (inputs.dim, inputs.keys() * inputs.dim);
+    let of_heads = sums
+        .heads()
+        .into_par_iter()
+        .zip(later.par_chunks(segments.len() * of_head));
+    of_heads.for_each(|(mut sums, later)| {
         for (rows, later) in segments.iter().zip(later.chunks(of_head)) {
-            let seen = inputs.plan.positions().keys_in_sight(rows.clone());
-            let keys = seen.start * inputs.dim..seen.end.max(seen.start) * inputs.dim;
-            let sums = sums[keys.clone()].iter_mut();
-            sums.zip(&later[keys]).for_each(|(sum, part)| *sum += part);
+            for key in inputs.plan.positions().keys_in_sight(rows.clone()) {
+                let part = &later[key * dim..][..dim];
+                sums.row(key)
+                    .iter_mut()
+                    .zip(part)
+                    .for_each(|(sum, part)| *sum += part);
+            }
         }
     });
 }
 
-/// Some rows of the query heads of one key head, with the slices of the gradients that are its own.
+/// Some rows of the query heads of one key head, with the rows of the gradients that are its own.
 struct BackwardTask<'t, 'a> {
     given: &'a Given<'a>,
     block: &'t mut RowBlock<'a>,
-    of_tile: &'t mut TileSums,
+    sums: &'t mut KeySums,
     batch: usize,
     key_head: usize,
     rows: Range<usize>,
-    dq: Vec<&'t mut [f32]>,
-    d_temperature: Vec<&'t mut [f32]>,
-    /// `[keys, dim]`.
-    dk: &'t mut [f32],
-    dv: &'t mut [f32],
+    dq: Vec<HeadRows<'t>>,
+    d_temperature: Vec<HeadRows<'t>>,
+    dk: HeadRows<'t>,
+    dv: HeadRows<'t>,
 }
 
-/// Sums of a tile that do not fit the gradient as they are made: `[TILE, padded dim]`.
-struct TileSums {
+/// The sums of all keys of a head while a task runs, in whole tiles: `[keys or more, padded dim]`.
+struct KeySums {
     dk: Aligned<f32>,
     dv: Aligned<f32>,
 }
 
-impl TileSums {
+impl KeySums {
     fn new(inputs: &Inputs<'_>) -> Self {
-        let of_tile = || aligned(0.0, TILE * inputs.padded_dim());
-        Self {
-            dk: of_tile(),
-            dv: of_tile(),
-        }
-    }
-
-    /// The gradients of some keys, `[keys, dim]`, where those of a whole tile can be added to them, else zeros
-    /// of its own.
-    fn or_own<'t>(
-        &'t mut self,
-        (dk, dv): (&'t mut [f32], &'t mut [f32]),
-    ) -> (&'t mut [f32], &'t mut [f32]) {
-        if dk.len() == self.dk.len() {
-            return (dk, dv);
-        }
-        self.dk.fill(0.0);
-        self.dv.fill(0.0);
-        (&mut self.dk, &mut self.dv)
-    }
-
-    /// Adds its own to the gradients of some keys, where [`TileSums::or_own`] gave them.
-    fn add_own_to(&self, (dk, dv): (&mut [f32], &mut [f32]), dim: usize) {
-        if dk.len() == self.dk.len() {
-            return;
-        }
-        let padded = self.dk.len() / TILE;
-        for (to, from) in [(dk, &self.dk), (dv, &self.dv)] {
-            for (to, from) in to.chunks_exact_mut(dim).zip(from.chunks_exact(padded)) {
-                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-            }
-        }
+        let count = inputs.keys().next_multiple_of(TILE) * inputs.padded_dim();
+        let [dk, dv] = [(); 2].map(|()| aligned(0.0, count));
+        Self { dk, dv }
     }
 }
 
@@ -275,13 +273,17 @@ impl BackwardTask<'_, '_> {
         let (given, group) = (self.given, self.given.inputs.plan.group());
         let (inputs, dim) = (given.inputs, given.inputs.dim);
         let columns = given.by_distance.columns;
-        let mut sums = Sums {
+        let mut reports = Sums {
             d_ln_weights: vec![0.0; group * columns],
             skips: vec![HeadSkips::default(); group],
         };
+        let padded = inputs.padded_dim();
+        let KeySums { dk, dv } = self.sums;
+        dk.fill(0.0);
+        dv.fill(0.0);
         for index in 0..group {
             let head = self.key_head * group + index;
-            let by_distance = &mut sums.d_ln_weights[index * columns..][..columns];
+            let by_distance = &mut reports.d_ln_weights[index * columns..][..columns];
             for first in self.rows.clone().step_by(BLOCK) {
                 let rows = first..(first + BLOCK).min(self.rows.end);
                 let row_bounds = inputs.row_bounds(self.batch, head, rows.clone(), given.bounds);
@@ -295,36 +297,36 @@ impl BackwardTask<'_, '_> {
                         break;
                     }
                     visited += 1;
-                    let keys = first_key..(first_key + TILE).min(inputs.keys());
-                    let keys = keys.start * dim..keys.end * dim;
-                    let (dk, dv) = (&mut self.dk[keys.clone()], &mut self.dv[keys]);
-                    let to = self.of_tile.or_own((&mut *dk, &mut *dv));
+                    let of_tile = first_key * padded..(first_key + TILE) * padded;
                     block.add::<S, GROUP, VECTORS>(
                         simd,
                         (self.key_head, first_key),
                         by_distance,
-                        to,
+                        (&mut dk[of_tile.clone()], &mut dv[of_tile]),
                     );
-                    self.of_tile.add_own_to((dk, dv), dim);
                 }
-                sums.skips[index].add(&HeadSkips {
+                reports.skips[index].add(&HeadSkips {
                     visible_tiles: schedule.tiles.len() as u64,
                     skipped_tiles: (schedule.tiles.len() - visited) as u64,
                     dropped_mass: (schedule.ln_mass_of_rest(visited) - least).exp(),
                 });
-                let own = rows.start - self.rows.start..rows.end - self.rows.start;
-                let dq = &mut self.dq[index][own.start * dim..own.end * dim];
-                block.finish(dq, &mut self.d_temperature[index][own]);
+                let own = (&mut self.dq[index], &mut self.d_temperature[index]);
+                block.finish(rows.start - self.rows.start, own);
             }
         }
-        sums
+        for (rows, sums) in [(&mut self.dk, dk), (&mut self.dv, dv)] {
+            for (key, sum) in sums.chunks_exact(padded).take(inputs.keys()).enumerate() {
+                rows.row(key).copy_from_slice(&sum[..dim]);
+            }
+        }
+        reports
     }
 }
 
 /// The gradient of the log-weights, `[heads, lags]`: batch rows and segments added in order.
-fn add_ln_weights(inputs: &Inputs<'_>, of_tasks: &[Sums], segments: usize) -> Vec<f32> {
+fn add_ln_weights(inputs: &Inputs<'_>, of_tasks: &[Sums], segments: usize, sums: &mut [f32]) {
     let (lags, group) = (inputs.plan.lags().count(), inputs.plan.group());
-    let mut sums = vec![0.0; inputs.heads * lags];
+    sums.fill(0.0);
     for (index, task) in of_tasks.iter().enumerate() {
         let key_head = index / segments % inputs.key_heads();
         let columns = task.d_ln_weights.len() / group;
@@ -335,21 +337,19 @@ fn add_ln_weights(inputs: &Inputs<'_>, of_tasks: &[Sums], segments: usize) -> Ve
             }
         }
     }
-    sums
 }
 
 /// The gradient of the temperature in its own shape, from that of every row.
-fn add_temperature(inputs: &Inputs<'_>, of_rows: &[f32]) -> Vec<f32> {
+fn add_temperature(inputs: &Inputs<'_>, of_rows: &[f32], sums: &mut [f32]) {
     let Some(temperature) = inputs.temperature else {
-        return Vec::new();
+        return;
     };
+    sums.fill(0.0);
     let queries = inputs.queries();
-    let mut sums = vec![0.0; temperature.shape().iter().product()];
     for (index, value) in of_rows.iter().enumerate() {
         let (head, row) = (index / queries, index % queries);
         sums[temperature.index(head / inputs.heads, head % inputs.heads, row)] += value;
     }
-    sums
 }
 
 fn log_skips(inputs: &Inputs<'_>, of_tasks: &[Sums]) {

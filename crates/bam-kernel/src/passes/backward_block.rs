@@ -11,6 +11,7 @@ use crate::certificate::Bounds;
 use crate::exponential::exp2;
 use crate::key_norms::TILE;
 use crate::operands::{Rows, TemperatureScope};
+use crate::results::HeadRows;
 use crate::rounding::at_least;
 use pulp::Simd;
 use std::f32::consts::LOG2_E;
@@ -296,24 +297,31 @@ impl<'a> RowBlock<'a> {
         }
     }
 
-    /// Writes what rows own, `[rows, dim]` and one number a row.
-    pub fn finish(&self, dq: &mut [f32], d_temperature: &mut [f32]) {
+    /// Writes what rows own, from row `first` of the results on: the gradient of `q` and one number a row.
+    pub fn finish(
+        &self,
+        first: usize,
+        (dq, d_temperature): (&mut HeadRows<'_>, &mut HeadRows<'_>),
+    ) {
         let inputs = self.given.inputs;
         let (dim, padded, queries) = (inputs.dim, inputs.padded_dim(), &self.queries);
         let mut q = vec![0.0; dim];
         for (r, row) in queries.rows.clone().enumerate() {
+            let dq = dq.row(first + r);
             if inputs.plan.is_padding_query(queries.batch, row) {
+                dq.fill(0.0);
                 continue;
             }
             let of_scaled = &self.dq[r * padded..][..dim];
             let factor = queries.content_factors[r];
-            for (dq, of_scaled) in dq[r * dim..][..dim].iter_mut().zip(of_scaled) {
+            for (dq, of_scaled) in dq.iter_mut().zip(of_scaled) {
                 *dq = factor * of_scaled;
             }
             if inputs.temperature.is_some() {
                 inputs.q.load(queries.batch, queries.head, row, &mut q);
                 let content: f32 = of_scaled.iter().zip(&q).map(|(dq, q)| dq * q).sum();
-                d_temperature[r] = content * inputs.content_scale + self.prior_sum[r];
+                d_temperature.row(first + r)[0] =
+                    content * inputs.content_scale + self.prior_sum[r];
             }
         }
     }

@@ -7,6 +7,7 @@ use super::panel::BLOCK;
 use super::prefill::{ManyRows, Workspace};
 use super::split::{Parts, splits};
 use super::task::{Task, Visit, log_skips};
+use crate::results::RowsMut;
 use rayon::prelude::*;
 
 /// The result of the forward pass, all numbers one after the other; the backward pass wants both.
@@ -18,31 +19,55 @@ pub struct Posterior {
     pub ln_evidence: Vec<f32>,
 }
 
-pub(super) fn forward(inputs: &Inputs<'_>) -> Posterior {
-    let (queries, dim) = (inputs.queries(), inputs.dim);
-    let few = queries <= FEW;
-    let block = if few { FEW } else { BLOCK };
+pub(super) fn forward(inputs: &Inputs<'_>, out: &mut RowsMut<'_>, ln_evidence: &mut [f32]) {
+    let block = block(inputs);
+    let blocks = inputs.batch * inputs.heads * inputs.queries().div_ceil(block);
+    let splits = splits(blocks, inputs.keys());
+    let visits = if splits == 1 {
+        visit_all(inputs, 1, out, ln_evidence)
+    } else {
+        let mut parts = Parts::new(splits, out.shape());
+        let (mut out_of_parts, of_parts) = parts.memory(out.shape());
+        let visits = visit_all(inputs, splits, &mut out_of_parts, of_parts);
+        parts.merge(out, ln_evidence);
+        visits
+    };
+    log_skips(inputs, &visits, ln_evidence);
+}
+
+/// Rows that a task has.
+fn block(inputs: &Inputs<'_>) -> usize {
+    if inputs.queries() <= FEW { FEW } else { BLOCK }
+}
+
+/// All blocks of rows against all parts of the keys: `out` and `ln_evidence` hold the parts one after the other.
+fn visit_all(
+    inputs: &Inputs<'_>,
+    splits: usize,
+    out: &mut RowsMut<'_>,
+    ln_evidence: &mut [f32],
+) -> Vec<Visit> {
     let heads = inputs.batch * inputs.heads;
-    let splits = splits(heads * queries.div_ceil(block), inputs.keys());
     let norms = inputs.key_norms();
     let bounds = inputs.bounds(norms.as_deref());
+    let block = block(inputs);
+    let few = block == FEW;
     let by_distance = (!few).then(|| ByDistance::new(inputs));
     let paired = if few { None } else { PairedValues::new(inputs) };
     let arch = inputs.arch();
-
     let workspace = || by_distance.as_ref().map(|of| Workspace::new(inputs, of));
-    let mut parts = Parts::new(splits, heads * queries, dim);
-    let visits: Vec<Visit> = parts
-        .out
-        .par_chunks_mut(queries * dim)
-        .zip(parts.ln_evidence.par_chunks_mut(queries))
-        .enumerate()
+
+    let of_heads = ln_evidence.chunks_mut(inputs.queries());
+    let of_heads = out.heads().into_iter().zip(of_heads).enumerate();
+    let tasks: Vec<_> = of_heads
         .flat_map(|(index, (out, ln_evidence))| {
-            out.par_chunks_mut(block * dim)
-                .zip(ln_evidence.par_chunks_mut(block))
-                .enumerate()
-                .map(move |(number, rows)| (index, number * block, rows))
+            let blocks = out.blocks(block).zip(ln_evidence.chunks_mut(block));
+            let numbered = blocks.enumerate();
+            numbered.map(move |(number, rows)| (index, number * block, rows))
         })
+        .collect();
+    let tasks = tasks.into_par_iter();
+    tasks
         .map_init(
             workspace,
             |workspace, (index, first, (out, ln_evidence))| {
@@ -68,11 +93,5 @@ pub(super) fn forward(inputs: &Inputs<'_>) -> Posterior {
                 }
             },
         )
-        .collect();
-    let merged = parts.merge(splits, dim);
-    log_skips(inputs, &visits, &merged.ln_evidence);
-    Posterior {
-        out: merged.out,
-        ln_evidence: merged.ln_evidence,
-    }
+        .collect()
 }

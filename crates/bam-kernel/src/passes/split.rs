@@ -3,6 +3,7 @@
 //! The number of parts depends on the sizes of a call only, never on the threads: the same call gives
 //! the same bits anywhere.
 
+use crate::results::RowsMut;
 use rayon::prelude::*;
 
 /// Tasks that a call should have at least, forward and back, so that many cores find work. A constant:
@@ -27,31 +28,43 @@ pub(super) fn splits(blocks: usize, keys: usize) -> usize {
 /// - `out`: `[splits, rows, dim]`
 /// - `ln_evidence`: `[splits, rows]`
 pub(super) struct Parts {
-    pub out: Vec<f32>,
-    pub ln_evidence: Vec<f32>,
+    splits: usize,
+    out: Vec<f32>,
+    ln_evidence: Vec<f32>,
 }
 
 impl Parts {
-    pub fn new(splits: usize, rows: usize, dim: usize) -> Self {
+    pub fn new(splits: usize, [batch, heads, queries, dim]: [usize; 4]) -> Self {
+        let rows = splits * batch * heads * queries;
         Self {
-            out: vec![0.0; splits * rows * dim],
-            ln_evidence: vec![0.0; splits * rows],
+            splits,
+            out: vec![0.0; rows * dim],
+            ln_evidence: vec![0.0; rows],
         }
     }
 
-    /// The posterior over all keys: parts weighed by their evidence, in order.
-    pub fn merge(self, splits: usize, dim: usize) -> Self {
-        if splits == 1 {
-            return self;
-        }
-        let rows = self.ln_evidence.len() / splits;
-        let mut merged = Self::new(1, rows, dim);
-        merged
-            .out
-            .par_chunks_mut(dim)
-            .zip(&mut merged.ln_evidence)
+    /// The memory of the parts, one after the other, given the shape of the output.
+    pub fn memory(
+        &mut self,
+        [batch, heads, queries, dim]: [usize; 4],
+    ) -> (RowsMut<'_>, &mut [f32]) {
+        let shape = [self.splits * batch, heads, queries, dim];
+        let out = RowsMut::new(&mut self.out, shape).expect("made for these rows");
+        (out, &mut self.ln_evidence)
+    }
+
+    /// Writes the posterior over all keys: parts weighed by their evidence, in order.
+    pub fn merge(&self, out: &mut RowsMut<'_>, ln_evidence: &mut [f32]) {
+        let (splits, rows, dim) = (self.splits, ln_evidence.len(), out.shape()[3]);
+        let heads = out.heads().into_iter();
+        let own: Vec<_> = heads
+            .flat_map(|head| head.blocks(1))
+            .zip(ln_evidence)
+            .collect();
+        own.into_par_iter()
             .enumerate()
-            .for_each(|(row, (out, ln_evidence))| {
+            .for_each(|(row, (mut out, ln_evidence))| {
+                let out = out.row(0);
                 let parts = || (0..splits).map(|split| split * rows + row);
                 let of = |part: usize| match self.ln_evidence[part] {
                     f32::INFINITY => f32::NEG_INFINITY,
@@ -72,6 +85,5 @@ impl Parts {
                     }
                 }
             });
-        merged
     }
 }

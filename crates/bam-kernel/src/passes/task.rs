@@ -2,6 +2,7 @@
 
 use super::inputs::Inputs;
 use crate::certificate::{Bounds, Schedule};
+use crate::results::HeadRows;
 use crate::rounding::at_least;
 use crate::skipping::HeadSkips;
 use std::f32::consts::LN_2;
@@ -16,7 +17,7 @@ pub(super) struct Task<'a> {
     pub rows: Range<usize>,
     pub split: usize,
     pub splits: usize,
-    pub out: &'a mut [f32],
+    pub out: HeadRows<'a>,
     pub ln_evidence: &'a mut [f32],
 }
 
@@ -73,8 +74,7 @@ impl Task<'_> {
         (largest, evidence): (f32, f32),
         expectation: impl FnOnce(f32, &mut [f32]),
     ) {
-        let dim = self.inputs.dim;
-        let out = &mut self.out[r * dim..][..dim];
+        let out = self.out.row(r);
         if evidence == 0.0 {
             self.ln_evidence[r] = f32::INFINITY;
             out.fill(0.0);
