@@ -92,7 +92,9 @@ pub(crate) struct HeadRows<'a> {
     memory: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: as `&mut [f32]`: only its owner reaches these numbers.
+// SAFETY: as `&mut [f32]`: only their owner reaches the numbers.
+unsafe impl Send for RowsMut<'_> {}
+unsafe impl Sync for RowsMut<'_> {}
 unsafe impl Send for HeadRows<'_> {}
 unsafe impl Sync for HeadRows<'_> {}
 

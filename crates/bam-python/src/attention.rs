@@ -1,10 +1,11 @@
 //! The operation.
 
-use crate::dlpack::{Tensor, give};
+use crate::dlpack::Tensor;
 use crate::error::value_error;
 use crate::threads;
 use bam_kernel::{
-    Call, Documents, Lags, LogWeights, Operands, Plan, Temperature, TemperatureScope, Visibility,
+    Call, Documents, GradientsMut, Lags, LogWeights, Operands, Plan, Temperature, TemperatureScope,
+    Visibility,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
@@ -166,23 +167,37 @@ fn documents(of_queries: &Tensor, of_keys: &Tensor) -> PyResult<Documents> {
     Documents::with_cache(batch, queries.to_vec(), keys.to_vec()).map_err(value_error)
 }
 
-/// The output, `[batch, heads, queries, dim]`, and ln evidence, `[batch, heads, queries]`.
+/// Writes the output, `[batch, heads, queries, dim]`, and ln evidence, `[batch, heads, queries]`.
 #[pyfunction]
-pub fn forward(py: Python<'_>, asked: Asked<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
+pub fn forward(
+    py: Python<'_>,
+    asked: Asked<'_>,
+    out: Capsule<'_>,
+    ln_evidence: Capsule<'_>,
+) -> PyResult<()> {
+    let mut out = Tensor::take("output", &out)?;
+    let mut ln_evidence = Tensor::take("ln evidence", &ln_evidence)?;
     let given = Given::take(asked)?;
     let operands = given.operands()?;
     let plan = given.plan(&operands)?;
-    let work = || plan.forward(&operands);
-    let of = py.detach(|| threads::with(worth(&plan, &given.rules), work));
-    let of = of.map_err(value_error)?;
-    let [b, h, i, d] = plan.shapes().q;
-    Ok((
-        give(py, of.out, &[b, h, i, d])?,
-        give(py, of.ln_evidence, &[b, h, i])?,
-    ))
+    let (mut out, ln_evidence) = (out.rows_mut()?, ln_evidence.floats_mut()?);
+    let work = || plan.forward_into(&operands, &mut out, ln_evidence);
+    py.detach(|| threads::with(worth(&plan, &given.rules), work))
+        .map_err(value_error)
 }
 
-/// Gradients of `q`, `k`, `v`, the log-weights and, if there is one, the temperature.
+/// Results of a call, as Python wants them: gradients of `q`, `k`, `v`, the log-weights and, if there is one, the
+/// temperature.
+#[derive(FromPyObject)]
+pub struct Wanted<'py>(
+    Capsule<'py>,
+    Capsule<'py>,
+    Capsule<'py>,
+    Capsule<'py>,
+    Option<Capsule<'py>>,
+);
+
+/// Writes the gradients, from that of the output and what [`forward`] wrote.
 #[pyfunction]
 pub fn backward(
     py: Python<'_>,
@@ -190,47 +205,50 @@ pub fn backward(
     out: Capsule<'_>,
     ln_evidence: Capsule<'_>,
     asked: Asked<'_>,
-) -> PyResult<Vec<Py<PyAny>>> {
+    wanted: Wanted<'_>,
+) -> PyResult<()> {
     let gradient = Tensor::take("gradient of the output", &gradient)?;
     let out = Tensor::take("output", &out)?;
     let ln_evidence = Tensor::take("ln evidence", &ln_evidence)?;
+    let Wanted(q, k, v, ln_weights, temperature) = wanted;
+    let mut q = Tensor::take("gradient of q", &q)?;
+    let mut k = Tensor::take("gradient of k", &k)?;
+    let mut v = Tensor::take("gradient of v", &v)?;
+    let mut ln_weights = Tensor::take("gradient of log_prior", &ln_weights)?;
+    let temperature = temperature.map(|of| Tensor::take("gradient of temperature", &of));
+    let mut temperature = temperature.transpose()?;
     let given = Given::take(asked)?;
     let operands = given.operands()?;
     let plan = given.plan(&operands)?;
-    let (out, _) = out.floats::<4>()?;
+    let (out, gradient) = (out.rows()?, gradient.rows()?);
     let (ln_evidence, _) = ln_evidence.floats::<3>()?;
-    let gradient = gradient.rows()?;
-    let work = || plan.backward(&operands, out, ln_evidence, &gradient);
-    let of = py.detach(|| threads::with(worth(&plan, &given.rules), work));
-    let of = of.map_err(value_error)?;
-    let shapes = plan.shapes();
-    let mut gradients = vec![
-        give(py, of.q, &shapes.q)?,
-        give(py, of.k, &shapes.k)?,
-        give(py, of.v, &shapes.v)?,
-        give(
-            py,
-            of.ln_weights,
-            &[shapes.prior_heads, shapes.lags.count()],
-        )?,
-    ];
-    if let Some(shape) = shapes.temperature {
-        gradients.push(give(py, of.temperature, &shape)?);
-    }
-    Ok(gradients)
+    let mut gradients = GradientsMut {
+        q: q.rows_mut()?,
+        k: k.rows_mut()?,
+        v: v.rows_mut()?,
+        ln_weights: ln_weights.floats_mut()?,
+        temperature: match &mut temperature {
+            Some(of) => of.floats_mut()?,
+            None => &mut [],
+        },
+    };
+    let work = || plan.backward_into(&operands, &out, ln_evidence, &gradient, &mut gradients);
+    py.detach(|| threads::with(worth(&plan, &given.rules), work))
+        .map_err(value_error)
 }
 
-/// Keys that each row sees, `[batch, queries]`: the `n` of scalable softmax.
+/// Writes the keys that each row sees, `[batch, queries]`: the `n` of scalable softmax.
 #[pyfunction]
-#[pyo3(signature = (batch, queries, keys, documents, rules))]
+#[pyo3(signature = (batch, queries, keys, documents, rules, out))]
 pub fn visible_counts(
-    py: Python<'_>,
     batch: usize,
     queries: usize,
     keys: usize,
     documents: Option<[Capsule<'_>; 2]>,
     rules: &Rules,
-) -> PyResult<Py<PyAny>> {
+    out: Capsule<'_>,
+) -> PyResult<()> {
+    let mut out = Tensor::take("counts", &out)?;
     let taken = documents.map(taken_documents).transpose()?;
     let documents = taken.map(|[of_queries, of_keys]| self::documents(&of_queries, &of_keys));
     let documents = documents.transpose()?;
@@ -244,9 +262,8 @@ pub fn visible_counts(
     }
     let positions = rules.call.positions(queries, keys);
     let counts = bam_kernel::visible_counts(&positions, batch, documents.as_ref());
-    give(
-        py,
-        counts.into_iter().map(|n| n as f32).collect(),
-        &[batch, queries],
-    )
+    for (out, n) in out.floats_mut()?.iter_mut().zip(counts) {
+        *out = n as f32;
+    }
+    Ok(())
 }

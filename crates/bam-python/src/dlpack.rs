@@ -1,8 +1,8 @@
-//! Tensors of Python without a copy, by [DLPack](https://dmlc.github.io/dlpack/latest/): a capsule named
+//! Tensors of Python without a copy, to read and to write results into, by [DLPack](https://dmlc.github.io/dlpack/latest/): a capsule named
 //! `dltensor` holds a pointer, shape and strides, and the function that lets go of it.
 
 use crate::error::value_error;
-use bam_kernel::{Rows, Values, bf16};
+use bam_kernel::{Rows, RowsMut, Values, bf16};
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::c_str;
 use pyo3::prelude::*;
@@ -75,7 +75,7 @@ pub struct Tensor {
     managed: NonNull<Managed>,
 }
 
-// SAFETY: the memory is the lender's and only read here; a lender's deleter may be called on any thread.
+// SAFETY: the memory is the lender's, and what is written to is this call's alone; a lender's deleter may be called on any thread.
 unsafe impl Send for Tensor {}
 unsafe impl Sync for Tensor {}
 
@@ -213,6 +213,37 @@ impl Tensor {
         Rows::strided(values, shape, strides).map_err(value_error)
     }
 
+    /// `[batch, heads, rows, dim]` of `float32` to be written, at any strides.
+    pub fn rows_mut(&mut self) -> PyResult<RowsMut<'_>> {
+        let shape = self.shape::<4>()?;
+        let [b, h, i, _] = self.strides(shape)?;
+        let reach = Rows::reach(shape, [b, h, i]).unwrap_or(0);
+        RowsMut::strided(self.floats_from_first(reach)?, shape, [b, h, i]).map_err(value_error)
+    }
+
+    /// All numbers of a contiguous `float32` tensor, to be written.
+    pub fn floats_mut(&mut self) -> PyResult<&mut [f32]> {
+        let shape = self.axes(self.inner().shape);
+        let count = shape.iter().product::<i64>() as usize;
+        let mut contiguous = 1;
+        for (size, stride) in shape.iter().zip(self.axes(self.inner().strides)).rev() {
+            if *size > 1 && *stride != contiguous {
+                return Err(self.scattered());
+            }
+            contiguous *= size;
+        }
+        self.floats_from_first(count)
+    }
+
+    fn floats_from_first(&mut self, count: usize) -> PyResult<&mut [f32]> {
+        if self.inner().dtype != DataType::F32 {
+            return Err(self.type_error("float32"));
+        }
+        let first = self.numbers::<f32>(count)?.as_ptr().cast_mut();
+        // SAFETY: the numbers are there, as above; the caller made the tensor for results, and reads it after the call.
+        Ok(unsafe { std::slice::from_raw_parts_mut(first, count) })
+    }
+
     /// All numbers of a contiguous `float32` tensor.
     pub fn floats<const D: usize>(&self) -> PyResult<(&[f32], [usize; D])> {
         match self.inner().dtype {
@@ -229,81 +260,20 @@ impl Tensor {
         }
     }
 
+    fn scattered(&self) -> PyErr {
+        value_error(format!("{}: expected a contiguous tensor", self.what))
+    }
+
     fn contiguous<T, const D: usize>(&self) -> PyResult<(&[T], [usize; D])> {
         let shape = self.shape::<D>()?;
         let strides = self.strides(shape)?;
         let mut expected = 1;
         for axis in (0..D).rev() {
             if shape[axis] > 1 && expected > 0 && strides[axis] != expected {
-                return Err(value_error(format!(
-                    "{}: expected a contiguous tensor",
-                    self.what
-                )));
+                return Err(self.scattered());
             }
             expected *= shape[axis];
         }
         Ok((self.numbers(expected)?, shape))
-    }
-}
-
-/// Numbers that were computed here, on their way to Python.
-struct Made {
-    managed: Managed,
-    _numbers: Vec<f32>,
-    _shape: Vec<i64>,
-}
-
-unsafe extern "C" fn let_go_of_made(managed: *mut Managed) {
-    // SAFETY: `give` made it so, and DLPack calls this once.
-    unsafe { drop(Box::from_raw((*managed).context.cast::<Made>())) };
-}
-
-/// A capsule's end where nobody took its tensor.
-unsafe extern "C" fn let_go_of_capsule(capsule: *mut pyo3::ffi::PyObject) {
-    // SAFETY: Python calls this once, with the capsule; it has the first name as long as nobody took the tensor.
-    unsafe {
-        if pyo3::ffi::PyCapsule_IsValid(capsule, NAME.as_ptr()) == 1 {
-            let pointer = pyo3::ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr());
-            let_go_of_made(pointer.cast());
-        }
-    }
-}
-
-/// A contiguous `float32` tensor as a capsule.
-///
-/// # Errors
-/// If Python has no memory for the capsule.
-pub fn give(py: Python<'_>, numbers: Vec<f32>, shape: &[usize]) -> PyResult<Py<PyAny>> {
-    debug_assert_eq!(numbers.len(), shape.iter().product::<usize>());
-    let mut made = Box::new(Made {
-        managed: Managed {
-            tensor: DlTensor {
-                data: numbers.as_ptr().cast_mut().cast(),
-                device_type: CPU,
-                device_id: 0,
-                ndim: shape.len() as i32,
-                dtype: DataType::F32,
-                shape: std::ptr::null_mut(),
-                strides: std::ptr::null_mut(),
-                byte_offset: 0,
-            },
-            context: std::ptr::null_mut(),
-            deleter: Some(let_go_of_made),
-        },
-        _numbers: numbers,
-        _shape: shape.iter().map(|size| *size as i64).collect(),
-    });
-    made.managed.tensor.shape = made._shape.as_mut_ptr();
-    let made = Box::into_raw(made);
-    // SAFETY: the box is the capsule's from here on; where there is no capsule, it is dropped.
-    unsafe {
-        (*made).managed.context = made.cast();
-        let pointer: *mut c_void = std::ptr::from_mut(&mut (*made).managed).cast();
-        let capsule = pyo3::ffi::PyCapsule_New(pointer, NAME.as_ptr(), Some(let_go_of_capsule));
-        if capsule.is_null() {
-            drop(Box::from_raw(made));
-            return Err(PyErr::fetch(py));
-        }
-        Ok(Bound::from_owned_ptr(py, capsule).unbind())
     }
 }

@@ -1,6 +1,6 @@
 //! Families of priors whose parameters are tensors: their numbers and their gradients are `bam-prior`'s.
 
-use crate::dlpack::{Tensor, give};
+use crate::dlpack::Tensor;
 use crate::error::value_error;
 use crate::threads;
 use bam_kernel::Lags;
@@ -90,12 +90,13 @@ impl Learned {
     }
 }
 
-/// `ln w_h(d)`, `[heads, lags]`.
+/// Writes `ln w_h(d)`, `[heads, lags]`.
 #[pyfunction]
-pub fn ln_weights(py: Python<'_>, asked: Asked<'_>) -> PyResult<Py<PyAny>> {
+pub fn ln_weights(py: Python<'_>, asked: Asked<'_>, out: Bound<'_, PyCapsule>) -> PyResult<()> {
+    let mut out = Tensor::take("log-weights", &out)?;
     let learned = Learned::take(asked)?;
     let count = learned.lags.count();
-    let mut out = vec![0.0_f32; learned.heads.len() * count];
+    let out = out.floats_mut()?;
     let fill = || {
         let rows = out.par_chunks_mut(count.max(1));
         learned.heads.par_iter().zip(rows).for_each(|(head, row)| {
@@ -105,16 +106,17 @@ pub fn ln_weights(py: Python<'_>, asked: Asked<'_>) -> PyResult<Py<PyAny>> {
         });
     };
     py.detach(|| threads::with(learned.threads, fill));
-    give(py, out, &[learned.heads.len(), count])
+    Ok(())
 }
 
-/// The gradient of each parameter, `[heads, width]`, from that of the log-weights.
+/// Writes the gradient of each parameter, `[heads, width]`, from that of the log-weights.
 #[pyfunction]
 pub fn ln_weights_gradient(
     py: Python<'_>,
     gradient: Bound<'_, PyCapsule>,
     asked: Asked<'_>,
-) -> PyResult<Vec<Py<PyAny>>> {
+    out: Vec<Bound<'_, PyCapsule>>,
+) -> PyResult<()> {
     let learned = Learned::take(asked)?;
     let heads = learned.heads.len();
     let gradient = Tensor::take("gradient of the log-prior", &gradient)?;
@@ -149,14 +151,13 @@ pub fn ln_weights_gradient(
     };
     let sums = py.detach(|| threads::with(learned.threads, all));
     let mut first = 0;
-    let mut gradients = Vec::new();
-    for width in &learned.widths {
+    for (width, out) in learned.widths.iter().zip(&out) {
+        let mut out = Tensor::take("gradient of a parameter", out)?;
         let own = sums.iter().flat_map(|of| &of[first..][..*width]);
-        let own = own
-            .map(|x| (*x as f32).clamp(-f32::MAX, f32::MAX))
-            .collect();
-        gradients.push(give(py, own, &[heads, *width])?);
+        for (out, x) in out.floats_mut()?.iter_mut().zip(own) {
+            *out = (*x as f32).clamp(-f32::MAX, f32::MAX);
+        }
         first += width;
     }
-    Ok(gradients)
+    Ok(())
 }

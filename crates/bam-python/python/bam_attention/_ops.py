@@ -7,7 +7,6 @@ import functools
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch._C import _from_dlpack as from_dlpack
 from torch.utils.dlpack import to_dlpack
 
 from . import _native
@@ -145,9 +144,21 @@ def _broadcast(temperature: Tensor, shape) -> Tensor:
         raise ValueError(f"temperature: expected {list(shape)}, or less, got {list(temperature.shape)}") from None
 
 
+def _in_rows(x: Tensor) -> bool:
+    """Whether the numbers of a row lie side by side."""
+    return x.shape[-1] <= 1 or x.stride(-1) == 1
+
+
 def _rows(x: Tensor):
     """Rows as the kernel reads them in place, else a copy."""
-    return to_dlpack(x if x.shape[-1] <= 1 or x.stride(-1) == 1 else x.contiguous())
+    return to_dlpack(x if _in_rows(x) else x.contiguous())
+
+
+def _like(x: Tensor) -> Tensor:
+    """Memory for rows that are laid out as `x` is where that can be: what follows wants them so, as `transpose(1, 2)` of the
+    output does, and the sum of a leaf's gradients."""
+    made = torch.empty_like(x, dtype=torch.float32)
+    return made if _in_rows(made) else torch.empty(x.shape, dtype=torch.float32, device=x.device)
 
 
 def _numbers(x: Tensor | None):
@@ -202,20 +213,24 @@ def _rules(causal, query_offset, window, first_lag, temperature_scope, skipping,
     )
 
 
-def _attend(*arguments):
-    out, ln_evidence = _native.forward(_operands(*arguments))
-    return from_dlpack(out), from_dlpack(ln_evidence)
+def _attend(q, *rest):
+    out, ln_evidence = _like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    _native.forward(_operands(q, *rest), to_dlpack(out), to_dlpack(ln_evidence))
+    return out, ln_evidence
 
 
-def _attend_backward(gradient, out, ln_evidence, q, k, v, *rest):
-    operands = _operands(q, k, v, *rest)
-    gradients = _native.backward(_rows(gradient), to_dlpack(out), to_dlpack(ln_evidence), operands)
-    d_q, d_k, d_v, d_ln_weights, *d_temperature = map(from_dlpack, gradients)
-    return (
-        *(d.to(of.dtype) for d, of in ((d_q, q), (d_k, k), (d_v, v))),
-        d_ln_weights,
-        *(d_temperature or [torch.empty(0)]),
+def _attend_backward(gradient, out, ln_evidence, q, k, v, ln_weights, temperature, *rest):
+    operands = _operands(q, k, v, ln_weights, temperature, *rest)
+    of_rows = [_like(of) for of in (q, k, v)]
+    of_ln_weights = torch.empty(ln_weights.shape)
+    of_temperature = torch.empty(0 if temperature is None else temperature.shape)
+    wanted = (
+        *map(to_dlpack, of_rows),
+        to_dlpack(of_ln_weights),
+        None if temperature is None else to_dlpack(of_temperature),
     )
+    _native.backward(_rows(gradient), to_dlpack(out), to_dlpack(ln_evidence), operands, wanted)
+    return (*(d.to(q.dtype) for d in of_rows), of_ln_weights, of_temperature)
 
 
 _LIBRARY.impl("attend", _attend, "CPU")
@@ -223,18 +238,15 @@ _LIBRARY.impl("attend_backward", _attend_backward, "CPU")
 
 
 @torch.library.register_fake("bam_attention::attend", lib=_LIBRARY)
-def _(q, k, v, ln_weights, *_rest):
-    return (
-        torch.empty(q.shape, dtype=torch.float32, device=q.device),
-        torch.empty(q.shape[:3], dtype=torch.float32, device=q.device),
-    )
+def _(q, *_rest):
+    return _like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
 @torch.library.register_fake("bam_attention::attend_backward", lib=_LIBRARY)
 def _(gradient, out, ln_evidence, q, k, v, ln_weights, temperature, *_rest):
-    like = [torch.empty(of.shape, dtype=of.dtype, device=of.device) for of in (q, k, v, ln_weights)]
+    like = [_like(of).to(of.dtype) for of in (q, k, v)]
     shape = 0 if temperature is None else temperature.shape
-    return (*like, torch.empty(shape, dtype=torch.float32, device=q.device))
+    return (*like, ln_weights.new_empty(ln_weights.shape), ln_weights.new_empty(shape))
 
 
 def _keep(ctx, inputs, output):
@@ -348,7 +360,9 @@ def visible_counts(
 def _visible_counts(of_queries, of_keys, queries, keys, causal, query_offset, window):
     rules = _rules(causal, query_offset, window, 0, "likelihood", "off", 1)
     batch = 1 if of_queries is None else of_queries.shape[0]
-    return from_dlpack(_native.visible_counts(batch, queries, keys, _ids(of_queries, of_keys), rules))
+    out = torch.empty(batch, queries)
+    _native.visible_counts(batch, queries, keys, _ids(of_queries, of_keys), rules, to_dlpack(out))
+    return out
 
 
 _LIBRARY.impl("visible_counts", _visible_counts, "CompositeExplicitAutograd")
@@ -379,12 +393,16 @@ def _law(theta, family, first_lag, count, causal):
     return family, theta[0].shape[0], capsules, (first_lag, count), causal, torch.get_num_threads()
 
 
-def _ln_weights(*law):
-    return from_dlpack(_native.ln_weights(_law(*law)))
+def _ln_weights(theta, family, first_lag, count, causal):
+    out = torch.empty(theta[0].shape[0], count)
+    _native.ln_weights(_law(theta, family, first_lag, count, causal), to_dlpack(out))
+    return out
 
 
-def _ln_weights_gradient(gradient, *law):
-    return [from_dlpack(of) for of in _native.ln_weights_gradient(_numbers(gradient), _law(*law))]
+def _ln_weights_gradient(gradient, theta, *law):
+    out = [torch.empty(of.shape) for of in theta]
+    _native.ln_weights_gradient(_numbers(gradient), _law(theta, *law), [to_dlpack(of) for of in out])
+    return out
 
 
 _LIBRARY.impl("ln_weights", _ln_weights, "CPU")
