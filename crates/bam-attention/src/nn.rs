@@ -31,11 +31,13 @@
 
 mod attention;
 mod kv_cache;
+mod linear;
 mod mask;
 mod prior;
 
 pub use attention::{Attended, BayesianAttention, BayesianAttentionConfig, Projected};
 pub use bam_prior::{Family, Prior, Role};
 pub use kv_cache::{HeadGroupCache, KvCache};
+pub use linear::{linear, multiplied};
 pub use mask::Mask;
 pub use prior::{PositionalPrior, PositionalPriorConfig, PriorGroup, PriorGroupConfig};

@@ -4,6 +4,8 @@
 
 mod cross_entropy;
 mod gate;
+#[cfg(feature = "products")]
+mod product;
 mod rms_norm;
 
 use crate::rounding;
@@ -11,6 +13,8 @@ use rayon::prelude::*;
 
 pub use cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_gradient};
 pub use gate::{gated, gated_gradients};
+#[cfg(feature = "products")]
+pub use product::{Matrix, product};
 pub use rms_norm::{rms_norm, rms_norm_gradients};
 
 /// Numbers of a task. Less work than this is done where it is asked for: waking a thread takes as long.

@@ -1,8 +1,9 @@
 //! The fused operation on Burn's Flex: its tensors as the slices that `bam-kernel` works on.
 
 use super::{Context, FusedKernel, Operands, Posterior};
-use bam_kernel::{LogWeights, PriorRanges, Rows, Temperature, Values};
+use bam_kernel::{GradientsMut, LogWeights, PriorRanges, Rows, RowsMut, Temperature, Values};
 use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, Shape, TensorData, bf16};
 
@@ -12,14 +13,17 @@ const FITS: &str = "slices of tensors fit the plan of their shapes";
 impl FusedKernel for Flex {
     fn forward(operands: &Operands<Self>, context: &Context) -> Posterior<Self> {
         let operands = readable_operands(operands);
-        let of = context
+        let mut out = Made::like(&operands.q);
+        let [b, h, i, _] = context.plan.shapes().q;
+        let mut ln_evidence = vec![0.0; b * h * i];
+        let slices = slices(&operands, context);
+        let done = context
             .plan
-            .forward(&slices(&operands, context))
-            .expect(FITS);
-        let [b, h, i, d] = context.plan.shapes().q;
+            .forward_into(&slices, &mut out.rows(), &mut ln_evidence);
+        done.expect(FITS);
         Posterior {
-            out: tensor(of.out, Shape::from([b, h, i, d]), DType::F32),
-            ln_evidence: tensor(of.ln_evidence, Shape::from([b, h, i]), DType::F32),
+            out: out.into_tensor(DType::F32),
+            ln_evidence: tensor(ln_evidence, Shape::from([b, h, i]), DType::F32),
         }
     }
 
@@ -31,30 +35,81 @@ impl FusedKernel for Flex {
     ) -> Operands<Self> {
         let operands = readable_operands(operands);
         let out_gradient = readable(&out_gradient);
-        let of = context.plan.backward(
+        let [mut q, mut k, mut v] = [&operands.q, &operands.k, &operands.v].map(Made::like);
+        let zeros = |of: &FlexTensor| vec![0.0; of.shape().num_elements()];
+        let mut ln_weights = zeros(&operands.ln_weights);
+        let mut temperature = zeros(&operands.temperature);
+        let has_temperature = context.temperature.is_some();
+        let mut gradients = GradientsMut {
+            q: q.rows(),
+            k: k.rows(),
+            v: v.rows(),
+            ln_weights: &mut ln_weights,
+            temperature: if has_temperature {
+                &mut temperature
+            } else {
+                &mut []
+            },
+        };
+        let done = context.plan.backward_into(
             &slices(&operands, context),
-            contiguous(&posterior.out),
+            &rows(&posterior.out),
             contiguous(&posterior.ln_evidence),
             &rows(&out_gradient),
+            &mut gradients,
         );
-        let of = of.expect(FITS);
+        done.expect(FITS);
         let like = |values, operand: &FlexTensor| tensor(values, operand.shape(), operand.dtype());
         Operands {
-            q: like(of.q, &operands.q),
-            k: like(of.k, &operands.k),
-            v: like(of.v, &operands.v),
-            ln_weights: like(of.ln_weights, &operands.ln_weights),
-            temperature: match context.temperature {
-                Some(_) => like(of.temperature, &operands.temperature),
-                None => like(vec![0.0], &operands.temperature),
-            },
+            q: q.into_tensor(operands.q.dtype()),
+            k: k.into_tensor(operands.k.dtype()),
+            v: v.into_tensor(operands.v.dtype()),
+            ln_weights: like(ln_weights, &operands.ln_weights),
+            temperature: like(temperature, &operands.temperature),
         }
     }
 
     fn narrowed(out: FlexTensor, dtype: DType) -> FlexTensor {
-        match dtype {
-            DType::F32 => out,
-            _ => tensor(out.storage::<f32>().to_vec(), out.shape(), dtype),
+        Flex::float_cast(out, dtype.into())
+    }
+}
+
+/// Memory for rows `[batch, heads, tokens, dim]`, laid out as an operand's: where heads lie side by side, as projections
+/// write them, what follows wants them so.
+struct Made {
+    numbers: Vec<f32>,
+    shape: [usize; 4],
+    heads_inside: bool,
+}
+
+impl Made {
+    fn like(operand: &FlexTensor) -> Self {
+        let layout = operand.layout();
+        let shape = [0, 1, 2, 3].map(|axis| layout.shape()[axis]);
+        Self {
+            numbers: vec![0.0; shape.iter().product()],
+            shape,
+            heads_inside: layout.strides()[1] < layout.strides()[2],
+        }
+    }
+
+    fn rows(&mut self) -> RowsMut<'_> {
+        let [_, heads, tokens, dim] = self.shape;
+        let of_row = heads * tokens * dim;
+        let strides = match self.heads_inside {
+            true => [of_row, dim, heads * dim],
+            false => [of_row, tokens * dim, dim],
+        };
+        RowsMut::strided(&mut self.numbers, self.shape, strides).expect(FITS)
+    }
+
+    fn into_tensor(self, dtype: DType) -> FlexTensor {
+        let [b, h, i, d] = self.shape;
+        match self.heads_inside {
+            true => {
+                Flex::float_swap_dims(tensor(self.numbers, Shape::from([b, i, h, d]), dtype), 1, 2)
+            }
+            false => tensor(self.numbers, Shape::from([b, h, i, d]), dtype),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Shape suffixes: b batch, q queries, k keys, h heads, d head dimension, m model width.
 
 use super::kv_cache::{HeadGroupCache, KvCache};
+use super::linear::linear;
 use super::mask::Mask;
 use super::prior::{PositionalPrior, PositionalPriorConfig};
 use crate::{
@@ -384,8 +385,8 @@ impl BayesianAttention {
     }
 
     /// `[batch, length, d_model]` → `[batch, length, heads, head dim]`.
-    fn by_head(&self, linear: &Linear, x_blm: Tensor<3>, heads: usize) -> Tensor<4> {
-        let x = linear.forward(x_blm);
+    fn by_head(&self, layer: &Linear, x_blm: Tensor<3>, heads: usize) -> Tensor<4> {
+        let x = linear(layer, x_blm);
         let x = match self.form.clip {
             Some(limit) => x.clamp(-limit, limit),
             None => x,
@@ -505,7 +506,7 @@ impl BayesianAttention {
     #[must_use]
     pub fn project_out(&self, heads: Tensor<3>) -> Tensor<3> {
         match &self.output {
-            Some(output) => output.forward(heads),
+            Some(output) => linear(output, heads),
             None => heads,
         }
     }

@@ -298,6 +298,7 @@ impl<'a> RowBlock<'a> {
     }
 
     /// Writes what rows own, from row `first` of the results on: the gradient of `q` and one number a row.
+    #[inline(always)]
     pub fn finish(
         &self,
         first: usize,

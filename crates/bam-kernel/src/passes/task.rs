@@ -68,6 +68,7 @@ impl Task<'_> {
 
     /// Writes the results of row `r` of the block: its largest logit, to the base 2, the evidence relative to
     /// that, and the expectation of the values, which is written given the evidence.
+    #[inline(always)]
     pub fn finish_row(
         &mut self,
         r: usize,

@@ -7,7 +7,7 @@ use super::kv_cache::LayerCache;
 use super::products::{float_type, product};
 use super::rowwise::{gated, rms_norm};
 use crate::Error;
-use bam_attention::nn::{BayesianAttention, BayesianAttentionConfig, PositionalPriorConfig};
+use bam_attention::nn::{self, BayesianAttention, BayesianAttentionConfig, PositionalPriorConfig};
 use burn::module::{Module, Param};
 use burn::nn::{
     Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig,
@@ -199,8 +199,8 @@ impl FeedForward {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let stream = x.dtype();
         let x = x.cast(float_type(&self.w1));
-        let inner = self.w1.forward(x.clone()).cast(stream);
-        let gate = self.w3.as_ref().map(|w3| w3.forward(x).cast(stream));
+        let inner = nn::linear(&self.w1, x.clone()).cast(stream);
+        let gate = self.w3.as_ref().map(|w3| nn::linear(w3, x).cast(stream));
         let inner = match (self.activation, gate) {
             (Activation::Silu, Some(gate)) => gated(inner, gate),
             (activation, gate) => {

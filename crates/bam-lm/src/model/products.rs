@@ -1,5 +1,6 @@
 //! The float type of a model's matrix products.
 
+use bam_attention::nn;
 use burn::nn::Linear;
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -41,5 +42,5 @@ pub(crate) fn float_type(linear: &Linear) -> DType {
 
 /// `x W + b` in the type of `W`.
 pub(crate) fn product<const D: usize>(linear: &Linear, x: Tensor<D>) -> Tensor<D> {
-    linear.forward(x.cast(float_type(linear)))
+    nn::linear(linear, x.cast(float_type(linear)))
 }

@@ -10,12 +10,11 @@ use super::rotary::{angles, sinusoids};
 use super::rowwise::{Scored, cross_entropy};
 use crate::Error;
 use crate::model::encoding::Position;
-use bam_attention::nn::PositionalPrior;
+use bam_attention::nn::{PositionalPrior, multiplied};
 use bam_attention::{Documents, Implementation, Lags, LogPrior};
 use bam_record::history::{Event, History};
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear};
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
 use std::path::Path;
@@ -525,7 +524,7 @@ impl Transformer {
             None => {
                 let products = float_type(&self.layers[0].feed_forward.w1);
                 let head = self.tok_embeddings.weight.val().cast(products);
-                linear(x.cast(products), head.transpose(), None)
+                multiplied(x.cast(products), head.transpose(), None)
             }
         };
         logits.cast(stream)
