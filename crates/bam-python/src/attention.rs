@@ -4,8 +4,8 @@ use crate::dlpack::Tensor;
 use crate::error::value_error;
 use crate::threads;
 use bam_kernel::{
-    Call, Documents, GradientsMut, Lags, LogWeights, Operands, Plan, Temperature, TemperatureScope,
-    Visibility,
+    Call, Documents, GradientsMut, Instructions, Lags, LogWeights, Operands, Plan, Temperature,
+    TemperatureScope, Visibility,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
@@ -24,7 +24,7 @@ pub struct Rules {
 #[pymethods]
 impl Rules {
     #[new]
-    #[pyo3(signature = (*, causal, query_offset, window, first_lag, temperature_scope, skipping, threads))]
+    #[pyo3(signature = (*, causal, query_offset, window, first_lag, temperature_scope, skipping, threads, instructions=None))]
     fn new(
         causal: bool,
         query_offset: i64,
@@ -33,6 +33,7 @@ impl Rules {
         temperature_scope: &str,
         skipping: &str,
         threads: usize,
+        instructions: Option<&str>,
     ) -> PyResult<Self> {
         let scope = scope(temperature_scope)?;
         let count = |what: &str, given: i64| {
@@ -40,7 +41,12 @@ impl Rules {
             usize::try_from(given).map_err(wrong)
         };
         let window = window.map(|given| count("window", given)).transpose()?;
+        let instructions = match instructions {
+            None => Instructions::detect(),
+            Some(name) => named(name)?,
+        };
         let call = Call {
+            instructions,
             offset: count("query_offset", query_offset)?,
             visibility: if causal {
                 Visibility::Causal
@@ -58,6 +64,17 @@ impl Rules {
             threads,
         })
     }
+}
+
+/// Vector instructions by their name, for benchmarks and for the same bits on unlike processors.
+fn named(name: &str) -> PyResult<Instructions> {
+    let is_it = |of: &Instructions| format!("{of:?}").eq_ignore_ascii_case(name);
+    let available = Instructions::available();
+    available.iter().copied().find(is_it).ok_or_else(|| {
+        value_error(format!(
+            "instructions: expected one of {available:?}, got '{name}'"
+        ))
+    })
 }
 
 /// The scope of a temperature by its name.

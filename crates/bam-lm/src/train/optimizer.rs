@@ -286,8 +286,19 @@ impl Step {
         gradient: Tensor<1>,
     ) -> (Tensor<D>, Moments) {
         if is_here(&value) && is_here(&gradient) {
-            return self.take_here(value, moments, gradient);
+            self.take_here(value, moments, gradient)
+        } else {
+            self.take_anywhere(value, moments, gradient)
         }
+    }
+
+    /// By tensors of any device.
+    fn take_anywhere<const D: usize>(
+        &self,
+        value: Tensor<D>,
+        moments: Moments,
+        gradient: Tensor<1>,
+    ) -> (Tensor<D>, Moments) {
         let [beta1, beta2] = self.betas;
         let gradient = gradient * self.factor;
         let moments = Moments {
@@ -358,6 +369,52 @@ impl Step {
                 None => direction,
             };
             *value = *value * kept - direction * rate;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bam_attention::device::cpu;
+    use bam_attention::testing::signed_numbers;
+
+    /// The formula in tensors and the one in a pass over slices, before the variance is tractable and after.
+    #[test]
+    fn both_ways_to_step_are_one() {
+        const SHAPE: [usize; 2] = [3, 50];
+        let numbers = |seed| signed_numbers(150, 1.0, seed);
+        let flat = |seed| Tensor::<1>::from_floats(&*numbers(seed), &cpu());
+        for (number, is_adaptive) in [(1, false), (900, true)] {
+            let step = Step {
+                factor: 0.7,
+                betas: [0.9, 0.95],
+                epsilon: 1e-8,
+                correction: Correction::at(number, [0.9, 0.95]),
+                rate: 0.01,
+                kept: 0.99,
+            };
+            assert_eq!(step.correction.adaptive.is_some(), is_adaptive);
+            let value = || flat(1).reshape(SHAPE);
+            let moments = || Moments {
+                first: flat(2),
+                second: flat(3).square(),
+            };
+            let (here, of_here) = step.take_here(value(), moments(), flat(4));
+            let (there, of_there) = step.take_anywhere(value(), moments(), flat(4));
+            let moved = (there.clone() - value() * step.kept)
+                .abs()
+                .max()
+                .into_scalar::<f32>();
+            assert!(moved > 1e-3, "{moved}");
+            for (got, expected) in [
+                (here.reshape([150]), there.reshape([150])),
+                (of_here.first, of_there.first),
+                (of_here.second, of_there.second),
+            ] {
+                let off = (got - expected).abs().max().into_scalar::<f32>();
+                assert!(off < 1e-6, "{off}");
+            }
         }
     }
 }

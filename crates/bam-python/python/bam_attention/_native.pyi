@@ -31,6 +31,7 @@ class Rules:
         temperature_scope: str,
         skipping: str,
         threads: int,
+        instructions: str | None = None,
     ) -> Rules: ...
 
 @final

@@ -28,6 +28,8 @@ _LIBRARY.define(
 _TYPES = (torch.float32, torch.bfloat16)
 # Integers that 32 bits with a sign hold.
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16)
+# The processor's best, unless a benchmark asks for others.
+_INSTRUCTIONS: str | None = None
 _PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 
@@ -210,6 +212,7 @@ def _rules(causal, query_offset, window, first_lag, temperature_scope, skipping,
         temperature_scope=temperature_scope,
         skipping=skipping,
         threads=threads,
+        instructions=_INSTRUCTIONS,
     )
 
 
