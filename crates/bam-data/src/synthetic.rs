@@ -1,10 +1,11 @@
-//! Rows that are made up as they are asked for: passkey documents and random copies.
+//! Rows that are made up as they are asked for: passkey documents, random copies, tasks of exact difficulty.
 //!
 //! Both teach retrieval at the training length. A row depends on the seed and its index only.
 
 use super::permutation::generator;
 use super::{DataError, Row, RowSource, TokenStore, Tokenizer};
 use crate::passkey::PasskeyTask;
+use crate::synthetic_task::{ALPHABET, SyntheticTask};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,125 @@ pub struct CopyRows {
     bos: Option<i32>,
     length: usize,
     seed: u64,
+}
+
+/// The make-up of rows of [`SyntheticTask`]s.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SyntheticRowsConfig {
+    /// Each as often as the others.
+    pub tasks: Vec<SyntheticTask>,
+    /// The weight of a token that is no answer in the loss, against 1 for answers. Most can't be foreseen.
+    pub context_weight: f32,
+}
+
+impl Default for SyntheticRowsConfig {
+    fn default() -> Self {
+        Self {
+            tasks: SyntheticTask::ALL.into(),
+            context_weight: 0.0,
+        }
+    }
+}
+
+/// Rows of such tasks, documents of random lengths until none fits, the rest a copy document.
+pub struct SyntheticRows {
+    config: SyntheticRowsConfig,
+    vocabulary: usize,
+    bos: Option<i32>,
+    length: usize,
+    seed: u64,
+}
+
+impl SyntheticRows {
+    /// # Errors
+    /// If there is no task, a row has no room for one of them, or the vocabulary is smaller than their alphabet.
+    pub fn new(
+        tokenizer: &Tokenizer,
+        config: SyntheticRowsConfig,
+        length: usize,
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        let value = |what, expected, got| {
+            Err(DataError::Value {
+                what,
+                expected,
+                got,
+            })
+        };
+        let vocabulary = tokenizer.vocabulary_size();
+        if vocabulary < ALPHABET {
+            let expected = format!("at least {ALPHABET} tokens");
+            return value(
+                "vocabulary for synthetic tasks",
+                expected,
+                vocabulary.to_string(),
+            );
+        }
+        if config.tasks.is_empty() || !(config.context_weight >= 0.0) {
+            let expected = "at least one task and a weight from 0 up".into();
+            return value("synthetic rows", expected, format!("{config:?}"));
+        }
+        let bos = tokenizer.bos().map(|id| id as i32);
+        let room = length + 1 - usize::from(bos.is_some());
+        if let Some(task) = config.tasks.iter().find(|task| task.shortest() > room) {
+            let needed = task.shortest() + length - room;
+            let expected = format!("at least {needed} tokens for {task}");
+            return value("length of synthetic rows", expected, length.to_string());
+        }
+        Ok(Self {
+            config,
+            vocabulary,
+            bos,
+            length,
+            seed,
+        })
+    }
+
+    /// A document of at most `room` tokens, if its task has one.
+    fn document(
+        &self,
+        room: usize,
+        random: &mut ChaCha8Rng,
+    ) -> Result<Option<SyntheticDocument>, DataError> {
+        let task = self.config.tasks[random.random_range(0..self.config.tasks.len())];
+        let room = room.saturating_sub(usize::from(self.bos.is_some()));
+        if room < task.shortest() {
+            return Ok(None);
+        }
+        let of = task.document(random.random_range(task.shortest()..=room), random)?;
+        let mut document = SyntheticDocument::default();
+        document.extend(self.bos, self.config.context_weight);
+        let start = document.tokens.len();
+        document.extend(of.tokens, self.config.context_weight);
+        for answer in of.answers {
+            document.weights[start + answer] = 1.0;
+        }
+        Ok(Some(document))
+    }
+}
+
+impl RowSource for SyntheticRows {
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn row(&self, index: u64) -> Result<Row, DataError> {
+        let mut random = generator(self.seed ^ TASK_STREAM, index);
+        let size = self.length + 1;
+        let (mut documents, mut filled) = (Vec::new(), 0);
+        while let Some(document) = self.document(size - filled, &mut random)? {
+            filled += document.tokens.len();
+            documents.push(document);
+        }
+        if filled < size {
+            let mut rest =
+                SyntheticDocument::copy(size - filled, self.vocabulary, self.bos, &mut random);
+            rest.weights.fill(self.config.context_weight);
+            documents.push(rest);
+        }
+        Ok(row_of(documents, self.length))
+    }
 }
 
 /// Longest run that a copy document repeats.
@@ -297,3 +417,4 @@ impl RowSource for CopyRows {
 /// Keep the two kinds of rows apart where they share a seed.
 const PASSKEY_STREAM: u64 = 0x7061_7373_6b65_7900;
 const COPY_STREAM: u64 = 0x636f_7079_0000_0000;
+const TASK_STREAM: u64 = 0x7461_736b_0000_0000;
