@@ -20,7 +20,7 @@ pub use data::{CorpusArgs, PrepareArgs, TokenizerCommand, TokenizerTrainArgs};
 pub use device::{DeviceArgs, DevicesArgs};
 pub use eval::{
     BabilongArgs, EvalCommand, LoglikelihoodArgs, OutputArgs, PasskeyArgs, PerplexityArgs,
-    RulerArgs, TaskChoice,
+    RulerArgs, SyntheticArgs, TaskChoice,
 };
 pub use export::{ExportCommand, ExportGgufArgs, ExportHfArgs};
 pub use generate::GenerateArgs;

@@ -21,6 +21,7 @@ pub const LOGLIKELIHOOD: &str = "loglikelihood.json";
 pub const UPCYCLE: &str = "upcycle.json";
 pub const RULER: &str = "ruler.json";
 pub const BABILONG: &str = "babilong.json";
+pub const SYNTHETIC: &str = "synthetic.json";
 
 /// Reads a folder's model for inference.
 pub fn load_model(dir: &Path, device: &Device) -> anyhow::Result<Transformer> {

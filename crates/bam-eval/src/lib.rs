@@ -15,5 +15,6 @@ pub mod passkey;
 pub mod perplexity;
 pub mod ruler;
 mod sentences;
+pub mod synthetic;
 #[cfg(test)]
 mod tests;

@@ -452,7 +452,7 @@ fn forced(
 }
 
 /// The most probable token of every row of `[1, rows, vocabulary]`.
-fn argmax_rows(logits: burn::tensor::Tensor<3>) -> Vec<i32> {
+pub(crate) fn argmax_rows(logits: burn::tensor::Tensor<3>) -> Vec<i32> {
     let [_, _, vocabulary] = logits.dims();
     host_values(logits)
         .chunks(vocabulary)

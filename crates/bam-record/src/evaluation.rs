@@ -90,6 +90,49 @@ pub struct NotRun {
     pub reason: String,
 }
 
+/// Tasks of exact difficulty over a grid of lengths.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Synthetic {
+    /// Tokens that the model was trained at.
+    pub train_length: usize,
+    /// The keys that may be left unread: `off`, `exact`, or `certified` with an epsilon.
+    pub skipping: String,
+    /// One cell per (task, length), tasks in the order they were asked, lengths ascending.
+    pub cells: Vec<SyntheticCell>,
+    /// Cells that were asked for and not run.
+    pub not_run: Vec<SyntheticNotRun>,
+}
+
+/// The samples of one (task, length).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyntheticCell {
+    /// The task's name.
+    pub task: String,
+    /// Tokens of a sample, answers included.
+    pub length: usize,
+    /// Samples that were asked.
+    pub samples: usize,
+    /// Samples in which every answer is the argmax.
+    pub correct: usize,
+    /// Answers of all samples.
+    pub answers: usize,
+    /// Answers that were the argmax.
+    pub correct_answers: usize,
+    /// Wall-clock seconds of them all.
+    pub seconds: f64,
+}
+
+/// A cell left out, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyntheticNotRun {
+    /// The task's name.
+    pub task: String,
+    /// Tokens of a sample.
+    pub length: usize,
+    /// The reason in words.
+    pub reason: String,
+}
+
 /// Cross-entropy by position over whole long documents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Perplexity {

@@ -5,7 +5,7 @@ use crate::table::Table;
 use crate::text::{interval, multiple, number, percent, perplexity, plain, thousands};
 use bam_record::{
     Babilong, BabilongCell, CertifiedCache, Loglikelihood, Passkey, Perplexity, Record, Ruler,
-    RulerCell, wilson_interval,
+    RulerCell, Synthetic, wilson_interval,
 };
 use std::collections::BTreeMap;
 
@@ -98,6 +98,45 @@ fn kept(cache: Option<&CertifiedCache>, length: usize) -> String {
         let share = percent(of.kept as f64 / of.all.max(1) as f64);
         format!("cache: {share} % of the keys")
     })
+}
+
+/// Synthetic tasks, by task and length: whole samples, and answers where a sample has several.
+pub fn synthetic(name: &str, record: &Record<Synthetic>) -> Vec<Score> {
+    let of = &record.metrics;
+    let at = |task: &str, length: usize| Score {
+        model: name.to_owned(),
+        task: task.to_owned(),
+        tokens: thousands(length),
+        times: multiple(length, of.train_length),
+        ..Score::default()
+    };
+    let mut scores = Vec::new();
+    for cell in &of.cells {
+        let counts = [
+            ("right", cell.correct, cell.samples),
+            ("answers", cell.correct_answers, cell.answers),
+        ];
+        let kinds = if cell.answers == cell.samples { 1 } else { 2 };
+        for (metric, right, count) in counts.into_iter().take(kinds) {
+            scores.push(Score {
+                metric,
+                value: share(right as f64 / count.max(1) as f64),
+                // Answers of one sample hang together.
+                interval: match metric {
+                    "right" => format!("{} %", interval(wilson_interval(right, count))),
+                    _ => String::new(),
+                },
+                samples: thousands(count),
+                ..at(&cell.task, cell.length)
+            });
+        }
+    }
+    scores.extend(of.not_run.iter().map(|of| Score {
+        metric: "right",
+        note: not_run(&Some(of.reason.clone())),
+        ..at(&of.task, of.length)
+    }));
+    scores
 }
 
 /// Perplexity, by window.

@@ -4,10 +4,12 @@ mod babilong;
 mod export;
 mod output;
 mod ruler;
+mod synthetic;
 
 pub use babilong::BabilongArgs;
 pub use output::OutputArgs;
 pub use ruler::{RulerArgs, TaskChoice};
+pub use synthetic::SyntheticArgs;
 
 use super::Length;
 use super::number::{at_least_one, share};
@@ -30,6 +32,8 @@ pub enum EvalCommand {
     Ruler(RulerArgs),
     /// BABILong: bAbI's questions, with their facts scattered in a long text
     Babilong(BabilongArgs),
+    /// Copying, recall, induction, latest values, flip-flops: tasks of exact difficulty, at any length
+    Synthetic(SyntheticArgs),
 }
 
 #[derive(Args, Debug)]

@@ -6,6 +6,7 @@ pub mod models;
 mod passkey;
 mod perplexity;
 mod ruler;
+mod synthetic;
 
 use crate::args::EvalCommand;
 use std::process::ExitCode;
@@ -17,5 +18,6 @@ pub fn run(command: &EvalCommand) -> anyhow::Result<ExitCode> {
         EvalCommand::Loglikelihood(args) => loglikelihood::run(args),
         EvalCommand::Ruler(args) => ruler::run(args),
         EvalCommand::Babilong(args) => babilong::run(args),
+        EvalCommand::Synthetic(args) => synthetic::run(args),
     }
 }

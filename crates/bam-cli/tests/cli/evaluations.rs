@@ -518,3 +518,56 @@ fn bad_files() {
         shop.refuses(&line, named);
     }
 }
+
+#[test]
+fn synthetic_tasks_are_trained_and_asked() {
+    let shop = Workshop::new();
+    let mix = "data.mix={text=0.0,synthetic=1.0}";
+    let tasks = "data.synthetic={tasks=[\"copy\",\"induction\"]}";
+    succeed(&shop.train("syn", &["train.steps=2", "model.layers=1", mix, tasks]));
+    let dir = shop.path("syn");
+    let ask = |more: &str| {
+        let mut line = args!["eval synthetic"];
+        line.push(dir.clone().into());
+        line.extend(args![more]);
+        line
+    };
+    let record = succeed_json(&ask(
+        "--tasks copy,recall-32 --lengths 40,100 --samples 3 --json",
+    ));
+    assert_eq!(json(&dir.join("synthetic.json")), record);
+    let cells = record["metrics"]["cells"].as_array().unwrap();
+    let of: Vec<_> = cells
+        .iter()
+        .map(|cell| (&cell["task"], &cell["length"], &cell["samples"]))
+        .collect();
+    assert_eq!(
+        of,
+        [
+            (&"copy".into(), &40.into(), &3.into()),
+            (&"copy".into(), &100.into(), &3.into()),
+            (&"recall-32".into(), &100.into(), &3.into())
+        ]
+    );
+    assert_eq!(record["metrics"]["not_run"][0]["task"], "recall-32");
+    let wrong = fail(MISUSED, &ask("--tasks copy,recall-9"));
+    assert!(
+        wrong.contains("recall-9") && wrong.contains("recall-8, recall-32"),
+        "{wrong}"
+    );
+    let short = shop.train(
+        "short",
+        &[
+            "train.steps=2",
+            "train.length=16",
+            mix,
+            "data.synthetic={tasks=[\"latest\"]}",
+        ],
+    );
+    let wrong = fail(FAILED, &short);
+    assert!(wrong.contains("latest") && wrong.contains("16"), "{wrong}");
+    assert!(
+        !shop.path("short").exists(),
+        "nothing is left of a run that can't be"
+    );
+}

@@ -150,3 +150,4 @@ impl<'a> Exports<'a> {
 
 impl Export for crate::passkey::PasskeyEvaluation<'_> {}
 impl Export for crate::perplexity::PerplexityEvaluation<'_> {}
+impl Export for crate::synthetic::SyntheticEvaluation<'_> {}

@@ -10,7 +10,7 @@ use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Products, Transf
 use bam_attention::AttentionError;
 use bam_attention::Implementation;
 use bam_attention::device::{DeviceName, check_float_type, check_head_dim};
-use bam_data::PasskeyRowsConfig;
+use bam_data::{PasskeyRowsConfig, SyntheticRowsConfig};
 use burn::tensor::{Device, FloatDType};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -86,6 +86,9 @@ pub struct DataRecipe {
     /// The make-up of passkey documents.
     #[serde(default)]
     pub passkey: PasskeyRowsConfig,
+    /// The make-up of synthetic tasks.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub synthetic: SyntheticRowsConfig,
 }
 
 /// Shares of rows by kind; they need not sum to 1.
@@ -98,6 +101,9 @@ pub struct Mix {
     pub passkey: f64,
     /// Random copies.
     pub copy: f64,
+    /// Tasks of exact difficulty.
+    #[serde(skip_serializing_if = "is_default")]
+    pub synthetic: f64,
 }
 
 impl Default for Mix {
@@ -106,6 +112,7 @@ impl Default for Mix {
             text: 1.0,
             passkey: 0.0,
             copy: 0.0,
+            synthetic: 0.0,
         }
     }
 }
@@ -305,7 +312,7 @@ impl Recipe {
             train.steps,
         )?;
         let mix = &self.data.mix;
-        let shares = [mix.text, mix.passkey, mix.copy];
+        let shares = [mix.text, mix.passkey, mix.copy, mix.synthetic];
         if !shares
             .iter()
             .all(|share| *share >= 0.0 && share.is_finite())

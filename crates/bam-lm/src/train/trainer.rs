@@ -9,7 +9,8 @@ use crate::device;
 use crate::model::{EachParameter, ModelConfig, TokenRows, Transformer, Visiting, host_values};
 use bam_attention::Documents;
 use bam_data::{
-    Batch, CopyRows, DataError, Mixture, PackedRows, PasskeyRows, RowSource, TokenStore, Tokenizer,
+    Batch, CopyRows, DataError, Mixture, PackedRows, PasskeyRows, RowSource, SyntheticRows,
+    TokenStore, Tokenizer,
 };
 use bam_record::TrainingStep;
 use burn::module::{Module, ParamId};
@@ -270,6 +271,11 @@ fn rows(
     }
     if mix.copy > 0.0 {
         sources.push((Arc::new(CopyRows::new(tokenizer, length, seed)), mix.copy));
+    }
+    if mix.synthetic > 0.0 {
+        let config = recipe.data.synthetic.clone();
+        let rows = SyntheticRows::new(tokenizer, config, length, seed)?;
+        sources.push((Arc::new(rows), mix.synthetic));
     }
     Ok(Arc::new(Mixture::new(sources, seed)?))
 }

@@ -182,9 +182,10 @@ fn recipe(
             mix: Mix {
                 text: 1.0 - args.passkey_rows,
                 passkey: args.passkey_rows,
-                copy: 0.0,
+                ..Mix::default()
             },
             passkey: Default::default(),
+            synthetic: Default::default(),
         },
         train: TrainRecipe {
             length: args.length.tokens(config.train_length),

@@ -1,0 +1,32 @@
+//! `bam eval synthetic`.
+
+use super::models::Models;
+use crate::args::SyntheticArgs;
+use crate::runs;
+use bam_data::synthetic_task::SyntheticTask;
+use bam_eval::synthetic::{SyntheticEvaluation, SyntheticPlan};
+use bam_report::scores;
+use std::process::ExitCode;
+
+pub fn run(args: &SyntheticArgs) -> anyhow::Result<ExitCode> {
+    let models = Models::new(&args.models, &args.output, &[], runs::SYNTHETIC)?;
+    let tasks = match args.tasks.is_empty() {
+        true => SyntheticTask::ALL.into(),
+        false => args.tasks.clone(),
+    };
+    models.run(
+        |loaded, session| {
+            let plan = SyntheticPlan {
+                tasks: tasks.clone(),
+                lengths: loaded.tokens_of(&args.lengths),
+                samples: args.samples as usize,
+                patience: args.patience.map(|lengths| lengths as usize),
+                seed: args.seed,
+                skipping: args.skip,
+            };
+            let evaluation = SyntheticEvaluation::new(loaded.subject(), &plan)?;
+            loaded.measure(&evaluation, args.seed, session)
+        },
+        scores::synthetic,
+    )
+}
