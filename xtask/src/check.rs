@@ -13,6 +13,8 @@ pub enum Extent {
     Fast,
     /// On a device: its self-test, and the tests that take a device.
     Device(String),
+    /// Several ranks: they take an MPI.
+    Mpi,
 }
 
 struct Step {
@@ -114,10 +116,22 @@ const DEVICE_STEPS: [Step; 3] = [
     ),
 ];
 
+const MPI_STEPS: [Step; 2] = [
+    cargo(
+        "lints: MPI",
+        "clippy --release -p bam-mpi -p bam-cli --features bam-cli/mpi --all-targets -- -D warnings",
+    ),
+    cargo(
+        "tests: several ranks",
+        "test --release -p bam-cli --features mpi --test cli -- mpi::",
+    ),
+];
+
 /// Runs the steps in order, up to the first that fails.
 pub fn run(root: &Path, extent: &Extent) -> Result<(), String> {
     let all = match extent {
         Extent::Device(_) => &DEVICE_STEPS[..],
+        Extent::Mpi => &MPI_STEPS[..],
         _ => &STEPS[..],
     };
     let steps: Vec<&Step> = all

@@ -29,6 +29,7 @@ Commands:
   check --device NAME
                 The tests that take a device, on that one (wgpu, cuda:1, …), after its self-test. Software devices
                 take minutes: they compile every kernel
+  check --mpi   The tests of several ranks: they take an MPI with its headers and libclang, and run `mpirun`
   house         The house rules only
   wheel [--python PATH]
                 Build the Python package, install it into a fresh environment and run its tests there; fetches
@@ -94,6 +95,7 @@ fn run(root: &Path, args: &[&str]) -> Result<(), Fault> {
         [] | ["help" | "--help" | "-h"] => println!("{HELP}"),
         ["check"] => check::run(root, &check::Extent::All)?,
         ["check", "--fast"] => check::run(root, &check::Extent::Fast)?,
+        ["check", "--mpi"] => check::run(root, &check::Extent::Mpi)?,
         ["check", "--device", device] => {
             check::run(root, &check::Extent::Device(device.to_owned()))?;
         }

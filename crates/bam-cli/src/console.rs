@@ -1,5 +1,6 @@
-//! The person at the terminal: progress, interruption, errors.
+//! The person at the terminal: progress, interruption, errors. Of several ranks only the first one talks, and whoever fails.
 
+use crate::ranks;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{self, IsTerminal};
@@ -59,13 +60,16 @@ const LINE_INTERVAL: Duration = Duration::from_secs(20);
 
 impl Progress {
     pub fn new(total: u64, what: &str) -> Self {
-        let bar = ProgressBar::new(total);
+        let bar = match ranks::leads() {
+            true => ProgressBar::new(total),
+            false => ProgressBar::hidden(),
+        };
         let style = ProgressStyle::with_template(
             "{prefix:>24} {bar:30} {pos}/{len} {msg} [{elapsed} < {eta}]",
         );
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_prefix(what.to_owned());
-        let plain = (!io::stderr().is_terminal()).then(|| {
+        let plain = (ranks::leads() && !io::stderr().is_terminal()).then(|| {
             note(&format!("{what}: 0 of {total}"));
             Mutex::new(Instant::now())
         });
@@ -108,6 +112,13 @@ impl Progress {
 
 /// A line on standard error, between bars.
 pub fn note(text: &str) {
+    if ranks::leads() {
+        say(text);
+    }
+}
+
+/// The same from any rank.
+pub fn say(text: &str) {
     // Standard error may be closed; that is no reason to stop.
     let _ = io::Write::write_all(&mut io::stderr(), format!("{text}\n").as_bytes());
 }
@@ -118,6 +129,9 @@ pub fn answer<T: Serialize>(
     value: &T,
     text: impl FnOnce() -> String,
 ) -> anyhow::Result<()> {
+    if !ranks::leads() {
+        return Ok(());
+    }
     let text = match json {
         true => serde_json::to_string_pretty(value)? + "\n",
         false => text(),
@@ -149,8 +163,13 @@ impl std::fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// `error: ` and what went wrong, causes after it.
-pub fn print_error(error: &anyhow::Error) {
+/// `error: `, the rank if there are several, and what went wrong.
+pub fn print_error(rank: &str, error: &anyhow::Error) {
+    say(&format!("error: {rank}{}", text_of(error)));
+}
+
+/// An error, causes after it.
+pub fn text_of(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
@@ -159,7 +178,7 @@ pub fn print_error(error: &anyhow::Error) {
             text += &cause;
         }
     }
-    let _ = io::Write::write_all(&mut io::stderr(), format!("error: {text}\n").as_bytes());
+    text
 }
 
 /// Whether the person asked for no colours anywhere (<https://no-color.org>).

@@ -39,8 +39,12 @@ pub fn info(name: DeviceName) -> anyhow::Result<DeviceInfo> {
 }
 
 /// ` --device NAME` for a command that goes on where this one was told to run.
-pub fn flag(device: Option<DeviceName>) -> String {
-    device.map_or(String::new(), |name| format!(" --device {name}"))
+pub fn flag(devices: &[DeviceName]) -> String {
+    let names: Vec<String> = devices.iter().map(DeviceName::to_string).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(" --device {}", names.join(",")),
+    }
 }
 
 /// From now on failures are those of this device.
@@ -68,7 +72,7 @@ pub fn quiet_panics() {
             return;
         }
         let Some(name) = in_use() else {
-            console::note(&format!(
+            console::say(&format!(
                 "internal: {}",
                 panic.to_string().replace('\n', " ")
             ));
@@ -80,7 +84,7 @@ pub fn quiet_panics() {
         );
         let mut last = LAST.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if *last != text {
-            console::note(&text);
+            console::say(&text);
             *last = text;
         }
     }));

@@ -9,6 +9,7 @@ mod command;
 mod console;
 mod corpus;
 mod device;
+mod ranks;
 mod runs;
 
 use args::{Arguments, Command, TokenizerCommand};
@@ -25,24 +26,42 @@ fn main() -> ExitCode {
     device::quiet_panics();
     let result = match catch_unwind(AssertUnwindSafe(|| run(arguments.command))) {
         Ok(result) => result,
-        // It was said when it happened.
-        Err(_) if device::in_use().is_some() => return ExitCode::FAILURE,
-        Err(panic) => resume_unwind(panic),
+        Err(panic) => {
+            // It was said when it happened.
+            ranks::fail(1, |_| ());
+            if device::in_use().is_some() {
+                return ExitCode::FAILURE;
+            }
+            resume_unwind(panic)
+        }
     };
-    match result {
+    let code = match result {
         Ok(code) => code,
         Err(error) if console::is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            console::print_error(&error);
-            match error.is::<console::UsageError>() {
-                true => ExitCode::from(console::USAGE),
-                false => ExitCode::FAILURE,
+        Err(error) if error.is::<ranks::Agreed>() => {
+            if ranks::leads() {
+                console::print_error("", &error);
             }
+            ExitCode::FAILURE
         }
-    }
+        Err(error) => {
+            let code = match error.is::<console::UsageError>() {
+                true => console::USAGE,
+                false => 1,
+            };
+            ranks::fail(code, |rank| console::print_error(rank, &error));
+            ExitCode::from(code)
+        }
+    };
+    ranks::end();
+    code
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
+    ranks::begin(matches!(
+        command,
+        Command::Quickstart(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_)
+    ))?;
     match command {
         Command::Quickstart(args) => command::quickstart::run(&args),
         Command::Tokenizer(TokenizerCommand::Train(args)) => command::tokenizer::train(&args),

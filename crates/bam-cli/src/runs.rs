@@ -1,6 +1,6 @@
 //! A model's folder: weights, tokenizer, records.
 
-use crate::device;
+use crate::{device, ranks};
 use anyhow::Context;
 use bam_data::atomic_file::{NewFile, NewFolder, write_atomically};
 use bam_data::{ChatTemplates, TOKENIZER_FILE, Tokenizer};
@@ -191,7 +191,7 @@ fn record<M>(
     })
 }
 
-/// Writes an evaluation's record, and gives it back.
+/// Writes an evaluation's record, on the first rank, and gives it back.
 pub fn write_record<M: Serialize>(
     path: &Path,
     model: &Transformer,
@@ -200,7 +200,9 @@ pub fn write_record<M: Serialize>(
     metrics: M,
 ) -> anyhow::Result<Record<M>> {
     let record = record(model, seed, seconds, metrics)?;
-    write_json(path, &record)?;
+    if ranks::leads() {
+        write_json(path, &record)?;
+    }
     Ok(record)
 }
 

@@ -59,6 +59,8 @@ pub struct Corpus {
     source: Source,
     field: String,
     hub: Option<HubAccess>,
+    /// One of so many runs of files.
+    run: (usize, usize),
 }
 
 impl Corpus {
@@ -68,7 +70,16 @@ impl Corpus {
             source,
             field: "text".to_owned(),
             hub: None,
+            run: (0, 1),
         }
+    }
+
+    /// Reads one of `of` runs of a local corpus's files, which hold about as many bytes each and are all of it, in its order, one
+    /// after the other. A run may be empty.
+    #[must_use]
+    pub fn run_of_files(mut self, index: usize, of: usize) -> Self {
+        self.run = (index, of);
+        self
     }
 
     /// Takes the text from this field or column instead of `text`.
@@ -103,7 +114,9 @@ impl Corpus {
         progress: impl FnMut(HubProgress) + Send + 'a,
     ) -> Result<Documents<'a>, DataError> {
         let files = match (&self.source, &self.hub) {
-            (Source::Local(path), _) => Files::Local(folder::files(path)?.into_iter()),
+            (Source::Local(path), _) => {
+                Files::Local(run(folder::files(path)?, self.run)?.into_iter())
+            }
             (Source::Hub(address), Some(access)) => {
                 Files::Hub(HubFiles::list(address, access, Box::new(progress))?)
             }
@@ -118,7 +131,8 @@ impl Corpus {
             field: self.field.clone(),
             files,
             open: None,
-            any_text: false,
+            // Others may hold it.
+            any_text: self.run.1 > 1,
             without_text: 0,
             ended: false,
         })
@@ -201,6 +215,33 @@ impl Iterator for Documents<'_> {
             }
         }
     }
+}
+
+/// A file is in the run that its middle byte is in.
+fn run(
+    files: Vec<(PathBuf, FileKind)>,
+    (index, of): (usize, usize),
+) -> Result<Vec<(PathBuf, FileKind)>, DataError> {
+    if of == 1 {
+        return Ok(files);
+    }
+    let size = |(path, _): &(PathBuf, FileKind)| {
+        let metadata = std::fs::metadata(path).map_err(DataError::io("open", path))?;
+        Ok(u128::from(metadata.len()))
+    };
+    let sizes: Vec<u128> = files.iter().map(size).collect::<Result<_, DataError>>()?;
+    let all = sizes.iter().sum::<u128>().max(1);
+    let mut end = 0;
+    let runs = sizes.iter().map(|size| {
+        end += size;
+        ((2 * end - size) * of as u128 / (2 * all)).min(of as u128 - 1) as usize
+    });
+    let runs: Vec<usize> = runs.collect();
+    let files = files.into_iter().zip(runs);
+    Ok(files
+        .filter(|(_, run)| *run == index)
+        .map(|(file, _)| file)
+        .collect())
 }
 
 fn open(path: &Path, kind: FileKind, field: &str) -> Result<Rows, DataError> {

@@ -59,6 +59,7 @@ pub use prepare::{PrepareProgress, prepare};
 pub use shard::{ShardOptions, ShardWriter};
 pub use special_tokens::SpecialTokens;
 pub use store::{TokenStore, Verify};
+pub use store_index::INDEX_FILE;
 pub use stream_decoder::StreamDecoder;
 pub use synthetic::{CopyRows, PasskeyRows, PasskeyRowsConfig, SyntheticRows, SyntheticRowsConfig};
 pub use text::{NotText, parse_json, read_text, text_of};

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataError, NotText, TokenizerIdentity, parse_json};
 
-pub(super) const INDEX_FILE: &str = "index.json";
+/// The name of a token store's index.
+pub const INDEX_FILE: &str = "index.json";
 pub(super) const DOCUMENTS_FILE: &str = "documents.bin";
 
 /// `index.json`: what the other files of a token store must be. Written last, so that a store without

@@ -620,3 +620,28 @@ proptest! {
         prop_assert_eq!(self::texts(&documents), texts);
     }
 }
+
+/// Runs of files, which several processes read, are the corpus in its order, whatever their number.
+#[test]
+fn runs_of_files_are_together_the_corpus() {
+    let folder = TempDir::new().unwrap();
+    for (index, size) in [10, 2000, 1, 65, 0, 700, 257].into_iter().enumerate() {
+        write(
+            &folder,
+            &format!("{index}.txt"),
+            "x".repeat(size).as_bytes(),
+        );
+    }
+    let all = read(folder.path()).unwrap();
+    for of in [1, 2, 3, 7, 20] {
+        let run = |index| {
+            let corpus = Corpus::new(Source::Local(folder.path().into())).run_of_files(index, of);
+            let documents = corpus.documents(|_| {}).unwrap();
+            documents.collect::<Result<Vec<_>, _>>().unwrap()
+        };
+        let runs: Vec<Vec<Document>> = (0..of).map(run).collect();
+        assert_eq!(texts(&runs.concat()), texts(&all), "{of}");
+        let longest = runs.iter().map(|run| texts(run).concat().len()).max();
+        assert!(longest.unwrap() <= 3033 / of + 2000, "{of}");
+    }
+}

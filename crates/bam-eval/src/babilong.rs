@@ -93,6 +93,10 @@ impl<'a> Evaluation for BabilongEvaluation<'a> {
         rows.at_once()
     }
 
+    fn length(&self, set: &PromptSet, sample: usize) -> usize {
+        set.prompts[sample].text.len()
+    }
+
     fn find(&self, _: &PromptSet, rows: &PromptRows, at: usize, work: &Work) -> Found<Answer> {
         self.generator.answer(rows, at, work.stop)
     }

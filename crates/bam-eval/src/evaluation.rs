@@ -1,10 +1,12 @@
 //! One way to run every evaluation: cells of a grid, samples of a cell, findings, scores, a record.
 
+use crate::dealing::{Dealt, dealt};
 use crate::journal::Journal;
 use bam_data::{Tokenizer, hexadecimal};
 use bam_lm::Error;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::weights_sha256;
+use bam_lm::ranks::{Alone, Ranks};
 use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,15 +38,18 @@ pub struct Context<'a> {
     pub clock: &'a (dyn Fn() -> f64 + Sync),
     /// Told how many steps are done, of how many, and a few words; first of none.
     pub progress: &'a (dyn Fn(u64, u64, &str) + Sync),
+    /// Processes that share the samples: all evaluate the same and have the same figures in the end.
+    pub ranks: &'a dyn Ranks,
 }
 
 impl Default for Context<'_> {
-    /// Nobody: it goes on to the end, in no time.
+    /// Nobody: it goes on to the end, in no time, alone.
     fn default() -> Self {
         Self {
             stop: &|| false,
             clock: &|| 0.0,
             progress: &|_, _, _| (),
+            ranks: &Alone,
         }
     }
 }
@@ -71,7 +76,7 @@ pub trait Evaluation: Sync {
     /// Anything that samples of a set share and that is made only where one is to be found.
     type Ready: Sync;
     /// The outcome of one sample; a resume journal keeps it to the bit.
-    type Finding: Serialize + DeserializeOwned + Send;
+    type Finding: Serialize + DeserializeOwned + Send + Sync;
     /// The outcome of a cell.
     type Score;
     /// The record's figures.
@@ -113,6 +118,11 @@ pub trait Evaluation: Sync {
         false
     }
 
+    /// Something that grows with the time that a sample takes: ranks that share samples begin with the longest.
+    fn length(&self, _set: &Self::Set, _sample: usize) -> usize {
+        0
+    }
+
     /// Finds a sample.
     ///
     /// # Errors
@@ -140,6 +150,8 @@ pub trait Evaluation: Sync {
 
 /// Runs an evaluation: its figures, and the seconds that they took, earlier runs' included. Where it is
 /// stopped, all that was found is in the journal. `scored` is told of every cell.
+///
+/// Of several ranks all call it with the same evaluation. They share the samples of a cell; the journal is rank 0's.
 ///
 /// # Errors
 /// Those of the evaluation and of `scored`.
@@ -172,7 +184,7 @@ pub fn evaluate<E: Evaluation>(
         };
         let before = journal.map_or(0.0, Journal::seconds_before);
         earlier += before;
-        let seconds = (context.clock)() - start + before;
+        let seconds = runner.leaders((context.clock)() - start + before);
         let score = evaluation.score(&set, findings, seconds);
         scored(&set, &score)?;
         scores.push(score);
@@ -197,7 +209,8 @@ impl<E: Evaluation> Runner<'_, E> {
     fn findings(&self, set: &E::Set) -> Found<Vec<E::Finding>> {
         let names = self.evaluation.names(set);
         let known = |name: &String| self.journal?.known(name);
-        let mut findings: Vec<Option<E::Finding>> = names.iter().map(known).collect();
+        let findings: Vec<Option<E::Finding>> = names.iter().map(known).collect();
+        let mut findings = self.leaders(findings);
         let missing = |findings: &[Option<E::Finding>]| -> Vec<usize> {
             (0..findings.len())
                 .filter(|at| findings[*at].is_none())
@@ -213,7 +226,15 @@ impl<E: Evaluation> Runner<'_, E> {
         for known in findings.iter().flatten() {
             self.found(set, known);
         }
-        if !wanted.is_empty() {
+        if !wanted.is_empty() && self.context.ranks.are_several() {
+            let Dealt { found, stopped } = self.shared(set, &names, wanted)?;
+            for (at, found) in found {
+                findings[at] = Some(found);
+            }
+            if stopped {
+                return Ok(None);
+            }
+        } else if !wanted.is_empty() {
             let ready = self.evaluation.prepare(set)?;
             let find = |at: &usize| self.find(set, &ready, *at, &names[*at]);
             let found: Option<Vec<E::Finding>> = match self.evaluation.at_once(&ready) {
@@ -230,8 +251,62 @@ impl<E: Evaluation> Runner<'_, E> {
         Ok(Some(findings.into_iter().flatten().collect()))
     }
 
+    /// Made by all ranks: findings that all of them have then.
+    fn shared(
+        &self,
+        set: &E::Set,
+        names: &[String],
+        mut wanted: Vec<usize>,
+    ) -> Result<Dealt<E::Finding>, Error> {
+        let ranks = self.context.ranks;
+        let keep = |at: usize, found: &E::Finding| self.keep(set, found, &names[at]);
+        if !E::INDEPENDENT {
+            // One goes on from the one before, so there is nothing to share.
+            let own = ranks.leads().then(|| {
+                let ready = self.evaluation.prepare(set)?;
+                let found = wanted.iter().map(|at| {
+                    let found = self.look(set, &ready, *at)?;
+                    Ok(found.map(|found| {
+                        keep(*at, &found);
+                        (*at, found)
+                    }))
+                });
+                let found: Option<Vec<_>> = found.collect::<Result<_, Error>>()?;
+                Ok::<_, Error>(Dealt {
+                    stopped: found.is_none(),
+                    found: found.unwrap_or_default(),
+                })
+            });
+            return Ok(ranks.leaders(own.transpose()?.as_ref()));
+        }
+        wanted.sort_by_cached_key(|at| std::cmp::Reverse(self.evaluation.length(set, *at)));
+        let ready = self.evaluation.prepare(set)?;
+        let at_once = match self.evaluation.at_once(&ready) {
+            true => rayon::current_num_threads(),
+            false => 1,
+        };
+        let find = |at: usize| self.look(set, &ready, at);
+        dealt(ranks, &wanted, at_once, find, keep)
+    }
+
+    /// Rank 0's value, on all of them.
+    fn leaders<T: Serialize + DeserializeOwned>(&self, value: T) -> T {
+        match self.context.ranks.are_several() {
+            true => self.context.ranks.leaders(Some(&value)),
+            false => value,
+        }
+    }
+
     /// Finds a sample, unless it is time to stop, and keeps what is found.
     fn find(&self, set: &E::Set, ready: &E::Ready, at: usize, name: &str) -> Found<E::Finding> {
+        let found = self.look(set, ready, at)?;
+        if let Some(found) = &found {
+            self.keep(set, found, name);
+        }
+        Ok(found)
+    }
+
+    fn look(&self, set: &E::Set, ready: &E::Ready, at: usize) -> Found<E::Finding> {
         if E::INDEPENDENT && (self.context.stop)() {
             return Ok(None);
         }
@@ -240,14 +315,14 @@ impl<E: Evaluation> Runner<'_, E> {
             clock: self.context.clock,
             step: &|steps| self.step(steps, ""),
         };
-        let found = self.evaluation.find(set, ready, at, &work)?;
-        if let Some(found) = &found {
-            if let Some(journal) = self.journal {
-                journal.keep(name, found, (self.context.clock)());
-            }
-            self.found(set, found);
+        self.evaluation.find(set, ready, at, &work)
+    }
+
+    fn keep(&self, set: &E::Set, found: &E::Finding, name: &str) {
+        if let Some(journal) = self.journal {
+            journal.keep(name, found, (self.context.clock)());
         }
-        Ok(found)
+        self.found(set, found);
     }
 
     fn found(&self, set: &E::Set, found: &E::Finding) {

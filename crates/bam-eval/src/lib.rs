@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod babilong;
+mod dealing;
 pub mod evaluation;
 pub mod exchange;
 pub mod greedy;

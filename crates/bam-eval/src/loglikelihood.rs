@@ -80,6 +80,12 @@ impl<'a> Evaluation for LoglikelihoodEvaluation<'a> {
         true
     }
 
+    fn length(&self, (_, questions): &Self::Set, sample: usize) -> usize {
+        let question = &questions[sample];
+        let continuations = question.continuations.iter().map(String::len);
+        question.continuations.len() * question.context.len() + continuations.sum::<usize>()
+    }
+
     fn find(
         &self,
         (_, questions): &Self::Set,

@@ -131,6 +131,10 @@ impl<'a> Evaluation for RulerEvaluation<'a> {
         rows.at_once()
     }
 
+    fn length(&self, set: &Cow<SampleSet>, sample: usize) -> usize {
+        set.samples[sample].prompt().len()
+    }
+
     fn find(&self, _: &Self::Set, rows: &PromptRows, at: usize, work: &Work) -> Found<Answer> {
         self.generator.answer(rows, at, work.stop)
     }

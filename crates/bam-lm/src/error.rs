@@ -88,6 +88,18 @@ pub enum Error {
         /// Its value.
         got: f64,
     },
+    /// A rank that differs from the first.
+    #[error("rank {rank}: {what}: expected {expected} as on rank 0, got {got}")]
+    Rank {
+        /// Its number.
+        rank: usize,
+        /// The thing that differs.
+        what: &'static str,
+        /// The value of rank 0.
+        expected: String,
+        /// Its own.
+        got: String,
+    },
     /// Attention refused its inputs.
     #[error(transparent)]
     Attention(#[from] bam_attention::AttentionError),

@@ -2,7 +2,8 @@
 //!
 //! Built on the operation of [`bam_attention`], in rooms: [`model`], a decoder whose positions enter as
 //! its [`encoding`](model::encoding) says; [`train`], how it learns; [`analysis`], a look into it;
-//! [`engine`], many sequences at once; [`interop`], the models of other programs; [`device`], where tensors live. `model` knows none of
+//! [`engine`], many sequences at once; [`interop`], the models of other programs; [`device`], where tensors live;
+//! [`ranks`], processes that work together. `model` knows none of
 //! the others; `engine` knows `analysis`, for requests that ask what heads make of a text.
 //!
 //! This crate never prints, reads the environment or the clock: devices, seeds, clocks and
@@ -15,6 +16,7 @@ pub mod engine;
 mod error;
 pub mod interop;
 pub mod model;
+pub mod ranks;
 pub mod testing;
 pub mod train;
 

@@ -5,9 +5,12 @@ mod learn;
 pub mod optimizer;
 pub mod plan;
 pub mod recipe;
+mod reduction;
 pub mod run;
 pub mod schedule;
+mod shares;
 mod trainer;
+mod workers;
 
 pub use gradients::{Gradients, batch_gradients};
 pub use learn::{Learn, Part};
@@ -17,3 +20,4 @@ pub use recipe::Recipe;
 pub use run::{Outcome, RunFolder, read_metrics};
 pub use schedule::CosineSchedule;
 pub use trainer::Trainer;
+pub use workers::Workers;

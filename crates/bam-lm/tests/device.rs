@@ -12,7 +12,7 @@ use bam_lm::interop::parity::{Comparison, compare};
 use bam_lm::interop::reference::Case;
 use bam_lm::model::{Transformer, host_values};
 use bam_lm::testing::{lively, small};
-use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
+use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer, Workers};
 use burn::tensor::Device;
 use std::cell::Cell;
 use std::path::Path;
@@ -152,8 +152,7 @@ fn losses(devices: [&Device; 2]) -> Vec<f64> {
             tokenizer.clone(),
             store.clone(),
             Some(store.clone()),
-            device,
-            1,
+            &Workers::alone(device, 1),
         )
         .unwrap();
         folder.restore(&mut trainer).unwrap();

@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// Names of which a crate, and what it uses of this workspace, may depend on none. A name that ends
 /// in `*` is a beginning.
-const ABSENCES: [(&str, &[&str], &str); 9] = [
+const ABSENCES: [(&str, &[&str], &str); 11] = [
     ("bam-prior", TENSORS, "bam-prior knows no tensors"),
     ("bam-kernel", TENSORS, "bam-kernel knows no tensor library"),
     (
@@ -31,6 +31,8 @@ const ABSENCES: [(&str, &[&str], &str); 9] = [
         &["bam-eval", "bam-serve", "bam-report", "axum", "maud"],
         "bam-lm serves, evaluates and draws nothing",
     ),
+    ("bam-lm", MPI, "ranks are a trait; MPI is bam-mpi's"),
+    ("bam-eval", MPI, "ranks are a trait; MPI is bam-mpi's"),
     (
         "bam-eval",
         &["bam-serve", "bam-report", "axum", "maud"],
@@ -42,6 +44,8 @@ const ABSENCES: [(&str, &[&str], &str); 9] = [
         "the server knows no reports and no evaluations",
     ),
 ];
+
+const MPI: &[&str] = &["mpi*", "bam-mpi"];
 
 const TENSORS: &[&str] = &[
     "burn*",

@@ -25,9 +25,10 @@ pub struct TrainArgs {
     /// Parts of a step that run at once; all cores if not given
     #[arg(long, value_parser = number::at_least_one)]
     pub threads: Option<usize>,
-    /// Device that computes: cpu, auto, or one that `bam devices` lists, such as cuda or cuda:1; the recipe's if not given
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<DeviceName>,
+    /// Device that computes: cpu, auto, or one that `bam devices` lists, such as cuda or cuda:1; the recipe's if not given. Several,
+    /// as cuda:0,cuda:1, take turns at the parts of a step
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
+    pub device: Vec<DeviceName>,
     #[command(flatten)]
     pub plan: PlanArgs,
 }
@@ -50,6 +51,9 @@ pub struct PlanArgs {
     /// Take that time from a few steps on the device
     #[arg(long, requires = "plan", conflicts_with = "tflops")]
     pub measure: bool,
+    /// Processes that share the run: memory of each, and the bytes between them
+    #[arg(long, value_name = "N", requires = "plan", value_parser = number::at_least_one)]
+    pub ranks: Option<usize>,
     /// Print the plan as JSON
     #[arg(long, requires = "plan")]
     pub json: bool,

@@ -5,10 +5,10 @@
 
 use crate::args::QuickstartArgs;
 use crate::command::eval::models::Session;
-use crate::command::train::{available_threads, train};
+use crate::command::train::{available_threads, begin, train};
 use crate::console::{self, Progress};
 use crate::corpus::{Book, held_out_book, training_books};
-use crate::runs;
+use crate::{ranks, runs};
 use anyhow::{Context, ensure};
 use bam_attention::Skipping;
 use bam_data::atomic_file::write_atomically;
@@ -19,7 +19,7 @@ use bam_eval::perplexity::{PerplexityEvaluation, PerplexityPlan};
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::{WEIGHTS_FILE, place};
 use bam_lm::model::encoding::Encoding;
-use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
+use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer, Workers};
 use bam_record::RunRecords;
 use bam_report::page::{PageNotes, page};
 use burn::tensor::Device;
@@ -71,12 +71,12 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|encoding| recipe(args, encoding))
         .collect::<anyhow::Result<_>>()?;
-    let occupied = std::fs::read_dir(&args.out).is_ok_and(|mut files| files.next().is_some());
-    ensure!(
-        !occupied || args.resume,
-        "{}: expected a new folder, or --resume to go on in this one",
-        args.out.display()
-    );
+    ranks::agree(open_folder(args), |()| {
+        Ok(vec![
+            ("version", runs::version()),
+            ("command line", command_line(args)),
+        ])
+    })?;
     console::catch_interrupts();
     let start = console::seconds();
     let device = args.device.open()?;
@@ -94,6 +94,9 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         all.push((name, records));
     }
     let minutes = (console::seconds() - start) / 60.0;
+    if !ranks::leads() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let html = page(
         "Train short, read long",
         &all,
@@ -111,6 +114,16 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         path.display()
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+fn open_folder(args: &QuickstartArgs) -> anyhow::Result<()> {
+    let occupied = std::fs::read_dir(&args.out).is_ok_and(|mut files| files.next().is_some());
+    ensure!(
+        !occupied || args.resume,
+        "{}: expected a new folder, or --resume to go on in this one",
+        args.out.display()
+    );
+    Ok(())
 }
 
 fn recipe(args: &QuickstartArgs, encoding: &Encoding) -> anyhow::Result<Recipe> {
@@ -165,6 +178,10 @@ fn materials(out: &Path) -> anyhow::Result<Materials> {
     std::fs::create_dir_all(out)
         .with_context(|| format!("{}: could not create it", out.display()))?;
     let path = out.join("tokenizer.json");
+    if !ranks::leads() {
+        // The first rank makes it.
+        ranks::all().wait();
+    }
     let tokenizer = match path.exists() {
         true => Tokenizer::from_file(&path)?,
         false => {
@@ -175,6 +192,9 @@ fn materials(out: &Path) -> anyhow::Result<Materials> {
             tokenizer
         }
     };
+    if ranks::leads() {
+        ranks::all().wait();
+    }
     let store = |books: &[&Book]| -> anyhow::Result<Arc<TokenStore>> {
         let documents: Vec<Vec<u32>> = books
             .iter()
@@ -224,7 +244,9 @@ fn trained(
     device: &Device,
 ) -> anyhow::Result<Option<Transformer>> {
     let name = recipe.model.encoding.to_string();
-    let folder = match dir.join("recipe.toml").exists() {
+    let begun = dir.join("recipe.toml").exists();
+    ranks::all().same("a run begun", &begun.to_string())?;
+    let folder = match begun {
         true => {
             let (folder, begun, _) = RunFolder::open(dir)?;
             ensure!(
@@ -239,16 +261,21 @@ fn trained(
             );
             folder
         }
-        false => RunFolder::create(dir, &recipe, &materials.tokenizer)?,
+        false => begin(dir, &recipe, &materials.tokenizer, false)?,
     };
-    if !place(dir, WEIGHTS_FILE).exists() {
+    let trained = place(dir, WEIGHTS_FILE).exists();
+    ranks::all().same("a model trained", &trained.to_string())?;
+    if !trained {
+        let workers = Workers {
+            ranks: ranks::all(),
+            ..Workers::alone(device, available_threads())
+        };
         let mut trainer = Trainer::new(
             recipe,
             Arc::clone(&materials.tokenizer),
             Arc::clone(&materials.text),
             Some(Arc::clone(&materials.validation)),
-            device,
-            available_threads(),
+            &workers,
         )?;
         folder.restore(&mut trainer)?;
         if train(&folder, &mut trainer, &format!("train {name}"))? == Outcome::Stopped {
@@ -269,7 +296,9 @@ fn evaluated(
     let longest = args.longest as usize * model.config().train_length;
     let missing =
         |file: &str| -> Option<PathBuf> { Some(dir.join(file)).filter(|path| !path.exists()) };
-    if let Some(path) = missing(runs::HEADS) {
+    let there = [runs::HEADS, runs::PERPLEXITY, runs::PASSKEY].map(|file| missing(file).is_none());
+    ranks::all().same("records that are there", &format!("{there:?}"))?;
+    if let Some(path) = missing(runs::HEADS).filter(|_| ranks::leads()) {
         let start = console::seconds();
         let heads = bam_lm::analysis::heads(model, longest)?;
         runs::write_record(&path, model, args.seed, console::seconds() - start, heads)?;
@@ -313,7 +342,8 @@ fn evaluated(
         }
     }
     session.finish()?;
-    if console::interrupted() {
+    // The records are there for all.
+    if ranks::all().any(console::interrupted()) {
         return Ok(None);
     }
     Ok(Some(runs::read_records(dir)?))

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 pub fn train(args: &TokenizerTrainArgs) -> anyhow::Result<ExitCode> {
     runs::ensure_writable(&args.out)?;
-    let (mut documents, bar) = super::documents(&args.corpus)?;
+    let (mut documents, bar) = super::documents(&args.corpus, (0, 1))?;
     let config = TokenizerConfig {
         vocabulary: args.vocabulary,
         individual_digits: !args.merge_digits,
@@ -23,7 +23,7 @@ pub fn train(args: &TokenizerTrainArgs) -> anyhow::Result<ExitCode> {
         "{}: {} tokens{}",
         args.out.display(),
         tokenizer.vocabulary_size(),
-        super::left_out(&documents)
+        super::left_out(documents.without_text())
     ));
     Ok(ExitCode::SUCCESS)
 }

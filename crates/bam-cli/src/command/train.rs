@@ -4,12 +4,12 @@ mod plan;
 
 use crate::args::TrainArgs;
 use crate::console::{self, Progress};
-use crate::device;
+use crate::{device, ranks, runs};
 use anyhow::{Context, ensure};
 use bam_data::{TokenStore, Tokenizer, Verify};
-use bam_lm::device::panic_text;
+use bam_lm::device::{DeviceName, panic_text};
 use bam_lm::train::plan::Plan;
-use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer};
+use bam_lm::train::{Outcome, Recipe, RunFolder, Trainer, Workers};
 use bam_record::TrainingStep;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -17,46 +17,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
-    let given = args
-        .recipe
-        .as_deref()
-        .map(|path| read_recipe(path, &args.overrides));
-    let given = given.transpose()?;
-    let given = given.map(|recipe| recipe.on(args.device));
-    let tokenizer = args.tokenizer.as_deref().map(Tokenizer::from_file);
-    let tokenizer = tokenizer.transpose()?;
     let threads = args.threads.unwrap_or_else(available_threads);
     let Some(out) = args.out.as_deref().filter(|_| !args.plan.plan) else {
-        let recipe = given.context("the command line demands a recipe")?;
+        let (recipe, tokenizer) = given(args)?;
+        let recipe = recipe.context("the command line demands a recipe")?;
         let vocabulary = tokenizer.map(|of| of.vocabulary_size());
         let vocabulary = vocabulary.or(args.plan.vocabulary);
         let vocabulary = vocabulary.context("the command line demands a vocabulary")?;
         return plan::run(&args.plan, &recipe, vocabulary, threads);
     };
-    let (folder, mut trainer) = match (given, tokenizer) {
-        (Some(recipe), Some(tokenizer)) if !args.resume => {
-            // Whatever can be wrong comes before the folder is made, so that a mistake leaves nothing.
-            let tokenizer = Arc::new(tokenizer);
-            let trainer = open_trainer(recipe.clone(), &tokenizer, threads)?;
-            let folder = RunFolder::create(out, &recipe, &tokenizer)?;
-            (folder, trainer)
-        }
-        (given, given_tokenizer) => {
-            let (folder, recipe, tokenizer) = RunFolder::open(out)?;
-            let same_tokenizer = given_tokenizer.is_none_or(|t| t.sha256() == tokenizer.sha256());
-            let other = given.filter(|given| !given.is_same_run(&recipe));
-            let differences = other.map_or(String::new(), |given| differences(&recipe, &given));
-            ensure!(
-                differences.is_empty() && same_tokenizer,
-                "{}: expected the recipe and the tokenizer that this run was begun with, or none; \
-                 got others{differences}",
-                out.display()
-            );
-            let recipe = recipe.on(args.device);
-            let trainer = open_trainer(recipe, &Arc::new(tokenizer), threads)?;
-            (folder, trainer)
-        }
-    };
+    // Whatever can be wrong comes before the folder is made, so that a mistake leaves nothing.
+    let ready = ranks::agree(Ready::new(args, out, threads), Ready::same)?;
+    let mut trainer = ready.trainer;
+    let folder = begin(out, &ready.recipe, &ready.tokenizer, ready.begun)?;
     let from = folder.restore(&mut trainer)?;
     if from > 0 {
         console::note(&format!("continuing after step {from}"));
@@ -71,11 +44,97 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
                 "stopped after step {}; continue with: bam train --resume --out {}{}",
                 trainer.step(),
                 folder.dir().display(),
-                device::flag(args.device)
+                device::flag(&args.device)
             ));
             Ok(ExitCode::from(console::INTERRUPTED))
         }
     }
+}
+
+/// The recipe and the tokenizer of a command line.
+fn given(args: &TrainArgs) -> anyhow::Result<(Option<Recipe>, Option<Tokenizer>)> {
+    let recipe = args.recipe.as_deref();
+    let recipe = recipe
+        .map(|path| read_recipe(path, &args.overrides))
+        .transpose()?;
+    let tokenizer = args.tokenizer.as_deref().map(Tokenizer::from_file);
+    Ok((
+        recipe.map(|recipe| recipe.on(&args.device)),
+        tokenizer.transpose()?,
+    ))
+}
+
+/// All that a run needs besides its folder.
+struct Ready {
+    recipe: Recipe,
+    tokenizer: Arc<Tokenizer>,
+    trainer: Trainer,
+    /// Whether the folder holds the run already.
+    begun: bool,
+}
+
+impl Ready {
+    fn new(args: &TrainArgs, out: &Path, threads: usize) -> anyhow::Result<Self> {
+        let (recipe, tokenizer, begun) = match given(args)? {
+            (Some(recipe), Some(tokenizer)) if !args.resume => (recipe, tokenizer, false),
+            (given, given_tokenizer) => {
+                let (_, recipe, tokenizer) = RunFolder::open(out)?;
+                let same_tokenizer =
+                    given_tokenizer.is_none_or(|t| t.sha256() == tokenizer.sha256());
+                let other = given.filter(|given| !given.is_same_run(&recipe));
+                let differences = other.map_or(String::new(), |given| differences(&recipe, &given));
+                ensure!(
+                    differences.is_empty() && same_tokenizer,
+                    "{}: expected the recipe and the tokenizer that this run was begun with, or none; \
+                     got others{differences}",
+                    out.display()
+                );
+                (recipe.on(&args.device), tokenizer, true)
+            }
+        };
+        let tokenizer = Arc::new(tokenizer);
+        Ok(Self {
+            trainer: open_trainer(recipe.clone(), &tokenizer, threads)?,
+            recipe,
+            tokenizer,
+            begun,
+        })
+    }
+
+    /// All that decides a run's bits, which ranks must have alike: also the way that their devices multiply.
+    fn same(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let data = &self.recipe.data;
+        let stores = std::iter::once(&data.tokens).chain(&data.validation);
+        let stores = stores
+            .map(|dir| dir.join(bam_data::INDEX_FILE))
+            .collect::<Vec<_>>();
+        let device = device::info(self.recipe.train.device)?;
+        let multiplies = serde_json::to_string(&device.attention)?;
+        // Places may differ: cuda:0 on one, cuda:1 on the other.
+        let recipe = self.recipe.clone().on(&[DeviceName::Cpu]);
+        Ok(vec![
+            ("version", runs::version()),
+            ("recipe", recipe.to_toml()),
+            ("tokenizer", self.tokenizer.sha256().to_owned()),
+            ("tokens", bam_data::sha256_of(&stores)?),
+            ("device", format!("{} {multiplies}", device.target)),
+            ("--resume", self.begun.to_string()),
+        ])
+    }
+}
+
+/// The folder of a run, which the first rank makes where it was not begun yet.
+pub fn begin(
+    dir: &Path,
+    recipe: &Recipe,
+    tokenizer: &Tokenizer,
+    begun: bool,
+) -> anyhow::Result<RunFolder> {
+    let folder = match ranks::leads() && !begun {
+        true => RunFolder::create(dir, recipe, tokenizer),
+        false => Ok(RunFolder::of_another_rank(dir)),
+    };
+    ranks::agree(folder.map_err(Into::into), |_| Ok(Vec::new()))
 }
 
 /// Trains with a progress bar; Ctrl-C stops after the running step with a checkpoint.
@@ -92,9 +151,17 @@ pub fn train(folder: &RunFolder, trainer: &mut Trainer, what: &str) -> anyhow::R
         let message = format!("loss {:.3}{validation} {rate:.0} tokens/s", line.loss);
         progress.at(line.step, &message);
     };
+    let (start, first) = (console::seconds(), ranks::seconds());
     let train = || folder.train(trainer, console::seconds, console::interrupted, show);
     let trained = catch_unwind(AssertUnwindSafe(train));
     progress.finish();
+    let size = ranks::all().size();
+    if size > 1 {
+        let (exchanged, all) = (ranks::seconds() - first, console::seconds() - start);
+        console::note(&format!(
+            "{size} ranks: {exchanged:.2} of {all:.2} s in exchanges with others, waiting for them included"
+        ));
+    }
     trained
         .unwrap_or_else(|panic| {
             if device::in_use().is_some() {
@@ -120,7 +187,7 @@ fn advice(trainer: &Trainer, reason: &str) -> String {
     }
     let (rows, length) = (train.rows / train.parts, train.length);
     let vocabulary = trainer.model().config().vocabulary;
-    let plan = Plan::new(recipe, vocabulary, None, 1).ok();
+    let plan = Plan::new(recipe, vocabulary, None, 1, 1).ok();
     let memory = device::info(train.device).ok().and_then(|info| info.memory);
     // The plan knows no fragments: it may name a number that was too small just now.
     let fewest = plan
@@ -157,15 +224,23 @@ pub fn open_trainer(
 ) -> anyhow::Result<Trainer> {
     let (text, validation) = open_tokens(&recipe, tokenizer)?;
     let tokenizer = Arc::clone(tokenizer);
-    let name = recipe.train.device;
-    let device = device::open(name)
-        .with_context(|| format!("train.device = {name} (--device names another)"))?;
+    let open = |name: &DeviceName| {
+        let opened = device::open(*name);
+        opened.with_context(|| format!("train.device = {name} (--device names another)"))
+    };
+    // The first is the one in use.
+    let devices = recipe.devices();
+    let mut devices: Vec<_> = devices.iter().rev().map(open).collect::<Result<_, _>>()?;
+    devices.reverse();
+    let workers = Workers {
+        devices,
+        threads,
+        ranks: ranks::all(),
+    };
     if let Some(name) = device::in_use() {
         console::note(&format!("training on {name}, {}", name.info()?.hardware));
     }
-    Ok(Trainer::new(
-        recipe, tokenizer, text, validation, &device, threads,
-    )?)
+    Ok(Trainer::new(recipe, tokenizer, text, validation, &workers)?)
 }
 
 type Stores = (Arc<TokenStore>, Option<Arc<TokenStore>>);

@@ -51,7 +51,7 @@ pub fn run(args: &UpcycleArgs) -> anyhow::Result<ExitCode> {
     let (folder, recipe, tokenizer) = RunFolder::open(&args.out)?;
     let plan: Plan = read_json(&args.out.join(PLAN), "the plan of bam upcycle")?;
     let tokenizer = Arc::new(tokenizer);
-    let trainer = open_trainer(recipe.on(args.device), &tokenizer, threads);
+    let trainer = open_trainer(recipe.on(args.device.as_slice()), &tokenizer, threads);
     let mut trainer = match trainer {
         Ok(trainer) => trainer,
         Err(error) if !args.resume => {
@@ -67,7 +67,7 @@ pub fn run(args: &UpcycleArgs) -> anyhow::Result<ExitCode> {
             console::note(&format!(
                 "stopped; continue with: bam upcycle --resume --out {}{}",
                 args.out.display(),
-                device::flag(args.device)
+                device::flag(args.device.as_slice())
             ));
             Ok(ExitCode::from(console::INTERRUPTED))
         }

@@ -13,6 +13,8 @@ mod import;
 mod inspect;
 mod interrupted;
 mod misuse;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod plan;
 mod prior;
 mod program;

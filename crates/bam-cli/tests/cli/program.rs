@@ -40,8 +40,13 @@ pub const INTERRUPTED: i32 = 130;
 /// Longer than anything here takes, so that a hang fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The binary.
+pub fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_bam")
+}
+
 pub fn command(words: &[OsString]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bam"));
+    let mut command = Command::new(program());
     command.args(words).stdin(Stdio::null());
     command
 }
@@ -116,7 +121,11 @@ pub struct Running {
 
 impl Running {
     pub fn start(words: Vec<OsString>) -> Self {
-        let mut command = command(&words);
+        Self::of(command(&words), words)
+    }
+
+    /// The same under a launcher.
+    pub fn of(mut command: Command, words: Vec<OsString>) -> Self {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let child = command.spawn().expect("the binary starts");
         Self { child, words }
@@ -159,6 +168,12 @@ impl Running {
         assert_eq!(status.signal(), Some(9), "{:?} ended before", self.words);
     }
 
+    /// The number of its process.
+    #[cfg(feature = "mpi")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until standard error says this.
     pub fn until_says(&mut self, text: &str) {
         let errors = self.child.stderr.as_mut().expect("it is ours");
@@ -176,6 +191,11 @@ impl Running {
     /// Ctrl-C, and then what it says until it ends.
     pub fn interrupt_and_listen(mut self) -> (Option<i32>, String) {
         self.press_interrupt();
+        self.listen()
+    }
+
+    /// What it says until it ends.
+    pub fn listen(mut self) -> (Option<i32>, String) {
         let code = self.wait().code();
         let mut said = String::new();
         let errors = self.child.stderr.as_mut().expect("it is ours");

@@ -10,13 +10,13 @@ const SETTINGS: [&str; 2] = ["train.steps=120", "train.checkpoint_every=5"];
 
 /// The part that must be the same: every loss as it is written, the validation losses among them, and the
 /// final weights.
-struct Trace {
+pub struct Trace {
     losses: Vec<String>,
     weights: tensors::Tensors,
 }
 
 impl Trace {
-    fn of(run: &Path) -> Self {
+    pub fn of(run: &Path) -> Self {
         let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
         let losses = metrics.lines().enumerate().map(|(index, line)| {
             let step: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -34,7 +34,7 @@ impl Trace {
     }
 
     /// Says where the first difference is; the whole of both would be pages.
-    fn assert_same(&self, other: &Self) {
+    pub fn assert_same(&self, other: &Self) {
         assert_eq!(self.losses.len(), other.losses.len());
         for (index, (ours, theirs)) in self.losses.iter().zip(&other.losses).enumerate() {
             assert_eq!(ours, theirs, "loss of step {}", index + 1);

@@ -82,7 +82,12 @@ impl Transformer {
             let expected = format!("no such tensor in a {} model", self.config.encoding);
             return Err(wrong(name, expected, "one".into()));
         }
-        Ok(self.map(&mut Replacing(&mut Assign(values))))
+        Ok(self.with_values(values))
+    }
+
+    /// Replaces the values of some parameters, in the model's own layout.
+    pub(crate) fn with_values(self, values: HashMap<ParamId, Vec<f32>>) -> Self {
+        self.map(&mut Replacing(&mut Assign(values)))
     }
 
     /// Writes `config.json` and `model.safetensors` into `dir`, which must exist; both or neither, as

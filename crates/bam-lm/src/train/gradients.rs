@@ -1,5 +1,6 @@
 //! The gradient of a batch: forward and backward over parts of it, added up in a fixed order.
 
+use super::workers::Workers;
 use crate::Error;
 use crate::device;
 use crate::model::{
@@ -19,8 +20,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Gradients {
     /// By part of the batch; they add up to the mean cross-entropy, nats per token.
-    losses: Vec<Tensor<1>>,
-    of: HashMap<ParamId, Tensor<1>>,
+    pub(super) losses: Vec<Tensor<1>>,
+    pub(super) of: HashMap<ParamId, Tensor<1>>,
     /// Of every gradient.
     factor: Factor,
 }
@@ -50,6 +51,28 @@ pub fn batch_gradients(
     parts: usize,
     threads: usize,
 ) -> Result<Gradients, Error> {
+    let workers = Workers::alone(&model.device(), threads);
+    let mut sum = Gradients::default();
+    each_part(model, batch, implementation, parts, &workers, |part| {
+        sum.add(part);
+        Ok(())
+    })?;
+    Ok(sum)
+}
+
+/// Computes those of a batch's parts that are these workers' and hands their gradients over, in the order of parts, on the
+/// first device.
+///
+/// # Errors
+/// Those of [`batch_gradients`] and of `hand_over`.
+pub(super) fn each_part(
+    model: &Transformer,
+    batch: &Batch,
+    implementation: Implementation,
+    parts: usize,
+    workers: &Workers,
+    mut hand_over: impl FnMut(Gradients) -> Result<(), Error>,
+) -> Result<(), Error> {
     if parts == 0 || !batch.rows.is_multiple_of(parts) {
         return Err(Error::Value {
             what: "parts of a batch",
@@ -57,42 +80,36 @@ pub fn batch_gradients(
             got: parts.to_string(),
         });
     }
-    let of_part = |part: usize| {
+    let others = workers.devices[1..].iter();
+    let others = others.map(|device| model.clone().fork(device));
+    let models: Vec<Transformer> = std::iter::once(model.clone()).chain(others).collect();
+    let of_part = |&(place, part): &(usize, usize)| {
         // Graphs that share a leaf can't go backward at the same time.
-        let model = model.clone().map(&mut Replacing(&mut OwnLeaves));
+        let model = models[place % models.len()].clone();
+        let model = model.map(&mut Replacing(&mut OwnLeaves));
         move || part_gradients(&model, batch, implementation, part, parts)
     };
-    let at_once = parts_at_once(&model.device(), parts, threads);
-    let mut sum = Gradients::default();
-    for first in (0..parts).step_by(at_once) {
-        // A device has a queue, and memory of its own, for every thread that calls it: so one alone is not
-        // spawned.
-        if at_once == 1 {
-            sum.add(of_part(first)()?);
-            continue;
-        }
-        let results: Vec<Result<Gradients, Error>> = std::thread::scope(|scope| {
-            let running: Vec<_> = (first..parts.min(first + at_once))
-                .map(|part| scope.spawn(of_part(part)))
-                .collect();
-            let joined = running.into_iter().map(|thread| thread.join());
-            joined
-                .map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        });
+    let mine: Vec<(usize, usize)> = workers.parts(parts).into_iter().enumerate().collect();
+    let at_once = workers.at_once(mine.len());
+    for now in mine.chunks(at_once) {
+        let now = now.iter();
+        // A device has a queue, and memory of its own, for every thread that calls it: so it is called from here, and is at
+        // work while the next one is called.
+        let results: Vec<Result<Gradients, Error>> = match device::is_cpu(&workers.devices[0]) {
+            true if at_once > 1 => std::thread::scope(|scope| {
+                let running: Vec<_> = now.map(|part| scope.spawn(of_part(part))).collect();
+                let joined = running.into_iter().map(|thread| thread.join());
+                joined
+                    .map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                    .collect()
+            }),
+            _ => now.map(|part| of_part(part)()).collect(),
+        };
         for gradients in results {
-            sum.add(gradients?);
+            hand_over(gradients?.on(&workers.devices[0]))?;
         }
     }
-    Ok(sum)
-}
-
-/// Parts that are computed at once.
-pub(super) fn parts_at_once(device: &Device, parts: usize, threads: usize) -> usize {
-    match device::is_cpu(device) {
-        true => threads.clamp(1, parts),
-        false => 1,
-    }
+    Ok(())
 }
 
 fn part_gradients(
@@ -151,10 +168,13 @@ impl Gradients {
 
     /// Shrinks the gradient to norm `limit` where `norm` exceeds it, as `torch.clip_grad_norm_`.
     pub fn clip(&mut self, norm: f64, limit: f64) {
-        let factor = limit / (norm + 1e-6);
-        if factor < 1.0 {
-            self.factor.0 *= factor;
-        }
+        self.factor.0 *= clipping(norm, limit);
+    }
+
+    /// The gradient times a factor.
+    pub(super) fn times(mut self, factor: f64) -> Self {
+        self.factor.0 *= factor;
+        self
     }
 
     /// The gradient of one parameter, on the host.
@@ -170,7 +190,20 @@ impl Gradients {
         self.of.remove(&id).map(|of| (of, self.factor.0))
     }
 
-    fn add(&mut self, other: Self) {
+    /// The same on another device.
+    fn on(mut self, device: &Device) -> Self {
+        let device = &device.clone().inner();
+        let moved = |tensor: Tensor<1>| match tensor.device() == *device {
+            true => tensor,
+            false => tensor.to_device(device),
+        };
+        self.losses = self.losses.into_iter().map(moved).collect();
+        let of = self.of.into_iter();
+        self.of = of.map(|(id, gradient)| (id, moved(gradient))).collect();
+        self
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
         self.losses.extend(other.losses);
         for (id, gradient) in other.of {
             let sum = match self.of.remove(&id) {
@@ -180,6 +213,11 @@ impl Gradients {
             self.of.insert(id, sum);
         }
     }
+}
+
+/// The factor that brings a gradient of this norm to `limit` at most.
+pub(super) fn clipping(norm: f64, limit: f64) -> f64 {
+    (limit / (norm + 1e-6)).min(1.0)
 }
 
 /// Gives every parameter a leaf of its own in the graph.

@@ -1,5 +1,7 @@
 //! RAdam with decoupled weight decay, one learning rate per kind of parameter.
 
+mod sharded;
+
 use super::gradients::Gradients;
 use crate::Error;
 use crate::model::checkpoint::NamedTensors;
@@ -10,6 +12,7 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 
 /// The optimizer's constants.
@@ -113,21 +116,61 @@ impl RAdam {
     /// One step. Parameters without a gradient stay as they are.
     #[must_use]
     pub fn step(&mut self, model: Transformer, mut gradients: Gradients, rate: f64) -> Transformer {
-        self.steps += 1;
         let infos: HashMap<ParamId, ParameterInfo> = model
             .parameters()
             .into_iter()
             .map(|info| (info.id, info))
             .collect();
-        let correction = Correction::at(self.steps, self.config.betas);
         let mut update = Update {
+            correction: self.next(),
             optimizer: self,
             infos,
             gradients: &mut gradients,
-            correction,
             rate,
         };
         model.map(&mut crate::model::Replacing(&mut update))
+    }
+
+    /// Counts a step.
+    fn next(&mut self) -> Correction {
+        self.steps += 1;
+        Correction::at(self.steps, self.config.betas)
+    }
+
+    fn step_of(&self, kind: ParameterKind, factor: f64, correction: Correction, rate: f64) -> Step {
+        let rate = rate * self.rates.of(kind);
+        let decay = match kind {
+            ParameterKind::Matrix => rate * self.config.weight_decay,
+            _ => 0.0,
+        };
+        Step {
+            factor,
+            betas: self.config.betas,
+            epsilon: self.config.epsilon,
+            correction,
+            rate,
+            kept: 1.0 - decay,
+        }
+    }
+
+    /// The value of a parameter after a step; moments that are not there yet are 0.
+    fn take<const D: usize>(
+        &mut self,
+        id: ParamId,
+        step: Step,
+        value: Tensor<D>,
+        gradient: Tensor<1>,
+    ) -> Tensor<D> {
+        let moments = self.moments.remove(&id).unwrap_or_else(|| {
+            let zeros = Tensor::zeros(gradient.shape(), &gradient.device());
+            Moments {
+                first: zeros.clone(),
+                second: zeros,
+            }
+        });
+        let (value, moments) = step.take(value, moments, gradient);
+        self.moments.insert(id, moments);
+        value
     }
 
     /// The state under the parameters' names, for a checkpoint.
@@ -148,7 +191,7 @@ impl RAdam {
         tensors
     }
 
-    /// Continues from a checkpoint's state.
+    /// Continues from a checkpoint's state, or from a share of it: `part` says which numbers of a parameter are wanted.
     ///
     /// # Errors
     /// If a tensor does not fit the model.
@@ -158,6 +201,7 @@ impl RAdam {
         steps: u64,
         mut tensors: NamedTensors,
         path: &Path,
+        part: impl Fn(ParamId, usize) -> Range<usize>,
     ) -> Result<(), Error> {
         self.steps = steps;
         self.moments.clear();
@@ -177,9 +221,14 @@ impl RAdam {
                     got: format!("{} and {}", first.len(), second.len()),
                 });
             }
-            let [first, second] = [first, second]
-                .map(|values| Tensor::from_data(TensorData::new(values, [size]), &device));
-            self.moments.insert(info.id, Moments { first, second });
+            let part = part(info.id, size);
+            let [first, second] = [first, second].map(|values| {
+                let data = TensorData::new(values[part.clone()].to_vec(), [part.len()]);
+                Tensor::from_data(data, &device)
+            });
+            if !part.is_empty() {
+                self.moments.insert(info.id, Moments { first, second });
+            }
         }
         Ok(())
     }
@@ -225,39 +274,10 @@ impl crate::model::ReplaceParameter for Update<'_> {
         else {
             return tensor;
         };
-        let RAdamConfig {
-            betas,
-            epsilon,
-            weight_decay,
-        } = self.optimizer.config;
-        let rate = self.rate * self.optimizer.rates.of(info.kind);
-        let decays = info.kind == ParameterKind::Matrix;
-        let step = Step {
-            factor,
-            betas,
-            epsilon,
-            correction: self.correction,
-            rate,
-            kept: if decays {
-                1.0 - rate * weight_decay
-            } else {
-                1.0
-            },
-        };
-        let moments = self.optimizer.moments.remove(&id).unwrap_or_else(|| {
-            let zeros = Tensor::zeros(gradient.shape(), &gradient.device());
-            Moments {
-                first: zeros.clone(),
-                second: zeros,
-            }
-        });
-        let on_autodiff = tensor.is_autodiff();
-        let (value, moments) = step.take(tensor.inner(), moments, gradient);
-        self.optimizer.moments.insert(id, moments);
-        if on_autodiff {
-            Tensor::from_inner(value)
-        } else {
-            value
+        let step = (self.optimizer).step_of(info.kind, factor, self.correction, self.rate);
+        match tensor.is_autodiff() {
+            true => Tensor::from_inner(self.optimizer.take(id, step, tensor.inner(), gradient)),
+            false => self.optimizer.take(id, step, tensor, gradient),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! A run before it is begun: its numbers, its memory, its arithmetic.
 
-use super::gradients::{batch_gradients, parts_at_once};
+use super::gradients::batch_gradients;
 use super::optimizer::RAdam;
-use super::recipe::{AttentionChoice, Recipe};
+use super::recipe::{AttentionChoice, OptimizerState, Recipe};
+use super::reduction::BUCKET;
+use super::shares::Shares;
 use super::trainer::first_model;
+use super::workers::parts_at_once;
 use crate::Error;
 use crate::device;
 use crate::model::{Activation, ModelConfig, NormKind, ParameterKind, Products, Transformer};
@@ -22,6 +25,11 @@ pub struct Plan {
     pub step_tokens: u64,
     /// Steps.
     pub steps: u64,
+    /// Processes that share a step's parts.
+    pub ranks: usize,
+    /// Bytes that a rank sends in a step, and receives: of each of its parts' gradients all but its own share, and of its share a
+    /// copy to every other rank.
+    pub sent: u64,
     /// Tokens of the run.
     pub tokens: u64,
     /// Floating-point operations of a step: `6·N` for every token, `N` the parameters that multiply (no
@@ -34,7 +42,7 @@ pub struct Plan {
     pub by_parts: Vec<Memory>,
 }
 
-/// Bytes of a run's tensors on its device: a driver's own and what its allocator leaves unused are not in it.
+/// Bytes of a rank's tensors on its first device: a driver's own and what its allocator leaves unused are not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
     /// Parts of a step.
@@ -46,8 +54,11 @@ pub struct Memory {
     /// Gradients of the parts at once and the sum of those before. The optimizer has the new parameters
     /// there.
     pub gradients: u64,
-    /// Both moments.
+    /// Both moments, or the largest share of them.
     pub optimizer: u64,
+    /// Between ranks: a part on its way, the sum's share, and the pieces of an exchange. Beside a GPU it is in the processor's
+    /// memory.
+    pub exchange: u64,
     /// The activations of the parts at once, and their gradients.
     pub activations: u64,
     /// Logits of the validation, which runs between steps.
@@ -67,7 +78,8 @@ pub struct Measured {
 
 impl Plan {
     /// The plan of a recipe for a tokenizer's vocabulary, on a device that computes so many parts at once as
-    /// [`batch_gradients`] does with these threads; on a GPU that is not here if there is none.
+    /// [`batch_gradients`] does with these threads; on a GPU that is not here if there is none. Its memory is that of one of so
+    /// many ranks.
     ///
     /// # Errors
     /// If the recipe's numbers don't fit each other or the device, as in a run; attention by the reference,
@@ -77,6 +89,7 @@ impl Plan {
         vocabulary: usize,
         device: Option<&Device>,
         threads: usize,
+        ranks: usize,
     ) -> Result<Self, Error> {
         let train = &recipe.train;
         if train.attention == AttentionChoice::Reference {
@@ -94,13 +107,13 @@ impl Plan {
             // Nothing is drawn.
             None => recipe.model_config(vocabulary)?.init(&device::cpu()),
         };
-        let parts_at_once = |parts| match device {
-            Some(device) => parts_at_once(device, parts, threads),
+        let at_once = |parts: usize| match device {
+            Some(device) => parts_at_once(&[device.clone()], parts.div_ceil(ranks), threads),
             None => 1,
         };
         let model = train.prepared(model)?;
         let here = device.is_some_and(device::is_cpu);
-        let size = Size::of(&model, recipe, here);
+        let size = Size::of(&model, recipe, here, ranks);
         let step_tokens = (train.rows * train.length) as u64;
         let tokens = step_tokens
             .checked_mul(train.steps)
@@ -109,7 +122,7 @@ impl Plan {
                 expected: format!("steps of {step_tokens} tokens, fewer than 2⁶⁴ in all"),
                 got: train.steps.to_string(),
             })?;
-        let memory = |parts| size.memory(parts, parts_at_once(parts));
+        let memory = |parts| size.memory(parts, at_once(parts));
         let config = model.config();
         let length = train.length as f64;
         let seen = train.rows as f64 * length * (length + 1.0) / 2.0;
@@ -118,6 +131,8 @@ impl Plan {
             learned: size.learned,
             step_tokens,
             steps: train.steps,
+            ranks,
+            sent: size.sent(train.parts),
             tokens,
             step_flops: 6.0 * size.multiplying as f64 * step_tokens as f64
                 + 12.0 * (config.dim * config.layers) as f64 * seen,
@@ -146,10 +161,14 @@ struct Size {
     rows: usize,
     row_activations: u64,
     validation: u64,
+    ranks: usize,
+    /// Numbers of the largest rank's share.
+    share: u64,
+    sharded: bool,
 }
 
 impl Size {
-    fn of(model: &Transformer, recipe: &Recipe, here: bool) -> Self {
+    fn of(model: &Transformer, recipe: &Recipe, here: bool, ranks: usize) -> Self {
         let (config, train) = (model.config(), &recipe.train);
         let validation_rows = match recipe.data.validation {
             Some(_) => train.validation_rows.min(train.rows),
@@ -169,6 +188,9 @@ impl Size {
                 * validation_rows
                 * train.length
                 * config.vocabulary) as u64,
+            ranks,
+            share: Shares::new(model, &train.learn, ranks, !here).largest() as u64,
+            sharded: train.optimizer_state == OptimizerState::Sharded,
         };
         for info in model.parameters() {
             let count = info.stored_shape.iter().product::<usize>() as u64;
@@ -184,6 +206,14 @@ impl Size {
         size
     }
 
+    fn sent(&self, parts: usize) -> u64 {
+        let others = self.ranks as u64 - 1;
+        let away = self
+            .learned
+            .saturating_sub(self.learned / self.ranks as u64);
+        4 * (parts.div_ceil(self.ranks) as u64 * away + others * self.share)
+    }
+
     fn memory(&self, parts: usize, parts_at_once: usize) -> Memory {
         let at_once = parts_at_once as u64;
         let rounded = match self.products {
@@ -191,9 +221,16 @@ impl Size {
             Products::Bf16 => 2 * self.multiplying * at_once,
         };
         let weights = 4 * self.parameters + rounded;
-        let sums = at_once + u64::from(parts > parts_at_once);
+        let several = self.ranks > 1;
+        let sums = at_once + u64::from(!several && parts > parts_at_once);
         let gradients = 4 * self.learned * sums.max(2);
-        let optimizer = 8 * self.learned;
+        let optimizer = 8 * if self.sharded {
+            self.share
+        } else {
+            self.learned
+        };
+        let pieces = 2 * self.learned.min(BUCKET as u64);
+        let exchange = 4 * (self.learned + self.share + pieces) * u64::from(several);
         let activations = (self.rows / parts) as u64 * self.row_activations * at_once;
         Memory {
             parts,
@@ -201,9 +238,10 @@ impl Size {
             weights,
             gradients,
             optimizer,
+            exchange,
             activations,
             validation: self.validation,
-            total: weights + optimizer + (gradients + activations).max(self.validation),
+            total: weights + optimizer + (gradients + exchange + activations).max(self.validation),
         }
     }
 }
@@ -271,7 +309,7 @@ pub fn measure(
     let device = device.clone().autodiff();
     let mut model = train.prepared(first_model(recipe, vocabulary, &device)?)?;
     let mut optimizer = RAdam::new(train.optimizer, train.rates);
-    let parts = parts_at_once(&device, train.parts, threads);
+    let parts = parts_at_once(&[device.clone()], train.parts, threads);
     let batch = random_batch(train.rows / train.parts * parts, train.length, vocabulary);
     let implementation = train.attention.into();
     let rounds = train.parts.div_ceil(parts) as f64;
@@ -331,7 +369,7 @@ mod tests {
     }
 
     fn plan(settings: &[&str], threads: usize) -> Plan {
-        Plan::new(&recipe(settings), VOCABULARY, Some(&cpu()), threads).unwrap()
+        Plan::new(&recipe(settings), VOCABULARY, Some(&cpu()), threads, 1).unwrap()
     }
 
     #[test]
@@ -372,7 +410,7 @@ mod tests {
         assert_eq!(parts, [1, 2, 3, 4, 6, 12]);
         assert_eq!(one.memory, one.by_parts[0]);
         for of in &one.by_parts {
-            let at_work = (of.gradients + of.activations).max(of.validation);
+            let at_work = (of.gradients + of.exchange + of.activations).max(of.validation);
             assert_eq!(of.total, of.weights + of.optimizer + at_work);
             assert_eq!(of.activations * of.parts as u64, one.memory.activations);
             let fewest = one.fewest_parts(of.total).unwrap();
@@ -389,7 +427,7 @@ mod tests {
         assert!(rounded.memory.activations < one.memory.activations);
         assert!(rounded.memory.weights > one.memory.weights);
         assert_eq!(rounded.step_flops, one.step_flops);
-        let elsewhere = Plan::new(&recipe(&[]), VOCABULARY, None, 2).unwrap();
+        let elsewhere = Plan::new(&recipe(&[]), VOCABULARY, None, 2, 1).unwrap();
         let one_at_a_time = |of: &Memory| of.parts_at_once == 1;
         assert!(elsewhere.by_parts.iter().all(one_at_a_time), "a GPU");
         // Norms, gates and the loss keep more where they are several operations.

@@ -160,6 +160,13 @@ pub struct TrainRecipe {
     /// The device that computes. A run may go on with another one: checkpoints name none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub device: DeviceName,
+    /// Devices beside it in the same process: part `p` of the process is computed on device `p mod n`, gradients are added on the
+    /// first. The result does not depend on their number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_devices: Vec<DeviceName>,
+    /// The place of the optimizer's moments where several ranks train. The result does not depend on it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub optimizer_state: OptimizerState,
     /// Steps between two measurements of the validation loss.
     #[serde(default = "hundred")]
     pub validate_every: u64,
@@ -195,6 +202,17 @@ fn hundred() -> u64 {
 }
 fn validation_rows() -> usize {
     64
+}
+
+/// The place of the optimizer's moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerState {
+    /// All of them on every rank: a rank steps all parameters.
+    #[default]
+    Replicated,
+    /// A share on each rank, which steps its share of the parameters and gives them to the others (ZeRO-1).
+    Sharded,
 }
 
 /// [`Implementation`], as recipes name it.
@@ -327,11 +345,20 @@ impl Recipe {
         Ok(self)
     }
 
-    /// The same run on another device, if one is given.
+    /// The same run on other devices, if any are given.
     #[must_use]
-    pub fn on(mut self, device: Option<DeviceName>) -> Self {
-        self.train.device = device.unwrap_or(self.train.device);
+    pub fn on(mut self, devices: &[DeviceName]) -> Self {
+        if let [first, further @ ..] = devices {
+            self.train.device = *first;
+            self.train.further_devices = further.to_vec();
+        }
         self
+    }
+
+    /// All its devices, the first first.
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceName> {
+        [&[self.train.device], &*self.train.further_devices].concat()
     }
 
     /// Refuses a device without the float type of the products or a kernel for heads so wide.
@@ -357,10 +384,12 @@ impl Recipe {
         }
     }
 
-    /// Whether a run that was begun with one recipe can go on with the other: they differ in the device at most.
+    /// Whether a run that was begun with one recipe can go on with the other: they differ at most in where things are.
     #[must_use]
     pub fn is_same_run(&self, other: &Self) -> bool {
-        self.clone().on(Some(other.train.device)) == *other
+        let mut moved = self.clone().on(&other.devices());
+        moved.train.optimizer_state = other.train.optimizer_state;
+        moved == *other
     }
 
     /// The model's configuration for a tokenizer's vocabulary.

@@ -13,14 +13,17 @@ use super::recipe::Recipe;
 use super::trainer::Trainer;
 use crate::Error;
 use crate::model::Transformer;
-use crate::model::checkpoint::{read_json, read_tensors, write_tensors};
+use crate::model::checkpoint::{WEIGHTS_FILE, read_json, read_tensors, write_tensors};
 use bam_data::atomic_file::{NewFolder, sweep, write_atomically};
-use bam_data::{TOKENIZER_FILE, Tokenizer};
+use bam_data::{TOKENIZER_FILE, Tokenizer, sha256_of};
 use bam_record::TrainingStep;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const RECIPE_FILE: &str = "recipe.toml";
 const METRICS_FILE: &str = "metrics.jsonl";
@@ -35,9 +38,12 @@ pub struct RunFolder {
 }
 
 /// The state of a checkpoint besides tensors.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct State {
     step: u64,
+    /// SHA-256 of the files of tensors, by name; checkpoints of earlier versions have none.
+    #[serde(default)]
+    sha256: BTreeMap<String, String>,
 }
 
 /// The end of a run.
@@ -90,6 +96,13 @@ impl RunFolder {
         ))
     }
 
+    /// The folder of a run that another rank creates or has opened.
+    #[must_use]
+    pub fn of_another_rank(dir: &Path) -> Self {
+        let dir = dir.to_owned();
+        Self { dir }
+    }
+
     /// The folder.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -99,20 +112,40 @@ impl RunFolder {
     /// Puts the trainer where the latest checkpoint left it and drops later metrics and what a killed
     /// run left of a checkpoint; gives back the step. A run without a checkpoint starts at 0.
     ///
+    /// Ranks all read the checkpoint, and it must be the same one; rank 0 alone drops.
+    ///
     /// # Errors
-    /// If the checkpoint is broken.
+    /// If the checkpoint is broken, or another one on some rank.
     pub fn restore(&self, trainer: &mut Trainer) -> Result<u64, Error> {
-        sweep(&self.dir, |name| name.starts_with(CHECKPOINT))?;
-        if let Some((_, dir)) = self.checkpoints()?.pop() {
-            let state: State = read_json(&dir.join(STATE_FILE), "a checkpoint's state")?;
+        let ranks = Arc::clone(&trainer.workers.ranks);
+        let latest = self.checkpoints()?.pop();
+        let mut state = "none".to_owned();
+        if let Some((_, dir)) = &latest {
+            let path = dir.join(STATE_FILE);
+            let of: State = read_json(&path, "a checkpoint's state")?;
+            for (name, expected) in &of.sha256 {
+                let (path, expected) = (dir.join(name), format!("a file of SHA-256 {expected}"));
+                let got = format!("a file of SHA-256 {}", sha256_of(&[&path])?);
+                if got != expected {
+                    return Err(Error::File {
+                        path,
+                        expected,
+                        got,
+                    });
+                }
+            }
+            state = serde_json::to_string(&of).expect("a state is plain data");
             let device = trainer.model.device();
-            trainer.model = (trainer.recipe.train).prepared(Transformer::load(&dir, &device)?)?;
             let path = dir.join(OPTIMIZER_FILE);
-            trainer
-                .optimizer
-                .restore(&trainer.model, state.step, read_tensors(&path)?, &path)?;
-            trainer.step = state.step;
+            let optimizer = (read_tensors(&path)?, &*path);
+            trainer.restore(of.step, Transformer::load(dir, &device)?, optimizer)?;
         }
+        // Its hashes are in its state, so equal states are equal checkpoints.
+        ranks.same("the latest checkpoint", &state)?;
+        if !ranks.leads() {
+            return Ok(trainer.step);
+        }
+        sweep(&self.dir, |name| name.starts_with(CHECKPOINT))?;
         let metrics = self.dir.join(METRICS_FILE);
         let text = read_complete_lines(&metrics)?;
         // Lines are kept as they stand: a number that is read and written again can lose its last bit.
@@ -127,10 +160,10 @@ impl RunFolder {
     }
 
     /// Trains to the end, or until `stop` says so, with metrics every step and checkpoints at the
-    /// recipe's interval.
+    /// recipe's interval. Of several ranks all call it, rank 0 alone writes, and all stop where one is told to.
     ///
     /// # Errors
-    /// If a step fails or something can't be written. Checkpoints stay as they are.
+    /// If a step fails or something can't be written, on the rank where it does. Checkpoints stay as they are.
     pub fn train(
         &self,
         trainer: &mut Trainer,
@@ -138,20 +171,22 @@ impl RunFolder {
         stop: impl Fn() -> bool,
         mut progress: impl FnMut(&TrainingStep),
     ) -> Result<Outcome, Error> {
+        let ranks = Arc::clone(&trainer.workers.ranks);
         let path = self.dir.join(METRICS_FILE);
-        let mut metrics = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(Error::io(&path, "open it"))?;
+        let mut options = fs::OpenOptions::new();
+        let open = || options.create(true).append(true).open(&path);
+        let metrics = ranks.leads().then(open).transpose();
+        let mut metrics = metrics.map_err(Error::io(&path, "open it"))?;
         let interval = trainer.recipe.train.checkpoint_every;
         while !trainer.finished() {
             let line = trainer.advance(&clock)?;
-            metrics
-                .write_all(json_line(&line).as_bytes())
-                .map_err(Error::io(&path, "write it"))?;
+            if let Some(metrics) = &mut metrics {
+                metrics
+                    .write_all(json_line(&line).as_bytes())
+                    .map_err(Error::io(&path, "write it"))?;
+            }
             progress(&line);
-            let stopping = stop();
+            let stopping = ranks.any(stop());
             if stopping || trainer.step.is_multiple_of(interval) || trainer.finished() {
                 self.checkpoint(trainer)?;
             }
@@ -159,11 +194,13 @@ impl RunFolder {
                 return Ok(Outcome::Stopped);
             }
         }
-        write_atomically(
-            &self.dir.join("metrics.csv"),
-            csv(&self.metrics()?).as_bytes(),
-        )?;
-        trainer.model.save(&self.dir)?;
+        if ranks.leads() {
+            let csv = csv(&self.metrics()?);
+            write_atomically(&self.dir.join("metrics.csv"), csv.as_bytes())?;
+            trainer.model.save(&self.dir)?;
+        }
+        // Whoever goes on finds the model.
+        ranks.wait();
         Ok(Outcome::Finished)
     }
 
@@ -175,21 +212,30 @@ impl RunFolder {
         read_metrics(&self.dir.join(METRICS_FILE))
     }
 
+    /// Made by all ranks; rank 0 writes.
     fn checkpoint(&self, trainer: &Trainer) -> Result<(), Error> {
+        let ranks = &*trainer.workers.ranks;
+        if ranks.are_several() {
+            let found = fingerprint(&trainer.model).to_string();
+            ranks.same("the fingerprint of its model", &found)?;
+        }
+        let optimizer = trainer.optimizer_tensors();
         let name = format!("{CHECKPOINT}{:08}", trainer.step);
         let dir = self.dir.join(&name);
-        if dir.exists() {
+        if !ranks.leads() || dir.exists() {
             return Ok(());
         }
         let new = NewFolder::create(&dir).map_err(Error::io(&dir, "create it"))?;
         trainer.model.save(new.path())?;
-        write_tensors(
-            &new.path().join(OPTIMIZER_FILE),
-            trainer.optimizer.to_tensors(&trainer.model),
-        )?;
+        write_tensors(&new.path().join(OPTIMIZER_FILE), optimizer)?;
         Tokenizer::from_file(&self.dir.join(TOKENIZER_FILE))?.save_into(new.path())?;
-        let state =
-            serde_json::to_vec(&State { step: trainer.step }).expect("a state is plain data");
+        let files = [WEIGHTS_FILE, OPTIMIZER_FILE].into_iter();
+        let sums = files.map(|name| Ok((name.into(), sha256_of(&[new.path().join(name)])?)));
+        let state = State {
+            step: trainer.step,
+            sha256: sums.collect::<Result<_, Error>>()?,
+        };
+        let state = serde_json::to_vec(&state).expect("a state is plain data");
         write_atomically(&new.path().join(STATE_FILE), &state)?;
         let older = self.checkpoints()?;
         new.finish()
@@ -218,6 +264,15 @@ impl RunFolder {
         found.sort();
         Ok(found)
     }
+}
+
+/// A number that differs where models do: ranks that drifted apart, by a fault or by unlike machines, are found by it.
+fn fingerprint(model: &Transformer) -> u64 {
+    let tensors: BTreeMap<_, _> = model.to_tensors().into_iter().collect();
+    let mut hasher = DefaultHasher::new();
+    let values = tensors.values().flat_map(|(_, values)| values);
+    values.for_each(|value| hasher.write_u32(value.to_bits()));
+    hasher.finish()
 }
 
 /// The lines of a `metrics.jsonl`; none where there is no file. A last line that a killed run left

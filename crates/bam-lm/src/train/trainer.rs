@@ -1,11 +1,15 @@
 //! The training loop, one step at a time.
 
-use super::gradients::batch_gradients;
+use super::gradients::{Gradients, clipping, each_part};
 use super::optimizer::RAdam;
-use super::recipe::Recipe;
+use super::recipe::{OptimizerState, Recipe};
+use super::reduction::{Reduced, reduced};
 use super::schedule::CosineSchedule;
+use super::shares::Shares;
+use super::workers::Workers;
 use crate::Error;
 use crate::device;
+use crate::model::checkpoint::NamedTensors;
 use crate::model::{EachParameter, ModelConfig, TokenRows, Transformer, Visiting, host_values};
 use bam_attention::Documents;
 use bam_data::{
@@ -15,6 +19,7 @@ use bam_data::{
 use bam_record::TrainingStep;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A run between two steps.
@@ -28,7 +33,7 @@ pub struct Trainer {
     /// The rows of a step to come.
     ahead: Option<(u64, Result<Batch, DataError>)>,
     validation: Option<Validation>,
-    threads: usize,
+    pub(super) workers: Workers,
 }
 
 struct Validation {
@@ -37,7 +42,8 @@ struct Validation {
 }
 
 impl Trainer {
-    /// A run at its start. `device` is a plain one; the trainer turns autodiff on.
+    /// A run at its start. The workers' devices are plain ones; the trainer turns autodiff on. Of several ranks all make the same
+    /// trainer, and all of them make every call that computes.
     ///
     /// # Errors
     /// If the recipe's numbers don't fit the tokenizer or the data, or the device has not the float type of
@@ -47,13 +53,16 @@ impl Trainer {
         tokenizer: Arc<Tokenizer>,
         text: Arc<TokenStore>,
         validation: Option<Arc<TokenStore>>,
-        device: &Device,
-        threads: usize,
+        workers: &Workers,
     ) -> Result<Self, Error> {
         let train = &recipe.train;
-        let device = device.clone().autodiff();
-        recipe.check_device(&device)?;
-        let model = train.prepared(first_model(&recipe, tokenizer.vocabulary_size(), &device)?)?;
+        let workers = workers.learning();
+        let devices = workers.devices.iter();
+        devices
+            .clone()
+            .try_for_each(|device| recipe.check_device(device))?;
+        let vocabulary = tokenizer.vocabulary_size();
+        let model = train.prepared(first_model(&recipe, vocabulary, &workers.devices[0])?)?;
         let minimum = train.learning_rate * train.final_fraction;
         let schedule = CosineSchedule::new(train.learning_rate, minimum, train.steps)?;
         let rows = rows(&recipe, &tokenizer, &text)?;
@@ -73,7 +82,7 @@ impl Trainer {
             rows,
             ahead: None,
             validation,
-            threads,
+            workers,
             recipe,
         })
     }
@@ -111,17 +120,14 @@ impl Trainer {
         let start = clock();
         let ahead = self.ahead.take().filter(|(step, _)| *step == self.step);
         let batch = ahead.map_or_else(|| self.read(self.step), |(_, batch)| batch)?;
-        let mut gradients = batch_gradients(
-            &self.model,
-            &batch,
-            train.attention.into(),
-            train.parts,
-            self.threads,
-        )?;
+        let sum = self.sum(&batch)?;
         // The device is at work until its numbers are read.
         let next = self.step + 1;
         self.ahead = (next < train.steps).then(|| (next, self.read(next)));
-        let (loss, norm) = gradients.loss_and_norm(&self.model);
+        let (loss, norm) = match &sum {
+            Sum::Whole(gradients) => gradients.loss_and_norm(&self.model),
+            Sum::Share(_, of) => (of.loss, of.norm),
+        };
         for (what, got) in [("loss", loss), ("gradient norm", norm)] {
             if !got.is_finite() {
                 return Err(Error::NotFinite {
@@ -131,10 +137,10 @@ impl Trainer {
                 });
             }
         }
-        gradients.clip(norm, train.clip);
         let rate = self.schedule.rate(self.step);
-        let model = self.model.clone();
-        self.model = self.optimizer.step(model, gradients, rate);
+        let clip = clipping(norm, train.clip);
+        self.model = self.stepped(sum, clip, rate);
+        let train = &self.recipe.train;
         self.step += 1;
         let tokens_of_step = (train.rows * train.length) as u64;
         let seconds = (clock() - start).max(1e-9);
@@ -158,13 +164,98 @@ impl Trainer {
         })
     }
 
+    /// The gradients of a batch, added in the order of its parts.
+    fn sum(&self, batch: &Batch) -> Result<Sum, Error> {
+        let train = &self.recipe.train;
+        let (model, workers) = (&self.model, &self.workers);
+        let (implementation, parts) = (train.attention.into(), train.parts);
+        if workers.ranks.are_several() {
+            let shares = self.shares();
+            let of = reduced(model, batch, implementation, parts, workers, &shares)?;
+            return Ok(Sum::Share(shares, of));
+        }
+        let mut sum = Gradients::default();
+        each_part(model, batch, implementation, parts, workers, |part| {
+            sum.add(part);
+            Ok(())
+        })?;
+        Ok(Sum::Whole(sum))
+    }
+
+    /// The model after a step, which is the same on all ranks.
+    fn stepped(&mut self, sum: Sum, clip: f64, rate: f64) -> Transformer {
+        let (model, ranks) = (self.model.clone(), &*self.workers.ranks);
+        let gradients = match sum {
+            Sum::Whole(gradients) => gradients,
+            Sum::Share(shares, of) => match self.recipe.train.optimizer_state {
+                OptimizerState::Replicated => {
+                    let all = shares.gathered(ranks, &of.own);
+                    Gradients::whole(&all, &shares, &model.device())
+                }
+                OptimizerState::Sharded => {
+                    let own = (&*of.own, clip);
+                    let own =
+                        (self.optimizer).step_share(&model, (&shares, ranks.rank()), own, rate);
+                    let all = shares.gathered(ranks, &own);
+                    return model.with_values(shares.by_parameter(&all));
+                }
+            },
+        };
+        self.optimizer.step(model, gradients.times(clip), rate)
+    }
+
+    /// The share of every rank in the numbers that learn.
+    fn shares(&self) -> Shares {
+        let (model, learn) = (&self.model, &self.recipe.train.learn);
+        let whole = !device::is_cpu(&model.device());
+        Shares::new(model, learn, self.workers.ranks.size(), whole)
+    }
+
+    /// The same where the optimizer's state is cut by it.
+    fn shares_of_state(&self) -> Option<Shares> {
+        let sharded = self.recipe.train.optimizer_state == OptimizerState::Sharded;
+        (sharded && self.workers.ranks.are_several()).then(|| self.shares())
+    }
+
+    /// Made by all ranks: the optimizer's state for a checkpoint, on rank 0.
+    pub(super) fn optimizer_tensors(&self) -> NamedTensors {
+        let ranks = &*self.workers.ranks;
+        match self.shares_of_state() {
+            Some(shares) => self.optimizer.gathered_tensors(ranks, &shares),
+            None if ranks.leads() => self.optimizer.to_tensors(&self.model),
+            None => NamedTensors::new(),
+        }
+    }
+
+    /// Puts it where a checkpoint's model and optimizer were.
+    ///
+    /// # Errors
+    /// If they don't fit the run.
+    pub(super) fn restore(
+        &mut self,
+        step: u64,
+        model: Transformer,
+        (tensors, path): (NamedTensors, &Path),
+    ) -> Result<(), Error> {
+        self.model = self.recipe.train.prepared(model)?;
+        let parts = self.shares_of_state();
+        let parts = parts.map(|shares| shares.parts_of(self.workers.ranks.rank()));
+        let part = |id, size| match &parts {
+            None => 0..size,
+            Some(parts) => parts.get(&id).map_or(0..0, |(part, _)| part.clone()),
+        };
+        (self.optimizer).restore(&self.model, step, tensors, path, part)?;
+        self.step = step;
+        Ok(())
+    }
+
     /// The rows of a step.
     fn read(&self, step: u64) -> Result<Batch, DataError> {
         let rows = self.recipe.train.rows;
         Batch::read(&*self.rows, step * rows as u64, rows)
     }
 
-    /// Mean cross-entropy over the validation rows, where there are any.
+    /// Mean cross-entropy over the validation rows, where there are any. Ranks take turns at its batches.
     fn validation_loss(&self) -> Result<Option<f64>, Error> {
         let Some(validation) = &self.validation else {
             return Ok(None);
@@ -175,31 +266,42 @@ impl Trainer {
         let available = usize::try_from(validation.rows.rows_per_epoch()).unwrap_or(usize::MAX);
         let count = train.validation_rows.min(available);
         let implementation = train.attention.into();
-        let (mut losses, mut weights) = (Vec::new(), Vec::new());
-        let mut first = 0;
-        while first < count {
-            let rows = train.rows.min(count - first);
+        let ranks = &*self.workers.ranks;
+        let firsts: Vec<usize> = (0..count).step_by(train.rows).collect();
+        let rows_from = |first: usize| train.rows.min(count - first);
+        let mine = firsts.iter().skip(ranks.rank()).step_by(ranks.size());
+        let losses = mine.map(|&first| {
+            let rows = rows_from(first);
             let batch = Batch::read(&validation.rows, first as u64, rows)?;
             let tokens = TokenRows::new(rows, batch.tokens, vocabulary)?;
             let targets = TokenRows::new(rows, batch.targets, vocabulary)?;
             let documents = Some(Arc::new(Documents::new(rows, batch.document_ids)?));
-            losses.push(model.loss(
-                &tokens,
-                &targets,
-                &batch.weights,
-                documents,
-                implementation,
-            )?);
-            weights.push(rows as f64);
-            first += rows;
-        }
-        let losses = host_values(Tensor::cat(losses, 0));
-        let weighed = losses.iter().zip(&weights);
+            let weights = &batch.weights;
+            model.loss(&tokens, &targets, weights, documents, implementation)
+        });
+        let losses: Vec<Tensor<1>> = losses.collect::<Result<_, Error>>()?;
+        let losses = match losses.is_empty() {
+            true => Vec::new(),
+            false => host_values(Tensor::cat(losses, 0)),
+        };
+        let bits: Vec<u32> = losses.iter().map(|loss| loss.to_bits()).collect();
+        let of_ranks = ranks.gather_values(&bits);
+        let loss =
+            |batch: usize| f32::from_bits(of_ranks[batch % ranks.size()][batch / ranks.size()]);
+        let weighed = firsts.iter().enumerate();
         let sum: f64 = weighed
-            .map(|(loss, weight)| f64::from(*loss) * weight)
+            .map(|(batch, &first)| f64::from(loss(batch)) * rows_from(first) as f64)
             .sum();
-        Ok(Some(sum / weights.iter().sum::<f64>()))
+        Ok(Some(sum / count as f64))
     }
+}
+
+/// The sum of a batch's gradients.
+enum Sum {
+    /// All of it, on the device.
+    Whole(Gradients),
+    /// A rank's share of it.
+    Share(Shares, Reduced),
 }
 
 /// Looks at every parameter.

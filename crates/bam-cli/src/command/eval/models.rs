@@ -2,7 +2,7 @@
 
 use crate::args::{Length, OutputArgs};
 use crate::console::{self, Progress, UsageError};
-use crate::runs;
+use crate::{ranks, runs};
 use anyhow::ensure;
 use bam_data::Tokenizer;
 use bam_eval::evaluation::{Context, Evaluation, Subject, evaluate, run_digest};
@@ -123,6 +123,9 @@ impl<'a> Models<'a> {
         records: &[Record<M>],
         scores: impl Fn(&str, &Record<M>) -> Vec<Score>,
     ) -> anyhow::Result<ExitCode> {
+        if !ranks::leads() {
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut stdout = std::io::stdout().lock();
         if self.output.json {
             let text = match records {
@@ -195,6 +198,8 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     pub fn open(exports: &'a [ExportFolder]) -> anyhow::Result<Self> {
+        // One rank delivers.
+        let exports = if ranks::leads() { exports } else { &[] };
         let folders = exports.iter().map(|export| export.dir.as_path());
         Ok(Self {
             exports,
@@ -215,14 +220,15 @@ impl<'a> Session<'a> {
         self.goes_on = E::INDEPENDENT;
         let (folder, began) = (dir.to_string_lossy(), moment());
         let run = run_digest(&runs::version(), dir, subject, evaluation)?;
-        let journal = open_journal(out, run)?;
+        ranks::all().same("version, model, tokenizer and settings", &run)?;
+        let journal = ranks::leads().then(|| open_journal(out, run)).transpose()?;
         let mut exports = Exports::new(self.exports, &mut self.files, &folder, &began);
         let scored = |set: &E::Set, score: &E::Score| {
             let exports = &mut exports;
             evaluation.export_cell(set, score, exports)
         };
-        let measured = watched(title, evaluation, Some(&journal), scored);
-        self.journals.push(journal);
+        let measured = watched(title, evaluation, journal.as_ref(), scored);
+        self.journals.extend(journal);
         let Some((metrics, seconds)) = measured? else {
             return Ok(None);
         };
@@ -294,10 +300,12 @@ pub fn watched<E: Evaluation>(
             bar.at(done, message);
         }
     };
+    let ranks = ranks::all();
     let context = Context {
         stop: &console::interrupted,
         clock: &console::seconds,
         progress: &progress,
+        ranks: &*ranks,
     };
     let measured = evaluate(evaluation, &context, journal, scored)?;
     bar.get().map(Progress::finish);

@@ -1,7 +1,7 @@
 //! `bam train --plan`.
 
 use crate::args::PlanArgs;
-use crate::{console, device};
+use crate::{console, device, ranks};
 use bam_lm::device::DeviceName;
 use bam_lm::train::Recipe;
 use bam_lm::train::plan::{Measured, Memory, Plan, measure};
@@ -42,7 +42,8 @@ pub fn run(
     let name = recipe.train.device;
     let elsewhere = args.memory.is_some() && !args.measure && name != DeviceName::Cpu;
     let opened = (!elsewhere).then(|| device::open(name)).transpose()?;
-    let plan = Plan::new(recipe, vocabulary, opened.as_ref(), threads)?;
+    let ranks = args.ranks.unwrap_or_else(|| ranks::all().size());
+    let plan = Plan::new(recipe, vocabulary, opened.as_ref(), threads, ranks)?;
     let device_memory = match args.memory {
         Some(gib) => Some((gib * GIB) as u64),
         None => device::info(name)?.memory,
@@ -91,6 +92,13 @@ fn text(planned: &Planned, recipe: &Recipe) -> String {
         rows / parts,
         flops * plan.steps as f64
     );
+    if plan.ranks > 1 {
+        text += &format!(
+            "ranks       {}, each sends and receives {} a step; memory is that of one\n",
+            plan.ranks,
+            gib(plan.sent)
+        );
+    }
     text += &memory(&plan.memory);
     text += "by parts    ";
     let by_parts = plan.by_parts.iter();
@@ -126,9 +134,13 @@ fn text(planned: &Planned, recipe: &Recipe) -> String {
 fn memory(of: &Memory) -> String {
     let [weights, gradients, optimizer, activations] =
         [of.weights, of.gradients, of.optimizer, of.activations].map(gib);
+    let exchange = match of.exchange {
+        0 => String::new(),
+        bytes => format!("exchange {}, ", gib(bytes)),
+    };
     format!(
-        "memory      {}: weights {weights}, gradients {gradients}, optimizer {optimizer}, activations of {} at \
-         once {activations}\n",
+        "memory      {}: weights {weights}, gradients {gradients}, optimizer {optimizer}, {exchange}activations of {} \
+         at once {activations}\n",
         gib(of.total),
         match of.parts_at_once {
             1 => "1 part".to_owned(),

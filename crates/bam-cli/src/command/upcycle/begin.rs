@@ -203,6 +203,8 @@ fn recipe(
             attention: Default::default(),
             products: Default::default(),
             device: args.device.unwrap_or_default(),
+            further_devices: Vec::new(),
+            optimizer_state: Default::default(),
             validate_every: args.steps,
             validation_rows: 1,
             checkpoint_every: args.checkpoint_every,

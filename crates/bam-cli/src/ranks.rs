@@ -1,0 +1,267 @@
+//! The processes that this one works with, where a launcher began several: `mpirun -n 8 bam train …`.
+//!
+//! MPI is begun where a launcher's variables are set, and only for commands that share their work. So a program that was built with
+//! it runs everywhere as one without.
+
+use anyhow::{Context, ensure};
+use bam_lm::ranks::{Alone, Ranks};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Variables by which launchers tell a process that it is one of several: Open MPI's, MPICH's and Intel's, Slurm's by PMI and PMIx.
+#[cfg(feature = "mpi")]
+const LAUNCHERS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
+
+/// Those that say how many.
+const SIZES: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
+
+static OURS: Mutex<Option<Arc<Watched>>> = Mutex::new(None);
+
+/// Joins the processes of a launcher, if there is one. `shared`: the command shares its work with them.
+///
+/// # Errors
+/// If there are several that this program or command can't work with.
+pub fn begin(shared: bool) -> anyhow::Result<()> {
+    let sizes = SIZES
+        .iter()
+        .filter_map(|name| std::env::var(name).ok()?.parse().ok());
+    let size = sizes.max().unwrap_or(1_usize);
+    ensure!(
+        shared || size == 1,
+        "expected one process, got one of {size}: train, eval, quickstart and prepare share their work, other commands do not"
+    );
+    #[cfg(feature = "mpi")]
+    if shared
+        && LAUNCHERS
+            .iter()
+            .any(|name| std::env::var_os(name).is_some())
+    {
+        let ranks = bam_mpi::MpiRanks::begin().map_err(anyhow::Error::msg)?;
+        let seconds = Mutex::new(0.0);
+        let ranks = Box::new(ranks);
+        *ours() = Some(Arc::new(Watched { ranks, seconds }));
+        return Ok(());
+    }
+    ensure!(
+        size == 1,
+        "expected one process, got one of {size}, and a program that was built without MPI; build it with: \
+         cargo build --release --features mpi"
+    );
+    Ok(())
+}
+
+/// Leaves the other processes, which all do; an agreed error is no reason to end them.
+pub fn end() {
+    drop(ours().take());
+}
+
+/// Ends all processes, where there are others. If all fail alike, the first one's word is enough: it is given time to end the rest.
+pub fn fail(code: u8, say: impl FnOnce(&str)) {
+    let Some((rank, size)) = of_several() else {
+        return say("");
+    };
+    if rank > 0 {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    say(&format!("rank {rank} of {size}: "));
+    #[cfg(feature = "mpi")]
+    bam_mpi::abort(code);
+    #[cfg(not(feature = "mpi"))]
+    let _ = code;
+}
+
+/// The processes, this one alone if no launcher began others.
+pub fn all() -> Arc<dyn Ranks> {
+    match &*ours() {
+        Some(ranks) => Arc::clone(ranks) as Arc<dyn Ranks>,
+        None => Arc::new(Alone),
+    }
+}
+
+/// Whether this process is the one that writes and is heard.
+pub fn leads() -> bool {
+    all().leads()
+}
+
+/// Seconds that this process was in calls of others, waiting and sending.
+pub fn seconds() -> f64 {
+    ours().as_ref().map_or(0.0, |ranks| *ranks.locked())
+}
+
+fn of_several() -> Option<(usize, usize)> {
+    let ranks = all();
+    ranks.are_several().then(|| (ranks.rank(), ranks.size()))
+}
+
+fn ours() -> std::sync::MutexGuard<'static, Option<Arc<Watched>>> {
+    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error that all ranks know of: the first one says it, and all end.
+#[derive(Debug)]
+pub struct Agreed(String);
+
+impl std::fmt::Display for Agreed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Agreed {}
+
+/// A rank's word on whether it can begin, and with what.
+#[derive(Serialize, Deserialize)]
+struct Word {
+    error: Option<String>,
+    /// Names and values that must be the same everywhere.
+    same: Vec<(String, String)>,
+}
+
+/// Made by all ranks: what each has made ready, if all could and have the same.
+///
+/// # Errors
+/// On all ranks the same, with the rank that has it.
+pub fn agree<T>(
+    made: anyhow::Result<T>,
+    same: impl FnOnce(&T) -> anyhow::Result<Vec<(&'static str, String)>>,
+) -> anyhow::Result<T> {
+    let ranks = all();
+    if !ranks.are_several() {
+        return made;
+    }
+    let made = made.and_then(|made| Ok((same(&made)?, made)));
+    let words = ranks.gather_values(&match &made {
+        Ok((same, _)) => Word {
+            error: None,
+            same: same
+                .iter()
+                .map(|(name, value)| ((*name).into(), value.clone()))
+                .collect(),
+        },
+        Err(error) => Word {
+            error: Some(crate::console::text_of(error)),
+            same: Vec::new(),
+        },
+    });
+    match refusal(&words) {
+        Some(refusal) => Err(Agreed(refusal).into()),
+        None => Ok(made.context("no rank has an error")?.1),
+    }
+}
+
+fn refusal(words: &[Word]) -> Option<String> {
+    let failed = |word: &&Word| word.error.is_some();
+    if let Some(first) = words.iter().find(failed) {
+        let rank = words.iter().position(|word| word.error.is_some())?;
+        let error = first.error.as_deref()?;
+        let all = words.iter().all(|word| word.error == first.error);
+        return Some(match all {
+            true => error.to_owned(),
+            false => format!("rank {rank} of {}: {error}", words.len()),
+        });
+    }
+    words.iter().enumerate().find_map(|(rank, word)| {
+        let mut pairs = words[0].same.iter().zip(&word.same);
+        let ((name, expected), (_, got)) = pairs.find(|(expected, got)| expected != got)?;
+        let (expected, got) = different_lines(expected, got);
+        Some(format!(
+            "rank {rank} of {}: {name}: expected {expected} as on rank 0, got {got}",
+            words.len()
+        ))
+    })
+}
+
+/// The lines that are not in both; of texts of one line, those.
+fn different_lines(one: &str, other: &str) -> (String, String) {
+    let only = |of: &str, not: &str| {
+        let lines = of
+            .lines()
+            .filter(|line| !not.lines().any(|other| other == *line));
+        let lines = lines.collect::<Vec<_>>().join(", ");
+        if lines.is_empty() {
+            "no such line".into()
+        } else {
+            lines
+        }
+    };
+    (only(one, other), only(other, one))
+}
+
+/// Ranks, and the time that is spent with them.
+struct Watched {
+    ranks: Box<dyn Ranks>,
+    seconds: Mutex<f64>,
+}
+
+impl Watched {
+    fn locked(&self) -> std::sync::MutexGuard<'_, f64> {
+        self.seconds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn timed<T>(&self, call: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let done = call();
+        *self.locked() += start.elapsed().as_secs_f64();
+        done
+    }
+}
+
+impl Ranks for Watched {
+    fn rank(&self) -> usize {
+        self.ranks.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.ranks.size()
+    }
+
+    fn exchange(&self, values: &[f32], to: &[Range<usize>], counts: &[usize]) -> Vec<f32> {
+        self.timed(|| self.ranks.exchange(values, to, counts))
+    }
+
+    fn gather(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        self.timed(|| self.ranks.gather(bytes))
+    }
+
+    fn send(&self, to: usize, message: &[u8]) {
+        self.timed(|| self.ranks.send(to, message));
+    }
+
+    fn poll(&self) -> Option<(usize, Vec<u8>)> {
+        self.ranks.poll()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(error: Option<&str>, recipe: &str) -> Word {
+        Word {
+            error: error.map(str::to_owned),
+            same: vec![
+                ("version".into(), "1".into()),
+                ("recipe".into(), recipe.into()),
+            ],
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_rank() {
+        let fine = || word(None, "a = 1\nb = 2");
+        assert_eq!(refusal(&[fine(), fine()]), None);
+        let other = refusal(&[fine(), fine(), word(None, "a = 1\nb = 3")]).unwrap();
+        assert_eq!(
+            other,
+            "rank 2 of 3: recipe: expected b = 2 as on rank 0, got b = 3"
+        );
+        let failed = || word(Some("no file"), "");
+        assert_eq!(
+            refusal(&[fine(), failed()]).unwrap(),
+            "rank 1 of 2: no file"
+        );
+        assert_eq!(refusal(&[failed(), failed()]).unwrap(), "no file");
+    }
+}

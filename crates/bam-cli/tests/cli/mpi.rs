@@ -1,0 +1,422 @@
+//! Several ranks under `mpirun`: the same bits as one process, and errors that name the rank.
+
+use crate::program::{FAILED, Running, args, assert_no_panic, program, succeed, tree};
+use crate::resume::{Trace, json};
+use crate::workshop::{Workshop, passkeys};
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const SETTINGS: [&str; 3] = [
+    "train.steps=60",
+    "train.parts=4",
+    "train.checkpoint_every=5",
+];
+
+/// The longest that a job may go on after a rank is lost.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// `mpirun` of so many ranks that are given these words, and after them of others with other words.
+fn mpirun(groups: &[(usize, &[OsString])]) -> Command {
+    let mut command = Command::new("mpirun");
+    for (index, (ranks, words)) in groups.iter().enumerate() {
+        command.args((index > 0).then_some(":"));
+        command
+            .args(["-n", &ranks.to_string()])
+            .arg(program())
+            .args(*words);
+    }
+    within_limits(&mut command);
+    command
+}
+
+/// As variables, which other launchers than Open MPI's leave alone: it takes root, more ranks than cores, and polite waiting.
+fn within_limits(command: &mut Command) {
+    command.stdin(Stdio::null()).envs([
+        ("OMPI_ALLOW_RUN_AS_ROOT", "1"),
+        ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
+        ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
+        ("OMPI_MCA_hwloc_base_binding_policy", "none"),
+        ("OMPI_MCA_mpi_yield_when_idle", "1"),
+        // The time between Ctrl-C and the end.
+        ("OMPI_MCA_odls_base_sigkill_timeout", "60"),
+    ]);
+}
+
+fn output(groups: &[(usize, &[OsString])]) -> Output {
+    mpirun(groups).output().expect("there is an mpirun")
+}
+
+fn succeed_on(ranks: usize, words: &[OsString]) -> String {
+    let output = output(&[(ranks, words)]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{ranks} ranks of {words:?}: {errors}"
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn fail_on(groups: &[(usize, &[OsString])]) -> String {
+    let output = output(groups);
+    assert_no_panic(&output, groups[0].1);
+    assert_eq!(output.status.code(), Some(FAILED), "{groups:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Losses, weights, and every byte of the last checkpoint.
+fn assert_same_runs(one: &Path, other: &Path) {
+    Trace::of(one).assert_same(&Trace::of(other));
+    for file in [
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+        "config.json",
+    ] {
+        let read = |run: &Path| std::fs::read(run.join("checkpoint-00000060").join(file)).unwrap();
+        assert!(read(one) == read(other), "{file} of {other:?} differs");
+    }
+}
+
+#[test]
+fn training_is_the_same_on_any_number_of_ranks() {
+    let shop = Workshop::new();
+    succeed(&shop.train("one", &SETTINGS));
+    for state in ["replicated", "sharded"] {
+        for ranks in [1, 2, 3] {
+            let run = format!("{state}-{ranks}");
+            let state = format!("train.optimizer_state={state}");
+            let settings = [&SETTINGS[..], &[&state]].concat();
+            let said = succeed_on(ranks, &shop.train(&run, &settings));
+            assert_eq!(said, "", "{run}");
+            assert_same_runs(&shop.path("one"), &shop.path(&run));
+        }
+    }
+    let mut words = shop.train("one", &["train.parts=4"]);
+    words.extend(args!["--plan --json"]);
+    words.retain(|word| *word != "--out" && *word != shop.path("one"));
+    let plan = |ranks: &str| {
+        let mut words = words.clone();
+        words.extend(args!["--ranks {}", ranks]);
+        let plan: serde_json::Value = serde_json::from_str(&succeed(&words)).unwrap();
+        (
+            plan["sent"].as_u64().unwrap(),
+            plan["memory"]["exchange"].as_u64().unwrap(),
+        )
+    };
+    assert_eq!(plan("1"), (0, 0));
+    assert!(plan("2").0 > 0 && plan("2").1 > 0);
+}
+
+/// The process of a rank.
+fn process_of(mpirun: u32, rank: usize) -> Option<u32> {
+    let wanted = format!("OMPI_COMM_WORLD_RANK={rank}");
+    let children = std::fs::read_to_string(format!("/proc/{mpirun}/task/{mpirun}/children"));
+    let children = children.unwrap_or_default();
+    let mut children = children.split_whitespace().map(|id| id.parse().unwrap());
+    children.find(|id: &u32| {
+        let variables = std::fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        variables
+            .split(|byte| *byte == 0)
+            .any(|of| of == wanted.as_bytes())
+    })
+}
+
+/// Twenty runs that lose one of their ranks, at twenty places.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_killed_rank_ends_the_job_and_the_run_goes_on_elsewhere() {
+    let shop = Workshop::new();
+    succeed(&shop.train("one", &SETTINGS));
+    for kill in 0..20 {
+        let (ranks, run) = (2 + kill % 2, format!("killed-{kill}"));
+        let dir = shop.path(&run);
+        let settings = [
+            &SETTINGS[..],
+            &["train.optimizer_state=sharded"][..kill % 2],
+        ]
+        .concat();
+        let words = shop.train(&run, &settings);
+        let mut running = Running::of(mpirun(&[(ranks, &words)]), words);
+        running.until_lines(&dir.join("metrics.jsonl"), 2 * kill);
+        let lost = kill % ranks;
+        let process = process_of(running.id(), lost).expect("the rank is at work");
+        let sent = Command::new("kill")
+            .args(["-9", &process.to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        let begun = Instant::now();
+        let (code, said) = running.listen();
+        assert!(
+            begun.elapsed() < MINUTE && code != Some(0),
+            "{code:?}: {said}"
+        );
+        assert!(said.contains(&format!("rank {lost} ")), "{kill}: {said}");
+        assert!(!dir.join("model.safetensors").exists());
+        let resume = args!["train --resume --out {}", dir];
+        match kill % 4 {
+            0 => drop(succeed(&resume)),
+            other => drop(succeed_on(other, &resume)),
+        }
+        assert_same_runs(&shop.path("one"), &dir);
+    }
+}
+
+/// A file system that has no room for a checkpoint: no file of its process may be longer than this.
+#[test]
+fn a_full_disk_ends_the_job_and_names_the_rank() {
+    let shop = Workshop::new();
+    succeed(&shop.train("one", &SETTINGS));
+    let dir = shop.path("full");
+    let words = shop.train("full", &SETTINGS);
+    // Blocks of 512 bytes. Ignored, so that the write fails instead.
+    let limited = "trap '' XFSZ; ulimit -f 40; exec \"$@\"";
+    let mut command = Command::new("mpirun");
+    command.args(["-n", "2", "sh", "-c", limited, "sh"]);
+    command.arg(program()).args(&words);
+    within_limits(&mut command);
+    let begun = Instant::now();
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && begun.elapsed() < MINUTE);
+    assert!(
+        said.contains("error: rank 0 of 2: ") && said.contains("could not"),
+        "{said}"
+    );
+    assert!(
+        !tree(&dir)
+            .iter()
+            .any(|path| path.ends_with("checkpoint-00000005"))
+    );
+    succeed_on(3, &args!["train --resume --out {}", dir]);
+    assert_same_runs(&shop.path("one"), &dir);
+}
+
+#[test]
+fn interrupted_jobs_leave_a_checkpoint() {
+    let shop = Workshop::new();
+    let settings = [
+        "train.steps=60",
+        "train.parts=4",
+        "train.checkpoint_every=1000",
+    ];
+    succeed(&shop.train("one", &settings));
+    let dir = shop.path("interrupted");
+    let words = shop.train("interrupted", &settings);
+    let mut running = Running::of(mpirun(&[(2, &words)]), words);
+    running.until_lines(&dir.join("metrics.jsonl"), 10);
+    running.press_interrupt();
+    let (code, said) = running.listen();
+    assert!(said.contains("stopped after step"), "{code:?}: {said}");
+    assert_ne!(code, Some(0));
+    let kept = tree(&dir)
+        .into_iter()
+        .filter(|path| path.ends_with("state.json"))
+        .count();
+    assert_eq!(kept, 1, "{said}");
+    succeed_on(3, &args!["train --resume --out {}", dir]);
+    assert_same_runs(&shop.path("one"), &dir);
+}
+
+#[test]
+fn ranks_that_differ_are_refused_at_the_start() {
+    let shop = Workshop::new();
+    let words = shop.train("run", &SETTINGS);
+    let with = |name: &str, path: &Path| {
+        let place = words.iter().position(|word| word == name).unwrap() + 1;
+        let mut words = words.clone();
+        words[place] = path.into();
+        words
+    };
+    let before = tree(shop.dir());
+    let other_recipe = shop.train("run", &["train.steps=60", "train.parts=2"]);
+    let refusal = fail_on(&[(2, &words), (1, &other_recipe)]);
+    assert!(
+        refusal.contains("error: rank 2 of 3: recipe: expected"),
+        "{refusal}"
+    );
+    assert!(
+        refusal.contains("parts = 4") && refusal.contains("parts = 2"),
+        "{refusal}"
+    );
+    let missing = with("--tokenizer", &shop.path("none.json"));
+    let refusal = fail_on(&[(1, &words), (1, &missing)]);
+    assert!(
+        refusal.contains("error: rank 1 of 2: ") && refusal.contains("none.json"),
+        "{refusal}"
+    );
+    // Where all are wrong alike, it is said once.
+    let refusal = fail_on(&[(2, &missing)]);
+    assert_eq!(refusal.matches("error: ").count(), 1, "{refusal}");
+    assert_eq!(tree(shop.dir()), before);
+
+    // Tokens of the same text in another order are other data, a copy of them is not.
+    let corpus = shop.path("other");
+    std::fs::create_dir(&corpus).unwrap();
+    for (from, to) in [("one.txt", "two.txt"), ("two.md", "one.md")] {
+        std::fs::copy(shop.path("corpus").join(from), corpus.join(to)).unwrap();
+    }
+    let prepare = |corpus: &Path, out: &str| {
+        let (tokenizer, out) = (shop.path("tokenizer.json"), shop.path(out));
+        succeed(&args![
+            "prepare {} --tokenizer {} --out {}",
+            corpus,
+            tokenizer,
+            out
+        ]);
+    };
+    prepare(&corpus, "other-tokens");
+    let recipe = std::fs::read_to_string(shop.path("recipe.toml")).unwrap();
+    let tokens = shop.path("tokens").display().to_string();
+    let others = shop.path("other-tokens").display().to_string();
+    std::fs::write(shop.path("other.toml"), recipe.replace(&tokens, &others)).unwrap();
+    let mut other = words.clone();
+    other[1] = shop.path("other.toml").into();
+    let refusal = fail_on(&[(1, &words), (1, &other)]);
+    assert!(refusal.contains("rank 1 of 2: "), "{refusal}");
+    assert!(!shop.path("run").exists());
+
+    let refusal = fail_on(&[(2, &args!["doctor {}", shop.path("run")])]);
+    assert!(
+        refusal.contains("expected one process, got one of 2"),
+        "{refusal}"
+    );
+}
+
+/// A record without the times and the threads of its making.
+fn record(path: &Path) -> serde_json::Value {
+    let mut record = json(path);
+    fn forget(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for name in ["created", "seconds", "threads"] {
+                    fields.remove(name);
+                }
+                fields.values_mut().for_each(forget);
+            }
+            serde_json::Value::Array(values) => values.iter_mut().for_each(forget),
+            _ => {}
+        }
+    }
+    forget(&mut record);
+    record
+}
+
+#[test]
+fn evaluations_are_the_same_on_any_number_of_ranks() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let book = shop.path("corpus").join("one.txt");
+    let commands = [
+        passkeys(&model, "9"),
+        args![
+            "eval perplexity {} --text {} --length 300 --window 100",
+            model,
+            book
+        ],
+    ];
+    for (index, command) in commands.iter().enumerate() {
+        let evaluate = |ranks: usize| {
+            let out = shop.path(&format!("{index}-{ranks}.json"));
+            let words = [&command[..], &args!["--out {} --json", out]].concat();
+            match ranks {
+                0 => succeed(&words),
+                _ => succeed_on(ranks, &words),
+            };
+            let journal = out.with_extension("unfinished.jsonl");
+            assert!(!journal.exists());
+            record(&out)
+        };
+        let one = evaluate(0);
+        for ranks in [2, 3] {
+            assert_eq!(evaluate(ranks), one, "{command:?} on {ranks}");
+        }
+    }
+}
+
+/// A journal of two ranks is one process's, and the other way round.
+#[test]
+fn journals_go_on_with_another_number_of_ranks() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let out = shop.path("record.json");
+    let journal = out.with_extension("unfinished.jsonl");
+    let evaluate =
+        |samples: &str| [&passkeys(&model, samples)[..], &args!["--out {}", out]].concat();
+    succeed(&evaluate("200"));
+    let whole = record(&out);
+    for (first, then) in [(2, 0), (2, 3)] {
+        std::fs::remove_file(&out).unwrap();
+        let words = evaluate("200");
+        let mut running = Running::of(mpirun(&[(first, &words)]), words);
+        running.until_lines(&journal, 5);
+        running.press_interrupt();
+        let (code, said) = running.listen();
+        assert!(
+            said.contains("the same command goes on from there"),
+            "{code:?}: {said}"
+        );
+        let kept = std::fs::read_to_string(&journal).unwrap().lines().count();
+        assert!((5..200).contains(&kept), "{kept}");
+        let _ = match then {
+            0 => succeed(&evaluate("200")),
+            _ => succeed_on(then, &evaluate("200")),
+        };
+        assert_eq!(record(&out), whole);
+        assert!(!journal.exists());
+    }
+}
+
+#[test]
+fn tokens_are_the_same_on_any_number_of_ranks() {
+    let shop = Workshop::new();
+    let corpus = shop.path("many");
+    std::fs::create_dir(&corpus).unwrap();
+    for file in 0..7 {
+        let text = crate::workshop::text(file);
+        let text = &text[..text.len() / (file + 1)];
+        std::fs::write(corpus.join(format!("{file}.txt")), text).unwrap();
+    }
+    let prepare = |ranks: usize| {
+        let (tokenizer, out) = (
+            shop.path("tokenizer.json"),
+            shop.path(&format!("many-{ranks}")),
+        );
+        let words = args!["prepare {} --tokenizer {} --out {}", corpus, tokenizer, out];
+        match ranks {
+            0 => succeed(&words),
+            _ => succeed_on(ranks, &words),
+        };
+        let files = tree(&out).into_iter();
+        let files = files.map(|path| {
+            (
+                path.file_name().unwrap().to_owned(),
+                std::fs::read(&path).unwrap(),
+            )
+        });
+        files.collect::<Vec<_>>()
+    };
+    let one = prepare(0);
+    for ranks in [2, 3, 9] {
+        assert!(prepare(ranks) == one, "{ranks} ranks");
+    }
+    // Nothing is left beside the folders.
+    let parts = tree(shop.dir())
+        .into_iter()
+        .filter(|path| path.to_string_lossy().contains(".part-"));
+    assert_eq!(parts.count(), 0);
+    // What is there is not overwritten, and one rank says so.
+    let words = args![
+        "prepare {} --tokenizer {} --out {}",
+        corpus,
+        shop.path("tokenizer.json"),
+        shop.path("many-2")
+    ];
+    let refusal = fail_on(&[(2, &words)]);
+    assert_eq!(
+        refusal.matches("expected an empty folder").count(),
+        1,
+        "{refusal}"
+    );
+}
