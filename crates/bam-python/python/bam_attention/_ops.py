@@ -96,6 +96,16 @@ def _is_plain(*tensors) -> bool:
     )
 
 
+def is_still(theta: list[Tensor]) -> bool:
+    """Whether log-weights of these numbers are numbers and nothing else: no gradient, no graph, no transform."""
+    return (
+        not (torch.is_grad_enabled() and any(of.requires_grad for of in theta))
+        and _is_plain(*theta)
+        and forward_ad._current_level < 0
+        and all(of.device.type == "cpu" for of in theta)
+    )
+
+
 def _is_transformed() -> bool:
     """Whether `torch.func` is at work, which the autograd of `torch.library` does not know."""
     return torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
@@ -259,8 +269,8 @@ def _attend(q, *rest):
 def _attend_backward(gradient, out, ln_evidence, q, k, v, ln_weights, temperature, *rest):
     operands = _operands(q, k, v, ln_weights, temperature, *rest)
     of_rows = [_like(of) for of in (q, k, v)]
-    of_ln_weights = torch.empty(ln_weights.shape)
-    of_temperature = torch.empty(0 if temperature is None else temperature.shape)
+    of_ln_weights = ln_weights.new_empty(ln_weights.shape)
+    of_temperature = ln_weights.new_empty(0 if temperature is None else temperature.shape)
     wanted = (
         *map(to_dlpack, of_rows),
         to_dlpack(of_ln_weights),
@@ -391,6 +401,9 @@ def visible_counts(
 ) -> Tensor:
     """Keys that each row of such a call of `attend` sees, `[batch or 1, queries]`, in float32: the `n` of scalable
     softmax."""
+    queries, keys = operation.whole("queries", queries, 1), operation.whole("keys", keys, 1)
+    query_offset = operation.whole("query_offset", query_offset)
+    window = None if window is None else operation.whole("window", window)
     of_queries, of_keys = _documents(documents)
     return torch.ops.bam_attention.visible_counts(of_queries, of_keys, queries, keys, causal, query_offset, window)
 
@@ -398,7 +411,7 @@ def visible_counts(
 def _visible_counts(of_queries, of_keys, queries, keys, causal, query_offset, window):
     rules = _rules(causal, query_offset, window, 0, "likelihood", "off", 1)
     batch = 1 if of_queries is None else of_queries.shape[0]
-    out = torch.empty(batch, queries)
+    out = torch.empty(batch, queries, dtype=torch.float32, device="cpu")
     _native.visible_counts(batch, queries, keys, _ids(of_queries, of_keys), rules, to_dlpack(out))
     return out
 
@@ -408,7 +421,7 @@ _LIBRARY.impl("visible_counts", _visible_counts, "CompositeExplicitAutograd")
 
 @torch.library.register_fake("bam_attention::visible_counts", lib=_LIBRARY)
 def _(of_queries, of_keys, queries, *_rest):
-    return torch.empty(1 if of_queries is None else of_queries.shape[0], queries)
+    return torch.empty(1 if of_queries is None else of_queries.shape[0], queries, dtype=torch.float32, device="cpu")
 
 
 _LIBRARY.define("ln_weights(Tensor[] theta, str family, SymInt first_lag, SymInt count, bool causal) -> Tensor")
@@ -432,13 +445,13 @@ def _law(theta, family, first_lag, count, causal):
 
 
 def _ln_weights(theta, family, first_lag, count, causal):
-    out = torch.empty(theta[0].shape[0], count)
+    out = theta[0].new_empty(theta[0].shape[0], count)
     _native.ln_weights(_law(theta, family, first_lag, count, causal), to_dlpack(out))
     return out
 
 
 def _ln_weights_gradient(gradient, theta, *law):
-    out = [torch.empty(of.shape) for of in theta]
+    out = [of.new_empty(of.shape) for of in theta]
     _native.ln_weights_gradient(_numbers(gradient), _law(theta, *law), [to_dlpack(of) for of in out])
     return out
 
