@@ -259,3 +259,18 @@ def test_pictures(tmp_path):
         plot_prior(layer.prior, q=q)
     with pytest.raises(ValueError, match="heads: expected"):
         plot_prior(layer.prior, heads=[4])
+    several = plot_prior([layer.prior, Uniform(2), ALiBi(1).distribution(0)], keys=50)
+    assert [line.get_label() for line in several.lines] == [f"head {head}" for head in range(7)]
+    assert several.lines[4].get_ydata() == pytest.approx(1 / 50)
+    assert len(plot_prior(layer.prior, heads=1, keys=5).lines) == 1
+    grouped, each = (plot_prior(Uniform(4), q=q, k=of.bfloat16()).lines[-1].get_ydata() for of in (k[:2], k[[0, 0, 1, 1]]))
+    assert (grouped == each).all()
+    for given, kind, words in [
+        ({"prior": layer}, TypeError, "prior: expected a PositionalPrior.*got BayesianAttention; a layer has one"),
+        ({"prior": ALiBi}, TypeError, "prior: expected .*got ALiBi, a class"),
+        ({"keys": 0}, ValueError, "keys: expected at least 1, got 0"),
+        ({"q": q[None], "k": k[None]}, ValueError, r"q and k: expected .*got \[1, 4, 8\] and \[1, 4, 60, 8\]"),
+        ({"q": q, "k": k[:3]}, ValueError, r"q and k: expected .* of 4 heads, got \[4, 8\] and \[3, 60, 8\]"),
+    ]:
+        with pytest.raises(kind, match=words):
+            plot_prior(**{"prior": layer.prior} | given)

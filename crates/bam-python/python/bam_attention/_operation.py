@@ -117,7 +117,7 @@ def whole(name: str, value: Any, least: int = 0) -> int:
         TypeError: something else than a whole number
         ValueError: one that is too small or too large
     """
-    if not hasattr(type(value), "__index__") or getattr(value, "ndim", 0):
+    if not hasattr(type(value), "__index__") or len(getattr(value, "shape", ())):
         raise TypeError(f"{name}: expected a whole number, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")

@@ -210,11 +210,10 @@ class BayesianAttention(nn.Module):
             documents = _documents(key_padding_mask, query, key)
         if documents is not None:
             of_queries, of_keys = documents = _ops._documents(documents)
-            alone = of_queries is of_keys
-            filled = [_without_padding(query, of_queries), None, None]
-            filled[1] = filled[0] if alone and key is query else _without_padding(key, of_keys)
-            filled[2] = filled[1] if value is key else _without_padding(value, of_keys)
-            query, key, value = filled
+            same_key, same_value = key is query and of_queries is of_keys, value is key
+            query = _without_padding(query, of_queries)
+            key = query if same_key else _without_padding(key, of_keys)
+            value = key if same_value else _without_padding(value, of_keys)
         rules: dict[str, Any] = {"causal": self.causal, "query_offset": query_offset}
         temperature = None
         if self.scalable_softmax is not None:
@@ -290,7 +289,7 @@ def _demand(holds: Tensor, words: str) -> None:
         raise ValueError(words)
 
 
-def _without_padding(x: Tensor, ids: Tensor) -> Tensor:
+def _without_padding(x: Tensor, ids: Any) -> Tensor:
     """Zeros where there is no token: NaN there would reach the weights of a projection, whose gradients are sums of 0·x."""
     if ids.shape != x.shape[:2]:
         raise ValueError(f"documents: expected {list(x.shape[:2])}, got {list(ids.shape)}")

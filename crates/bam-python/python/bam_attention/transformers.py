@@ -114,7 +114,7 @@ def _refuse_others(layer: nn.Module, _given: Any = None) -> None:
 def _saved_priors(folder: Path) -> dict[str, Tensor]:
     from safetensors import safe_open
 
-    saved = {}
+    saved: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             saved |= {name: file.get_tensor(name) for name in file.keys() if ".positional_prior." in name}
@@ -135,7 +135,7 @@ def without_attention_dropout(model: nn.Module) -> None:
     It is refused otherwise, since a model that is trained without is another than its configuration says.
     """
     for module in model.modules():
-        module.without_attention_dropout = True
+        module.__dict__["without_attention_dropout"] = True
 
 
 def attention(
