@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 
+import bam_attention
 from bam_attention import (
     ALiBi,
     Distribution,
@@ -227,3 +228,64 @@ def test_wrong_values_are_named():
         broken.shape[1] = float("nan")
     with pytest.raises(ValueError, match="head 1: .*shape"):
         broken(9)
+    for call, kind, words in [
+        (lambda: ALiBi(2)(0), ValueError, "queries: expected at least 1, got 0"),
+        (lambda: ALiBi(2)(torch.ones(3)), TypeError, "queries: expected a whole number, got Tensor"),
+        (lambda: ALiBi(2)(5.0), TypeError, "queries: expected a whole number, got float"),
+        (lambda: ALiBi(2)(20, 13), ValueError, r"keys: expected at least query_offset \+ queries = 20 .*got 13"),
+        (lambda: ALiBi(2.0), TypeError, "heads: expected a whole number, got float"),
+    ]:
+        with pytest.raises(kind, match=words):
+            call()
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, lambda heads: Mixture([moved(ALiBi), GeneralizedGaussian(heads)])])
+def test_initial_values_come_back(family):
+    prior, fresh = family(HEADS), family(HEADS)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(1.0)
+    prior.reset_parameters()
+    if isinstance(prior, Mixture):
+        fresh.components[0].reset_parameters()
+    assert all(map(torch.equal, prior.parameters(), fresh.parameters()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_weights_that_are_kept_are_those_of_now(family, monkeypatch):
+    """However a parameter changes: a step, its data, a tensor in its place."""
+    prior = moved(family)
+    calls = []
+    compute = bam_attention._ops.ln_weights
+    monkeypatch.setattr(bam_attention._ops, "ln_weights", lambda *given: calls.append(given) or compute(*given))
+    asked = [(9, None, True), (1, 9, True), (1, 10, True), (1, 60, True), (9, None, True), (4, 9, False), (9, 9, False)]
+
+    def agree():
+        learning = [prior(queries, keys, causal=causal, query_offset=0 if not causal else (keys or queries) - queries)
+                    for queries, keys, causal in asked]
+        with torch.no_grad():
+            kept = [prior(queries, keys, causal=causal, query_offset=0 if not causal else (keys or queries) - queries)
+                    for queries, keys, causal in asked]
+        for got, expected in zip(kept, learning):
+            assert got.first_lag == expected.first_lag and torch.equal(got.ln_weights, expected.ln_weights)
+            # To write to what was asked for is to write to no one else's.
+            got.ln_weights.zero_()
+
+    parameter = next(prior.parameters())
+    with torch.inference_mode():
+        prior(9)
+    agree()
+    agree()
+    with torch.no_grad():
+        parameter.add_(0.1)
+    agree()
+    parameter.data.mul_(1.1)
+    agree()
+    parameter.data = parameter.data + 0.1
+    agree()
+    assert copy.deepcopy(prior)._kept is None and prior._kept is not None
+    calls.clear()
+    with torch.no_grad():
+        for keys in range(9, 400):
+            prior(1, keys, query_offset=keys - 1)
+    assert 0 < len(calls) < 30

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,11 @@ try:
     from . import _ops
 except ModuleNotFoundError:
     _ops = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What a call is made of: all tensors or all arrays.
+Numbers = TypeVar("Numbers", "Tensor", np.ndarray)
 
 
 class LogPrior(NamedTuple):
@@ -31,26 +36,33 @@ def lags(queries: int, keys: int, *, causal: bool = True, query_offset: int = 0)
 
     Query `i` stands at position `query_offset + i` among the keys. Causal rows over `n` keys have the lags
     `1 − n … 0`; rows that see both ways `1 − query_offset − queries … keys − 1 − query_offset`.
+
+    Raises:
+        ValueError: causal rows, some of which stand after the last key
     """
     if causal:
+        if keys < query_offset + queries:
+            raise ValueError(
+                f"keys: expected at least query_offset + queries = {query_offset + queries} where rows are causal, got {keys}"
+            )
         return 1 - keys, keys
     return 1 - query_offset - queries, queries + keys - 1
 
 
 def attend(
-    q,
-    k,
-    v,
-    log_prior,
+    q: Numbers,
+    k: Numbers,
+    v: Numbers,
+    log_prior: Numbers | LogPrior,
     *,
     causal: bool = True,
     query_offset: int = 0,
     window: int | None = None,
-    documents=None,
-    temperature=None,
+    documents: Any = None,
+    temperature: Any = None,
     temperature_scope: str = "likelihood_and_prior",
     skipping: str | float = "exact",
-):
+) -> Numbers:
     """Attention under a positional prior.
 
         out_i = Σ_j p(j | i)·v_j        p(j | i) ∝ exp(τ_i·(q_i·k_j/√D + ln w_h(j − i)))
@@ -60,12 +72,13 @@ def attend(
 
     Shapes:
         q: `[batch, heads, queries, dim]`
-        k, v: `[batch, key heads, keys, dim]`, the heads a multiple of the key heads
+        k, v: `[batch, key heads, keys, dim]`, the heads a multiple of the key heads. Where rows are causal there are at
+            least `query_offset + queries` keys. Tensors `v` may be narrower or wider
         log_prior: `[heads, lags]`, or a `LogPrior`, whose first lag may be any. Of a plain tensor the last column is
             the lag 0 where rows are causal, and columns are those of `lags(...)` where they see both ways.
         temperature: what can be broadcast to `[batch, heads, queries]`
         documents: `[batch, tokens]`, or those of the queries and those of the keys; integers
-        result: `[batch, heads, queries, dim]`, of q's type
+        result: `[batch, heads, queries, dim of v]`, of q's type
 
     Arguments:
         causal: a row sees its own position and those before; else both ways
@@ -78,12 +91,16 @@ def attend(
             as 1e-6 leaves out at most that share of any row's posterior
 
     q, k and v are `float32` or `bfloat16` on the CPU, and read in place wherever the numbers of a row lie side by side:
-    `x.view(batch, tokens, heads, dim).transpose(1, 2)` is not copied. A row that sees no key gives zeros.
+    `x.view(batch, tokens, heads, dim).transpose(1, 2)` is not copied. A row that sees no key gives zeros. Under autocast
+    they are cast as those of `scaled_dot_product_attention` are. NaN and infinities in a key or a value may reach any row
+    of its batch and head, also those that do not see it; only those of `PADDING` are sure not to.
 
     Raises:
         TypeError: types or devices that there is nothing for
         ValueError: shapes, lags or options that do not fit
     """
+    query_offset = whole("query_offset", query_offset)
+    window = None if window is None else whole("window", window)
     given = (q, k, v, log_prior)
     options = (causal, query_offset, window, documents, temperature, temperature_scope, skipping)
     if isinstance(q, np.ndarray):
@@ -93,23 +110,44 @@ def attend(
     return _ops.attend(*given, *options)
 
 
-def prior_of(log_prior, is_tensor, queries, keys, causal, query_offset) -> LogPrior:
-    """A log-prior with its first lag.
+def whole(name: str, value: Any, least: int = 0) -> int:
+    """A count or a place, as the kernel takes it.
 
     Raises:
-        TypeError: something else than a tensor or a `LogPrior`
-        ValueError: fewer or more lags than rows that see both ways have
+        TypeError: something else than a whole number
+        ValueError: one that is too small or too large
     """
+    if not hasattr(type(value), "__index__") or len(getattr(value, "shape", ())):
+        raise TypeError(f"{name}: expected a whole number, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if value >= 2**62:
+        raise ValueError(f"{name}: expected less than 2**62, got {value}")
+    return value
+
+
+def prior_of(log_prior, kind: str, is_kind, queries, keys, causal, query_offset) -> LogPrior:
+    """A log-prior with its first lag; its log-weights are of a kind, that of q.
+
+    Raises:
+        TypeError: something else than such log-weights or a `LogPrior` of them
+        ValueError: fewer keys than causal rows need; fewer or more lags than rows that see both ways have
+    """
+    first, expected = lags(queries, keys, causal=causal, query_offset=query_offset)
+    ln_weights = log_prior.ln_weights if isinstance(log_prior, LogPrior) else log_prior
+    if not is_kind(ln_weights):
+        got = f"{log_prior.__name__}, a class" if isinstance(log_prior, type) else type(ln_weights).__name__
+        hint = "; a prior is called for its log-weights: prior(queries, keys)" if callable(log_prior) else ""
+        if hasattr(ln_weights, "detach") and not hint:
+            hint = "; of a tensor: LogPrior(of.ln_weights.detach().numpy(), of.first_lag)"
+        raise TypeError(f"log_prior: expected a {kind} [heads, lags], as q is, or a LogPrior of one, got {got}{hint}")
+    if len(ln_weights.shape) != 2:
+        raise ValueError(f"log_prior: expected [heads, lags], got {list(ln_weights.shape)}")
     if isinstance(log_prior, LogPrior):
-        return log_prior
-    if not is_tensor(log_prior):
-        raise TypeError(f"log_prior: expected a tensor [heads, lags] or a LogPrior, got {type(log_prior).__name__}")
-    if len(log_prior.shape) != 2:
-        raise ValueError(f"log_prior: expected [heads, lags], got {list(log_prior.shape)}")
-    count = log_prior.shape[1]
+        return log_prior._replace(first_lag=whole("first_lag", log_prior.first_lag, -(2**62)))
+    count = ln_weights.shape[1]
     if causal:
         return LogPrior(log_prior, 1 - count)
-    first, expected = lags(queries, keys, causal=False, query_offset=query_offset)
     if count != expected:
         raise ValueError(
             f"log_prior: expected {expected} lags, from {first} on, or a LogPrior, which says its first one; got {count}"
@@ -121,7 +159,10 @@ def pair_of_documents(documents):
     """Documents of the queries and of the keys."""
     if isinstance(documents, (tuple, list)):
         if len(documents) != 2:
-            raise ValueError(f"documents: expected those of the queries and of the keys, got {len(documents)} tensors")
+            raise ValueError(
+                f"documents: expected a tensor [batch, tokens], or those of the queries and of the keys, got {len(documents)} of "
+                f"{type(documents[0] if documents else None).__name__}"
+            )
         return tuple(documents)
     return documents, documents
 
@@ -144,9 +185,10 @@ def _with_numpy(
             raise TypeError(f"{name}: expected float32, got {x.dtype}")
         if x.ndim != 4:
             raise ValueError(f"{name}: expected [batch, heads, tokens, dim], got {list(x.shape)}")
-    prior = prior_of(
-        log_prior, lambda x: isinstance(x, np.ndarray), q.shape[2], k.shape[2], causal, query_offset
-    )
+    if v.shape[3] != q.shape[3]:
+        raise ValueError(f"v: expected {q.shape[3]} wide, as q is, got {v.shape[3]} (tensors of PyTorch may differ)")
+    is_array = lambda x: isinstance(x, np.ndarray)
+    prior = prior_of(log_prior, "numpy array", is_array, q.shape[2], k.shape[2], causal, query_offset)
     if not np.can_cast(prior.ln_weights.dtype, np.float32, "same_kind"):
         raise TypeError(f"log_prior: expected real numbers, got {prior.ln_weights.dtype}")
     rules = _native.Rules(

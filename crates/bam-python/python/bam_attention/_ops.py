@@ -7,6 +7,7 @@ import functools
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.functional import pad
 from torch.utils.dlpack import to_dlpack
 
 from . import _native
@@ -38,13 +39,22 @@ def attend(q, k, v, log_prior, causal, query_offset, window, documents, temperat
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-        if x.dtype not in _TYPES or not _in_memory(x) or x.dtype != q.dtype:
-            raise TypeError(
-                f"{name}: expected float32 or bfloat16 on the CPU, the same for q, k and v, got {_kind(x)}"
-            )
+    q, k, v = _as_autocast(q, k, v)
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.dtype not in _TYPES or not _in_memory(x):
+            raise TypeError(f"{name}: expected float32 or bfloat16 on the CPU, got {_kind(x)}")
+        if x.dtype != q.dtype:
+            raise TypeError(f"{name}: expected {_name(q.dtype)}, as q is, got {_name(x.dtype)}")
         if x.dim() != 4:
             raise ValueError(f"{name}: expected [batch, heads, tokens, dim], got {list(x.shape)}")
-    prior = operation.prior_of(log_prior, _is_tensor, q.shape[2], k.shape[2], causal, query_offset)
+    width = q.shape[3]
+    if width and 0 < v.shape[3] != width:
+        # The kernel's values are as wide as its keys: columns of v apart, the last ones beside zeros.
+        rest = (log_prior, causal, query_offset, window, documents, temperature, temperature_scope, skipping)
+        parts = v.split(width, 3)
+        outs = [attend(q, k, pad(part, (0, width - part.shape[3])), *rest)[..., : part.shape[3]] for part in parts]
+        return torch.cat(outs, 3)
+    prior = operation.prior_of(log_prior, "tensor", _is_tensor, q.shape[2], k.shape[2], causal, query_offset)
     ln_weights = _floats("log_prior", prior.ln_weights)
     if temperature is not None:
         temperature = _broadcast(_floats("temperature", temperature), q.shape[:3])
@@ -53,7 +63,7 @@ def attend(q, k, v, log_prior, causal, query_offset, window, documents, temperat
     _refuse_tangents("attend", *operands)
     if _is_transformed():
         call = _Transformed.apply
-    elif not _is_plain(*operands):
+    elif not _is_plain(*operands, of_queries, of_keys):
         call = torch.ops.bam_attention.attend
     elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands):
         call = _Attend.apply
@@ -66,6 +76,16 @@ def attend(q, k, v, log_prior, causal, query_offset, window, documents, temperat
     return out.to(q.dtype)
 
 
+def _as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors as autocast would give them to `scaled_dot_product_attention`."""
+    if not torch.is_autocast_enabled("cpu"):
+        return tensors
+    dtype = torch.get_autocast_dtype("cpu")
+    if dtype not in _TYPES:
+        raise TypeError(f"autocast: expected bfloat16, got {_name(dtype)}")
+    return tuple(x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
+
+
 def _is_plain(*tensors) -> bool:
     """Whether nothing traces, transforms or watches: then the dispatcher, which costs more than a short call, has
     nothing to do."""
@@ -75,6 +95,16 @@ def _is_plain(*tensors) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch.jit.is_tracing()
+    )
+
+
+def is_still(theta: list[Tensor]) -> bool:
+    """Whether log-weights of these numbers are numbers and nothing else: no gradient, no graph, no transform."""
+    return (
+        not (torch.is_grad_enabled() and any(of.requires_grad for of in theta))
+        and _is_plain(*theta)
+        and forward_ad._current_level < 0
+        and all(of.device.type == "cpu" for of in theta)
     )
 
 
@@ -95,6 +125,12 @@ def _refuse_second(ctx, *grad_outputs):
     raise NotImplementedError("bam_attention: expected first derivatives, got second ones")
 
 
+def _refuse_batches(gradient: Tensor) -> None:
+    """Several gradients as one, which have no memory."""
+    if not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(gradient):
+        raise NotImplementedError("bam_attention: expected one gradient at a time, got is_grads_batched=True")
+
+
 def _no_jvp(ctx, *grad_inputs):
     raise NotImplementedError("bam_attention: expected derivatives in reverse mode, got forward mode")
 
@@ -107,9 +143,14 @@ def _in_memory(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.layout is torch.strided and not x.is_nested
 
 
+def _name(of) -> str:
+    """A type's or a layout's name."""
+    return str(of).removeprefix("torch.")
+
+
 def _kind(x: Tensor) -> str:
-    layout = "nested " if x.is_nested else "" if x.layout is torch.strided else f"{str(x.layout).removeprefix('torch.')} "
-    return f"{layout}{str(x.dtype).removeprefix('torch.')} on {x.device}"
+    layout = "nested " if x.is_nested else "" if x.layout is torch.strided else f"{_name(x.layout)} "
+    return f"{layout}{_name(x.dtype)} on {x.device}"
 
 
 def _floats(name: str, x) -> Tensor:
@@ -151,9 +192,15 @@ def _in_rows(x: Tensor) -> bool:
     return x.shape[-1] <= 1 or x.stride(-1) == 1
 
 
+def _lent(x: Tensor):
+    """A tensor for the kernel to read; a copy where its memory does not hold its numbers: those whose sign is turned when
+    they are read, and zeros that have no memory."""
+    return to_dlpack(x.clone() if x.is_neg() or x._is_zerotensor() else x)
+
+
 def _rows(x: Tensor):
     """Rows as the kernel reads them in place, else a copy."""
-    return to_dlpack(x if _in_rows(x) else x.contiguous())
+    return _lent(x if _in_rows(x) else x.contiguous())
 
 
 def _like(x: Tensor) -> Tensor:
@@ -165,7 +212,7 @@ def _like(x: Tensor) -> Tensor:
 
 def _numbers(x: Tensor | None):
     """Numbers one after the other, if there are some."""
-    return None if x is None else to_dlpack(x.contiguous())
+    return None if x is None else _lent(x.contiguous())
 
 
 def _ids(of_queries: Tensor | None, of_keys: Tensor | None):
@@ -225,8 +272,8 @@ def _attend(q, *rest):
 def _attend_backward(gradient, out, ln_evidence, q, k, v, ln_weights, temperature, *rest):
     operands = _operands(q, k, v, ln_weights, temperature, *rest)
     of_rows = [_like(of) for of in (q, k, v)]
-    of_ln_weights = torch.empty(ln_weights.shape)
-    of_temperature = torch.empty(0 if temperature is None else temperature.shape)
+    of_ln_weights = ln_weights.new_empty(ln_weights.shape)
+    of_temperature = ln_weights.new_empty(0 if temperature is None else temperature.shape)
     wanted = (
         *map(to_dlpack, of_rows),
         to_dlpack(of_ln_weights),
@@ -265,6 +312,7 @@ def _back(ctx, *of_outputs):
     nothing = (None,) * len(ctx.rules)
     if gradient is None:
         return (None,) * 7 + nothing
+    _refuse_batches(gradient)
     arguments = (gradient, out, ln_evidence, *tensors, *ctx.rules)
     plain = _is_plain(gradient, *tensors[:4])
     if _is_transformed() or plain and torch.is_grad_enabled():
@@ -356,6 +404,9 @@ def visible_counts(
 ) -> Tensor:
     """Keys that each row of such a call of `attend` sees, `[batch or 1, queries]`, in float32: the `n` of scalable
     softmax."""
+    queries, keys = operation.whole("queries", queries, 1), operation.whole("keys", keys, 1)
+    query_offset = operation.whole("query_offset", query_offset)
+    window = None if window is None else operation.whole("window", window)
     of_queries, of_keys = _documents(documents)
     return torch.ops.bam_attention.visible_counts(of_queries, of_keys, queries, keys, causal, query_offset, window)
 
@@ -363,7 +414,7 @@ def visible_counts(
 def _visible_counts(of_queries, of_keys, queries, keys, causal, query_offset, window):
     rules = _rules(causal, query_offset, window, 0, "likelihood", "off", 1)
     batch = 1 if of_queries is None else of_queries.shape[0]
-    out = torch.empty(batch, queries)
+    out = torch.empty(batch, queries, dtype=torch.float32, device="cpu")
     _native.visible_counts(batch, queries, keys, _ids(of_queries, of_keys), rules, to_dlpack(out))
     return out
 
@@ -373,7 +424,7 @@ _LIBRARY.impl("visible_counts", _visible_counts, "CompositeExplicitAutograd")
 
 @torch.library.register_fake("bam_attention::visible_counts", lib=_LIBRARY)
 def _(of_queries, of_keys, queries, *_rest):
-    return torch.empty(1 if of_queries is None else of_queries.shape[0], queries)
+    return torch.empty(1 if of_queries is None else of_queries.shape[0], queries, dtype=torch.float32, device="cpu")
 
 
 _LIBRARY.define("ln_weights(Tensor[] theta, str family, SymInt first_lag, SymInt count, bool causal) -> Tensor")
@@ -397,13 +448,13 @@ def _law(theta, family, first_lag, count, causal):
 
 
 def _ln_weights(theta, family, first_lag, count, causal):
-    out = torch.empty(theta[0].shape[0], count)
+    out = theta[0].new_empty(theta[0].shape[0], count)
     _native.ln_weights(_law(theta, family, first_lag, count, causal), to_dlpack(out))
     return out
 
 
 def _ln_weights_gradient(gradient, theta, *law):
-    out = [torch.empty(of.shape) for of in theta]
+    out = [of.new_empty(of.shape) for of in theta]
     _native.ln_weights_gradient(_numbers(gradient), _law(theta, *law), [to_dlpack(of) for of in out])
     return out
 
@@ -428,6 +479,7 @@ def _keep_theta(ctx, inputs, output):
 
 
 def _back_to_theta(ctx, gradient):
+    _refuse_batches(gradient)
     gradients = torch.ops.bam_attention.ln_weights_gradient(gradient, list(ctx.saved_tensors), *ctx.law)
     return gradients, None, None, None, None
 

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from . import _ops
 from ._native import PADDING
-from ._operation import attend
+from ._operation import attend, skipping_as_text, whole
 from .priors import GeneralizedGaussian, PositionalPrior
 
 
 class ScalableSoftmax(nn.Module):
     """`τ_{h,i} = s_h·ln n_i`, `n_i` the keys that row `i` sees (arXiv 2501.19399); `scale [heads]`, from 1 on.
 
-    A temperature for `attend`, with which long rows stay as sharp as short ones.
+    A temperature for `attend`, with which long rows stay as sharp as short ones:
+    `attend(q, k, v, prior(n), temperature=tau(n))`.
     """
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            queries: int,
+            keys: int | None = None,
+            *,
+            causal: bool = True,
+            query_offset: int = 0,
+            window: int | None = None,
+            documents: Any = None,
+        ) -> Tensor: ...
 
     def __init__(self, heads: int):
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(heads))
+        self.scale = nn.Parameter(torch.ones(whole("heads", heads, 1), dtype=torch.float32))
+
+    def reset_parameters(self) -> None:
+        """Sets the initial value, 1."""
+        nn.init.ones_(self.scale)
 
     def forward(
         self,
@@ -44,6 +62,9 @@ class ScalableSoftmax(nn.Module):
 class BayesianAttention(nn.Module):
     """Multi-head attention under a learned positional prior.
 
+    It stands in for the `self_attn` and `multihead_attn` of `torch.nn.TransformerEncoderLayer` and
+    `TransformerDecoderLayer` that are `batch_first`.
+
     Arguments:
         embed_dim: width, a multiple of the heads
         num_heads: query heads
@@ -56,6 +77,11 @@ class BayesianAttention(nn.Module):
         kdim, vdim: widths of keys and values, `embed_dim` if not given
         skipping: as of `attend`
     """
+
+    # As PyTorch's layers look at their attention: batch first, and nothing for the pass that computes it without asking it.
+    batch_first = True
+    in_proj_bias = None
+    _qkv_same_embed_dim = False
 
     def __init__(
         self,
@@ -74,12 +100,15 @@ class BayesianAttention(nn.Module):
     ):
         super().__init__()
         key_heads = num_heads if num_kv_heads is None else num_kv_heads
-        for what, whole, part in (
+        for what, of, part in (
             ("embed_dim", embed_dim, num_heads),
             ("num_heads", num_heads, key_heads),
         ):
-            if part < 1 or whole % part:
-                raise ValueError(f"{what}: expected a multiple of {part}, got {whole}")
+            if part < 1 or of % part:
+                raise ValueError(f"{what}: expected a multiple of {part}, got {of}")
+        if isinstance(prior, type) or not (prior is None or hasattr(prior, "heads")):
+            got = f"{prior.__name__}, a class" if isinstance(prior, type) else type(prior).__name__
+            raise TypeError(f"prior: expected a prior, such as ALiBi({num_heads}), got {got}")
         self.prior = GeneralizedGaussian(num_heads) if prior is None else prior
         if self.prior.heads != num_heads:
             raise ValueError(f"prior: expected {num_heads} heads, got {self.prior.heads}")
@@ -87,8 +116,11 @@ class BayesianAttention(nn.Module):
             raise ValueError(
                 f"scalable_softmax: expected 'likelihood_and_prior', 'likelihood' or None, got {scalable_softmax!r}"
             )
-        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, key_heads, embed_dim // num_heads
-        self.causal, self.window, self.skipping = causal, window, skipping
+        self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, key_heads
+        self.head_dim = embed_dim // num_heads
+        self.causal, self.window, self.skipping = causal, None if window is None else whole("window", window), skipping
+        # What no call could mean is refused here.
+        _ops._rules(causal, 0, window, 0, "likelihood", skipping_as_text(skipping), 1)
         self.temperature_scope = scalable_softmax
         self.scalable_softmax = None if scalable_softmax is None else ScalableSoftmax(num_heads)
         of_keys = key_heads * self.head_dim
@@ -96,6 +128,29 @@ class BayesianAttention(nn.Module):
         self.k_proj = nn.Linear(embed_dim if kdim is None else kdim, of_keys, bias=bias)
         self.v_proj = nn.Linear(embed_dim if vdim is None else vdim, of_keys, bias=bias)
         self.out_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Sets the initial values of the projections, the prior and the softmax's scale."""
+        for part in (self.prior, self.scalable_softmax, self.q_proj, self.k_proj, self.v_proj, self.out_proj):
+            if part is not None:
+                part.reset_parameters()
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            query: Tensor,
+            key: Tensor | None = None,
+            value: Tensor | None = None,
+            key_padding_mask: Tensor | None = None,
+            need_weights: bool = False,
+            attn_mask: Tensor | None = None,
+            average_attn_weights: bool = True,
+            is_causal: bool = False,
+            *,
+            documents: Any = None,
+            query_offset: int = 0,
+        ) -> tuple[Tensor, None]: ...
 
     def forward(
         self,
@@ -105,34 +160,60 @@ class BayesianAttention(nn.Module):
         key_padding_mask: Tensor | None = None,
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
         *,
-        documents=None,
+        documents: Any = None,
         query_offset: int = 0,
     ) -> tuple[Tensor, None]:
         """The output and, in the place of weights, which never exist, `None`.
 
         Shapes:
-            query: `[batch, queries, embed_dim]`
+            query: `[batch, queries, embed_dim]`, or all without a batch
             key: `[batch, keys, kdim]`; the queries if not given, and `value [batch, keys, vdim]` the keys
-            key_padding_mask: `[batch, keys]`, True where there is no token; where keys are the queries, rows of none
-                give what a row of zeros gives
+            key_padding_mask: `[batch, keys]`, True or −inf where there is no token, else False or 0; where keys are the
+                queries, rows of none give what a row of zeros gives
             documents: as of `attend`, instead of a mask
             result: `[batch, queries, embed_dim]`
+
+        What stands where there is no token is not read, NaN or not. `attn_mask` and `is_causal` may say what the layer does
+        anyway: a mask that hides no more than its order and window.
+
+        Raises:
+            ValueError: weights wanted, another mask, shapes that do not fit
         """
-        if need_weights or attn_mask is not None:
-            what = "need_weights" if need_weights else "attn_mask"
-            raise ValueError(
-                f"{what}: expected none, since scores never exist; hide keys by causal, window, documents or a key "
-                "padding mask"
+        if need_weights:
+            raise ValueError("need_weights: expected False, since scores never exist")
+        if query.dim() == 2:
+            batched = lambda x: None if x is None else x[None]
+            out, none = self(
+                query[None],
+                None if key is query else batched(key),
+                None if value is key else batched(value),
+                batched(key_padding_mask),
+                attn_mask=attn_mask,
+                is_causal=is_causal,
+                documents=documents,
+                query_offset=query_offset,
             )
-        itself = key is None
+            return out[0], none
         key = query if key is None else key
         value = key if value is None else value
+        for name, x in (("query", query), ("key", key), ("value", value)):
+            if x.dim() != 3:
+                raise ValueError(f"{name}: expected [batch, tokens, width], got {list(x.shape)}")
         queries, keys = query.shape[1], key.shape[1]
+        self._refuse_masks(attn_mask, is_causal, queries, keys, query_offset)
         if key_padding_mask is not None:
             if documents is not None:
                 raise ValueError("key_padding_mask: expected none beside documents")
-            documents = _documents(key_padding_mask, query, key, itself)
+            documents = _documents(key_padding_mask, query, key)
+        if documents is not None:
+            of_queries, of_keys = documents = _ops._documents(documents)
+            same_key, same_value = key is query and of_queries is of_keys, value is key
+            query = _without_padding(query, of_queries)
+            key = query if same_key else _without_padding(key, of_keys)
+            value = key if same_value else _without_padding(value, of_keys)
         rules: dict[str, Any] = {"causal": self.causal, "query_offset": query_offset}
         temperature = None
         if self.scalable_softmax is not None:
@@ -151,14 +232,65 @@ class BayesianAttention(nn.Module):
         )
         return self.out_proj(out.transpose(1, 2).flatten(2)), None
 
+    def _refuse_masks(self, attn_mask: Tensor | None, is_causal: bool, queries: int, keys: int, query_offset: int) -> None:
+        """A mask that hides what the layer does not, or adds to scores."""
+        if is_causal:
+            if not self.causal:
+                raise ValueError("is_causal: expected False, as the layer's causal, got True")
+        elif attn_mask is not None:
+            lags = torch.arange(keys, device=attn_mask.device) - query_offset
+            lags = lags - torch.arange(queries, device=attn_mask.device)[:, None]
+            own = (lags > 0) & self.causal
+            if self.window is not None:
+                own = own | (lags.abs() >= self.window)
+            if attn_mask.shape[-2:] != own.shape:
+                raise ValueError(f"attn_mask: expected {list(own.shape)}, got {list(attn_mask.shape)}")
+            _demand(
+                (own | ~_hidden("attn_mask", attn_mask)).all(),
+                f"attn_mask: expected one that hides no more than causal={self.causal} and window={self.window} do; hide keys "
+                "by those, by documents or by a key padding mask",
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.embed_dim}, heads={self.num_heads}, key_heads={self.num_kv_heads}, causal={self.causal}, "
+            f"window={self.window}, scalable_softmax={self.temperature_scope!r}, skipping={self.skipping!r}"
+        )
+
 
 def _by_head(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
-def _documents(mask: Tensor, query: Tensor, key: Tensor, itself: bool):
-    if mask.dtype != torch.bool or mask.shape != key.shape[:2]:
-        kind = f"{str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}"
-        raise ValueError(f"key_padding_mask: expected bool {list(key.shape[:2])}, True at padding, got {kind}")
-    of_keys = torch.zeros(mask.shape, dtype=torch.int32).masked_fill(mask, PADDING)
-    return of_keys if itself else (torch.zeros(query.shape[:2], dtype=torch.int32), of_keys)
+def _documents(mask: Tensor, query: Tensor, key: Tensor) -> Any:
+    if mask.shape != key.shape[:2]:
+        raise ValueError(f"key_padding_mask: expected {list(key.shape[:2])}, True at padding, got {list(mask.shape)}")
+    mask = _hidden("key_padding_mask", mask)
+    of_keys = torch.zeros(mask.shape, dtype=torch.int32, device=mask.device).masked_fill(mask, PADDING)
+    return of_keys if key is query else (of_keys.new_zeros(query.shape[:2]), of_keys)
+
+
+def _hidden(name: str, mask: Tensor) -> Tensor:
+    """Truth where a mask hides, be it true there or −inf."""
+    if mask.dtype == torch.bool:
+        return mask
+    if not mask.is_floating_point():
+        raise ValueError(f"{name}: expected bool or numbers that are 0 or -inf, got {_ops._name(mask.dtype)}")
+    hidden = mask == -torch.inf
+    _demand(((mask == 0) | hidden).all(), f"{name}: expected numbers that are 0 or -inf, got others")
+    return hidden
+
+
+def _demand(holds: Tensor, words: str) -> None:
+    """An error where something does not hold, which a graph finds out as it runs."""
+    if torch.compiler.is_compiling():
+        torch._assert_async(holds, words)
+    elif not holds:
+        raise ValueError(words)
+
+
+def _without_padding(x: Tensor, ids: Any) -> Tensor:
+    """Zeros where there is no token: NaN there would reach the weights of a projection, whose gradients are sums of 0·x."""
+    if ids.shape != x.shape[:2]:
+        raise ValueError(f"documents: expected {list(x.shape[:2])}, got {list(ids.shape)}")
+    return x.masked_fill((ids.long() == PADDING)[..., None], 0.0)

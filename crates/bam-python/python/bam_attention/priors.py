@@ -6,14 +6,14 @@ The laws, the maps from stored numbers θ to parameters, the initial values and 
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+from typing import TYPE_CHECKING, Any, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from . import _native, _ops
 from ._native import Distribution
-from ._operation import LogPrior, lags
+from ._operation import LogPrior, lags, whole
 
 
 class PositionalPrior(nn.Module):
@@ -24,15 +24,31 @@ class PositionalPrior(nn.Module):
     """
 
     family: str
+    # Parameters, the first lag, whether causal, and log-weights of the last call that learned nothing.
+    _kept: tuple[list[Tensor], int, bool, Tensor] | None = None
 
     def __init__(self, heads: int):
         super().__init__()
-        self.heads = _at_least_one("heads", heads)
+        self.heads = whole("heads", heads, 1)
         self._names = []
-        for name, _role, width, initial in _native.parameters(self.family, heads):
-            values = torch.tensor(initial, dtype=torch.float64).float()
-            self.register_parameter(name, nn.Parameter(values if width == 1 else values.view(heads, width)))
+        for name, _role, width, _initial in _native.parameters(self.family, heads):
+            shape = (heads,) if width == 1 else (heads, width)
+            self.register_parameter(name, nn.Parameter(torch.empty(shape, dtype=torch.float32)))
             self._names.append(name)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets the family's initial values."""
+        with torch.no_grad():
+            for name, _role, _width, initial in _native.parameters(self.family, self.heads):
+                parameter = getattr(self, name)
+                parameter.copy_(torch.tensor(initial, dtype=torch.float64, device="cpu").view(parameter.shape))
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, queries: int, keys: int | None = None, *, causal: bool = True, query_offset: int = 0
+        ) -> LogPrior: ...
 
     @classmethod
     def from_distributions(cls, distributions: Iterable[Distribution]):
@@ -58,15 +74,30 @@ class PositionalPrior(nn.Module):
 
         Query `i` stands at position `query_offset + i` among the keys; there are as many keys as queries, and those
         before them, if nothing is said.
+
+        Raises:
+            TypeError, ValueError: counts that are none, or causal queries that stand after the last key
         """
-        keys = query_offset + queries if keys is None else keys
+        queries, query_offset = whole("queries", queries, 1), whole("query_offset", query_offset)
+        keys = query_offset + queries if keys is None else whole("keys", keys, 1)
         first, count = lags(queries, keys, causal=causal, query_offset=query_offset)
         return LogPrior(self.ln_weights(first, count, causal=causal), first)
 
     def ln_weights(self, first_lag: int, count: int, *, causal: bool = True) -> Tensor:
         """`ln w_h(d)` for the lags from `first_lag` on, `[heads, count]`, in nats. Buckets are laid out for rows
-        that see before them, or both ways; all other laws are the same."""
-        return _ops.ln_weights(self._theta(), self.family, first_lag, count, causal)
+        that see before them, or both ways; all other laws are the same.
+
+        Where nothing learns, log-weights are kept for the next call, of which a step of decoding wants as good as all."""
+        theta = self._theta()
+        if not _ops.is_still(theta):
+            return _ops.ln_weights(theta, self.family, first_lag, count, causal)
+        kept = self._kept
+        if kept is None or not _is_part(kept, theta, first_lag, count, causal):
+            # Rows of a cache that grows ask for lags farther back.
+            room = count // 4 if first_lag + count == 1 else 0
+            weights = _ops.ln_weights(theta, self.family, first_lag - room, room + count, causal)
+            self._kept = kept = ([of.clone() for of in theta], first_lag - room, causal, weights)
+        return kept[3][:, first_lag - kept[1] :][:, :count].clone()
 
     def distribution(self, head: int, *, causal: bool = True) -> Distribution:
         """The prior of a head: quantiles, entropy, class and horizon."""
@@ -74,6 +105,9 @@ class PositionalPrior(nn.Module):
             raise IndexError(f"head: expected 0 to {self.heads - 1}, got {head}")
         theta = [of[head].detach().double().tolist() for of in self._theta()]
         return Distribution.from_theta(self.family, theta, causal)
+
+    def __getstate__(self):
+        return self.__dict__ | {"_kept": None}
 
     def _theta(self) -> list[Tensor]:
         return [getattr(self, name).reshape(self.heads, -1).float() for name in self._names]
@@ -88,7 +122,7 @@ class Uniform(PositionalPrior):
     family = "uniform"
 
     def ln_weights(self, first_lag: int, count: int, *, causal: bool = True) -> Tensor:
-        return torch.zeros(self.heads, count)
+        return torch.zeros(self.heads, count, dtype=torch.float32, device="cpu")
 
 
 class ALiBi(PositionalPrior):
@@ -136,7 +170,8 @@ class StudentT(PositionalPrior):
 
 
 class T5Buckets(PositionalPrior):
-    """A log-weight for each of 32 buckets of lags, `weights [heads, 32]`, as T5's bias (arXiv 1910.10683)."""
+    """A log-weight for each of 32 buckets of lags, `weights [heads, 32]`, as T5's bias (arXiv 1910.10683): distances up to 15
+    (both ways, to each side, 7) of their own, those beyond in buckets that widen up to 128, the last of which extends."""
 
     family = "t5_buckets"
 
@@ -170,7 +205,13 @@ class Mixture(PositionalPrior):
             raise ValueError(f"components: expected some, all of as many heads, got heads {sorted(heads)}")
         self.heads = heads.pop()
         self.components = nn.ModuleList(components)
-        self.logits = nn.Parameter(torch.zeros(self.heads, len(components)))
+        self.logits = nn.Parameter(torch.zeros(self.heads, len(components), dtype=torch.float32))
+
+    def reset_parameters(self) -> None:
+        """Sets the initial values: those of the components, in equal shares."""
+        nn.init.zeros_(self.logits)
+        for of in self.components:
+            of.reset_parameters()
 
     def ln_weights(self, first_lag: int, count: int, *, causal: bool = True) -> Tensor:
         shares = torch.log_softmax(self.logits.float(), dim=1)
@@ -183,7 +224,12 @@ class Mixture(PositionalPrior):
         return Distribution.mixture(list(zip(shares, each)))
 
 
-def _at_least_one(what: str, count: int) -> int:
-    if count < 1:
-        raise ValueError(f"{what}: expected at least 1, got {count}")
-    return count
+def _is_part(kept, theta: list[Tensor], first_lag: int, count: int, causal: bool) -> bool:
+    """Whether these lags were kept, from the same numbers: a parameter's version would not tell of a change of its `data`."""
+    of, first, of_causal, weights = kept
+    return (
+        of_causal == causal
+        and first <= first_lag
+        and first_lag + count <= first + weights.shape[1]
+        and all(map(torch.equal, of, theta))
+    )

@@ -8,8 +8,8 @@ Models keep their weights, masks and caches. A bias that depends on the lag alon
 descendants' trained buckets, ALiBi in MPT and Bloom. Of other models that take their attention from transformers'
 `AttentionInterface` it computes what `sdpa` does, with a positional prior where `add_priors` put one.
 
-Attention weights never exist: dropout on them, `output_attentions`, soft caps, sinks and masks of queries × keys are
-refused by name.
+Attention weights never exist: dropout on them (but see `without_attention_dropout`), `output_attentions`, soft caps, sinks
+and masks of queries × keys are refused by name.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import os
+from pathlib import Path
 from typing import Any, Callable
 
 import torch
@@ -57,24 +59,83 @@ def register(name: str = NAME) -> None:
         _wrap(getattr(module, attention_class), "forward", forward)
 
 
-def add_priors(model: nn.Module, make: Callable[[int], PositionalPrior]) -> None:
+def add_priors(
+    model: nn.Module, make: Callable[[int], PositionalPrior], folder: str | os.PathLike[str] | None = None
+) -> None:
     """Gives every attention layer of a model a positional prior of its own, `make(heads)`, as its submodule
-    `positional_prior`: parameters of the model that are saved and learn with it.
+    `positional_prior`: parameters of the model that learn and are saved with it.
 
-    Layers are those with `num_key_value_groups` and `head_dim`, as LLaMA's and its many descendants'. Positions that
+    `from_pretrained` leaves the priors of a saved model out, since its class has none: `folder`, that of `save_pretrained`,
+    is where they are read from again.
+
+    Layers are those with `num_key_value_groups`, `q_proj` and `k_proj`, as LLaMA's and its many descendants'. Positions that
     the model has besides, such as rotary ones, stay.
 
     Raises:
-        ValueError: there are no such layers
+        ValueError: there are no such layers, they compute their attention without priors, `make` makes others, or the
+            folder has none that fit
     """
-    layers: list[Any] = [
-        layer for layer in model.modules() if hasattr(layer, "num_key_value_groups") and hasattr(layer, "q_proj")
-    ]
-    for layer in layers:
-        heads = layer.q_proj.out_features // layer.head_dim
-        layer.positional_prior = make(heads).to(layer.q_proj.weight.device)
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if all(hasattr(layer, of) for of in ("num_key_value_groups", "head_dim", "q_proj", "k_proj", "config"))
+    }
     if not layers:
         raise ValueError(f"model: expected one with layers like LLaMA's, got {type(model).__name__}")
+    saved = {} if folder is None else _saved_priors(Path(folder))
+    priors = {}
+    for name, layer in layers.items():
+        _refuse_others(layer)
+        heads = layer.k_proj.out_features // layer.head_dim * layer.num_key_value_groups
+        prior = make(heads) if callable(make) and not isinstance(make, nn.Module) else None
+        if getattr(prior, "heads", None) != heads:
+            got = type(make).__name__ if prior is None else f"{getattr(prior, 'heads', 'no')} heads of {type(prior).__name__}"
+            raise ValueError(f"make: expected a function of heads, such as ALiBi, that makes a prior of {heads}, got {got}")
+        assert prior is not None
+        if folder is not None:
+            _read(prior, f"{name}.positional_prior.", saved, folder)
+        priors[name] = prior.to(layer.q_proj.weight.device)
+    for name, layer in layers.items():
+        if not hasattr(layer, "positional_prior"):
+            layer.register_forward_pre_hook(_refuse_others)
+        layer.positional_prior = priors[name]
+
+
+def _refuse_others(layer: nn.Module, _given: Any = None) -> None:
+    """An attention that has not heard of priors and would leave them out without a word."""
+    implementation = getattr(layer.config, "_attn_implementation", None)
+    if implementation not in _NAMES:
+        raise ValueError(
+            f"model: expected attn_implementation={NAME!r}, for its priors, got {implementation!r}: register(), then "
+            f"model.set_attn_implementation({NAME!r})"
+        )
+
+
+def _saved_priors(folder: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    saved: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            saved |= {name: file.get_tensor(name) for name in file.keys() if ".positional_prior." in name}
+    return saved
+
+
+def _read(prior: nn.Module, prefix: str, saved: dict[str, Tensor], folder: Any) -> None:
+    own = {name.removeprefix(prefix): of for name, of in saved.items() if name.startswith(prefix)}
+    expected, got = ({name: list(of.shape) for name, of in each.items()} for each in (prior.state_dict(), own))
+    if got != expected:
+        raise ValueError(f"folder: expected {prefix} of {expected}, got {got} in {folder}")
+    prior.load_state_dict(own)
+
+
+def without_attention_dropout(model: nn.Module) -> None:
+    """Leaves out the dropout of attention weights, which never exist, when a model is trained; all other dropout stays.
+
+    It is refused otherwise, since a model that is trained without is another than its configuration says.
+    """
+    for module in model.modules():
+        module.__dict__["without_attention_dropout"] = True
 
 
 def attention(
@@ -94,7 +155,8 @@ def attention(
     if getattr(module, "has_relative_attention_bias", None) is False and _is_quadratic(position_bias):
         # UMT5's cross-attention: all zeros.
         position_bias = None
-    _refuse(dropout if module.training else 0.0, attention_mask, position_bias, others)
+    drops = module.training and not getattr(module, "without_attention_dropout", False)
+    _refuse(dropout if drops else 0.0, attention_mask, position_bias, others)
     queries, keys = query.shape[2], key.shape[2]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     offset = keys - queries if causal else 0
@@ -107,9 +169,10 @@ def attention(
         log_prior = prior(queries, keys, **rules)
     else:
         log_prior = LogPrior(query.new_zeros(query.shape[1], count, dtype=torch.float32), first)
-    if scaling is not None:
-        # The kernel divides by √D.
-        query = query * (scaling * math.sqrt(query.shape[3]))
+    # The kernel divides by √D.
+    factor = 1.0 if scaling is None else scaling * math.sqrt(query.shape[3])
+    if not math.isclose(factor, 1.0):
+        query = query * factor
     ids = None if attention_mask is None else _pair(attention_mask, queries, keys)
     out = attend(query, key, value, log_prior, window=sliding_window, documents=ids, **rules)
     return out.transpose(1, 2).contiguous(), None
@@ -134,7 +197,7 @@ def documents(
     """
     if not isinstance(q_offset, int) or (kv_length > q_offset + q_length - kv_offset and _is_causal(mask_function)):
         raise NotImplementedError("attn_implementation='bam': expected a cache that grows, got one of fixed length")
-    ids = torch.ones(batch_size, kv_length, dtype=torch.int32)
+    ids = torch.ones(batch_size, kv_length, dtype=torch.int32, device="cpu")
     for part in _parts(mask_function):
         packed = _closed_over(part).get("packed_sequence_mask")
         if packed is not None:
@@ -189,7 +252,7 @@ def _pair(ids: Tensor, queries: int, keys: int):
         return None
     of_queries = ids.masked_fill(ids == 0, 1)[:, -queries:]
     if queries > keys:
-        of_queries = torch.ones(ids.shape[0], queries, dtype=torch.int32)
+        of_queries = ids.new_ones(ids.shape[0], queries)
     return of_queries, ids.masked_fill(ids == 0, PADDING)
 
 
@@ -202,7 +265,7 @@ def _refuse(dropout: float, attention_mask, position_bias, others: dict) -> None
         raise NotImplementedError(f"attn_implementation='bam': expected no {what}, got {got}")
 
     if dropout:
-        no("dropout of attention weights (set the model's attention dropout to 0)", dropout)
+        no("dropout of attention weights (bam_attention.transformers.without_attention_dropout(model) leaves it out)", dropout)
     if attention_mask is not None and attention_mask.dim() != 2:
         no("mask of queries × keys", list(attention_mask.shape))
     if _is_quadratic(position_bias):
@@ -234,10 +297,10 @@ def _by_buckets(original, module, hidden_states, mask=None, key_value_states=Non
         past = 0 if cache is None else int(cache.get_seq_length(module.layer_idx))
         keys = past + queries if key_value_states is None else key_value_states.shape[1]
         first, count = lags(queries, keys, causal=module.is_causal, query_offset=past if module.is_causal else 0)
-        position_bias = torch.zeros(module.n_heads, count)
+        position_bias = torch.zeros(module.n_heads, count, dtype=torch.float32, device=hidden_states.device)
         if module.has_relative_attention_bias:
             buckets = module._relative_position_bucket(
-                torch.arange(first, first + count),
+                torch.arange(first, first + count, device=hidden_states.device),
                 bidirectional=not module.is_decoder,
                 num_buckets=module.relative_attention_num_buckets,
                 max_distance=module.relative_attention_max_distance,
@@ -252,7 +315,8 @@ def _umt5(original, module, queries, keys, device=None, past_seen_tokens=0):
         return original(module, queries, keys, device, past_seen_tokens)
     offset = int(past_seen_tokens) if module.is_causal else 0
     first, count = lags(queries, keys, causal=module.is_causal, query_offset=offset)
-    return module.relative_attention_bias(module._relative_position_bucket(torch.arange(first, first + count))).t()
+    of_lags = torch.arange(first, first + count, device=module.relative_attention_bias.weight.device)
+    return module.relative_attention_bias(module._relative_position_bucket(of_lags)).t()
 
 
 def _mpt(original, module, hidden_states, position_bias, cache=None, attention_mask=None, **named):
@@ -281,7 +345,7 @@ def _mpt(original, module, hidden_states, position_bias, cache=None, attention_m
 
 
 def _bloom(original, module, hidden_states, residual, alibi, attention_mask, layer_past=None, *more, **named):
-    """Bloom's attention."""
+    """Bloom's attention, whose positions count tokens: padding between them is moved before them."""
     if attention_mask is None or attention_mask.dim() != 2:
         return original(module, hidden_states, residual, alibi, attention_mask, layer_past, *more, **named)
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor, dropout_add
@@ -290,8 +354,15 @@ def _bloom(original, module, hidden_states, residual, alibi, attention_mask, lay
     q, k, v = (x.transpose(1, 2) for x in fused.unbind(3))
     if layer_past is not None:
         k, v = layer_past.update(k, v, module.layer_idx)
-    slopes = build_alibi_tensor(torch.ones(1, 2), module.num_heads, torch.float32)[:, 0, 1:]
+    slopes = build_alibi_tensor(torch.ones(1, 2, device=q.device), module.num_heads, torch.float32)[:, 0, 1:]
     first, count = lags(q.shape[2], k.shape[2])
+    seen = attention_mask != 0
+    starts = (seen[:, 1:] & ~seen[:, :-1]).sum(1) + seen[:, 0]
+    is_moved = torch.compiler.is_compiling() or bool((starts > 1).any())
+    if is_moved:
+        of_keys, of_queries = (of.int().argsort(dim=1, stable=True) for of in (seen, seen[:, -q.shape[2] :]))
+        q, k, v = (_taken(x, index, 2) for x, index in ((q, of_queries), (k, of_keys), (v, of_keys)))
+        attention_mask = attention_mask.gather(1, of_keys)
     out, _ = attention(
         module,
         q,
@@ -300,7 +371,15 @@ def _bloom(original, module, hidden_states, residual, alibi, attention_mask, lay
         attention_mask,
         scaling=module.inv_norm_factor,
         dropout=module.attention_dropout.p,
-        position_bias=LogPrior(slopes * torch.arange(first, first + count), first),
+        position_bias=LogPrior(slopes * torch.arange(first, first + count, device=q.device), first),
         is_causal=True,
     )
+    if is_moved:
+        out = _taken(out, of_queries.argsort(1), 1)
     return dropout_add(module.dense(out.flatten(2)), residual, module.hidden_dropout, module.training), None
+
+
+def _taken(x: Tensor, index: Tensor, tokens: int) -> Tensor:
+    """Tokens of each row by `index [batch, tokens]`; the axis of the tokens is the second or the third."""
+    index = index[:, None, :, None] if tokens == 2 else index[:, :, None, None]
+    return x.gather(tokens, index.expand(x.shape))
