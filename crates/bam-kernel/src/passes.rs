@@ -10,6 +10,8 @@ use inputs::Inputs;
 
 mod backward;
 mod backward_block;
+mod backward_narrow;
+mod backward_wide;
 mod decode;
 mod forward;
 mod inputs;

@@ -187,6 +187,12 @@ impl Case {
     /// logit moves a weight by its share, and a weight moves an output by the spread of the values.
     #[must_use]
     pub fn rounding(&self) -> f64 {
+        let largest = self.v.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        f64::from(largest) * self.rounding_of_weights()
+    }
+
+    /// The share of itself by which `f32` may miss a weight.
+    pub(crate) fn rounding_of_weights(&self) -> f64 {
         let largest = |values: &[f32]| values.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
         let (tau, on_prior) = match &self.temperature {
             Some((tau, on_prior)) => (largest(tau), *on_prior),
@@ -197,7 +203,7 @@ impl Case {
         let prior = largest(&self.ln_weights) * if on_prior { tau } else { 1.0 };
         let unit = f64::from(f32::EPSILON);
         let of_logit = unit * ((dim + 8.0) * content + 4.0 * prior);
-        largest(&self.v) * (2.0 * of_logit + 64.0 * unit)
+        2.0 * of_logit + 64.0 * unit
     }
 
     /// The call without its numbers.
@@ -274,10 +280,7 @@ impl Case {
     /// # Errors
     /// Those of [`Plan::new`] and of the operands.
     pub fn forward_narrow(&self, change: impl Fn(Call) -> Call) -> Result<Posterior, KernelError> {
-        let narrow = |values: &Vec<f32>| -> Vec<bf16> {
-            values.iter().copied().map(bf16::from_f32).collect()
-        };
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(narrow);
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|values| narrow(values));
         let operands = self.operands([&q, &k, &v].map(Values::from))?;
         Plan::new(change(self.call()?), operands.shapes())?.forward(&operands)
     }
@@ -291,15 +294,37 @@ impl Case {
         &self,
         change: impl Fn(Call) -> Call,
     ) -> Result<(Posterior, Gradients), KernelError> {
-        let operands = self.operands(self.values())?;
+        let weights = self.loss_weights();
+        self.pass_and_back(self.values(), (&weights).into(), change)
+    }
+
+    /// The same with `q`, `k`, `v` and the weights rounded to `bf16`.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`] and of the operands.
+    pub fn forward_backward_narrow(
+        &self,
+        change: impl Fn(Call) -> Call,
+    ) -> Result<(Posterior, Gradients), KernelError> {
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|values| narrow(values));
+        let weights = narrow(&self.loss_weights());
+        self.pass_and_back([&q, &k, &v].map(Values::from), (&weights).into(), change)
+    }
+
+    fn pass_and_back(
+        &self,
+        values: [Values<'_>; 3],
+        weights: Values<'_>,
+        change: impl Fn(Call) -> Call,
+    ) -> Result<(Posterior, Gradients), KernelError> {
+        let operands = self.operands(values)?;
         let plan = Plan::new(change(self.call()?), operands.shapes())?;
         let posterior = plan.forward(&operands)?;
-        let weights = self.loss_weights();
         let gradients = plan.backward(
             &operands,
             &posterior.out,
             &posterior.ln_evidence,
-            &Rows::new(&weights, plan.shapes().q)?,
+            &Rows::new(weights, plan.shapes().q)?,
         )?;
         Ok((posterior, gradients))
     }
@@ -403,12 +428,40 @@ pub fn oracle_row(case: &Case, b: usize, h: usize, i: usize) -> Vec<f64> {
 /// log-weights, and the temperature, of which there are none where the case has none.
 #[must_use]
 pub fn oracle_gradients(case: &Case) -> [Vec<f64>; 5] {
+    sums_of_gradients(
+        case,
+        &case.loss_weights(),
+        |x| x,
+        |of| (of.posterior, of.posterior * (of.value - of.delta)),
+    )
+}
+
+/// A row and a key that it sees, on the way back.
+pub(crate) struct Link {
+    /// The key's share of the row.
+    pub posterior: f64,
+    /// `g·v`, and the same with the absolute values of its terms.
+    pub value: f64,
+    pub value_size: f64,
+    /// The expectation of `g·v`, and of its absolute value.
+    pub delta: f64,
+    pub delta_size: f64,
+}
+
+/// The sums that gradients are, of weights of the outputs, in the order of [`oracle_gradients`]. `terms` gives the
+/// posterior and the gradient of the logit, or bounds of something that takes their place; `size` is applied to
+/// what they are multiplied by.
+pub(crate) fn sums_of_gradients(
+    case: &Case,
+    weights: &[f32],
+    size: impl Fn(f64) -> f64,
+    terms: impl Fn(&Link) -> (f64, f64),
+) -> [Vec<f64>; 5] {
     let rows = case.batch * case.heads * case.queries;
     let mut dq = vec![0.0; case.q.len()];
     let (mut dk, mut dv) = (vec![0.0; case.k.len()], vec![0.0; case.v.len()]);
     let mut d_ln_weights = vec![0.0; case.ln_weights.len()];
     let mut d_temperature = vec![0.0; rows];
-    let weights = case.loss_weights();
     let scale = 1.0 / (case.dim as f64).sqrt();
     let dim = case.dim;
     for row in 0..rows {
@@ -420,21 +473,37 @@ pub fn oracle_gradients(case: &Case) -> [Vec<f64>; 5] {
         let first = case.first_key(b, h);
         let (tau, on_prior) = case.temperature_of(row);
         let (g, q) = (&weights[row * dim..][..dim], &case.q[row * dim..][..dim]);
-        let of_value = |key: &Key| dot(g, &case.v[(first + key.index) * dim..][..dim]);
-        let delta: f64 = keys.iter().map(|key| key.posterior * of_value(key)).sum();
+        let values = |key: &Key| {
+            let v = &case.v[(first + key.index) * dim..][..dim];
+            let sizes = g.iter().zip(v).map(|(g, v)| f64::from((g * v).abs()));
+            (dot(g, v), sizes.sum::<f64>())
+        };
+        let [mut delta, mut delta_size] = [0.0; 2];
         for key in &keys {
-            let of_logit = key.posterior * (of_value(key) - delta);
+            let (value, _) = values(key);
+            delta += key.posterior * value;
+            delta_size += key.posterior * value.abs();
+        }
+        for key in &keys {
+            let (value, value_size) = values(key);
+            let (of_value, of_logit) = terms(&Link {
+                posterior: key.posterior,
+                value,
+                value_size,
+                delta,
+                delta_size,
+            });
             let of_key = (first + key.index) * dim;
             for t in 0..dim {
-                let of_product = of_logit * tau * scale;
-                dq[row * dim + t] += of_product * f64::from(case.k[of_key + t]);
-                dk[of_key + t] += of_product * f64::from(q[t]);
-                dv[of_key + t] += key.posterior * f64::from(g[t]);
+                let of_product = of_logit * size(tau * scale);
+                dq[row * dim + t] += of_product * size(f64::from(case.k[of_key + t]));
+                dk[of_key + t] += of_product * size(f64::from(q[t]));
+                dv[of_key + t] += of_value * size(f64::from(g[t]));
             }
             let factor = if on_prior { tau } else { 1.0 };
-            d_ln_weights[h * case.lags + key.column] += of_logit * factor;
+            d_ln_weights[h * case.lags + key.column] += of_logit * size(factor);
             let prior = if on_prior { key.prior } else { 0.0 };
-            d_temperature[row] += of_logit * (key.content + prior);
+            d_temperature[row] += of_logit * size(key.content + prior);
         }
     }
     if case.temperature.is_none() {
@@ -500,6 +569,10 @@ fn posterior(case: &Case, b: usize, h: usize, i: usize) -> Vec<Key> {
     }
     keys.iter_mut().for_each(|key| key.posterior /= evidence);
     keys
+}
+
+fn narrow(values: &[f32]) -> Vec<bf16> {
+    values.iter().copied().map(bf16::from_f32).collect()
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

@@ -11,10 +11,13 @@
 //! A task owns some rows of one key head's query heads, in a fixed order inside; what tasks add up
 //! together is added in a fixed order after. So gradients are the same bits for any number of threads.
 
-use super::backward_block::{Given, RowBlock};
+use super::backward_block::{Given, Products, RowBlock};
+use super::backward_narrow::{InTiles, Narrow};
+use super::backward_wide::{Grouped, Wide};
 use super::inputs::{ByDistance, Inputs, PAD};
+use super::narrow::PairedKeys;
 use super::panel::BLOCK;
-use super::product::{Aligned, aligned, run_in_registers};
+use super::product::{Aligned, aligned, panel_rows, run_in_registers};
 use super::split::TASKS;
 use crate::key_norms::TILE;
 use crate::operands::Rows;
@@ -58,6 +61,7 @@ pub(super) fn backward(
         ln_evidence,
         out_gradient,
     };
+    let paired = PairedKeys::new(inputs, &inputs.k);
     let arch = inputs.arch();
 
     let segments = segments(inputs, TASKS.div_ceil(batch * key_heads));
@@ -78,20 +82,22 @@ pub(super) fn backward(
             .into_par_iter()
             .enumerate()
             .map_init(
-                || (RowBlock::new(&given), TileSums::new(inputs)),
-                |(block, of_tile), (index, ((dq, d_temperature), (dk, dv)))| {
+                || Workspace::new(&given),
+                |workspace, (index, ((dq, d_temperature), (dk, dv)))| {
                     let (head, segment) = (index / segments.len(), index % segments.len());
                     arch.dispatch(BackwardTask {
                         given: &given,
-                        block,
-                        of_tile,
-                        batch: head / key_heads,
-                        key_head: head % key_heads,
-                        rows: segments[segment].clone(),
-                        dq,
-                        d_temperature,
-                        dk,
-                        dv,
+                        workspace,
+                        paired: paired.as_ref(),
+                        rows: TaskRows {
+                            batch: head / key_heads,
+                            key_head: head % key_heads,
+                            rows: segments[segment].clone(),
+                            dq,
+                            d_temperature,
+                            dk,
+                            dv,
+                        },
                     })
                 },
             )
@@ -195,11 +201,16 @@ fn add_segments(inputs: &Inputs<'_>, sums: &mut [f32], later: &[f32], segments: 
     });
 }
 
-/// Some rows of the query heads of one key head, with the slices of the gradients that are its own.
 struct BackwardTask<'t, 'a> {
-    given: &'a Given<'a>,
-    block: &'t mut RowBlock<'a>,
-    of_tile: &'t mut TileSums,
+    given: &'t Given<'a>,
+    workspace: &'t mut Workspace<'a>,
+    /// Keys for AMX, if numbers are multiplied as `bf16`.
+    paired: Option<&'t PairedKeys>,
+    rows: TaskRows<'t>,
+}
+
+/// Some rows of the query heads of one key head, with the slices of the gradients that are its own.
+struct TaskRows<'t> {
     batch: usize,
     key_head: usize,
     rows: Range<usize>,
@@ -208,6 +219,25 @@ struct BackwardTask<'t, 'a> {
     /// `[keys, dim]`.
     dk: &'t mut [f32],
     dv: &'t mut [f32],
+}
+
+/// Memory that one task is computed in after the other.
+struct Workspace<'a> {
+    block: RowBlock<'a>,
+    of_tile: TileSums,
+    wide: Wide<'a>,
+    narrow: Narrow,
+}
+
+impl<'a> Workspace<'a> {
+    fn new(given: &'a Given<'a>) -> Self {
+        Self {
+            block: RowBlock::new(given),
+            of_tile: TileSums::new(given.inputs),
+            wide: Wide::new(given.inputs),
+            narrow: Narrow::new(given.inputs),
+        }
+    }
 }
 
 /// Sums of a tile that do not fit the gradient as they are made: `[TILE, padded dim]`.
@@ -269,10 +299,44 @@ impl WithSimd for BackwardTask<'_, '_> {
     }
 }
 
-impl BackwardTask<'_, '_> {
+impl<'a> BackwardTask<'_, 'a> {
     #[inline(always)]
-    fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(mut self, simd: S) -> Sums {
-        let (given, group) = (self.given, self.given.inputs.plan.group());
+    fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(self, simd: S) -> Sums {
+        let Self {
+            given,
+            workspace,
+            paired,
+            rows,
+        } = self;
+        let Workspace {
+            block,
+            of_tile,
+            wide,
+            narrow,
+        } = workspace;
+        let width = panel_rows::<S, VECTORS>();
+        match paired.and_then(|paired| InTiles::new(given, width, narrow, paired)) {
+            Some(products) => rows.visit::<S, VECTORS>(simd, given, block, of_tile, products),
+            None => {
+                let products = Grouped::<GROUP>(wide);
+                rows.visit::<S, VECTORS>(simd, given, block, of_tile, products)
+            }
+        }
+    }
+}
+
+impl TaskRows<'_> {
+    /// Visits the tiles of every block, and writes its results.
+    #[inline(always)]
+    fn visit<'a, S: Simd, const VECTORS: usize>(
+        mut self,
+        simd: S,
+        given: &Given<'a>,
+        block: &mut RowBlock<'a>,
+        of_tile: &mut TileSums,
+        mut products: impl Products<'a, S, VECTORS>,
+    ) -> Sums {
+        let group = given.inputs.plan.group();
         let (inputs, dim) = (given.inputs, given.inputs.dim);
         let columns = given.by_distance.columns;
         let mut sums = Sums {
@@ -286,8 +350,8 @@ impl BackwardTask<'_, '_> {
                 let rows = first..(first + BLOCK).min(self.rows.end);
                 let row_bounds = inputs.row_bounds(self.batch, head, rows.clone(), given.bounds);
                 let schedule = given.bounds.schedule(&row_bounds, 0, 1);
-                let block = &mut *self.block;
-                block.load::<S, VECTORS>(simd, (self.batch, head), rows.clone());
+                let at = (self.batch, head);
+                block.load::<S, VECTORS>(simd, &mut products, at, rows.clone());
                 let least = block.least_evidence();
                 let mut visited = 0;
                 for &first_key in &schedule.tiles {
@@ -298,14 +362,10 @@ impl BackwardTask<'_, '_> {
                     let keys = first_key..(first_key + TILE).min(inputs.keys());
                     let keys = keys.start * dim..keys.end * dim;
                     let (dk, dv) = (&mut self.dk[keys.clone()], &mut self.dv[keys]);
-                    let to = self.of_tile.or_own((&mut *dk, &mut *dv));
-                    block.add::<S, GROUP, VECTORS>(
-                        simd,
-                        (self.key_head, first_key),
-                        by_distance,
-                        to,
-                    );
-                    self.of_tile.add_own_to((dk, dv), dim);
+                    let to = of_tile.or_own((&mut *dk, &mut *dv));
+                    let at = (self.key_head, first_key);
+                    block.add(simd, &mut products, at, by_distance, to);
+                    of_tile.add_own_to((dk, dv), dim);
                 }
                 sums.skips[index].add(&HeadSkips {
                     visible_tiles: schedule.tiles.len() as u64,
@@ -314,7 +374,7 @@ impl BackwardTask<'_, '_> {
                 });
                 let own = rows.start - self.rows.start..rows.end - self.rows.start;
                 let dq = &mut self.dq[index][own.start * dim..own.end * dim];
-                block.finish(dq, &mut self.d_temperature[index][own]);
+                block.finish(&products, dq, &mut self.d_temperature[index][own]);
             }
         }
         sums
