@@ -192,7 +192,8 @@ impl Case {
     }
 
     /// The share of itself by which `f32` may miss a weight.
-    pub(crate) fn rounding_of_weights(&self) -> f64 {
+    #[must_use]
+    pub fn rounding_of_weights(&self) -> f64 {
         let largest = |values: &[f32]| values.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
         let (tau, on_prior) = match &self.temperature {
             Some((tau, on_prior)) => (largest(tau), *on_prior),
@@ -437,21 +438,24 @@ pub fn oracle_gradients(case: &Case) -> [Vec<f64>; 5] {
 }
 
 /// A row and a key that it sees, on the way back.
-pub(crate) struct Link {
+pub struct Link {
     /// The key's share of the row.
     pub posterior: f64,
-    /// `g·v`, and the same with the absolute values of its terms.
+    /// `g·v`.
     pub value: f64,
+    /// The same of the absolute values of its terms.
     pub value_size: f64,
-    /// The expectation of `g·v`, and of its absolute value.
+    /// The expectation of `g·v` over the row's keys.
     pub delta: f64,
+    /// The expectation of its absolute value.
     pub delta_size: f64,
 }
 
 /// The sums that gradients are, of weights of the outputs, in the order of [`oracle_gradients`]. `terms` gives the
 /// posterior and the gradient of the logit, or bounds of something that takes their place; `size` is applied to
 /// what they are multiplied by.
-pub(crate) fn sums_of_gradients(
+#[must_use]
+pub fn sums_of_gradients(
     case: &Case,
     weights: &[f32],
     size: impl Fn(f64) -> f64,

@@ -32,8 +32,15 @@ pub(super) trait Products<'a, S: Simd, const VECTORS: usize> {
     /// Whether rows are taken by so many that some may see none of the keys: what is read of them has to be zeros.
     const READS_HIDDEN: bool;
 
-    /// Reads the rows of a block, their queries and the gradients of their outputs.
-    fn load_rows(&mut self, given: &Given<'a>, queries: &mut QueryPanels<'a>);
+    /// Reads the rows of a block, their queries and the gradients of their outputs, and writes `δ` of each
+    /// that is there.
+    fn load_rows(
+        &mut self,
+        simd: S,
+        given: &Given<'a>,
+        queries: &mut QueryPanels<'a>,
+        delta: &mut [f32],
+    );
 
     /// Reads the tile of that batch row and key head that begins at key `first_key`.
     fn load_tile(&mut self, inputs: &Inputs<'a>, at: (usize, usize), first_key: usize);
@@ -105,14 +112,11 @@ pub(super) struct RowBlock<'a> {
     /// Of one stretch and one tile, `[TILE, STRETCH]`: the posterior, and the gradient of its logits.
     posterior: Aligned<f32>,
     d_logits: Aligned<f32>,
-    /// For rows that are widened.
-    room: [Aligned<f32>; 2],
 }
 
 impl<'a> RowBlock<'a> {
     pub fn new(given: &'a Given<'a>) -> Self {
         let empty = || aligned(0.0, 0);
-        let padded = given.inputs.padded_dim();
         let of_logits = || aligned(0.0, TILE * STRETCH);
         Self {
             given,
@@ -124,7 +128,6 @@ impl<'a> RowBlock<'a> {
             prior_sum: empty(),
             posterior: of_logits(),
             d_logits: of_logits(),
-            room: std::array::from_fn(|_| aligned(0.0, padded)),
         }
     }
 
@@ -140,7 +143,6 @@ impl<'a> RowBlock<'a> {
         let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
         self.queries
             .load::<S, VECTORS>(inputs, (batch, head), rows.clone());
-        products.load_rows(self.given, &mut self.queries);
         let count = self.queries.content_factors.len();
         for (values, start, size) in [
             (&mut self.dq, 0.0, count * padded),
@@ -153,18 +155,13 @@ impl<'a> RowBlock<'a> {
             values.clear();
             values.resize(size, start);
         }
+        products.load_rows(simd, self.given, &mut self.queries, &mut self.delta);
         for (r, row) in rows.enumerate() {
-            if inputs.plan.is_padding_query(batch, row) {
-                continue;
+            if !inputs.plan.is_padding_query(batch, row) {
+                let index = (batch * inputs.heads + head) * inputs.queries() + row;
+                self.ln_evidence[r] = self.given.ln_evidence[index];
+                self.log2_evidence[r] = self.given.ln_evidence[index] * LOG2_E;
             }
-            let [of_gradient, of_out] = &mut self.room;
-            let gradient = &self.given.out_gradient;
-            let gradient = gradient.read((batch, head, row), of_gradient);
-            let out = self.given.out.read((batch, head, row), of_out);
-            self.delta[r] = dot(simd, gradient, out);
-            let index = (batch * inputs.heads + head) * inputs.queries() + row;
-            self.ln_evidence[r] = self.given.ln_evidence[index];
-            self.log2_evidence[r] = self.given.ln_evidence[index] * LOG2_E;
         }
     }
 
@@ -376,7 +373,7 @@ pub(super) fn whole(keys: &Range<usize>, size: usize) -> Range<usize> {
 
 /// `Σ_t a[t]·b[t]`.
 #[inline(always)]
-fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
     let mut sum = simd.splat_f32s(0.0);
     for (a, b) in a.iter().zip(b) {

@@ -8,7 +8,7 @@
 //! row `r + 16`, so that a line of the posterior becomes pairs without moving a number to another lane. Rows
 //! gather from keys: neighbouring keys are paired, as the weights of the forward pass are.
 
-use super::backward_block::{Given, Products, whole};
+use super::backward_block::{Given, Products, dot, whole};
 use super::inputs::Inputs;
 use super::narrow::{
     PairedKeys, STEP, load_panels, load_tile, pairs_of_row, products_of_rows, round_pair,
@@ -26,7 +26,8 @@ use std::ops::Range;
 const PAIRS: usize = STRETCH / 2;
 
 /// Memory of a block and of a tile, which serves one after the other.
-pub(super) struct Narrow {
+pub(super) struct Narrow<'p> {
+    paired: &'p PairedKeys,
     /// Queries and gradients of the output, `[panels, depth, rows of a panel]`, pairs of elements.
     q: Aligned<u32>,
     out_gradient: Aligned<u32>,
@@ -42,13 +43,16 @@ pub(super) struct Narrow {
     rounded: Aligned<u32>,
     /// What they gathered: `[SIDE, padded dim]`, or `[padded dim, rows of a panel]`.
     products: Aligned<f32>,
+    /// For rows that are widened.
+    room: [Aligned<f32>; 2],
 }
 
-impl Narrow {
-    pub fn new(inputs: &Inputs<'_>) -> Self {
+impl<'p> Narrow<'p> {
+    pub fn new(inputs: &Inputs<'_>, paired: &'p PairedKeys) -> Self {
         let (padded, depth) = (inputs.padded_dim(), pairs_of_row(inputs));
         let pairs = |count| aligned(0, count);
         Self {
+            paired,
             q: pairs(0),
             out_gradient: pairs(0),
             q_rows: pairs(BLOCK / 2 * padded),
@@ -58,28 +62,23 @@ impl Narrow {
             values: pairs(TILE * depth),
             rounded: pairs(TILE * PAIRS),
             products: aligned(0.0, padded * STRETCH),
+            room: std::array::from_fn(|_| aligned(0.0, padded)),
         }
     }
 }
 
 /// Those products in the tiles of this thread.
-pub(super) struct InTiles<'t> {
+pub(super) struct InTiles<'t, 'p> {
     tiles: Tiles,
-    memory: &'t mut Narrow,
-    paired: &'t PairedKeys,
+    memory: &'t mut Narrow<'p>,
     /// `[padded dim, TILE / 2]`, of the tile.
-    keys: &'t [u32],
+    keys: &'p [u32],
     depth: usize,
 }
 
-impl<'t> InTiles<'t> {
-    /// Given the paired keys. `None` if the numbers or a panel of `width` rows don't fit AMX.
-    pub fn new(
-        given: &Given<'_>,
-        width: usize,
-        memory: &'t mut Narrow,
-        paired: &'t PairedKeys,
-    ) -> Option<Self> {
+impl<'t, 'p> InTiles<'t, 'p> {
+    /// `None` if the numbers or a panel of `width` rows don't fit AMX.
+    pub fn new(given: &Given<'_>, width: usize, memory: &'t mut Narrow<'p>) -> Option<Self> {
         let inputs = given.inputs;
         let operands = [&inputs.q, &inputs.k, &inputs.v, &given.out_gradient];
         let narrow = operands.iter().all(|rows| rows.are_narrow());
@@ -89,19 +88,24 @@ impl<'t> InTiles<'t> {
         Some(Self {
             tiles: Tiles::new()?,
             memory,
-            paired,
             keys: &[],
             depth: pairs_of_row(inputs),
         })
     }
 }
 
-impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for InTiles<'_> {
+impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for InTiles<'_, '_> {
     const KEYS: usize = STEP;
     const READS_HIDDEN: bool = true;
 
     #[inline(always)]
-    fn load_rows(&mut self, given: &Given<'a>, queries: &mut QueryPanels<'a>) {
+    fn load_rows(
+        &mut self,
+        simd: S,
+        given: &Given<'a>,
+        queries: &mut QueryPanels<'a>,
+        delta: &mut [f32],
+    ) {
         let (inputs, gradient) = (given.inputs, &given.out_gradient);
         let to = &mut *self.memory;
         load_panels(inputs, &inputs.q, queries, &mut to.q);
@@ -111,11 +115,19 @@ impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for InTiles<'_>
         to.content_factors.fill(0.0);
         to.content_factors[..queries.content_factors.len()]
             .copy_from_slice(&queries.content_factors);
+        let [of_gradient, of_out] = &mut to.room;
+        for (delta, row) in delta.iter_mut().zip(queries.rows.clone()) {
+            if !inputs.plan.is_padding_query(queries.batch, row) {
+                let at = (queries.batch, queries.head, row);
+                let out = given.out.read(at, of_out);
+                *delta = dot(simd, gradient.read(at, of_gradient), out);
+            }
+        }
     }
 
     #[inline(always)]
     fn load_tile(&mut self, inputs: &Inputs<'a>, at: (usize, usize), first_key: usize) {
-        self.keys = self.paired.tile(inputs, at, first_key);
+        self.keys = self.memory.paired.tile(inputs, at, first_key);
         load_tile(inputs, &inputs.k, at, first_key, &mut self.memory.keys);
         load_tile(inputs, &inputs.v, at, first_key, &mut self.memory.values);
     }

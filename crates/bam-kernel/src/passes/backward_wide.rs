@@ -1,6 +1,6 @@
 //! The five products of a block of rows going back, in `f32`, whatever the numbers were.
 
-use super::backward_block::{Given, Products};
+use super::backward_block::{Given, Products, dot};
 use super::inputs::Inputs;
 use super::panel::{BLOCK, Panels, QueryPanels, Sight};
 use super::product::{
@@ -23,7 +23,7 @@ pub(super) struct Wide<'a> {
     /// The gradient of the output again: `[panels, padded dim, rows of a panel]`.
     out_gradient: Panels,
     /// For rows that are widened.
-    room: [Aligned<f32>; 2],
+    room: [Aligned<f32>; 3],
 }
 
 impl<'a> Wide<'a> {
@@ -51,7 +51,13 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
     const READS_HIDDEN: bool = false;
 
     #[inline(always)]
-    fn load_rows(&mut self, given: &Given<'a>, queries: &mut QueryPanels<'a>) {
+    fn load_rows(
+        &mut self,
+        simd: S,
+        given: &Given<'a>,
+        queries: &mut QueryPanels<'a>,
+        delta: &mut [f32],
+    ) {
         let (inputs, gradient) = (given.inputs, &given.out_gradient);
         let (batch, head, rows) = (queries.batch, queries.head, queries.rows.clone());
         queries.load_q(inputs);
@@ -69,11 +75,13 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
                 of_gradient.write::<S>(own, &[], 0.0);
                 continue;
             }
-            let [of_q_row, of_gradient_row] = &mut to.room;
+            let [of_q_row, of_gradient_row, of_out] = &mut to.room;
             let factor = queries.content_factors[r];
             of_q.write::<S>(own, inputs.q.read((batch, head, row), of_q_row), factor);
             let gradient = gradient.read((batch, head, row), of_gradient_row);
             of_gradient.write::<S>(own, gradient, 1.0);
+            let out = given.out.read((batch, head, row), of_out);
+            delta[r] = dot(simd, gradient, out);
         }
     }
 
