@@ -1,9 +1,11 @@
 //! The layers of a transformer around attention that go row by row, and their gradients: one pass over the
-//! numbers where a tensor library takes one for every operator. Slices in, slices out, rows one after the other;
+//! numbers where a tensor library takes one for every operator. And matrix products in `bf16`, in tiles where the
+//! processor has AMX. Slices in, slices out, rows one after the other;
 //! the same bits for any number of threads.
 
 mod cross_entropy;
 mod gate;
+pub(crate) mod product;
 mod rms_norm;
 
 use crate::rounding;
@@ -11,6 +13,7 @@ use rayon::prelude::*;
 
 pub use cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_gradient};
 pub use gate::{gated, gated_gradients};
+pub use product::{Matrix, product_bf16};
 pub use rms_norm::{rms_norm, rms_norm_gradients};
 
 /// Numbers of a task. Less work than this is done where it is asked for: waking a thread takes as long.

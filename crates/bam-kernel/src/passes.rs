@@ -18,7 +18,7 @@ mod inputs;
 mod narrow;
 mod panel;
 mod prefill;
-mod product;
+pub(crate) mod product;
 mod split;
 mod task;
 mod tile;

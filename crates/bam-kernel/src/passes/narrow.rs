@@ -11,7 +11,7 @@ use super::product::{Aligned, Lanes, aligned, panel_rows};
 use crate::instructions::Instructions;
 use crate::instructions::amx::tiles::{SIDE, Tiles};
 use crate::key_norms::TILE;
-use crate::operands::Rows;
+use crate::operands::{Rows, paired};
 use half::bf16;
 use pulp::Simd;
 use rayon::prelude::*;
@@ -235,10 +235,6 @@ impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow<'_> 
             *out = sum / evidence;
         }
     }
-}
-
-pub(super) fn paired(first: bf16, second: bf16) -> u32 {
-    u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16
 }
 
 /// Writes a row as pairs; zeros after its end.

@@ -3,7 +3,9 @@
 
 use super::emulator::{Count, counted, provide};
 use super::tiles::{SIDE, Tiles};
-use crate::testing::{Case, Shape, oracle, signed_numbers, sums_of_gradients};
+use crate::layers::Matrix;
+use crate::layers::product::product_by;
+use crate::testing::{Case, Shape, oracle, product_oracle, signed_numbers, sums_of_gradients};
 use crate::{Call, Gradients, Instructions, SkipLog, Skipping, bf16};
 use std::sync::Arc;
 
@@ -341,4 +343,32 @@ fn instructions_are_counted() {
     let per_tile = |count: Count| [count.loads, count.products, count.stores].map(of_tile);
     assert_eq!(per_tile(forward), [96, 72, 30]);
     assert_eq!(per_tile(both), [96 + 252, 72 + 180, 30 + 72]);
+}
+
+/// Subnormal sums, which the tiles take as zero, are far below what is compared.
+#[test]
+fn a_matrix_product_on_tiles_is_its_definition() {
+    provide();
+    for sizes in [[1, 1, 1], [17, 33, 5], [100, 300, 97]] {
+        let [rows, depth, columns] = sizes;
+        let numbers = |count, seed| -> Vec<bf16> {
+            let numbers = signed_numbers(count, 2.0, seed).into_iter();
+            numbers.map(bf16::from_f32).collect()
+        };
+        let (left, right) = (numbers(rows * depth, 1), numbers(depth * columns, 2));
+        let (expected, bounds) = product_oracle(&left, &right, sizes);
+        let left = Matrix::new(&left, [rows, depth]);
+        let right = Matrix::new(&right, [depth, columns]);
+        for instructions in [Instructions::Amx, Instructions::Scalar] {
+            let mut out = vec![f32::NAN; rows * columns];
+            product_by(instructions, left, right, &mut out);
+            for ((got, expected), bound) in out.iter().zip(&expected).zip(&bounds) {
+                let off = (f64::from(*got) - expected).abs();
+                assert!(
+                    off <= *bound,
+                    "{sizes:?} by {instructions:?}: {got}, not {expected}"
+                );
+            }
+        }
+    }
 }
