@@ -214,10 +214,8 @@ fn narrow(values: &[f32]) -> Vec<bf16> {
 /// Whether numbers are those of the oracle within its bounds.
 fn agree(got: &[f32], (expected, bounds): &(Vec<f64>, Vec<f64>)) -> bool {
     assert_eq!(got.len(), expected.len());
-    let pairs = got.iter().zip(expected).zip(bounds);
-    pairs
-        .map(|((got, expected), bound)| (f64::from(*got) - expected).abs() <= *bound)
-        .all(|fits| fits)
+    let mut pairs = got.iter().zip(expected).zip(bounds);
+    pairs.all(|((got, expected), bound)| (f64::from(*got) - expected).abs() <= *bound)
 }
 
 #[test]

@@ -66,8 +66,9 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
         to.out_gradient
             .load(inputs, gradient, at, queries.width, |_| 1.0);
         let count = queries.content_factors.len();
-        for r in 0..count.next_multiple_of(STRETCH) {
-            let (row, stretch, own) = (rows.start + r, r / STRETCH, r % STRETCH);
+        let padded = (rows.start..).take(count.next_multiple_of(STRETCH));
+        for (r, row) in padded.enumerate() {
+            let (stretch, own) = (r / STRETCH, r % STRETCH);
             let [of_q, of_gradient] =
                 [&mut to.q_rows, &mut to.out_gradient_rows].map(|rows| &mut rows[stretch]);
             if row >= rows.end || inputs.plan.is_padding_query(batch, row) {
