@@ -169,7 +169,7 @@ fn gradients_on_tiles(case: &Case, skipping: Skipping) -> Gradients {
     provide();
     let on_amx = |call| Call {
         instructions: Instructions::Amx,
-        skipping: skipping.clone(),
+        skipping,
         ..call
     };
     case.forward_backward_narrow(on_amx).unwrap().1
