@@ -17,12 +17,12 @@ use super::backward_wide::{Grouped, Wide};
 use super::inputs::{ByDistance, Inputs, PAD};
 use super::narrow::PairedKeys;
 use super::panel::BLOCK;
-use super::product::{Aligned, aligned, panel_rows, run_in_registers};
+use super::product::{Aligned, aligned, run_in_registers};
 use super::split::TASKS;
 use crate::key_norms::TILE;
 use crate::operands::Rows;
 use crate::skipping::HeadSkips;
-use pulp::{Simd, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -85,19 +85,16 @@ pub(super) fn backward(
                 || Workspace::new(&given, paired.as_ref()),
                 |workspace, (index, ((dq, d_temperature), (dk, dv)))| {
                     let (head, segment) = (index / segments.len(), index % segments.len());
-                    arch.dispatch(BackwardTask {
-                        given: &given,
-                        workspace,
-                        rows: TaskRows {
-                            batch: head / key_heads,
-                            key_head: head % key_heads,
-                            rows: segments[segment].clone(),
-                            dq,
-                            d_temperature,
-                            dk,
-                            dv,
-                        },
-                    })
+                    let rows = TaskRows {
+                        batch: head / key_heads,
+                        key_head: head % key_heads,
+                        rows: segments[segment].clone(),
+                        dq,
+                        d_temperature,
+                        dk,
+                        dv,
+                    };
+                    workspace.run(arch, &given, rows)
                 },
             )
             .collect()
@@ -200,12 +197,6 @@ fn add_segments(inputs: &Inputs<'_>, sums: &mut [f32], later: &[f32], segments: 
     });
 }
 
-struct BackwardTask<'t, 'a> {
-    given: &'t Given<'a>,
-    workspace: &'t mut Workspace<'a>,
-    rows: TaskRows<'t>,
-}
-
 /// Some rows of the query heads of one key head, with the slices of the gradients that are its own.
 struct TaskRows<'t> {
     batch: usize,
@@ -236,6 +227,37 @@ impl<'a> Workspace<'a> {
             narrow: paired.map(|paired| Narrow::new(given.inputs, paired)),
         }
     }
+
+    fn run(&mut self, arch: Arch, given: &Given<'a>, rows: TaskRows<'_>) -> Sums {
+        let (block, of_tile) = (&mut self.block, &mut self.of_tile);
+        let narrow = self.narrow.as_mut();
+        match narrow.and_then(|narrow| InTiles::new(given, narrow)) {
+            Some(products) => arch.dispatch(BackwardTask {
+                given,
+                block,
+                of_tile,
+                products,
+                rows,
+            }),
+            None => arch.dispatch(BackwardTask {
+                given,
+                block,
+                of_tile,
+                products: &mut self.wide,
+                rows,
+            }),
+        }
+    }
+}
+
+/// A task with its way to take products. Two types, so two functions: with both ways in one, that in `f32` took
+/// 4 % longer with AVX-512.
+struct BackwardTask<'t, 'a, P> {
+    given: &'t Given<'a>,
+    block: &'t mut RowBlock<'a>,
+    of_tile: &'t mut TileSums,
+    products: P,
+    rows: TaskRows<'t>,
 }
 
 /// Sums of a tile that do not fit the gradient as they are made: `[TILE, padded dim]`.
@@ -288,7 +310,7 @@ struct Sums {
     skips: Vec<HeadSkips>,
 }
 
-impl WithSimd for BackwardTask<'_, '_> {
+impl<'a> WithSimd for BackwardTask<'_, 'a, &mut Wide<'a>> {
     type Output = Sums;
 
     #[inline(always)]
@@ -297,52 +319,27 @@ impl WithSimd for BackwardTask<'_, '_> {
     }
 }
 
-impl<'a> BackwardTask<'_, 'a> {
+impl<'a> BackwardTask<'_, 'a, &mut Wide<'a>> {
     #[inline(always)]
     fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(self, simd: S) -> Sums {
-        let Self {
-            given,
-            workspace,
-            rows,
-        } = self;
-        let Workspace {
-            block,
-            of_tile,
-            wide,
-            narrow,
-        } = workspace;
-        let width = panel_rows::<S, VECTORS>();
-        let in_tiles = narrow.as_mut();
-        match in_tiles.and_then(|narrow| InTiles::new(given, width, narrow)) {
-            Some(products) => simd.vectorize(VisitInTiles::<VECTORS> {
-                given,
-                block,
-                of_tile,
-                products,
-                rows,
-            }),
-            None => {
-                let products = Grouped::<GROUP>(wide);
-                rows.visit::<S, VECTORS>(simd, given, block, of_tile, products)
-            }
-        }
+        let (given, products) = (self.given, Grouped::<GROUP>(self.products));
+        self.rows
+            .visit::<S, VECTORS>(simd, given, self.block, self.of_tile, products)
     }
 }
 
-/// A function of its own: in one function with the products in `f32`, these took 3 % longer with AVX-512.
-struct VisitInTiles<'t, 'a, const VECTORS: usize> {
-    given: &'t Given<'a>,
-    block: &'t mut RowBlock<'a>,
-    of_tile: &'t mut TileSums,
-    products: InTiles<'t, 'a>,
-    rows: TaskRows<'t>,
-}
-
-impl<const VECTORS: usize> WithSimd for VisitInTiles<'_, '_, VECTORS> {
+impl<'a> WithSimd for BackwardTask<'_, 'a, InTiles<'_, 'a>> {
     type Output = Sums;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Sums {
+        run_in_registers!(self, simd)
+    }
+}
+
+impl<'a> BackwardTask<'_, 'a, InTiles<'_, 'a>> {
+    #[inline(always)]
+    fn run<S: Simd, const GROUP: usize, const VECTORS: usize>(self, simd: S) -> Sums {
         let (given, products) = (self.given, self.products);
         self.rows
             .visit::<S, VECTORS>(simd, given, self.block, self.of_tile, products)

@@ -92,8 +92,8 @@ pub(super) trait Products<'a, S: Simd, const VECTORS: usize> {
         sums: [&mut [f32]; 2],
     );
 
-    /// The sums of row `r` of a panel.
-    fn sums_of_row(&self, sums: &[f32], r: usize, to: &mut [f32]);
+    /// The sums of row `r` of a panel, times a factor.
+    fn sums_of_row(&self, at: (&[f32], usize), factor: f32, to: &mut [f32]);
 }
 
 /// A block of rows going back. Its memory serves one block after the other.
@@ -348,14 +348,14 @@ impl<'a> RowBlock<'a> {
             }
             let dq = &mut dq[r * dim..][..dim];
             let sums = &self.dq[r / queries.width * of_panel..][..of_panel];
-            products.sums_of_row(sums, r % queries.width, dq);
+            let lane = r % queries.width;
             if inputs.temperature.is_some() {
+                products.sums_of_row((sums, lane), 1.0, dq);
                 inputs.q.load(queries.batch, queries.head, row, &mut q);
                 let content: f32 = dq.iter().zip(&q).map(|(dq, q)| dq * q).sum();
                 d_temperature[r] = content * inputs.content_scale + self.prior_sum[r];
             }
-            let factor = queries.content_factors[r];
-            dq.iter_mut().for_each(|dq| *dq *= factor);
+            products.sums_of_row((sums, lane), queries.content_factors[r], dq);
         }
     }
 }

@@ -77,12 +77,11 @@ pub(super) struct InTiles<'t, 'p> {
 }
 
 impl<'t, 'p> InTiles<'t, 'p> {
-    /// `None` if the numbers or a panel of `width` rows don't fit AMX.
-    pub fn new(given: &Given<'_>, width: usize, memory: &'t mut Narrow<'p>) -> Option<Self> {
+    /// `None` if the numbers don't fit AMX.
+    pub fn new(given: &Given<'_>, memory: &'t mut Narrow<'p>) -> Option<Self> {
         let inputs = given.inputs;
         let operands = [&inputs.q, &inputs.k, &inputs.v, &given.out_gradient];
-        let narrow = operands.iter().all(|rows| rows.are_narrow());
-        if !narrow || !width.is_multiple_of(SIDE) {
+        if !operands.iter().all(|rows| rows.are_narrow()) {
             return None;
         }
         Some(Self {
@@ -237,10 +236,10 @@ impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for InTiles<'_,
     }
 
     #[inline(always)]
-    fn sums_of_row(&self, sums: &[f32], r: usize, to: &mut [f32]) {
+    fn sums_of_row(&self, (sums, r): (&[f32], usize), factor: f32, to: &mut [f32]) {
         let width = panel_rows::<S, VECTORS>();
         for (to, sum) in to.iter_mut().zip(sums[r..].iter().step_by(width)) {
-            *to = *sum;
+            *to = factor * sum;
         }
     }
 }

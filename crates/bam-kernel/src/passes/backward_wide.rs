@@ -186,8 +186,10 @@ impl<'a, S: Simd, const GROUP: usize, const VECTORS: usize> Products<'a, S, VECT
     }
 
     #[inline(always)]
-    fn sums_of_row(&self, sums: &[f32], r: usize, to: &mut [f32]) {
+    fn sums_of_row(&self, (sums, r): (&[f32], usize), factor: f32, to: &mut [f32]) {
         let padded = sums.len() / panel_rows::<S, VECTORS>();
-        to.copy_from_slice(&sums[r * padded..][..to.len()]);
+        for (to, sum) in to.iter_mut().zip(&sums[r * padded..][..padded]) {
+            *to = factor * sum;
+        }
     }
 }
