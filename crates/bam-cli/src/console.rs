@@ -1,5 +1,6 @@
 //! The person at the terminal: progress, interruption, errors. Of several ranks only the first one talks, and whoever fails.
 
+use crate::error_text::text_of;
 use crate::ranks;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -166,19 +167,6 @@ impl std::error::Error for UsageError {}
 /// `error: `, the rank if there are several, and what went wrong.
 pub fn print_error(rank: &str, error: &anyhow::Error) {
     say(&format!("error: {rank}{}", text_of(error)));
-}
-
-/// An error, causes after it.
-pub fn text_of(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text += ": ";
-            text += &cause;
-        }
-    }
-    text
 }
 
 /// Whether the person asked for no colours anywhere (<https://no-color.org>).

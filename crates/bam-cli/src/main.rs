@@ -9,6 +9,7 @@ mod command;
 mod console;
 mod corpus;
 mod device;
+mod error_text;
 mod ranks;
 mod runs;
 

@@ -3,6 +3,7 @@
 //! MPI is begun where a launcher's variables are set, and only for commands that share their work. So a program that was built with
 //! it runs everywhere as one without.
 
+use crate::error_text::text_of;
 use anyhow::{Context, ensure};
 use bam_lm::ranks::{Alone, Ranks};
 use serde::{Deserialize, Serialize};
@@ -141,7 +142,7 @@ pub fn agree<T>(
                 .collect(),
         },
         Err(error) => Word {
-            error: Some(crate::console::text_of(error)),
+            error: Some(text_of(error)),
             same: Vec::new(),
         },
     });

@@ -19,8 +19,8 @@ pub enum Instructions {
     Avx512,
     /// NEON, on AArch64.
     Neon,
-    /// AMX tiles for the forward products of `bf16`, AVX-512 for everything else, on x86-64 under
-    /// Linux. Rounds the weights of values to `bf16`.
+    /// AMX tiles for the products of `bf16` of many rows, forward and back, AVX-512 for everything else, on
+    /// x86-64 under Linux. Rounds what numbers are weighed by to `bf16`.
     Amx,
 }
 

@@ -1,11 +1,14 @@
 //! The layers of a transformer around attention that go row by row, and their gradients: one pass over the
-//! numbers where a tensor library takes one for every operator. Slices in, slices out, rows one after the other;
+//! numbers where a tensor library takes one for every operator. And products of matrices, those of `bf16` in tiles
+//! where the processor has AMX. Slices in, slices out, rows one after the other;
 //! the same bits for any number of threads.
 
 mod cross_entropy;
 mod gate;
+mod matrix;
 #[cfg(feature = "products")]
 mod product;
+pub(crate) mod product_bf16;
 mod rms_norm;
 
 use crate::rounding;
@@ -13,12 +16,14 @@ use rayon::prelude::*;
 
 pub use cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_gradient};
 pub use gate::{gated, gated_gradients};
+pub use matrix::Matrix;
 #[cfg(feature = "products")]
-pub use product::{Matrix, product};
+pub use product::product;
+pub use product_bf16::product_bf16;
 pub use rms_norm::{rms_norm, rms_norm_gradients};
 
 /// Numbers of a task. Less work than this is done where it is asked for: waking a thread takes as long.
-pub const TASK: usize = 1 << 18;
+const TASK: usize = 1 << 18;
 
 /// `Σ x²` of any numbers, in `f64`: tasks of a fixed size, whose sums are added in order.
 #[must_use]

@@ -38,8 +38,13 @@ impl<'a> From<&'a Vec<bf16>> for Values<'a> {
     }
 }
 
+/// A pair of numbers as tiles hold it: the first in the low half.
+pub(crate) fn paired(first: bf16, second: bf16) -> u32 {
+    u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16
+}
+
 impl Values<'_> {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
             Self::Bf16(values) => values.len(),

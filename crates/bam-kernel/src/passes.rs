@@ -11,13 +11,15 @@ use inputs::Inputs;
 
 mod backward;
 mod backward_block;
+mod backward_narrow;
+mod backward_wide;
 mod decode;
 mod forward;
 mod inputs;
 mod narrow;
 mod panel;
 mod prefill;
-mod product;
+pub(crate) mod product;
 mod split;
 mod task;
 mod tile;

@@ -10,6 +10,10 @@ use crate::{
 };
 use std::sync::Arc;
 
+mod oracle;
+
+pub use oracle::{Link, oracle, oracle_gradients, oracle_row, product_oracle, sums_of_gradients};
+
 /// The sizes and options of a random [`Case`].
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -187,6 +191,13 @@ impl Case {
     /// logit moves a weight by its share, and a weight moves an output by the spread of the values.
     #[must_use]
     pub fn rounding(&self) -> f64 {
+        let largest = self.v.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        f64::from(largest) * self.rounding_of_weights()
+    }
+
+    /// The share of itself by which `f32` may miss a weight.
+    #[must_use]
+    pub fn rounding_of_weights(&self) -> f64 {
         let largest = |values: &[f32]| values.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
         let (tau, on_prior) = match &self.temperature {
             Some((tau, on_prior)) => (largest(tau), *on_prior),
@@ -197,7 +208,7 @@ impl Case {
         let prior = largest(&self.ln_weights) * if on_prior { tau } else { 1.0 };
         let unit = f64::from(f32::EPSILON);
         let of_logit = unit * ((dim + 8.0) * content + 4.0 * prior);
-        largest(&self.v) * (2.0 * of_logit + 64.0 * unit)
+        2.0 * of_logit + 64.0 * unit
     }
 
     /// The call without its numbers.
@@ -274,10 +285,7 @@ impl Case {
     /// # Errors
     /// Those of [`Plan::new`] and of the operands.
     pub fn forward_narrow(&self, change: impl Fn(Call) -> Call) -> Result<Posterior, KernelError> {
-        let narrow = |values: &Vec<f32>| -> Vec<bf16> {
-            values.iter().copied().map(bf16::from_f32).collect()
-        };
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(narrow);
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|values| narrow(values));
         let operands = self.operands([&q, &k, &v].map(Values::from))?;
         Plan::new(change(self.call()?), operands.shapes())?.forward(&operands)
     }
@@ -291,15 +299,37 @@ impl Case {
         &self,
         change: impl Fn(Call) -> Call,
     ) -> Result<(Posterior, Gradients), KernelError> {
-        let operands = self.operands(self.values())?;
+        let weights = self.loss_weights();
+        self.pass_and_back(self.values(), (&weights).into(), change)
+    }
+
+    /// The same with `q`, `k`, `v` and the weights rounded to `bf16`.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`] and of the operands.
+    pub fn forward_backward_narrow(
+        &self,
+        change: impl Fn(Call) -> Call,
+    ) -> Result<(Posterior, Gradients), KernelError> {
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|values| narrow(values));
+        let weights = narrow(&self.loss_weights());
+        self.pass_and_back([&q, &k, &v].map(Values::from), (&weights).into(), change)
+    }
+
+    fn pass_and_back(
+        &self,
+        values: [Values<'_>; 3],
+        weights: Values<'_>,
+        change: impl Fn(Call) -> Call,
+    ) -> Result<(Posterior, Gradients), KernelError> {
+        let operands = self.operands(values)?;
         let plan = Plan::new(change(self.call()?), operands.shapes())?;
         let posterior = plan.forward(&operands)?;
-        let weights = self.loss_weights();
         let gradients = plan.backward(
             &operands,
             &posterior.out,
             &posterior.ln_evidence,
-            &Rows::new(&weights, plan.shapes().q)?,
+            &Rows::new(weights, plan.shapes().q)?,
         )?;
         Ok((posterior, gradients))
     }
@@ -371,140 +401,6 @@ pub fn signed_numbers(count: usize, spread: f32, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// The definition, one output at a time, in `f64`: `[batch, heads, queries, dim]`.
-#[must_use]
-pub fn oracle(case: &Case) -> Vec<f64> {
-    let mut out = Vec::with_capacity(case.batch * case.heads * case.queries * case.dim);
-    for b in 0..case.batch {
-        for h in 0..case.heads {
-            for i in 0..case.queries {
-                out.extend(oracle_row(case, b, h, i));
-            }
-        }
-    }
-    out
-}
-
-/// The definition's output of query row `i` of head `h` of batch row `b`: `[dim]`.
-#[must_use]
-pub fn oracle_row(case: &Case, b: usize, h: usize, i: usize) -> Vec<f64> {
-    let mut out = vec![0.0; case.dim];
-    let first = case.first_key(b, h);
-    for key in posterior(case, b, h, i) {
-        let v = &case.v[(first + key.index) * case.dim..][..case.dim];
-        for (out, v) in out.iter_mut().zip(v) {
-            *out += key.posterior * f64::from(*v);
-        }
-    }
-    out
-}
-
-/// The gradients of `Σ out·weights`, for [`Case::loss_weights`], in `f64`: by `q`, `k`, `v`, the
-/// log-weights, and the temperature, of which there are none where the case has none.
-#[must_use]
-pub fn oracle_gradients(case: &Case) -> [Vec<f64>; 5] {
-    let rows = case.batch * case.heads * case.queries;
-    let mut dq = vec![0.0; case.q.len()];
-    let (mut dk, mut dv) = (vec![0.0; case.k.len()], vec![0.0; case.v.len()]);
-    let mut d_ln_weights = vec![0.0; case.ln_weights.len()];
-    let mut d_temperature = vec![0.0; rows];
-    let weights = case.loss_weights();
-    let scale = 1.0 / (case.dim as f64).sqrt();
-    let dim = case.dim;
-    for row in 0..rows {
-        let (b, h) = (
-            row / case.queries / case.heads,
-            row / case.queries % case.heads,
-        );
-        let keys = posterior(case, b, h, row % case.queries);
-        let first = case.first_key(b, h);
-        let (tau, on_prior) = case.temperature_of(row);
-        let (g, q) = (&weights[row * dim..][..dim], &case.q[row * dim..][..dim]);
-        let of_value = |key: &Key| dot(g, &case.v[(first + key.index) * dim..][..dim]);
-        let delta: f64 = keys.iter().map(|key| key.posterior * of_value(key)).sum();
-        for key in &keys {
-            let of_logit = key.posterior * (of_value(key) - delta);
-            let of_key = (first + key.index) * dim;
-            for t in 0..dim {
-                let of_product = of_logit * tau * scale;
-                dq[row * dim + t] += of_product * f64::from(case.k[of_key + t]);
-                dk[of_key + t] += of_product * f64::from(q[t]);
-                dv[of_key + t] += key.posterior * f64::from(g[t]);
-            }
-            let factor = if on_prior { tau } else { 1.0 };
-            d_ln_weights[h * case.lags + key.column] += of_logit * factor;
-            let prior = if on_prior { key.prior } else { 0.0 };
-            d_temperature[row] += of_logit * (key.content + prior);
-        }
-    }
-    if case.temperature.is_none() {
-        d_temperature.clear();
-    }
-    [dq, dk, dv, d_ln_weights, d_temperature]
-}
-
-/// A key that a row sees.
-struct Key {
-    index: usize,
-    /// Of the log-weights.
-    column: usize,
-    /// `q·k/√D`.
-    content: f64,
-    /// `ln w`.
-    prior: f64,
-    posterior: f64,
-}
-
-/// The keys that a row sees, with their share of it.
-fn posterior(case: &Case, b: usize, h: usize, i: usize) -> Vec<Key> {
-    let row = (b * case.heads + h) * case.queries + i;
-    let q = &case.q[row * case.dim..][..case.dim];
-    let (tau, on_prior) = case.temperature_of(row);
-    let first = case.first_key(b, h);
-    let mut keys: Vec<Key> = Vec::new();
-    for j in 0..case.keys {
-        let lag = j as i64 - (case.offset + i) as i64;
-        let hidden = case.causal && lag > 0
-            || case
-                .window
-                .is_some_and(|window| lag.unsigned_abs() >= window as u64)
-            || case.documents.as_ref().is_some_and(|(queries, keys)| {
-                let (own, other) = (queries[b * case.queries + i], keys[b * case.keys + j]);
-                own != other || other == Documents::PADDING
-            });
-        if hidden {
-            continue;
-        }
-        let content = dot(q, &case.k[(first + j) * case.dim..][..case.dim]);
-        let content = content / (case.dim as f64).sqrt();
-        let column = (lag - case.first_lag) as usize;
-        let prior = f64::from(case.ln_weights[h * case.lags + column]);
-        keys.push(Key {
-            index: j,
-            column,
-            content,
-            prior,
-            // The logit, for the time being.
-            posterior: match on_prior {
-                true => tau * (content + prior),
-                false => tau * content + prior,
-            },
-        });
-    }
-    let largest = keys.iter().map(|key| key.posterior);
-    let largest = largest.fold(f64::NEG_INFINITY, f64::max);
-    let mut evidence = 0.0;
-    for key in &mut keys {
-        key.posterior = (key.posterior - largest).exp();
-        evidence += key.posterior;
-    }
-    keys.iter_mut().for_each(|key| key.posterior /= evidence);
-    keys
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| f64::from(*a) * f64::from(*b))
-        .sum()
+fn narrow(values: &[f32]) -> Vec<bf16> {
+    values.iter().copied().map(bf16::from_f32).collect()
 }

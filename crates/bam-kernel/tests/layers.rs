@@ -1,10 +1,12 @@
-//! Row-wise layers against their definitions in `f64`, differences of those as gradients, and impostors that
+//! Layers against their definitions in `f64`, differences of those as gradients, and impostors that
 //! the same comparison tells apart.
 
+use bam_kernel::bf16;
 use bam_kernel::layers::{
-    cross_entropy, cross_entropy_gradient, gated, gated_gradients, rms_norm, rms_norm_gradients,
+    Matrix, cross_entropy, cross_entropy_gradient, gated, gated_gradients, product_bf16, rms_norm,
+    rms_norm_gradients,
 };
-use bam_kernel::testing::signed_numbers;
+use bam_kernel::testing::{product_oracle, signed_numbers};
 
 const EPSILON: f64 = 1e-5;
 /// One row, fewer numbers than a vector, whole vectors and a rest, and more than one task.
@@ -194,6 +196,115 @@ fn the_loss_and_its_gradient_are_their_definitions() {
     }
 }
 
+/// Rows, depth, columns: one number, rests of every kind, more than one task, more than one sum.
+const PRODUCTS: [[usize; 3]; 7] = [
+    [1, 1, 1],
+    [2, 3, 5],
+    [63, 65, 17],
+    [100, 257, 49],
+    [97, 16, 96],
+    [5, 600, 1],
+    [200, 33, 100],
+];
+
+fn narrow(values: &[f32]) -> Vec<bf16> {
+    values.iter().copied().map(bf16::from_f32).collect()
+}
+
+/// Whether numbers are those of the oracle within its bounds.
+fn agree(got: &[f32], (expected, bounds): &(Vec<f64>, Vec<f64>)) -> bool {
+    assert_eq!(got.len(), expected.len());
+    let mut pairs = got.iter().zip(expected).zip(bounds);
+    pairs.all(|((got, expected), bound)| (f64::from(*got) - expected).abs() <= *bound)
+}
+
+#[test]
+fn a_product_of_bf16_is_its_definition() {
+    for [rows, depth, columns] in PRODUCTS {
+        let sizes = [rows, depth, columns];
+        let (left, right) = (numbers(rows * depth, 1), numbers(depth * columns, 2));
+        let [of_left, of_right] = [&left, &right].map(|values| narrow(values));
+        let expected = product_oracle(&of_left, &of_right, sizes);
+        let turned = |values: &[f32], [rows, columns]: [usize; 2]| -> Vec<f32> {
+            let of_column = |c: usize| (0..rows).map(move |r| values[r * columns + c]);
+            (0..columns).flat_map(of_column).collect()
+        };
+        let left_turned = turned(&left, [rows, depth]);
+        let right_turned = narrow(&turned(&right, [depth, columns]));
+        let (of_left, of_right) = (
+            Matrix::new(&of_left, [rows, depth]),
+            Matrix::new(&of_right, [depth, columns]),
+        );
+        let product = |left, right| {
+            let mut out = vec![f32::NAN; rows * columns];
+            product_bf16(left, right, &mut out);
+            out
+        };
+        let out = product(of_left, of_right);
+        assert!(agree(&out, &expected), "{sizes:?}");
+        // Numbers that are rounded as they are read, and transposes, give the same bits.
+        assert_eq!(out, product(Matrix::new(&left, [rows, depth]), of_right));
+        let left_turned = Matrix::new(&left_turned, [depth, rows]).transposed();
+        let right_turned = Matrix::new(&right_turned, [columns, depth]).transposed();
+        assert_eq!(out, product(left_turned, right_turned));
+
+        // Null controls: numbers that are not rounded, and a sum without its last product.
+        let unrounded = (0..rows * columns).map(|index| {
+            let of_row = &left[index / columns * depth..][..depth];
+            let of_column = right[index % columns..].iter().step_by(columns);
+            of_row
+                .iter()
+                .zip(of_column)
+                .map(|(l, r)| f64::from(*l) * f64::from(*r))
+                .sum()
+        });
+        let unrounded = (unrounded.collect(), expected.1.clone());
+        assert!(!agree(&out, &unrounded), "{sizes:?}");
+        let mut shorter = narrow(&left);
+        shorter
+            .chunks_mut(depth)
+            .for_each(|row| row[depth - 1] = bf16::ZERO);
+        let shorter = product_oracle(&shorter, &narrow(&right), sizes);
+        assert!(!agree(&out, &shorter), "{sizes:?}");
+    }
+}
+
+/// `dx = g·Wᵀ` and `dW = xᵀ·g` are the differences of `Σ g·(x·W)`.
+#[test]
+fn products_are_the_gradients_of_a_linear_layer() {
+    let [rows, inputs, outputs] = [7, 33, 18];
+    let round =
+        |values: Vec<f32>| -> Vec<f32> { narrow(&values).into_iter().map(bf16::to_f32).collect() };
+    let x = round(numbers(rows * inputs, 1));
+    let w = round(numbers(inputs * outputs, 2));
+    let g = round(numbers(rows * outputs, 3));
+    let of = |x: &[f64], w: &[f64]| -> f64 {
+        let rows = x.chunks_exact(inputs).zip(g.chunks_exact(outputs));
+        rows.map(|(x, g)| {
+            let of_inputs = x.iter().zip(w.chunks_exact(outputs));
+            of_inputs.map(|(x, w)| x * dot(w, g)).sum::<f64>()
+        })
+        .sum()
+    };
+    let of_x = Matrix::new(&x, [rows, inputs]);
+    let (of_w, of_g) = (
+        Matrix::new(&w, [inputs, outputs]),
+        Matrix::new(&g, [rows, outputs]),
+    );
+    let (mut dx, mut dw) = (vec![f32::NAN; x.len()], vec![f32::NAN; w.len()]);
+    product_bf16(of_g, of_w.transposed(), &mut dx);
+    product_bf16(of_x.transposed(), of_g, &mut dw);
+    let some = some_of(x.len());
+    let by_x = differences(&x, &some, |x| of(x, &wide(&w)));
+    assert!(distance(&pick(&dx, &some), &by_x) < 1e-5);
+    let some = some_of(w.len());
+    let by_w = differences(&w, &some, |w| of(&wide(&x), w));
+    assert!(distance(&pick(&dw, &some), &by_w) < 1e-5);
+    // Null control: the gradient by the other order of the weight's axes.
+    product_bf16(of_g, Matrix::new(&w, [outputs, inputs]), &mut dx);
+    assert!(distance(&pick(&dx, &some_of(x.len())), &by_x) > 1e-2);
+}
+
 #[test]
 fn results_are_the_same_bits_for_any_number_of_threads() {
     let (rows, columns) = (4100, 130);
@@ -208,7 +319,20 @@ fn results_are_the_same_bits_for_any_number_of_threads() {
         let d_gain = rms_norm_gradients(&x, &gain, &factors, &g, dx);
         gated(&x, &g, gate);
         gated_gradients(&x, &g, normed, da, db);
-        (out, factors, d_gain, cross_entropy(&x, &targets, &weights))
+        let mut product = vec![0.0; columns * columns];
+        let of_x = Matrix::new(&x, [rows, columns]);
+        product_bf16(
+            of_x.transposed(),
+            Matrix::new(&g, [rows, columns]),
+            &mut product,
+        );
+        (
+            product,
+            out,
+            factors,
+            d_gain,
+            cross_entropy(&x, &targets, &weights),
+        )
     };
     let with = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);

@@ -4,6 +4,11 @@
 use bam_kernel::layers::{Matrix, product};
 use bam_kernel::testing::signed_numbers;
 
+/// Rows of so many columns.
+fn of_columns(values: &[f32], columns: usize) -> Matrix<'_> {
+    Matrix::new(values, [values.len() / columns, columns])
+}
+
 /// Rows, inner, columns: single ones, tails of every vector, and what is worth threads.
 const SIZES: [[usize; 3]; 6] = [
     [1, 1, 1],
@@ -45,7 +50,7 @@ fn products_and_those_of_transposes_are_their_definition() {
         let (a, b) = (signed_numbers(m * k, 2.0, 1), signed_numbers(k * n, 2.0, 2));
         let expected = definition(&a, &b, sizes);
         let (a_t, b_t) = (transpose(&a, k), transpose(&b, n));
-        let of = Matrix::of_columns;
+        let of = of_columns;
         for got in [
             product(of(&a, k), of(&b, n)),
             product(of(&a, k), of(&b_t, k).transposed()),
@@ -58,13 +63,7 @@ fn products_and_those_of_transposes_are_their_definition() {
             assert!(!agrees(&impostor, &expected));
         }
     }
-    assert!(
-        product(
-            Matrix::of_columns(&[], 4),
-            Matrix::of_columns(&[1.0; 12], 3)
-        )
-        .is_empty()
-    );
+    assert!(product(of_columns(&[], 4), of_columns(&[1.0; 12], 3)).is_empty());
 }
 
 #[test]
@@ -78,7 +77,7 @@ fn a_product_is_the_same_bits_for_any_number_of_threads() {
             .num_threads(threads)
             .build()
             .unwrap();
-        pool.install(|| product(Matrix::of_columns(&a, 300), Matrix::of_columns(&b, 260)))
+        pool.install(|| product(of_columns(&a, 300), of_columns(&b, 260)))
     };
     let one = with(1);
     for threads in [2, 3, 8] {
@@ -90,5 +89,5 @@ fn a_product_is_the_same_bits_for_any_number_of_threads() {
 #[should_panic(expected = "columns of a and rows of b")]
 fn factors_that_do_not_fit() {
     let of = [0.0; 6];
-    let _ = product(Matrix::of_columns(&of, 3), Matrix::of_columns(&of, 3));
+    let _ = product(of_columns(&of, 3), of_columns(&of, 3));
 }

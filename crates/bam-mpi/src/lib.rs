@@ -103,6 +103,10 @@ impl Ranks for MpiRanks {
         world.all_gather_into(&count(bytes.len()), &mut counts[..]);
         let places = places(&counts);
         let all: i64 = counts.iter().copied().map(i64::from).sum();
+        // Open MPI refuses to gather nothing.
+        if all == 0 {
+            return vec![Vec::new(); self.size];
+        }
         let mut got = vec![0; count(all as usize) as usize];
         let mut taken = PartitionMut::new(&mut got[..], &counts[..], &places[..]);
         world.all_gather_varcount_into(bytes, &mut taken);

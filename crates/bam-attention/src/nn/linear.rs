@@ -149,8 +149,9 @@ impl Backward<Flex, 2> for ProductStep {
 /// A contiguous tensor as rows of its last axis.
 fn rows(tensor: &FlexTensor) -> Matrix<'_> {
     let shape = tensor.shape();
-    let values = tensor.as_slice().expect("f32 one after the other");
-    Matrix::of_columns(values, shape[shape.num_dims() - 1])
+    let values: &[f32] = tensor.as_slice().expect("f32 one after the other");
+    let columns = shape[shape.num_dims() - 1];
+    Matrix::new(values, [values.len() / columns, columns])
 }
 
 fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {

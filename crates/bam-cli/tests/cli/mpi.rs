@@ -311,7 +311,7 @@ fn evaluations_are_the_same_on_any_number_of_ranks() {
     let commands = [
         passkeys(&model, "9"),
         args![
-            "eval perplexity {} --text {} --length 300 --window 100",
+            "eval perplexity {} {} --length 300 --window 100",
             model,
             book
         ],

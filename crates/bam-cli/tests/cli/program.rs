@@ -194,7 +194,7 @@ impl Running {
         self.listen()
     }
 
-    /// What it says until it ends.
+    /// Its words until it ends.
     pub fn listen(mut self) -> (Option<i32>, String) {
         let code = self.wait().code();
         let mut said = String::new();

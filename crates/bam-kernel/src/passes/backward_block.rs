@@ -1,12 +1,8 @@
 //! One block of rows going back: its posterior tile by tile, and what flows from it.
 
 use super::inputs::{ByDistance, Inputs};
-use super::panel::{BLOCK, Panels, QueryPanels, Sight};
-use super::product::{
-    Aligned, Factors, LINES, Lanes, STRETCH, Strips, aligned, lines, lines_from_rows, lines_mut,
-    panel_rows, rows_by_panel, rows_from_lines,
-};
-use super::tile::KeyTile;
+use super::panel::{QueryPanels, Sight};
+use super::product::{Aligned, Lanes, Line, STRETCH, aligned, lines, lines_mut, panel_rows};
 use crate::certificate::Bounds;
 use crate::exponential::exp2;
 use crate::key_norms::TILE;
@@ -16,6 +12,9 @@ use crate::rounding::at_least;
 use pulp::Simd;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
+
+/// Panels of a stretch, at most.
+const PANELS: usize = STRETCH / 4;
 
 /// The inputs of all tasks.
 pub(super) struct Given<'a> {
@@ -27,19 +26,83 @@ pub(super) struct Given<'a> {
     pub out_gradient: Rows<'a>,
 }
 
+/// A way to take the five products of a block of rows and a tile of keys.
+pub(super) trait Products<'a, S: Simd, const VECTORS: usize> {
+    /// Keys are taken by so many, a divisor of [`TILE`].
+    const KEYS: usize;
+    /// Whether rows are taken by so many that some may see none of the keys: what is read of them has to be zeros.
+    const READS_HIDDEN: bool;
+
+    /// Reads the rows of a block, their queries and the gradients of their outputs, and writes `δ` of each
+    /// that is there.
+    fn load_rows(
+        &mut self,
+        simd: S,
+        given: &Given<'a>,
+        queries: &mut QueryPanels<'a>,
+        delta: &mut [f32],
+    );
+
+    /// Reads the tile of that batch row and key head that begins at key `first_key`.
+    fn load_tile(&mut self, inputs: &Inputs<'a>, at: (usize, usize), first_key: usize);
+
+    /// The logits of a panel and the keys in sight of the tile that begins at a key, as
+    /// [`QueryPanels::logits`] gives them.
+    fn logits(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        at: (usize, usize),
+        sight: &Sight,
+        scores: &mut Lanes<'_>,
+    );
+
+    /// `g·v` of a panel and some keys, turned into the gradients of logits by `sink`, given a key and its line
+    /// of products.
+    fn gradients_of_logits(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        at: (usize, Range<usize>),
+        d_logits: &mut Lanes<'_>,
+        sink: impl FnMut(usize, &Line<S, VECTORS>) -> Line<S, VECTORS>,
+    );
+
+    /// Adds what the rows of a panel gather from some keys of the tile that begins at a key to `[padded dim · rows of a panel]`
+    /// sums, laid out as suits.
+    fn add_to_rows(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        at: (usize, usize, &Range<usize>),
+        d_logits: &mut Lanes<'_>,
+        sums: &mut [f32],
+    );
+
+    /// Adds what some keys of the tile that begins at a key gather from the rows of a stretch to the gradients of the tile's keys and values,
+    /// `[TILE, padded dim]`; given `[TILE, STRETCH]` of the posterior and of the gradients of its logits.
+    fn add_to_keys(
+        &mut self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        queries: &QueryPanels<'_>,
+        at: (usize, usize, Range<usize>),
+        of_logits: [&[f32]; 2],
+        sums: [&mut [f32]; 2],
+    );
+
+    /// The sums of row `r` of a panel, times a factor.
+    fn sums_of_row(&self, at: (&[f32], usize), factor: f32, to: &mut [f32]);
+}
+
 /// A block of rows going back. Its memory serves one block after the other.
 pub(super) struct RowBlock<'a> {
     given: &'a Given<'a>,
     queries: QueryPanels<'a>,
-    tile: KeyTile<'a>,
-    /// The keys of the tile.
-    keys: Strips,
-    /// Per stretch, the scaled queries and the gradient of the output.
-    q_rows: [Strips; BLOCK / STRETCH],
-    out_gradient_rows: [Strips; BLOCK / STRETCH],
-    /// The gradient of the output again: `[panels, padded dim, rows of a panel]`.
-    out_gradient: Panels,
-    /// The gradient of the scaled queries, `[rows, padded dim]`.
+    /// Sums that rows gathered: `Σ_j dlogit_ij k_j`, `[panels, padded dim · rows of a panel]`, laid out as the products
+    /// like it.
     dq: Aligned<f32>,
     /// Per row `δ`, and the evidence as a logarithm to either base.
     delta: Aligned<f32>,
@@ -50,24 +113,15 @@ pub(super) struct RowBlock<'a> {
     /// Of one stretch and one tile, `[TILE, STRETCH]`: the posterior, and the gradient of its logits.
     posterior: Aligned<f32>,
     d_logits: Aligned<f32>,
-    /// For rows that are widened.
-    room: [Aligned<f32>; 3],
 }
 
 impl<'a> RowBlock<'a> {
     pub fn new(given: &'a Given<'a>) -> Self {
         let empty = || aligned(0.0, 0);
-        let padded = given.inputs.padded_dim();
-        let of_stretches = || std::array::from_fn(|_| Strips::new(STRETCH, padded));
         let of_logits = || aligned(0.0, TILE * STRETCH);
         Self {
             given,
             queries: QueryPanels::new(given.inputs, given.by_distance),
-            tile: KeyTile::new(given.inputs),
-            keys: Strips::new(TILE, padded),
-            q_rows: of_stretches(),
-            out_gradient_rows: of_stretches(),
-            out_gradient: Panels::new(given.inputs),
             dq: empty(),
             delta: empty(),
             ln_evidence: empty(),
@@ -75,7 +129,6 @@ impl<'a> RowBlock<'a> {
             prior_sum: empty(),
             posterior: of_logits(),
             d_logits: of_logits(),
-            room: std::array::from_fn(|_| aligned(0.0, padded)),
         }
     }
 
@@ -84,16 +137,13 @@ impl<'a> RowBlock<'a> {
     pub fn load<S: Simd, const VECTORS: usize>(
         &mut self,
         simd: S,
+        products: &mut impl Products<'a, S, VECTORS>,
         (batch, head): (usize, usize),
         rows: Range<usize>,
     ) {
         let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
         self.queries
             .load::<S, VECTORS>(inputs, (batch, head), rows.clone());
-        self.queries.load_q(inputs);
-        let gradient = &self.given.out_gradient;
-        let (at, width) = ((batch, head, rows.clone()), self.queries.width);
-        self.out_gradient.load(inputs, gradient, at, width, |_| 1.0);
         let count = self.queries.content_factors.len();
         for (values, start, size) in [
             (&mut self.dq, 0.0, count * padded),
@@ -106,25 +156,13 @@ impl<'a> RowBlock<'a> {
             values.clear();
             values.resize(size, start);
         }
-        for r in 0..count.next_multiple_of(STRETCH) {
-            let (row, stretch, own) = (rows.start + r, r / STRETCH, r % STRETCH);
-            let [of_q, of_gradient] =
-                [&mut self.q_rows, &mut self.out_gradient_rows].map(|rows| &mut rows[stretch]);
-            if row >= rows.end || inputs.plan.is_padding_query(batch, row) {
-                of_q.write::<S>(own, &[], 0.0);
-                of_gradient.write::<S>(own, &[], 0.0);
-                continue;
+        products.load_rows(simd, self.given, &mut self.queries, &mut self.delta);
+        for (r, row) in rows.enumerate() {
+            if !inputs.plan.is_padding_query(batch, row) {
+                let index = (batch * inputs.heads + head) * inputs.queries() + row;
+                self.ln_evidence[r] = self.given.ln_evidence[index];
+                self.log2_evidence[r] = self.given.ln_evidence[index] * LOG2_E;
             }
-            let [of_q_row, of_gradient_row, of_out] = &mut self.room;
-            let factor = self.queries.content_factors[r];
-            of_q.write::<S>(own, inputs.q.read((batch, head, row), of_q_row), factor);
-            let gradient = gradient.read((batch, head, row), of_gradient_row);
-            of_gradient.write::<S>(own, gradient, 1.0);
-            let out = self.given.out.read((batch, head, row), of_out);
-            self.delta[r] = dot(simd, gradient, out);
-            let index = (batch * inputs.heads + head) * inputs.queries() + row;
-            self.ln_evidence[r] = self.given.ln_evidence[index];
-            self.log2_evidence[r] = self.given.ln_evidence[index] * LOG2_E;
         }
     }
 
@@ -133,97 +171,96 @@ impl<'a> RowBlock<'a> {
         evidence.fold(f64::INFINITY, f64::min)
     }
 
-    /// Adds a tile's part to the sums of rows, of lags and of its keys, `[TILE, padded dim]` each.
+    /// Adds a tile's part to the sums of rows, of lags and of its keys and values, `[TILE, padded dim]` each.
     #[inline(always)]
-    pub fn add<S: Simd, const GROUP: usize, const VECTORS: usize>(
+    pub fn add<S: Simd, P: Products<'a, S, VECTORS>, const VECTORS: usize>(
         &mut self,
         simd: S,
+        products: &mut P,
         (key_head, first_key): (usize, usize),
         by_distance: &mut [f32],
         (dk, dv): (&mut [f32], &mut [f32]),
     ) {
         let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
-        self.tile
-            .load(inputs, self.queries.batch, key_head, first_key);
-        for (index, key) in self.tile.keys().chunks_exact(padded).enumerate() {
-            self.keys.write::<S>(index, key, 1.0);
-        }
+        products.load_tile(inputs, (self.queries.batch, key_head), first_key);
         let width = panel_rows::<S, VECTORS>();
         let panels = STRETCH / width;
         for stretch in 0..self.queries.count().div_ceil(panels) {
-            let mut seen: Option<Range<usize>> = None;
             let first_panel = stretch * panels;
+            let mut seen: Option<Range<usize>> = None;
+            let mut of_panels = [(); PANELS].map(|()| 0..0);
             for panel in first_panel..(first_panel + panels).min(self.queries.count()) {
                 let Some(sight) = self.queries.sight(inputs, panel, first_key) else {
                     continue;
                 };
+                let whole = whole(&sight.keys, P::KEYS);
                 let first = (panel - first_panel) * width;
-                let whole = whole_groups(&sight.keys);
-                self.posterior::<S, GROUP, VECTORS>(simd, panel, first, &sight);
-                self.add_diagonals::<S, VECTORS>(simd, panel, first, &sight, by_distance);
-                let queries = &self.queries;
-                let keys_of =
-                    |rows| queries.keys_in_sight(inputs, panel, rows, first_key, &sight.keys);
-                rows_from_lines(
-                    simd,
-                    Factors {
-                        values: &self.d_logits,
-                        stride: STRETCH,
-                    },
-                    first..first + width,
-                    keys_of,
-                    &self.keys,
-                    &mut self.dq[panel * width * padded..][..width * padded],
-                );
+                self.posterior::<S, P, VECTORS>(simd, products, (panel, first), first_key, &sight);
+                let at = (panel, first);
+                self.add_diagonals::<S, VECTORS>(simd, at, first_key, &sight, by_distance);
+                let d_logits = &mut Lanes {
+                    values: &mut self.d_logits,
+                    stride: STRETCH,
+                    first,
+                };
+                let sums = &mut self.dq[panel * width * padded..][..width * padded];
+                let at = (panel, first_key, &sight.keys);
+                products.add_to_rows(simd, inputs, &self.queries, at, d_logits, sums);
                 let before = seen.unwrap_or(whole.clone());
                 seen = Some(before.start.min(whole.start)..before.end.max(whole.end));
+                of_panels[panel - first_panel] = whole;
             }
             let Some(seen) = seen else {
                 continue;
             };
-            let rows = first_panel * width..(first_panel + panels) * width;
-            let rows_of = |keys: Range<usize>| {
-                let first = first_key + seen.start;
-                self.queries
-                    .rows_in_sight(inputs, &rows, first + keys.start..first + keys.end)
-            };
-            for (factors, right, sums) in [
-                (&self.posterior, &self.out_gradient_rows[stretch], &mut *dv),
-                (&self.d_logits, &self.q_rows[stretch], &mut *dk),
-            ] {
-                lines_from_rows(
-                    simd,
-                    &factors.as_chunks().0[seen.clone()],
-                    rows_of,
-                    right,
-                    &mut sums[seen.start * padded..seen.end * padded],
-                );
+            if P::READS_HIDDEN {
+                for (panel, whole) in of_panels[..panels].iter().enumerate() {
+                    let lanes = panel * width..(panel + 1) * width;
+                    for key in seen.clone().filter(|key| !whole.contains(key)) {
+                        self.posterior[key * STRETCH..][lanes.clone()].fill(0.0);
+                        self.d_logits[key * STRETCH..][lanes.clone()].fill(0.0);
+                    }
+                }
             }
+            let of_logits = [&self.posterior[..], &self.d_logits];
+            products.add_to_keys(
+                simd,
+                inputs,
+                &self.queries,
+                (stretch, first_key, seen),
+                of_logits,
+                [&mut *dk, &mut *dv],
+            );
         }
     }
 
     /// `p = exp(logit − ln evidence)` and `dlogit = p·(g·v − δ)` of a panel, from lane `first` on, zeros out
     /// of sight.
     #[inline(always)]
-    fn posterior<S: Simd, const GROUP: usize, const VECTORS: usize>(
+    fn posterior<S: Simd, P: Products<'a, S, VECTORS>, const VECTORS: usize>(
         &mut self,
         simd: S,
-        panel: usize,
-        first: usize,
+        products: &mut P,
+        (panel, first): (usize, usize),
+        first_key: usize,
         sight: &Sight,
     ) {
-        let inputs = self.given.inputs;
-        let (width, padded) = (panel_rows::<S, VECTORS>(), inputs.padded_dim());
+        let (inputs, width) = (self.given.inputs, panel_rows::<S, VECTORS>());
         let [posterior, d_logits] =
             &mut [&mut self.posterior, &mut self.d_logits].map(|values| Lanes {
                 values,
                 stride: STRETCH,
                 first,
             });
-        let tile = (self.tile.keys(), self.tile.first);
-        self.queries
-            .logits::<S, GROUP, VECTORS>(simd, inputs, panel, tile, sight, posterior);
-        let whole = whole_groups(&sight.keys);
+        products.logits(
+            simd,
+            inputs,
+            &self.queries,
+            (panel, first_key),
+            sight,
+            posterior,
+        );
+        let whole = whole(&sight.keys, P::KEYS);
         for key in (whole.start..sight.keys.start).chain(sight.keys.end..whole.end) {
             posterior.numbers(key, width).fill(0.0);
         }
@@ -236,23 +273,20 @@ impl<'a> RowBlock<'a> {
             *line = exp2(simd, *line);
         }
         let delta = lines::<S, VECTORS>(&self.delta[panel * width..])[0];
-        let gradient = &self.out_gradient.values[panel * padded * width..];
-        rows_by_panel::<S, GROUP, VECTORS>(
+        products.gradients_of_logits(
             simd,
-            (
-                &self.tile.values()[whole.start * padded..whole.end * padded],
-                padded,
-            ),
-            inputs.dim,
-            lines::<S, VECTORS>(gradient),
+            inputs,
+            (panel, whole),
+            d_logits,
             #[inline(always)]
             |key, products| {
-                let posterior = posterior.line::<S, VECTORS>(whole.start + key);
-                let d_logits = d_logits.line::<S, VECTORS>(whole.start + key);
+                let posterior = posterior.line::<S, VECTORS>(key);
+                let mut d_logits = *products;
                 for c in 0..VECTORS {
                     let beyond = simd.sub_f32s(products[c], delta[c]);
                     d_logits[c] = simd.mul_f32s(posterior[c], beyond);
                 }
+                d_logits
             },
         );
     }
@@ -262,13 +296,13 @@ impl<'a> RowBlock<'a> {
     fn add_diagonals<S: Simd, const VECTORS: usize>(
         &mut self,
         simd: S,
-        panel: usize,
-        first: usize,
+        (panel, first): (usize, usize),
+        first_key: usize,
         sight: &Sight,
         by_distance: &mut [f32],
     ) {
         let (inputs, width) = (self.given.inputs, panel_rows::<S, VECTORS>());
-        let (ln_weights, column) = self.queries.ln_weights_at(inputs, panel, self.tile.first);
+        let (ln_weights, column) = self.queries.ln_weights_at(inputs, panel, first_key);
         let of_panel = panel * width..(panel + 1) * width;
         let factors = lines::<S, VECTORS>(&self.queries.prior_factors[of_panel.clone()])[0];
         let d_logits =
@@ -299,13 +333,15 @@ impl<'a> RowBlock<'a> {
 
     /// Writes what rows own, from row `first` of the results on: the gradient of `q` and one number a row.
     #[inline(always)]
-    pub fn finish(
+    pub fn finish<S: Simd, const VECTORS: usize>(
         &self,
+        products: &impl Products<'a, S, VECTORS>,
         first: usize,
         (dq, d_temperature): (&mut HeadRows<'_>, &mut HeadRows<'_>),
     ) {
         let inputs = self.given.inputs;
         let (dim, padded, queries) = (inputs.dim, inputs.padded_dim(), &self.queries);
+        let of_panel = padded * queries.width;
         let mut q = vec![0.0; dim];
         for (r, row) in queries.rows.clone().enumerate() {
             let dq = dq.row(first + r);
@@ -313,17 +349,16 @@ impl<'a> RowBlock<'a> {
                 dq.fill(0.0);
                 continue;
             }
-            let of_scaled = &self.dq[r * padded..][..dim];
-            let factor = queries.content_factors[r];
-            for (dq, of_scaled) in dq.iter_mut().zip(of_scaled) {
-                *dq = factor * of_scaled;
-            }
+            let sums = &self.dq[r / queries.width * of_panel..][..of_panel];
+            let lane = r % queries.width;
             if inputs.temperature.is_some() {
+                products.sums_of_row((sums, lane), 1.0, dq);
                 inputs.q.load(queries.batch, queries.head, row, &mut q);
-                let content: f32 = of_scaled.iter().zip(&q).map(|(dq, q)| dq * q).sum();
+                let content: f32 = dq.iter().zip(&q).map(|(dq, q)| dq * q).sum();
                 d_temperature.row(first + r)[0] =
                     content * inputs.content_scale + self.prior_sum[r];
             }
+            products.sums_of_row((sums, lane), queries.content_factors[r], dq);
         }
     }
 }
@@ -334,14 +369,14 @@ fn prior_is_scaled(inputs: &Inputs<'_>) -> bool {
     scope == Some(TemperatureScope::LikelihoodAndPrior)
 }
 
-/// Those keys and more, as many as the products of lines want.
-fn whole_groups(keys: &Range<usize>) -> Range<usize> {
-    keys.start / LINES * LINES..keys.end.next_multiple_of(LINES)
+/// Those keys and more, as many groups of `size` as they touch.
+pub(super) fn whole(keys: &Range<usize>, size: usize) -> Range<usize> {
+    keys.start / size * size..keys.end.next_multiple_of(size)
 }
 
 /// `Σ_t a[t]·b[t]`.
 #[inline(always)]
-fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
     let mut sum = simd.splat_f32s(0.0);
     for (a, b) in a.iter().zip(b) {

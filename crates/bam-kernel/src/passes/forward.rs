@@ -2,7 +2,7 @@
 
 use super::decode::{FEW, FewRows};
 use super::inputs::{ByDistance, Inputs};
-use super::narrow::PairedValues;
+use super::narrow::PairedKeys;
 use super::panel::BLOCK;
 use super::prefill::{ManyRows, Workspace};
 use super::split::{Parts, splits};
@@ -53,7 +53,10 @@ fn visit_all(
     let block = block(inputs);
     let few = block == FEW;
     let by_distance = (!few).then(|| ByDistance::new(inputs));
-    let paired = if few { None } else { PairedValues::new(inputs) };
+    let paired = match few {
+        true => None,
+        false => PairedKeys::new(inputs, &inputs.v),
+    };
     let arch = inputs.arch();
     let workspace = || by_distance.as_ref().map(|of| Workspace::new(inputs, of));
 

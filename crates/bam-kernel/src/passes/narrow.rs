@@ -1,4 +1,4 @@
-//! The forward products of `bf16` numbers, in AMX tiles.
+//! The forward products of `bf16` numbers, in AMX tiles, and the pairs that the way back takes too.
 //!
 //! Queries and keys are multiplied as they came, exactly, and scaled after. Weights are rounded to
 //! `bf16`, half a unit in the last of eight digits; the evidence they are divided by is not. The lanes
@@ -7,29 +7,30 @@
 
 use super::inputs::Inputs;
 use super::panel::{Products, QueryPanels, Sight, write_row};
-use super::product::{Aligned, aligned, lines, panel_rows};
+use super::product::{Aligned, Lanes, aligned, panel_rows};
 use crate::instructions::Instructions;
 use crate::instructions::amx::tiles::{SIDE, Tiles};
 use crate::key_norms::TILE;
+use crate::operands::{Rows, paired};
 use half::bf16;
 use pulp::Simd;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Keys whose weights one row of a tile holds.
-const STEP: usize = 2 * SIDE;
+/// Numbers that one row of a tile holds.
+pub(super) const STEP: usize = 2 * SIDE;
 
-/// The values of every tile, element by element as pairs of keys: made once, read by every block of rows.
-pub(super) struct PairedValues {
+/// Keys or values of every tile, element by element as pairs of keys: made once, read by every block of rows.
+pub(super) struct PairedKeys {
     /// `[batch, key heads, tiles, padded dim, TILE / 2]`; zeros where there is none and at padding.
     pairs: Aligned<u32>,
     of_tile: usize,
 }
 
-impl PairedValues {
-    /// `None` if AMX is not to be used, or the numbers don't fit it.
-    pub fn new(inputs: &Inputs<'_>) -> Option<Self> {
-        if inputs.plan.call().instructions != Instructions::Amx || !inputs.v.are_narrow() {
+impl PairedKeys {
+    /// Of these rows, the keys or the values. `None` if AMX is not to be used, or the numbers don't fit it.
+    pub fn new(inputs: &Inputs<'_>, from: &Rows<'_>) -> Option<Self> {
+        if inputs.plan.call().instructions != Instructions::Amx || !from.are_narrow() {
             return None;
         }
         let of_tile = inputs.padded_dim() * TILE / 2;
@@ -41,14 +42,14 @@ impl PairedValues {
         of_tiles.for_each(|(index, pairs)| {
             let (head, first_key) = (index / tiles, index % tiles * TILE);
             let (batch, head) = (head / heads, head % heads);
-            let value = |key: usize| match is_there(inputs, batch, key) {
-                true => inputs.v.narrow(batch, head, key),
+            let row = |key: usize| match is_there(inputs, batch, key) {
+                true => from.narrow(batch, head, key),
                 false => &absent,
             };
             for pair in 0..TILE / 2 {
                 let key = first_key + 2 * pair;
                 let column = pairs[pair..].iter_mut().step_by(TILE / 2);
-                for ((to, first), second) in column.zip(value(key)).zip(value(key + 1)) {
+                for ((to, first), second) in column.zip(row(key)).zip(row(key + 1)) {
                     *to = paired(*first, *second);
                 }
             }
@@ -56,10 +57,58 @@ impl PairedValues {
         Some(Self { pairs, of_tile })
     }
 
-    fn tile(&self, inputs: &Inputs<'_>, (batch, head): (usize, usize), first_key: usize) -> &[u32] {
+    /// `[padded dim, TILE / 2]`.
+    pub fn tile(
+        &self,
+        inputs: &Inputs<'_>,
+        (batch, head): (usize, usize),
+        first_key: usize,
+    ) -> &[u32] {
         let tiles = inputs.keys().div_ceil(TILE);
         let index = (batch * inputs.key_heads() + head) * tiles + first_key / TILE;
         &self.pairs[index * self.of_tile..][..self.of_tile]
+    }
+}
+
+/// Pairs of a row, as many as fill rows of tiles.
+pub(super) fn pairs_of_row(inputs: &Inputs<'_>) -> usize {
+    inputs.dim.next_multiple_of(STEP) / 2
+}
+
+/// Reads the rows of a block in pairs of neighbouring elements, `[panels, depth, rows of a panel]`; zeros past
+/// the end and at padding.
+pub(super) fn load_panels(
+    inputs: &Inputs<'_>,
+    from: &Rows<'_>,
+    queries: &QueryPanels<'_>,
+    to: &mut Aligned<u32>,
+) {
+    let (width, depth) = (queries.width, pairs_of_row(inputs));
+    to.clear();
+    to.resize(queries.count() * width * depth, 0);
+    let mut row = vec![0; depth];
+    for (r, index) in queries.rows.clone().enumerate() {
+        if !inputs.plan.is_padding_query(queries.batch, index) {
+            pair_up(from.narrow(queries.batch, queries.head, index), &mut row);
+            write_row(to, width, depth, r, &row);
+        }
+    }
+}
+
+/// Reads the rows of a tile in pairs of neighbouring elements, `[TILE, depth]`.
+#[inline(always)]
+pub(super) fn load_tile(
+    inputs: &Inputs<'_>,
+    from: &Rows<'_>,
+    (batch, head): (usize, usize),
+    first_key: usize,
+    to: &mut [u32],
+) {
+    for (index, to) in to.chunks_exact_mut(pairs_of_row(inputs)).enumerate() {
+        match is_there(inputs, batch, first_key + index) {
+            true => pair_up(from.narrow(batch, head, first_key + index), to),
+            false => to.fill(0),
+        }
     }
 }
 
@@ -77,7 +126,7 @@ pub(super) struct Narrow<'p> {
     first_key: usize,
     /// `[TILE, depth]`.
     keys: Aligned<u32>,
-    paired: &'p PairedValues,
+    paired: &'p PairedKeys,
     /// `[padded dim, TILE / 2]`, of the tile.
     values: &'p [u32],
     /// `[TILE / 2, rows of a panel]`.
@@ -87,28 +136,19 @@ pub(super) struct Narrow<'p> {
 }
 
 impl<'p> Narrow<'p> {
-    /// `None` if the queries or the panel don't fit AMX.
+    /// Given the paired values. `None` if the queries or the panel don't fit AMX.
     pub fn new(
         inputs: &Inputs<'_>,
         queries: &QueryPanels<'_>,
-        paired: &'p PairedValues,
+        paired: &'p PairedKeys,
     ) -> Option<Self> {
         let width = queries.width;
-        if !inputs.q.are_narrow() || !width.is_multiple_of(SIDE) {
+        if !inputs.q.are_narrow() || !inputs.k.are_narrow() || !width.is_multiple_of(SIDE) {
             return None;
         }
-        let depth = inputs.dim.next_multiple_of(2 * SIDE) / 2;
-        let mut q = aligned(0, queries.count() * width * depth);
-        let mut row = vec![0; depth];
-        for (r, index) in queries.rows.clone().enumerate() {
-            if !inputs.plan.is_padding_query(queries.batch, index) {
-                pair_up(
-                    inputs.q.narrow(queries.batch, queries.head, index),
-                    &mut row,
-                );
-                write_row(&mut q, width, depth, r, &row);
-            }
-        }
+        let depth = pairs_of_row(inputs);
+        let mut q = aligned(0, 0);
+        load_panels(inputs, &inputs.q, queries, &mut q);
         Some(Self {
             tiles: Tiles::new()?,
             q,
@@ -125,15 +165,10 @@ impl<'p> Narrow<'p> {
 
 impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow<'_> {
     #[inline(always)]
-    fn load(&mut self, inputs: &Inputs<'a>, (batch, head): (usize, usize), first_key: usize) {
+    fn load(&mut self, inputs: &Inputs<'a>, at: (usize, usize), first_key: usize) {
         self.first_key = first_key;
-        self.values = self.paired.tile(inputs, (batch, head), first_key);
-        for (index, to) in self.keys.chunks_exact_mut(self.depth).enumerate() {
-            match is_there(inputs, batch, first_key + index) {
-                true => pair_up(inputs.k.narrow(batch, head, first_key + index), to),
-                false => to.fill(0),
-            }
-        }
+        self.values = self.paired.tile(inputs, at, first_key);
+        load_tile(inputs, &inputs.k, at, first_key, &mut self.keys);
     }
 
     #[inline(always)]
@@ -146,14 +181,15 @@ impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow<'_> 
         sight: &Sight,
         scores: &mut [f32],
     ) {
-        let (width, depth) = (queries.width, self.depth);
-        let keys = sight.keys.start / SIDE * SIDE..sight.keys.end.next_multiple_of(SIDE);
-        self.tiles.product(
-            (&self.keys[keys.start * depth..keys.end * depth], depth),
-            depth,
-            &self.q[panel * depth * width..][..depth * width],
-            width,
-            &mut scores[keys.start * width..keys.end * width],
+        let scores = &mut Lanes::of_panel::<S, VECTORS>(scores);
+        let operands = (&self.keys[..], &self.q[..]);
+        products_of_rows::<S, VECTORS>(
+            &self.tiles,
+            operands,
+            self.depth,
+            panel,
+            &sight.keys,
+            scores,
         );
         queries.finish_logits::<S, VECTORS>(simd, inputs, panel, self.first_key, sight, scores);
     }
@@ -170,23 +206,17 @@ impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow<'_> 
         sums: &mut [f32],
     ) {
         let width = queries.width;
-        let whole = keys.start / STEP * STEP..keys.end.next_multiple_of(STEP);
+        let whole = whole_steps(&keys);
         weights[whole.start * width..keys.start * width].fill(0.0);
         weights[keys.end * width..whole.end * width].fill(0.0);
-        let pairs = whole.start / 2..whole.end / 2;
-        let rounded = &mut self.weights[pairs.start * width..pairs.end * width];
-        let weights = &weights[whole.start * width..whole.end * width];
-        round_pairs::<S, VECTORS>(simd, weights, rounded);
-        self.tiles.product(
-            (&self.values[pairs.start..], TILE / 2),
-            pairs.len(),
-            rounded,
-            width,
-            &mut self.products,
+        rows_from_keys::<S, VECTORS>(
+            simd,
+            &self.tiles,
+            (self.values, whole),
+            &mut Lanes::of_panel::<S, VECTORS>(weights),
+            (&mut self.weights, &mut self.products),
+            sums,
         );
-        for (sum, product) in sums.iter_mut().zip(&self.products[..]) {
-            *sum += product;
-        }
     }
 
     #[inline(always)]
@@ -207,10 +237,6 @@ impl<'a, S: Simd, const VECTORS: usize> Products<'a, S, VECTORS> for Narrow<'_> 
     }
 }
 
-fn paired(first: bf16, second: bf16) -> u32 {
-    u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16
-}
-
 /// Writes a row as pairs; zeros after its end.
 #[inline(always)]
 fn pair_up(row: &[bf16], to: &mut [u32]) {
@@ -225,19 +251,78 @@ fn pair_up(row: &[bf16], to: &mut [u32]) {
     }
 }
 
-/// Two lines of weights to one of pairs, rounded to nearest.
+/// Those keys and more, as many as fill rows of tiles.
+pub(super) fn whole_steps(keys: &Range<usize>) -> Range<usize> {
+    keys.start / STEP * STEP..keys.end.next_multiple_of(STEP)
+}
+
+/// `Σ_t row[t]·key[t]` of a panel's rows, `[panels, depth, rows of a panel]`, and the tile's keys, `[TILE, depth]`:
+/// written to the lines of the keys in sight, and of some around them.
 #[inline(always)]
-fn round_pairs<S: Simd, const VECTORS: usize>(simd: S, weights: &[f32], pairs: &mut [u32]) {
-    let half = simd.splat_u32s(0x8000);
-    let (high, sixteen) = (simd.splat_u32s(0xFFFF_0000), simd.splat_u32s(16));
-    let (pairs, _) = S::as_mut_simd_u32s(pairs);
-    let (pairs, _) = pairs.as_chunks_mut::<VECTORS>();
-    let (weights, _) = lines::<S, VECTORS>(weights).as_chunks::<2>();
-    for (pair, [first, second]) in pairs.iter_mut().zip(weights) {
+pub(super) fn products_of_rows<S: Simd, const VECTORS: usize>(
+    tiles: &Tiles,
+    (keys, rows): (&[u32], &[u32]),
+    depth: usize,
+    panel: usize,
+    in_sight: &Range<usize>,
+    out: &mut Lanes<'_>,
+) {
+    let width = panel_rows::<S, VECTORS>();
+    let start = in_sight.start / SIDE * SIDE;
+    let count = in_sight.end.next_multiple_of(SIDE) - start;
+    tiles.product(
+        (&keys[start * depth..], depth),
+        [count, depth, width],
+        &rows[panel * depth * width..][..depth * width],
+        (
+            &mut out.values[start * out.stride + out.first..],
+            out.stride,
+        ),
+    );
+}
+
+/// `sums[t][row] += Σ_key keys[t][key]·factors[key][row]`: what the rows of a panel gather from some keys, whole
+/// steps of them. The factors are rounded to `bf16`.
+///
+/// # Shapes
+/// - `keys`: `[padded dim, TILE / 2]` pairs
+/// - `room`: `[TILE / 2, rows of a panel]` and `[padded dim, rows of a panel]`
+/// - `sums`: `[padded dim, rows of a panel]`
+#[inline(always)]
+pub(super) fn rows_from_keys<S: Simd, const VECTORS: usize>(
+    simd: S,
+    tiles: &Tiles,
+    (keys, whole): (&[u32], Range<usize>),
+    factors: &mut Lanes<'_>,
+    (rounded, products): (&mut [u32], &mut [f32]),
+    sums: &mut [f32],
+) {
+    let width = panel_rows::<S, VECTORS>();
+    let rounded = &mut rounded[..whole.len() / 2 * width];
+    let pairs = S::as_mut_simd_u32s(rounded).0.as_chunks_mut::<VECTORS>().0;
+    for (pair, to) in pairs.iter_mut().enumerate() {
+        let key = whole.start + 2 * pair;
+        let [first, second] = [key, key + 1].map(|key| *factors.line::<S, VECTORS>(key));
         for c in 0..VECTORS {
-            let rounded = |x| simd.add_u32s(simd.transmute_u32s_f32s(x), half);
-            let low = simd.wrapping_dyn_shr_u32s(rounded(first[c]), sixteen);
-            pair[c] = simd.or_u32s(low, simd.and_u32s(rounded(second[c]), high));
+            to[c] = round_pair(simd, first[c], second[c]);
         }
     }
+    tiles.product(
+        (&keys[whole.start / 2..], TILE / 2),
+        [sums.len() / width, whole.len() / 2, width],
+        rounded,
+        (products, width),
+    );
+    for (sum, product) in sums.iter_mut().zip(products) {
+        *sum += *product;
+    }
+}
+
+/// Two vectors to one of pairs, rounded to nearest.
+#[inline(always)]
+pub(super) fn round_pair<S: Simd>(simd: S, first: S::f32s, second: S::f32s) -> S::u32s {
+    let (half, high) = (simd.splat_u32s(0x8000), simd.splat_u32s(0xFFFF_0000));
+    let rounded = |x| simd.add_u32s(simd.transmute_u32s_f32s(x), half);
+    let low = simd.wrapping_dyn_shr_u32s(rounded(first), simd.splat_u32s(16));
+    simd.or_u32s(low, simd.and_u32s(rounded(second), high))
 }

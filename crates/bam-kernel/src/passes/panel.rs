@@ -1,7 +1,7 @@
 //! A block of rows as panels, and the logits of a panel over a tile of keys.
 
 use super::inputs::{ByDistance, Inputs};
-use super::product::{Aligned, Lanes, Line, aligned, lines, lines_mut, panel_rows, rows_by_panel};
+use super::product::{Aligned, Lanes, Line, aligned, lines, panel_rows, rows_by_panel};
 use crate::documents::Documents;
 use crate::key_norms::TILE;
 use crate::operands::Rows;
@@ -228,7 +228,7 @@ impl<'a> QueryPanels<'a> {
         panel: usize,
         first_key: usize,
         sight: &Sight,
-        scores: &mut [f32],
+        scores: &mut Lanes<'_>,
     ) {
         let of_panel = panel * self.width..(panel + 1) * self.width;
         let mut content = lines::<S, VECTORS>(&self.content_factors[of_panel.clone()])[0];
@@ -238,16 +238,16 @@ impl<'a> QueryPanels<'a> {
         let factors = lines::<S, VECTORS>(&self.scaled_prior_factors[of_panel])[0];
         let keys = sight.keys.clone();
         let (ln_weights, column) = self.ln_weights_at(inputs, panel, first_key + keys.start);
-        let out = &mut lines_mut::<S, VECTORS>(scores)[keys];
-        for (key, out) in out.iter_mut().enumerate() {
-            let weights = lines::<S, VECTORS>(&ln_weights[column - key..][..self.width])[0];
+        for key in keys.clone() {
+            let column = column - (key - keys.start);
+            let weights = lines::<S, VECTORS>(&ln_weights[column..][..self.width])[0];
+            let out = scores.line::<S, VECTORS>(key);
             for c in 0..VECTORS {
                 let content = simd.mul_f32s(content[c], out[c]);
                 out[c] = simd.mul_add_e_f32s(factors[c], weights[c], content);
             }
         }
         if sight.partial {
-            let scores = &mut Lanes::of_panel::<S, VECTORS>(scores);
             self.hide(inputs, panel, first_key, &sight.keys, scores);
         }
     }

@@ -1,7 +1,7 @@
 //! Forward for many rows: panels of rows against tiles of keys, with an online softmax.
 
 use super::inputs::{ByDistance, Inputs};
-use super::narrow::{Narrow, PairedValues};
+use super::narrow::{Narrow, PairedKeys};
 use super::panel::{Products, QueryPanels, Sight, splat};
 use super::product::{
     Aligned, Factors, Lanes, Line, Strips, aligned, lines_mut, panel_rows, rows_from_lines,
@@ -39,7 +39,7 @@ pub(super) struct ManyRows<'t, 'a> {
     pub task: &'t mut Task<'a>,
     pub workspace: &'t mut Workspace<'a>,
     /// Values for AMX, if numbers are multiplied as `bf16`.
-    pub paired: Option<&'t PairedValues>,
+    pub paired: Option<&'t PairedKeys>,
 }
 
 impl WithSimd for ManyRows<'_, '_> {

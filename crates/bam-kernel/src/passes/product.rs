@@ -14,10 +14,10 @@ use std::ops::Range;
 
 /// Numbers from the beginning of a cache line on: no vector of theirs, and no row of a tile, lies
 /// across two.
-pub(super) type Aligned<T> = AVec<T, ConstAlign<64>>;
+pub(crate) type Aligned<T> = AVec<T, ConstAlign<64>>;
 
 /// So many of the same number.
-pub(super) fn aligned<T: Copy>(value: T, count: usize) -> Aligned<T> {
+pub(crate) fn aligned<T: Copy>(value: T, count: usize) -> Aligned<T> {
     avec![[64]| value; count]
 }
 
@@ -31,25 +31,25 @@ macro_rules! run_in_registers {
         }
     };
 }
-pub(super) use run_in_registers;
+pub(crate) use run_in_registers;
 
 /// One element of every row of a panel.
-pub(super) type Line<S, const VECTORS: usize> = [<S as Simd>::f32s; VECTORS];
+pub(crate) type Line<S, const VECTORS: usize> = [<S as Simd>::f32s; VECTORS];
 
 /// Rows of a panel.
-pub(super) const fn panel_rows<S: Simd, const VECTORS: usize>() -> usize {
+pub(crate) const fn panel_rows<S: Simd, const VECTORS: usize>() -> usize {
     VECTORS * S::F32_LANES
 }
 
 /// Numbers as the lines of a panel.
 #[inline(always)]
-pub(super) fn lines<S: Simd, const VECTORS: usize>(panel: &[f32]) -> &[Line<S, VECTORS>] {
+pub(crate) fn lines<S: Simd, const VECTORS: usize>(panel: &[f32]) -> &[Line<S, VECTORS>] {
     S::as_simd_f32s(panel).0.as_chunks().0
 }
 
 /// Numbers as the lines of a panel.
 #[inline(always)]
-pub(super) fn lines_mut<S: Simd, const VECTORS: usize>(
+pub(crate) fn lines_mut<S: Simd, const VECTORS: usize>(
     panel: &mut [f32],
 ) -> &mut [Line<S, VECTORS>] {
     S::as_mut_simd_f32s(panel).0.as_chunks_mut().0
@@ -93,7 +93,7 @@ impl<'a> Lanes<'a> {
 /// - `left`: `[rows, stride]`, of which `depth` columns are read; rows a multiple of `GROUP`
 /// - `right`: a panel of at least `depth` lines
 #[inline(always)]
-pub(super) fn rows_by_panel<S: Simd, const GROUP: usize, const VECTORS: usize>(
+pub(crate) fn rows_by_panel<S: Simd, const GROUP: usize, const VECTORS: usize>(
     simd: S,
     (left, stride): (&[f32], usize),
     depth: usize,

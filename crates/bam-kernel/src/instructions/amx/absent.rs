@@ -11,7 +11,13 @@ impl Tiles {
         None
     }
 
-    pub(crate) fn product(&self, _: (&[u32], usize), _: usize, _: &[u32], _: usize, _: &mut [f32]) {
+    pub(crate) fn product(
+        &self,
+        _: (&[u32], usize),
+        _: [usize; 3],
+        _: &[u32],
+        _: (&mut [f32], usize),
+    ) {
         match *self {}
     }
 }

@@ -35,12 +35,39 @@ type Tile = [[u32; SIDE]; SIDE];
 struct State {
     configured: bool,
     tiles: [Tile; 8],
+    count: Count,
+}
+
+/// Instructions that were emulated on a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    pub loads: usize,
+    pub products: usize,
+    pub stores: usize,
 }
 
 thread_local! {
     static STATE: UnsafeCell<State> = const {
-        UnsafeCell::new(State { configured: false, tiles: [[[0; SIDE]; SIDE]; 8] })
+        UnsafeCell::new(State {
+            configured: false,
+            tiles: [[[0; SIDE]; SIDE]; 8],
+            count: Count { loads: 0, products: 0, stores: 0 },
+        })
     };
+}
+
+/// The instructions that `run` takes on this thread; `None` where they are the processor's own.
+pub(super) fn counted(run: impl FnOnce()) -> Option<Count> {
+    // SAFETY: no reference to the state outlives an emulated instruction, and none is emulated here.
+    let count = || STATE.with(|state| unsafe { (*state.get()).count });
+    let before = count();
+    run();
+    let after = count();
+    EMULATED.load(Ordering::Acquire).then(|| Count {
+        loads: after.loads - before.loads,
+        products: after.products - before.products,
+        stores: after.stores - before.stores,
+    })
 }
 
 /// An instruction of the family `VEX.128.pp.0F38.W0`, its registers and where its memory is.
@@ -177,6 +204,7 @@ unsafe fn execute(state: &mut State, of: &Decoded) -> bool {
         (0x49, F2, None) => state.tiles[of.reg] = [[0; SIDE]; SIDE],
         // tileloadd
         (0x4B, F2, Some((at, stride))) => {
+            state.count.loads += 1;
             for (r, to) in state.tiles[of.reg].iter_mut().enumerate() {
                 // SAFETY: as above.
                 *to = unsafe { std::ptr::read_unaligned(row(at, stride, r)) };
@@ -184,6 +212,7 @@ unsafe fn execute(state: &mut State, of: &Decoded) -> bool {
         }
         // tilestored
         (0x4B, F3, Some((at, stride))) => {
+            state.count.stores += 1;
             for (r, from) in state.tiles[of.reg].iter().enumerate() {
                 // SAFETY: as above.
                 unsafe { std::ptr::write_unaligned(row(at, stride, r), *from) };
@@ -191,6 +220,7 @@ unsafe fn execute(state: &mut State, of: &Decoded) -> bool {
         }
         // tdpbf16ps
         (0x5C, F3, None) => {
+            state.count.products += 1;
             let (left, right) = (state.tiles[of.rm], state.tiles[of.vvvv]);
             for (sums, left) in state.tiles[of.reg].iter_mut().zip(&left) {
                 add_products(sums, left, &right);

@@ -52,33 +52,36 @@ impl Tiles {
     /// pair of `bf16`, the first in the low half, and `·` the sum of the two products.
     ///
     /// # Shapes
-    /// - `left`: `[rows, stride]`, of which `depth` columns are read; rows and depth multiples of 16
-    /// - `right`: `[depth, width]`; `out`: `[rows, width]`; width a multiple of 16
+    /// - `left`: `[rows, stride]`, of which `depth` columns are read
+    /// - `right`: `[depth, width]`
+    /// - `out`: `[rows, stride]`, of which `width` columns are written
+    /// - rows, depth and width are multiples of 16
     pub(crate) fn product(
         &self,
-        (left, stride): (&[u32], usize),
-        depth: usize,
+        (left, left_stride): (&[u32], usize),
+        [rows, depth, width]: [usize; 3],
         right: &[u32],
-        width: usize,
-        out: &mut [f32],
+        (out, out_stride): (&mut [f32], usize),
     ) {
-        let rows = out.len() / width;
         let whole = |n: usize| n.is_multiple_of(SIDE) && n > 0;
-        assert!(whole(rows) && whole(depth) && whole(width) && out.len() == rows * width);
-        assert!(left.len() >= (rows - 1) * stride + depth && right.len() == depth * width);
-        for (block, out) in out.chunks_exact_mut(SIDE * width).enumerate() {
-            let left = &left[block * SIDE * stride..];
+        assert!(whole(rows) && whole(depth) && whole(width) && width <= out_stride);
+        assert!(out.len() >= (rows - 1) * out_stride + width && right.len() == depth * width);
+        assert!(left.len() >= (rows - 1) * left_stride + depth);
+        for row in (0..rows).step_by(SIDE) {
+            let left = &left[row * left_stride..];
+            let out = &mut out[row * out_stride..];
             let mut column = 0;
             while column < width {
                 // SAFETY: the tiles are configured. With the lengths checked above, 16 rows of
                 // `depth` pairs lie behind `left`, `depth` rows behind `right`, and 16 rows of
                 // `out` behind its pointer; each reaches 16 or 48 columns from `column` on.
                 unsafe {
-                    let right = right.as_ptr().add(column);
-                    let out = out.as_mut_ptr().add(column);
+                    let left = (left.as_ptr(), left_stride);
+                    let right = (right.as_ptr().add(column), width);
+                    let out = (out.as_mut_ptr().add(column), out_stride);
                     column += match width - column {
-                        48.. => strip_of_three(left.as_ptr(), stride, depth, right, width, out),
-                        _ => strip_of_one(left.as_ptr(), stride, depth, right, width, out),
+                        48.. => strip_of_three(left, depth, right, out),
+                        _ => strip_of_one(left, depth, right, out),
                     };
                 }
             }
@@ -96,12 +99,10 @@ impl Drop for Tiles {
 /// 16 rows by 48 columns, one tile of the left for three of the right; the columns done.
 #[inline(always)]
 unsafe fn strip_of_three(
-    left: *const u32,
-    stride: usize,
+    (left, left_stride): (*const u32, usize),
     depth: usize,
-    right: *const u32,
-    width: usize,
-    out: *mut f32,
+    (right, width): (*const u32, usize),
+    (out, out_stride): (*mut f32, usize),
 ) -> usize {
     // SAFETY: the caller's promise.
     unsafe {
@@ -121,14 +122,15 @@ unsafe fn strip_of_three(
             "add {right}, {step}",
             "dec {count}",
             "jnz 2b",
-            "tilestored [{out} + {width}*1], tmm0",
-            "tilestored [{out} + {width}*1 + 64], tmm1",
-            "tilestored [{out} + {width}*1 + 128], tmm2",
+            "tilestored [{out} + {out_stride}*1], tmm0",
+            "tilestored [{out} + {out_stride}*1 + 64], tmm1",
+            "tilestored [{out} + {out_stride}*1 + 128], tmm2",
             left = inout(reg) left => _,
             right = inout(reg) right => _,
             count = inout(reg) depth / SIDE => _,
-            stride = in(reg) 4 * stride,
+            stride = in(reg) 4 * left_stride,
             width = in(reg) 4 * width,
+            out_stride = in(reg) 4 * out_stride,
             step = in(reg) 4 * SIDE * width,
             out = in(reg) out,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -142,12 +144,10 @@ unsafe fn strip_of_three(
 /// 16 rows by 16 columns; the columns done.
 #[inline(always)]
 unsafe fn strip_of_one(
-    left: *const u32,
-    stride: usize,
+    (left, left_stride): (*const u32, usize),
     depth: usize,
-    right: *const u32,
-    width: usize,
-    out: *mut f32,
+    (right, width): (*const u32, usize),
+    (out, out_stride): (*mut f32, usize),
 ) -> usize {
     // SAFETY: the caller's promise.
     unsafe {
@@ -161,12 +161,13 @@ unsafe fn strip_of_one(
             "add {right}, {step}",
             "dec {count}",
             "jnz 2b",
-            "tilestored [{out} + {width}*1], tmm0",
+            "tilestored [{out} + {out_stride}*1], tmm0",
             left = inout(reg) left => _,
             right = inout(reg) right => _,
             count = inout(reg) depth / SIDE => _,
-            stride = in(reg) 4 * stride,
+            stride = in(reg) 4 * left_stride,
             width = in(reg) 4 * width,
+            out_stride = in(reg) 4 * out_stride,
             step = in(reg) 4 * SIDE * width,
             out = in(reg) out,
             out("tmm0") _, out("tmm3") _, out("tmm4") _,
