@@ -23,7 +23,7 @@ pub use product_bf16::product_bf16;
 pub use rms_norm::{rms_norm, rms_norm_gradients};
 
 /// Numbers of a task. Less work than this is done where it is asked for: waking a thread takes as long.
-const TASK: usize = 1 << 18;
+pub const TASK: usize = 1 << 18;
 
 /// `Σ x²` of any numbers, in `f64`: tasks of a fixed size, whose sums are added in order.
 #[must_use]
