@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Barrier, Mutex};
 
+/// A sender and its bytes.
+type Message = (usize, Vec<u8>);
+
 /// One of several threads that work together.
 pub struct ThreadRank {
     rank: usize,
@@ -17,7 +20,7 @@ struct Shared {
     numbers: Mutex<Vec<Vec<Vec<f32>>>>,
     bytes: Mutex<Vec<Vec<u8>>>,
     /// By rank: messages that it has not seen yet.
-    messages: Mutex<Vec<VecDeque<(usize, Vec<u8>)>>>,
+    messages: Mutex<Vec<VecDeque<Message>>>,
 }
 
 /// Calls a function on so many ranks at once; the results, by rank.

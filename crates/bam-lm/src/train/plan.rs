@@ -108,7 +108,9 @@ impl Plan {
             None => recipe.model_config(vocabulary)?.init(&device::cpu()),
         };
         let at_once = |parts: usize| match device {
-            Some(device) => parts_at_once(&[device.clone()], parts.div_ceil(ranks), threads),
+            Some(device) => {
+                parts_at_once(std::slice::from_ref(device), parts.div_ceil(ranks), threads)
+            }
             None => 1,
         };
         let model = train.prepared(model)?;
@@ -309,7 +311,7 @@ pub fn measure(
     let device = device.clone().autodiff();
     let mut model = train.prepared(first_model(recipe, vocabulary, &device)?)?;
     let mut optimizer = RAdam::new(train.optimizer, train.rates);
-    let parts = parts_at_once(&[device.clone()], train.parts, threads);
+    let parts = parts_at_once(std::slice::from_ref(&device), train.parts, threads);
     let batch = random_batch(train.rows / train.parts * parts, train.length, vocabulary);
     let implementation = train.attention.into();
     let rounds = train.parts.div_ceil(parts) as f64;
