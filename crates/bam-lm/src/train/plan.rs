@@ -261,7 +261,7 @@ impl Size {
 /// ```
 ///
 /// On the processor, `here`, RMSNorm keeps its input alone, `4d + pd`, SwiGLU its factors alone, `4f·2 + pf`, and the
-/// loss needs no logarithms: `4V + 4·max(V, 4f)`.
+/// loss needs no logarithms: `4V + 4·max(V, 4f)`. In `f32` attention's output is the factor.
 fn token_activations(config: &ModelConfig, products: Products, here: bool) -> usize {
     let design = config.design;
     let (d, f, p) = (config.dim, config.hidden, products.bytes());
@@ -273,7 +273,9 @@ fn token_activations(config: &ModelConfig, products: Products, here: bool) -> us
     };
     let norm = kept * 4 * d + p * d;
     let masks = if design.clip_qkv.is_some() { 2 } else { 0 };
-    let projected = if design.output_projection { p * d } else { 0 };
+    // In `f32` on the processor the projection reads the output where attention left it.
+    let is_copied = design.output_projection && !(here && products == Products::F32);
+    let projected = if is_copied { p * d } else { 0 };
     let attention = (p + masks) * heads_width + 4 * d + 4 * config.heads + projected;
     let activation = match design.activation {
         Activation::Silu => 2,
