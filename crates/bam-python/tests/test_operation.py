@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.library import opcheck
 from torch.nn.functional import scaled_dot_product_attention
 
-from bam_attention import PADDING, BayesianAttention, GeneralizedGaussian, LogPrior, attend, lags
+from bam_attention import PADDING, BayesianAttention, GeneralizedGaussian, LogPrior, ScalableSoftmax, attend, lags
 
 # Sums of a few hundred products in float32; bfloat16 rounds gradients to 8 bits.
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
@@ -237,6 +237,24 @@ def test_whole_graphs_compile_also_for_other_lengths():
         expected, got = run(case), run(case, compiled)
         for of, x in expected.items():
             assert torch.equal(got[of], x), of
+
+
+def test_decoding_compiles_once_for_all_lengths():
+    prior, tau = GeneralizedGaussian(4), ScalableSoftmax(4)
+    q, k, v, _ = Case(key_heads=4).tensors().values()
+    expected = attend(q, k, v, prior(33), temperature=tau(33))
+    graphs = []
+
+    def step(q, k, v, place):
+        place = {"query_offset": place}
+        return attend(q, k, v, prior(1, k.shape[2], **place), temperature=tau(1, k.shape[2], **place), **place)
+
+    count = lambda graph, _inputs: graphs.append(graph) or graph
+    compiled = torch.compile(step, fullgraph=True, dynamic=True, backend=count)
+    for n in range(5, 33):
+        out = compiled(q[:, :, n : n + 1], k[:, :, : n + 1], v[:, :, : n + 1], n)
+        assert torch.allclose(out, expected[:, :, n : n + 1], atol=1e-5)
+    assert len(graphs) <= 2
 
 
 def test_transforms_that_there_are_not_are_refused_by_name():

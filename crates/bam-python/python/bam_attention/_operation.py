@@ -117,7 +117,8 @@ def whole(name: str, value: Any, least: int = 0) -> int:
         TypeError: something else than a whole number
         ValueError: one that is too small or too large
     """
-    if not hasattr(type(value), "__index__") or len(getattr(value, "shape", ())):
+    is_whole = isinstance(value, int) or hasattr(type(value), "__index__") and not len(getattr(value, "shape", ()))
+    if not is_whole:
         raise TypeError(f"{name}: expected a whole number, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
