@@ -1,4 +1,4 @@
-//! MPI's ranks as [`bam_lm::ranks::Ranks`]: the only crate that knows MPI.
+//! MPI's ranks as `bam_lm::ranks::Ranks`: the only crate that knows MPI.
 //!
 //! Errors of MPI are fatal, as they are unless told otherwise: it names the rank and ends the job. Calls come from several threads,
 //! one at a time (`MPI_THREAD_SERIALIZED`).

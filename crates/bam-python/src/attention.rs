@@ -23,6 +23,7 @@ pub struct Rules {
 
 #[pymethods]
 impl Rules {
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     #[new]
     #[pyo3(signature = (*, causal, query_offset, window, first_lag, temperature_scope, skipping, threads, instructions=None))]
     fn new(
