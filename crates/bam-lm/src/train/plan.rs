@@ -27,7 +27,7 @@ pub struct Plan {
     pub steps: u64,
     /// Processes that share a step's parts.
     pub ranks: usize,
-    /// Bytes that a rank sends in a step, and receives: of each of its parts' gradients all but its own share, and of its share a
+    /// Bytes that the rank with the largest share sends in a step, and others at most: of each of its parts' gradients all but its own share, and of its share a
     /// copy to every other rank.
     pub sent: u64,
     /// Tokens of the run.
