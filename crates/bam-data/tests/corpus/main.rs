@@ -1,0 +1,5 @@
+//! Every kind of file, whole and broken: documents in order, and errors that say where.
+
+mod files;
+mod read;
+mod refused;
