@@ -11,7 +11,7 @@ pub use crate::fused::check_head_dim;
 use crate::fused::{MOST_TENSORS, products};
 #[cfg(feature = "cube")]
 use burn::backend::DispatchDevice;
-use burn::tensor::{DType, Device, DeviceKind, DeviceType, FloatDType};
+use burn::tensor::{DType, Device, DeviceKind, DeviceType, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -241,6 +241,12 @@ pub fn cpu() -> Device {
 #[must_use]
 pub fn is_cpu(device: &Device) -> bool {
     *device == cpu()
+}
+
+/// Whether a tensor's numbers are `f32` in the processor's own memory.
+#[must_use]
+pub fn is_here<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::F32 && is_cpu(&tensor.device())
 }
 
 /// Refuses a float type that the device does not compute in.

@@ -159,15 +159,10 @@ impl RowSource for SyntheticRows {
 
     fn row(&self, index: u64) -> Result<Row, DataError> {
         let mut random = generator(self.seed ^ TASK_STREAM, index);
-        let size = self.length + 1;
-        let (mut documents, mut filled) = (Vec::new(), 0);
-        while let Some(document) = self.document(size - filled, &mut random)? {
-            filled += document.tokens.len();
-            documents.push(document);
-        }
-        if filled < size {
-            let mut rest =
-                SyntheticDocument::copy(size - filled, self.vocabulary, self.bos, &mut random);
+        let (mut documents, room) =
+            documents_in(self.length + 1, |room| self.document(room, &mut random))?;
+        if room > 0 {
+            let mut rest = SyntheticDocument::copy(room, self.vocabulary, self.bos, &mut random);
             rest.weights.fill(self.config.context_weight);
             documents.push(rest);
         }
@@ -335,6 +330,19 @@ impl SyntheticDocument {
     }
 }
 
+/// Documents until none fits, and the room that they leave.
+fn documents_in(
+    mut room: usize,
+    mut next: impl FnMut(usize) -> Result<Option<SyntheticDocument>, DataError>,
+) -> Result<(Vec<SyntheticDocument>, usize), DataError> {
+    let mut documents = Vec::new();
+    while let Some(document) = next(room)? {
+        room -= document.tokens.len();
+        documents.push(document);
+    }
+    Ok((documents, room))
+}
+
 /// Documents one after the other as a row; what follows a document's end does not count.
 fn row_of(documents: Vec<SyntheticDocument>, length: usize) -> Row {
     let (mut tokens, mut weights, mut ids) = (Vec::new(), Vec::new(), Vec::new());
@@ -367,22 +375,13 @@ impl RowSource for PasskeyRows {
     fn row(&self, index: u64) -> Result<Row, DataError> {
         let task = self.task()?;
         let mut random = generator(self.seed ^ PASSKEY_STREAM, index);
-        let size = self.length + 1;
-        let mut documents = Vec::new();
-        let mut filled = 0;
-        while let Some(document) = self.document(&task, size - filled, &mut random)? {
-            filled += document.tokens.len();
-            documents.push(document);
-        }
-        if filled < size {
+        let (mut documents, room) = documents_in(self.length + 1, |room| {
+            self.document(&task, room, &mut random)
+        })?;
+        if room > 0 {
             let bos = self.tokenizer.bos().map(|id| id as i32);
             let vocabulary = self.tokenizer.vocabulary_size();
-            documents.push(SyntheticDocument::copy(
-                size - filled,
-                vocabulary,
-                bos,
-                &mut random,
-            ));
+            documents.push(SyntheticDocument::copy(room, vocabulary, bos, &mut random));
         }
         Ok(row_of(documents, self.length))
     }

@@ -107,6 +107,13 @@ fn some(of: Range<i32>, count: usize, random: &mut impl Rng) -> Vec<i32> {
         .collect()
 }
 
+fn different_keys(count: usize, random: &mut impl Rng) -> Vec<i32> {
+    let mut keys: Vec<i32> = KEYS.collect();
+    keys.shuffle(random);
+    keys.truncate(count);
+    keys
+}
+
 fn copy(length: usize, random: &mut impl Rng) -> TaskDocument {
     let size = (length - 1) / 2;
     let string = some(NOISE, size, random);
@@ -154,12 +161,8 @@ fn in_noise(
 }
 
 fn recall(length: usize, pairs: usize, random: &mut impl Rng) -> TaskDocument {
-    let mut keys: Vec<i32> = KEYS.collect();
-    keys.shuffle(random);
-    let mut pairs: Vec<[i32; 2]> = keys[..pairs]
-        .iter()
-        .map(|key| [*key, random.random_range(VALUES)])
-        .collect();
+    let keys = different_keys(pairs, random).into_iter();
+    let mut pairs: Vec<[i32; 2]> = keys.map(|key| [key, random.random_range(VALUES)]).collect();
     let told = pairs.clone();
     pairs.shuffle(random);
     pairs.truncate(QUESTIONS);
@@ -167,9 +170,7 @@ fn recall(length: usize, pairs: usize, random: &mut impl Rng) -> TaskDocument {
 }
 
 fn latest(length: usize, random: &mut impl Rng) -> TaskDocument {
-    let mut keys: Vec<i32> = KEYS.collect();
-    keys.shuffle(random);
-    let mut variables = keys[..VARIABLES].to_vec();
+    let mut variables = different_keys(VARIABLES, random);
     // Each is assigned at least once.
     let mut assigned: Vec<usize> = (0..VARIABLES).collect();
     assigned.resize_with(ASSIGNMENTS, || random.random_range(0..VARIABLES));

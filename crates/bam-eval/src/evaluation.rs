@@ -226,29 +226,41 @@ impl<E: Evaluation> Runner<'_, E> {
         for known in findings.iter().flatten() {
             self.found(set, known);
         }
-        if !wanted.is_empty() && self.context.ranks.are_several() {
-            let Dealt { found, stopped } = self.shared(set, &names, wanted)?;
-            for (at, found) in found {
-                findings[at] = Some(found);
-            }
+        if !wanted.is_empty() {
+            let Dealt { found, stopped } = match self.context.ranks.are_several() {
+                true => self.shared(set, &names, wanted)?,
+                false => self.alone(set, &names, &wanted)?,
+            };
             if stopped {
                 return Ok(None);
             }
-        } else if !wanted.is_empty() {
-            let ready = self.evaluation.prepare(set)?;
-            let find = |at: &usize| self.find(set, &ready, *at, &names[*at]);
-            let found: Option<Vec<E::Finding>> = match self.evaluation.at_once(&ready) {
-                true => wanted.par_iter().map(find).collect::<Result<_, _>>()?,
-                false => wanted.iter().map(find).collect::<Result<_, _>>()?,
-            };
-            let Some(found) = found else {
-                return Ok(None);
-            };
-            for (at, found) in wanted.into_iter().zip(found) {
+            for (at, found) in found {
                 findings[at] = Some(found);
             }
         }
         Ok(Some(findings.into_iter().flatten().collect()))
+    }
+
+    /// Findings of this process alone.
+    fn alone(
+        &self,
+        set: &E::Set,
+        names: &[String],
+        wanted: &[usize],
+    ) -> Result<Dealt<E::Finding>, Error> {
+        let ready = self.evaluation.prepare(set)?;
+        let find = |at: &usize| {
+            let found = self.find(set, &ready, *at, &names[*at])?;
+            Ok::<_, Error>(found.map(|found| (*at, found)))
+        };
+        let found: Option<Vec<_>> = match self.evaluation.at_once(&ready) {
+            true => wanted.par_iter().map(find).collect::<Result<_, _>>()?,
+            false => wanted.iter().map(find).collect::<Result<_, _>>()?,
+        };
+        Ok(Dealt {
+            stopped: found.is_none(),
+            found: found.unwrap_or_default(),
+        })
     }
 
     /// Made by all ranks: findings that all of them have then.
@@ -259,24 +271,9 @@ impl<E: Evaluation> Runner<'_, E> {
         mut wanted: Vec<usize>,
     ) -> Result<Dealt<E::Finding>, Error> {
         let ranks = self.context.ranks;
-        let keep = |at: usize, found: &E::Finding| self.keep(set, found, &names[at]);
         if !E::INDEPENDENT {
             // One goes on from the one before, so there is nothing to share.
-            let own = ranks.leads().then(|| {
-                let ready = self.evaluation.prepare(set)?;
-                let found = wanted.iter().map(|at| {
-                    let found = self.look(set, &ready, *at)?;
-                    Ok(found.map(|found| {
-                        keep(*at, &found);
-                        (*at, found)
-                    }))
-                });
-                let found: Option<Vec<_>> = found.collect::<Result<_, Error>>()?;
-                Ok::<_, Error>(Dealt {
-                    stopped: found.is_none(),
-                    found: found.unwrap_or_default(),
-                })
-            });
+            let own = ranks.leads().then(|| self.alone(set, names, &wanted));
             return Ok(ranks.leaders(own.transpose()?.as_ref()));
         }
         wanted.sort_by_cached_key(|at| std::cmp::Reverse(self.evaluation.length(set, *at)));
@@ -286,6 +283,7 @@ impl<E: Evaluation> Runner<'_, E> {
             false => 1,
         };
         let find = |at: usize| self.look(set, &ready, at);
+        let keep = |at: usize, found: &E::Finding| self.keep(set, found, &names[at]);
         dealt(ranks, &wanted, at_once, find, keep)
     }
 

@@ -95,15 +95,26 @@ impl KernelError {
         numbers: &[f32],
         shape: &[usize],
     ) -> Result<(), Self> {
-        let expected: usize = shape.iter().product();
-        if numbers.len() == expected {
-            return Ok(());
+        match shape.iter().product() {
+            expected if expected == numbers.len() => Ok(()),
+            expected => Err(Self::length(what, shape, Some(expected), "", numbers.len())),
         }
-        Err(Self::Length {
+    }
+
+    /// Other numbers than a shape wants; `None` where those are more than memory can hold.
+    pub(crate) fn length(
+        what: &'static str,
+        shape: &[usize],
+        expected: Option<usize>,
+        at_least: &str,
+        got: usize,
+    ) -> Self {
+        let expected = expected.map_or(format!("over {}", usize::MAX), |count| count.to_string());
+        Self::Length {
             what,
             shape: format!("{shape:?}"),
-            expected: expected.to_string(),
-            got: numbers.len(),
-        })
+            expected: format!("{at_least}{expected}"),
+            got,
+        }
     }
 }

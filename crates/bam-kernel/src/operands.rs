@@ -75,7 +75,7 @@ impl<'a> Rows<'a> {
                 shape,
                 strides: [heads * rows * dim, rows * dim, dim],
             }),
-            count => Err(length("rows", &shape, count, "", values.len())),
+            count => Err(KernelError::length("rows", &shape, count, "", values.len())),
         }
     }
 
@@ -96,7 +96,13 @@ impl<'a> Rows<'a> {
                 shape,
                 strides,
             }),
-            reach => Err(length("rows", &shape, reach, "at least ", values.len())),
+            reach => Err(KernelError::length(
+                "rows",
+                &shape,
+                reach,
+                "at least ",
+                values.len(),
+            )),
         }
     }
 
@@ -207,7 +213,13 @@ impl<'a> LogWeights<'a> {
                 lags,
                 ranges: None,
             }),
-            count => Err(length("log-prior", &shape, count, "", values.len())),
+            count => Err(KernelError::length(
+                "log-prior",
+                &shape,
+                count,
+                "",
+                values.len(),
+            )),
         }
     }
 
@@ -277,7 +289,13 @@ impl<'a> Temperature<'a> {
                 shape,
                 scope,
             }),
-            count => Err(length("temperature", &shape, count, "", values.len())),
+            count => Err(KernelError::length(
+                "temperature",
+                &shape,
+                count,
+                "",
+                values.len(),
+            )),
         }
     }
 
@@ -354,20 +372,4 @@ fn product(shape: &[usize]) -> Option<usize> {
     shape
         .iter()
         .try_fold(1usize, |count, n| count.checked_mul(*n))
-}
-
-pub(crate) fn length(
-    what: &'static str,
-    shape: &[usize],
-    expected: Option<usize>,
-    at_least: &str,
-    got: usize,
-) -> KernelError {
-    let expected = expected.map_or(format!("over {}", usize::MAX), |count| count.to_string());
-    KernelError::Length {
-        what,
-        shape: format!("{shape:?}"),
-        expected: format!("{at_least}{expected}"),
-        got,
-    }
 }

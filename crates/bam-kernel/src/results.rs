@@ -1,7 +1,7 @@
 //! Memory that results are written into: the caller's, in the caller's layout.
 
 use crate::error::KernelError;
-use crate::operands::{Rows, length};
+use crate::operands::Rows;
 use std::marker::PhantomData;
 use std::slice::from_raw_parts_mut;
 
@@ -43,7 +43,7 @@ impl<'a> RowsMut<'a> {
         let mut reach = shape[3];
         for (stride, n) in axes {
             if stride < reach {
-                return Err(length(
+                return Err(KernelError::length(
                     "rows apart, to write to",
                     &shape,
                     Some(reach),

@@ -30,5 +30,5 @@ pub use parameters::{ParameterInfo, ParameterKind};
 pub use prefill::{CHUNK, TokenScore, score_of};
 pub use prior::host_values;
 pub use products::Products;
-pub(crate) use rowwise::{Numbers, is_here};
+pub(crate) use rowwise::Numbers;
 pub use transformer::{TokenRows, Transformer};

@@ -198,7 +198,7 @@ pub fn forward(
     let given = Given::take(asked)?;
     let operands = given.operands()?;
     let plan = given.plan(&operands)?;
-    let (mut out, ln_evidence) = (out.rows_mut()?, ln_evidence.floats_mut()?);
+    let (mut out, ln_evidence) = (out.rows_mut()?, ln_evidence.floats_mut::<3>()?);
     let work = || plan.forward_into(&operands, &mut out, ln_evidence);
     py.detach(|| threads::with(worth(&plan, &given.rules), work))
         .map_err(value_error)
@@ -244,9 +244,9 @@ pub fn backward(
         q: q.rows_mut()?,
         k: k.rows_mut()?,
         v: v.rows_mut()?,
-        ln_weights: ln_weights.floats_mut()?,
+        ln_weights: ln_weights.floats_mut::<2>()?,
         temperature: match &mut temperature {
-            Some(of) => of.floats_mut()?,
+            Some(of) => of.floats_mut::<3>()?,
             None => &mut [],
         },
     };
@@ -280,7 +280,7 @@ pub fn visible_counts(
     }
     let positions = rules.call.positions(queries, keys);
     let counts = bam_kernel::visible_counts(&positions, batch, documents.as_ref());
-    for (out, n) in out.floats_mut()?.iter_mut().zip(counts) {
+    for (out, n) in out.floats_mut::<2>()?.iter_mut().zip(counts) {
         *out = n as f32;
     }
     Ok(())

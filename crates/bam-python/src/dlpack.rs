@@ -179,23 +179,39 @@ impl Tensor {
         PyTypeError::new_err(format!("{}: expected {expected}, got {got}", self.what))
     }
 
-    /// The first so many numbers.
-    fn numbers<T>(&self, count: usize) -> PyResult<&[T]> {
+    /// The place of the first number, from which on there are so many.
+    fn first<T>(&self, count: usize) -> PyResult<NonNull<T>> {
         if count == 0 {
-            return Ok(&[]);
+            return Ok(NonNull::dangling());
         }
         let of = self.inner();
         let first = of.data.cast::<u8>().wrapping_add(of.byte_offset as usize);
         let first = first.cast::<T>();
-        if !first.is_aligned() {
-            return Err(value_error(format!(
+        let place = NonNull::new(first).filter(|_| first.is_aligned());
+        place.ok_or_else(|| {
+            value_error(format!(
                 "{}: expected numbers at multiples of their size in memory, got {first:?}",
                 self.what
-            )));
-        }
+            ))
+        })
+    }
+
+    /// The first so many numbers.
+    fn numbers<T>(&self, count: usize) -> PyResult<&[T]> {
+        let first = self.first(count)?;
         // SAFETY: the caller checked the type, and where it begins was checked above; the lender's shape and strides say
         // that they are there, and nobody writes to them while the call that borrowed them runs.
-        Ok(unsafe { std::slice::from_raw_parts(first, count) })
+        Ok(unsafe { std::slice::from_raw_parts(first.as_ptr(), count) })
+    }
+
+    /// The same of `float32`, to be written.
+    fn numbers_mut(&mut self, count: usize) -> PyResult<&mut [f32]> {
+        if self.inner().dtype != DataType::F32 {
+            return Err(self.type_error("float32"));
+        }
+        let first = self.first(count)?;
+        // SAFETY: as above; the caller made the tensor for results, and reads it after the call.
+        Ok(unsafe { std::slice::from_raw_parts_mut(first.as_ptr(), count) })
     }
 
     /// `[batch, heads, rows, dim]` of `float32` or `bfloat16`, at any strides.
@@ -218,30 +234,13 @@ impl Tensor {
         let shape = self.shape::<4>()?;
         let [b, h, i, _] = self.strides(shape)?;
         let reach = Rows::reach(shape, [b, h, i]).unwrap_or(0);
-        RowsMut::strided(self.floats_from_first(reach)?, shape, [b, h, i]).map_err(value_error)
+        RowsMut::strided(self.numbers_mut(reach)?, shape, [b, h, i]).map_err(value_error)
     }
 
     /// All numbers of a contiguous `float32` tensor, to be written.
-    pub fn floats_mut(&mut self) -> PyResult<&mut [f32]> {
-        let shape = self.axes(self.inner().shape);
-        let count = shape.iter().product::<i64>() as usize;
-        let mut contiguous = 1;
-        for (size, stride) in shape.iter().zip(self.axes(self.inner().strides)).rev() {
-            if *size > 1 && *stride != contiguous {
-                return Err(self.scattered());
-            }
-            contiguous *= size;
-        }
-        self.floats_from_first(count)
-    }
-
-    fn floats_from_first(&mut self, count: usize) -> PyResult<&mut [f32]> {
-        if self.inner().dtype != DataType::F32 {
-            return Err(self.type_error("float32"));
-        }
-        let first = self.numbers::<f32>(count)?.as_ptr().cast_mut();
-        // SAFETY: the numbers are there, as above; the caller made the tensor for results, and reads it after the call.
-        Ok(unsafe { std::slice::from_raw_parts_mut(first, count) })
+    pub fn floats_mut<const D: usize>(&mut self) -> PyResult<&mut [f32]> {
+        let shape = self.contiguous_shape::<D>()?;
+        self.numbers_mut(shape.iter().product())
     }
 
     /// All numbers of a contiguous `float32` tensor.
@@ -260,20 +259,25 @@ impl Tensor {
         }
     }
 
-    fn scattered(&self) -> PyErr {
-        value_error(format!("{}: expected a contiguous tensor", self.what))
+    fn contiguous<T, const D: usize>(&self) -> PyResult<(&[T], [usize; D])> {
+        let shape = self.contiguous_shape()?;
+        Ok((self.numbers(shape.iter().product())?, shape))
     }
 
-    fn contiguous<T, const D: usize>(&self) -> PyResult<(&[T], [usize; D])> {
+    /// Its sizes, if its numbers lie one after the other.
+    fn contiguous_shape<const D: usize>(&self) -> PyResult<[usize; D]> {
         let shape = self.shape::<D>()?;
         let strides = self.strides(shape)?;
         let mut expected = 1;
         for axis in (0..D).rev() {
             if shape[axis] > 1 && expected > 0 && strides[axis] != expected {
-                return Err(self.scattered());
+                return Err(value_error(format!(
+                    "{}: expected a contiguous tensor",
+                    self.what
+                )));
             }
             expected *= shape[axis];
         }
-        Ok((self.numbers(expected)?, shape))
+        Ok(shape)
     }
 }

@@ -96,7 +96,7 @@ pub fn ln_weights(py: Python<'_>, asked: Asked<'_>, out: Bound<'_, PyCapsule>) -
     let mut out = Tensor::take("log-weights", &out)?;
     let learned = Learned::take(asked)?;
     let count = learned.lags.count();
-    let out = out.floats_mut()?;
+    let out = out.floats_mut::<2>()?;
     let fill = || {
         let rows = out.par_chunks_mut(count.max(1));
         learned.heads.par_iter().zip(rows).for_each(|(head, row)| {
@@ -154,7 +154,7 @@ pub fn ln_weights_gradient(
     for (width, out) in learned.widths.iter().zip(&out) {
         let mut out = Tensor::take("gradient of a parameter", out)?;
         let own = sums.iter().flat_map(|of| &of[first..][..*width]);
-        for (out, x) in out.floats_mut()?.iter_mut().zip(own) {
+        for (out, x) in out.floats_mut::<2>()?.iter_mut().zip(own) {
             *out = (*x as f32).clamp(-f32::MAX, f32::MAX);
         }
         first += width;

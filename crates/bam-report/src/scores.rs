@@ -133,7 +133,7 @@ pub fn synthetic(name: &str, record: &Record<Synthetic>) -> Vec<Score> {
     }
     scores.extend(of.not_run.iter().map(|of| Score {
         metric: "right",
-        note: not_run(&Some(of.reason.clone())),
+        note: format!("not run: {}", of.reason),
         ..at(&of.task, of.length)
     }));
     scores

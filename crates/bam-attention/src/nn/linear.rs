@@ -1,7 +1,7 @@
 //! Linear layers on the processor as one step of Burn's graph. Burn's own product clears the memory of its result
 //! before it writes it, which takes a third of a small model's training step.
 
-use crate::device::is_cpu;
+use crate::device::is_here;
 use bam_kernel::layers::{Matrix, product};
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -12,7 +12,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata};
 use burn::nn::Linear;
-use burn::tensor::{DType, Shape, Tensor, TensorData, module};
+use burn::tensor::{Shape, Tensor, TensorData, module};
 
 /// `x·W + b`, as [`Linear::forward`] gives it, with products of its own where numbers are `f32` in the processor's memory.
 ///
@@ -30,8 +30,7 @@ pub fn multiplied<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    let is_f32 = x.dtype() == DType::F32 && weight.dtype() == DType::F32;
-    if !is_f32 || !is_cpu(&x.device()) {
+    if !is_here(&x) || !is_here(&weight) {
         return module::linear(x, weight, bias);
     }
     let out = Dispatch::multiplied(x.into_dispatch(), weight.into_dispatch());

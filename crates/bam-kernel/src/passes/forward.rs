@@ -27,7 +27,7 @@ pub(super) fn forward(inputs: &Inputs<'_>, out: &mut RowsMut<'_>, ln_evidence: &
         visit_all(inputs, 1, out, ln_evidence)
     } else {
         let mut parts = Parts::new(splits, out.shape());
-        let (mut out_of_parts, of_parts) = parts.memory(out.shape());
+        let (mut out_of_parts, of_parts) = parts.memory();
         let visits = visit_all(inputs, splits, &mut out_of_parts, of_parts);
         parts.merge(out, ln_evidence);
         visits

@@ -29,6 +29,8 @@ pub(super) fn splits(blocks: usize, keys: usize) -> usize {
 /// - `ln_evidence`: `[splits, rows]`
 pub(super) struct Parts {
     splits: usize,
+    /// `[splits · batch, heads, queries, dim]`.
+    shape: [usize; 4],
     out: Vec<f32>,
     ln_evidence: Vec<f32>,
 }
@@ -38,18 +40,15 @@ impl Parts {
         let rows = splits * batch * heads * queries;
         Self {
             splits,
+            shape: [splits * batch, heads, queries, dim],
             out: vec![0.0; rows * dim],
             ln_evidence: vec![0.0; rows],
         }
     }
 
-    /// The memory of the parts, one after the other, given the shape of the output.
-    pub fn memory(
-        &mut self,
-        [batch, heads, queries, dim]: [usize; 4],
-    ) -> (RowsMut<'_>, &mut [f32]) {
-        let shape = [self.splits * batch, heads, queries, dim];
-        let out = RowsMut::new(&mut self.out, shape).expect("made for these rows");
+    /// The memory of the parts, one after the other.
+    pub fn memory(&mut self) -> (RowsMut<'_>, &mut [f32]) {
+        let out = RowsMut::new(&mut self.out, self.shape).expect("made for these rows");
         (out, &mut self.ln_evidence)
     }
 

@@ -1,6 +1,7 @@
 //! Norms, gates and the loss as one operation each on the processor: [`bam_kernel::layers`] as steps of
 //! Burn's graph. Elsewhere, and in other types than `f32`, they are made of Burn's operators.
 
+use crate::device::is_here;
 use bam_kernel::layers;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -14,7 +15,7 @@ use burn::backend::{
 };
 use burn::nn::RmsNorm;
 use burn::tensor::activation::{log_softmax, silu};
-use burn::tensor::{DType, Shape, Tensor, TensorData};
+use burn::tensor::{Shape, Tensor, TensorData};
 use std::sync::Arc;
 
 /// `x · γ / √(mean(x²) + ε)`.
@@ -53,11 +54,6 @@ pub(super) fn cross_entropy(logits: Tensor<2>, scored: Scored) -> Tensor<1> {
     let shares: Vec<f32> = scored.weights.iter().map(|weight| -weight).collect();
     let shares = Tensor::<2>::from_data(TensorData::new(shares, [rows, 1]), &device);
     (log_softmax(logits, 1).gather(1, targets) * shares).sum()
-}
-
-/// Whether the numbers are `f32` in the processor's own memory.
-pub(crate) fn is_here<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.dtype() == DType::F32 && crate::device::is_cpu(&tensor.device())
 }
 
 /// The numbers of a tensor without a graph, `f32` in the processor's own memory, to be read and written where

@@ -2,10 +2,10 @@
 
 use super::workers::Workers;
 use crate::Error;
-use crate::device;
+use crate::device::{self, is_here};
 use crate::model::{
     EachParameter, Numbers, ReplaceParameter, Replacing, TokenRows, Transformer, Visiting,
-    host_values, is_here,
+    host_values,
 };
 use bam_attention::{Documents, Implementation};
 use bam_data::Batch;
@@ -52,8 +52,22 @@ pub fn batch_gradients(
     threads: usize,
 ) -> Result<Gradients, Error> {
     let workers = Workers::alone(&model.device(), threads);
+    added(model, batch, implementation, parts, &workers)
+}
+
+/// The sum of those of a batch's parts that are these workers', in the order of parts.
+///
+/// # Errors
+/// Those of [`batch_gradients`].
+pub(super) fn added(
+    model: &Transformer,
+    batch: &Batch,
+    implementation: Implementation,
+    parts: usize,
+    workers: &Workers,
+) -> Result<Gradients, Error> {
     let mut sum = Gradients::default();
-    each_part(model, batch, implementation, parts, &workers, |part| {
+    each_part(model, batch, implementation, parts, workers, |part| {
         sum.add(part);
         Ok(())
     })?;
@@ -203,7 +217,7 @@ impl Gradients {
         self
     }
 
-    pub(super) fn add(&mut self, other: Self) {
+    fn add(&mut self, other: Self) {
         self.losses.extend(other.losses);
         for (id, gradient) in other.of {
             let sum = match self.of.remove(&id) {

@@ -4,8 +4,9 @@ mod sharded;
 
 use super::gradients::Gradients;
 use crate::Error;
+use crate::device::is_here;
 use crate::model::checkpoint::NamedTensors;
-use crate::model::{Numbers, ParameterInfo, ParameterKind, Transformer, is_here};
+use crate::model::{Numbers, ParameterInfo, ParameterKind, Transformer};
 use bam_prior::Role;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Tensor, TensorData};

@@ -1,6 +1,6 @@
 //! The training loop, one step at a time.
 
-use super::gradients::{Gradients, clipping, each_part};
+use super::gradients::{Gradients, added, clipping};
 use super::optimizer::RAdam;
 use super::recipe::{OptimizerState, Recipe};
 use super::reduction::{Reduced, reduced};
@@ -174,12 +174,7 @@ impl Trainer {
             let of = reduced(model, batch, implementation, parts, workers, &shares)?;
             return Ok(Sum::Share(shares, of));
         }
-        let mut sum = Gradients::default();
-        each_part(model, batch, implementation, parts, workers, |part| {
-            sum.add(part);
-            Ok(())
-        })?;
-        Ok(Sum::Whole(sum))
+        added(model, batch, implementation, parts, workers).map(Sum::Whole)
     }
 
     /// The model after a step, which is the same on all ranks.

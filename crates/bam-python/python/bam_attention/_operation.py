@@ -100,7 +100,7 @@ def attend(
         ValueError: shapes, lags or options that do not fit
     """
     query_offset = whole("query_offset", query_offset)
-    window = None if window is None else whole("window", window)
+    window = window_of(window)
     given = (q, k, v, log_prior)
     options = (causal, query_offset, window, documents, temperature, temperature_scope, skipping)
     if isinstance(q, np.ndarray):
@@ -127,6 +127,16 @@ def whole(name: str, value: Any, least: int = 0) -> int:
     return value
 
 
+def window_of(window: int | None) -> int | None:
+    """The distance from which on keys are hidden, if there is one."""
+    return None if window is None else whole("window", window)
+
+
+def kind_of(of: Any) -> str:
+    """A thing's type, as errors name it; of a class, itself."""
+    return f"{of.__name__}, a class" if isinstance(of, type) else type(of).__name__
+
+
 def prior_of(log_prior, kind: str, is_kind, queries, keys, causal, query_offset) -> LogPrior:
     """A log-prior with its first lag; its log-weights are of a kind, that of q.
 
@@ -137,7 +147,7 @@ def prior_of(log_prior, kind: str, is_kind, queries, keys, causal, query_offset)
     first, expected = lags(queries, keys, causal=causal, query_offset=query_offset)
     ln_weights = log_prior.ln_weights if isinstance(log_prior, LogPrior) else log_prior
     if not is_kind(ln_weights):
-        got = f"{log_prior.__name__}, a class" if isinstance(log_prior, type) else type(ln_weights).__name__
+        got = kind_of(ln_weights)
         hint = "; a prior is called for its log-weights: prior(queries, keys)" if callable(log_prior) else ""
         if hasattr(ln_weights, "detach") and not hint:
             hint = "; of a tensor: LogPrior(of.ln_weights.detach().numpy(), of.first_lag)"

@@ -406,7 +406,7 @@ def visible_counts(
     softmax."""
     queries, keys = operation.whole("queries", queries, 1), operation.whole("keys", keys, 1)
     query_offset = operation.whole("query_offset", query_offset)
-    window = None if window is None else operation.whole("window", window)
+    window = operation.window_of(window)
     of_queries, of_keys = _documents(documents)
     return torch.ops.bam_attention.visible_counts(of_queries, of_keys, queries, keys, causal, query_offset, window)
 

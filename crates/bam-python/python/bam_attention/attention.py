@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from . import _ops
 from ._native import PADDING
-from ._operation import attend, skipping_as_text, whole
+from ._operation import attend, kind_of, skipping_as_text, whole, window_of
 from .priors import GeneralizedGaussian, PositionalPrior
 
 
@@ -107,8 +107,7 @@ class BayesianAttention(nn.Module):
             if part < 1 or of % part:
                 raise ValueError(f"{what}: expected a multiple of {part}, got {of}")
         if isinstance(prior, type) or not (prior is None or hasattr(prior, "heads")):
-            got = f"{prior.__name__}, a class" if isinstance(prior, type) else type(prior).__name__
-            raise TypeError(f"prior: expected a prior, such as ALiBi({num_heads}), got {got}")
+            raise TypeError(f"prior: expected a prior, such as ALiBi({num_heads}), got {kind_of(prior)}")
         self.prior = GeneralizedGaussian(num_heads) if prior is None else prior
         if self.prior.heads != num_heads:
             raise ValueError(f"prior: expected {num_heads} heads, got {self.prior.heads}")
@@ -118,9 +117,9 @@ class BayesianAttention(nn.Module):
             )
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, key_heads
         self.head_dim = embed_dim // num_heads
-        self.causal, self.window, self.skipping = causal, None if window is None else whole("window", window), skipping
+        self.causal, self.window, self.skipping = causal, window_of(window), skipping
         # What no call could mean is refused here.
-        _ops._rules(causal, 0, window, 0, "likelihood", skipping_as_text(skipping), 1)
+        _ops._rules(causal, 0, self.window, 0, "likelihood", skipping_as_text(skipping), 1)
         self.temperature_scope = scalable_softmax
         self.scalable_softmax = None if scalable_softmax is None else ScalableSoftmax(num_heads)
         of_keys = key_heads * self.head_dim

@@ -7,7 +7,7 @@ from typing import Any, Iterable
 import numpy as np
 
 from ._native import Distribution
-from ._operation import whole
+from ._operation import kind_of, whole
 
 
 def plot_prior(
@@ -67,9 +67,8 @@ def _distributions(prior) -> list[Distribution]:
     if isinstance(prior, Distribution):
         return [prior]
     if isinstance(prior, type) or not hasattr(prior, "distribution"):
-        got = f"{prior.__name__}, a class" if isinstance(prior, type) else type(prior).__name__
         hint = "; a layer has one as its prior" if hasattr(prior, "prior") else ""
-        raise TypeError(f"prior: expected a PositionalPrior, a Distribution or several of those, got {got}{hint}")
+        raise TypeError(f"prior: expected a PositionalPrior, a Distribution or several of those, got {kind_of(prior)}{hint}")
     return [prior.distribution(head) for head in range(prior.heads)]
 
 
