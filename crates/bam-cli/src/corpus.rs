@@ -39,6 +39,11 @@ fn read(bytes: &[u8]) -> anyhow::Result<Vec<Book>> {
 }
 
 impl Book {
+    /// Title and author.
+    pub fn name(&self) -> String {
+        format!("{} ({})", self.title, self.author)
+    }
+
     /// The book as a document of a corpus.
     pub fn document(&self) -> Document {
         Document {

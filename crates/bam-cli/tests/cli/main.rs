@@ -25,6 +25,7 @@ mod resume;
 mod roles;
 mod serve;
 mod server;
+mod study;
 mod tensors;
 mod terminal;
 mod upcycle;
