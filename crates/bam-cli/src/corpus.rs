@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use bam_data::Document;
+use bam_eval::ruler::Essays;
 use serde::Deserialize;
 
 const TRAIN: &[u8] = include_bytes!("../assets/books-train.jsonl.zst");
@@ -21,6 +22,13 @@ pub struct Book {
 /// Twelve books to train on.
 pub fn training_books() -> anyhow::Result<Vec<Book>> {
     read(TRAIN)
+}
+
+/// The training books as a text to hide RULER's needles in.
+pub fn essays() -> anyhow::Result<Essays> {
+    let books = training_books()?;
+    let texts: Vec<&str> = books.iter().map(|book| book.text.as_str()).collect();
+    Ok(Essays::new(NAME, &texts.join("\n\n"))?)
 }
 
 /// A book by an author who is not among them.

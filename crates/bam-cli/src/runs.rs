@@ -245,6 +245,7 @@ pub fn read_records(dir: &Path) -> anyhow::Result<RunRecords> {
         perplexity: read_if_there(&dir.join(PERPLEXITY))?,
         heads: read_if_there(&dir.join(HEADS))?,
         synthetic: read_if_there(&dir.join(SYNTHETIC))?,
+        ruler: read_if_there(&dir.join(RULER))?,
     })
 }
 

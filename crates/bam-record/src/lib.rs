@@ -119,6 +119,8 @@ pub struct RunRecords {
     pub heads: Option<Record<Heads>>,
     /// `synthetic.json`.
     pub synthetic: Option<Record<Synthetic>>,
+    /// `ruler.json`.
+    pub ruler: Option<Record<Ruler>>,
 }
 
 impl<M> Record<M> {
@@ -147,11 +149,13 @@ impl RunRecords {
         let perplexity = self.perplexity.as_ref().map(Record::provenance);
         let heads = self.heads.as_ref().map(Record::provenance);
         let synthetic = self.synthetic.as_ref().map(Record::provenance);
+        let ruler = self.ruler.as_ref().map(Record::provenance);
         [
             ("passkey", passkey),
             ("perplexity", perplexity),
             ("heads", heads),
             ("synthetic", synthetic),
+            ("ruler", ruler),
         ]
         .into_iter()
         .filter_map(|(kind, record)| Some((kind, record?)))

@@ -6,8 +6,8 @@
 use crate::findings::{Outcome, longest, mean_up_to, outcomes};
 use crate::table::Table;
 use crate::text::{duration, multiple, percent, perplexity, short, thousands};
-use bam_record::{Passkey, PasskeyCell, Perplexity, RunRecords, Synthetic};
-use std::collections::{BTreeMap, BTreeSet};
+use bam_record::{Passkey, PasskeyCell, Perplexity, Ruler, RunRecords, Synthetic};
+use std::collections::BTreeSet;
 
 /// Models of one size, trained alike.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,6 +70,10 @@ pub(crate) fn tables(group: &StudyGroup) -> Vec<(String, Table)> {
         all.push((title, synthetic(group, &task)));
     }
     all.push((
+        "RULER: mean score of its tasks, percent, mean over seeds (lowest to highest seed)".into(),
+        ruler(group),
+    ));
+    all.push((
         "Perplexity over the octave of positions up to each, mean over seeds (lowest to highest seed)".into(),
         perplexities(group),
     ));
@@ -111,16 +115,7 @@ fn add(sum: &mut Passkey, of: &Passkey) {
     sum.not_run.retain(|of| !run.contains(&of.length));
 }
 
-/// Records of one kind of a group's runs.
-fn records<'a, M: 'a>(
-    model: &'a StudyModel,
-    kind: impl Fn(&'a RunRecords) -> Option<&'a M> + 'a,
-) -> impl Iterator<Item = (u64, &'a M)> {
-    model
-        .runs
-        .iter()
-        .filter_map(move |run| Some((run.seed, kind(&run.records)?)))
-}
+type Kind<M> = fn(&RunRecords) -> Option<&M>;
 
 fn passkey_of(records: &RunRecords) -> Option<&Passkey> {
     Some(&records.passkey.as_ref()?.metrics)
@@ -130,12 +125,61 @@ fn synthetic_of(records: &RunRecords) -> Option<&Synthetic> {
     Some(&records.synthetic.as_ref()?.metrics)
 }
 
+fn ruler_of(records: &RunRecords) -> Option<&Ruler> {
+    Some(&records.ruler.as_ref()?.metrics)
+}
+
 fn perplexity_of(records: &RunRecords) -> Option<&Perplexity> {
     Some(&records.perplexity.as_ref()?.metrics)
 }
 
-/// `97 (92–100)`, in percent; the range is left out of a single one.
-fn mean_and_range(of_seeds: &[f64], text: impl Fn(f64) -> String) -> String {
+/// A model's records of one kind, with their seeds.
+fn seeds<M>(model: &StudyModel, kind: Kind<M>) -> Vec<(u64, &M)> {
+    let runs = model.runs.iter();
+    runs.filter_map(|run| Some((run.seed, kind(&run.records)?)))
+        .collect()
+}
+
+/// Records of one kind of all models.
+fn all<M>(group: &StudyGroup, kind: Kind<M>) -> Vec<&M> {
+    let models = group.models.iter();
+    let all = models.flat_map(|model| seeds(model, kind));
+    all.map(|(_, of)| of).collect()
+}
+
+/// A row for each model, a column for each place of a record: a figure of every seed there, `None` where it has none.
+fn by_model<M>(
+    group: &StudyGroup,
+    kind: Kind<M>,
+    (columns, places): (&str, &BTreeSet<usize>),
+    figure: impl Fn(&M, usize) -> Option<f64>,
+    cell: impl Fn(Vec<Option<f64>>) -> String,
+) -> Table {
+    let row = |model: &StudyModel| {
+        let seeds = seeds(model, kind);
+        let of = |place: &usize| cell(seeds.iter().map(|(_, of)| figure(of, *place)).collect());
+        let mut row = vec![model.name.clone()];
+        row.extend(places.iter().map(of));
+        row.push(seeds.len().to_string());
+        (!seeds.is_empty()).then_some(row)
+    };
+    Table {
+        header: format!("model · {columns} · seeds"),
+        rows: group.models.iter().filter_map(row).collect(),
+    }
+}
+
+/// Shares of seeds in percent. One that was not asked had found nothing before; where none was, there is no figure.
+fn right(of_seeds: Vec<Option<f64>>) -> String {
+    match of_seeds.iter().any(Option::is_some) {
+        true => mean_and_range(of_seeds.into_iter().map(Option::unwrap_or_default), percent),
+        false => "–".into(),
+    }
+}
+
+/// `97 (92–100)`; the range is left out of a single one.
+fn mean_and_range(of_seeds: impl IntoIterator<Item = f64>, text: impl Fn(f64) -> String) -> String {
+    let of_seeds: Vec<f64> = of_seeds.into_iter().collect();
     let Some(lowest) = of_seeds.iter().copied().reduce(f64::min) else {
         return "–".into();
     };
@@ -152,61 +196,33 @@ fn times(lengths: &BTreeSet<usize>, train_length: usize) -> String {
     lengths.iter().map(of).collect::<Vec<_>>().join(" · ")
 }
 
-/// Training length and lengths of a group's passkeys, those not run included.
-fn passkey_lengths(group: &StudyGroup) -> Option<(usize, BTreeSet<usize>)> {
-    let all = || {
-        let models = group.models.iter();
-        models.flat_map(|model| records(model, passkey_of))
-    };
-    let (_, first) = all().next()?;
-    let lengths = all().flat_map(|(_, of)| {
+/// Lengths of a group's passkeys, those not run included, and the columns' names.
+fn passkey_lengths(group: &StudyGroup) -> (String, BTreeSet<usize>) {
+    let all = all(group, passkey_of);
+    let lengths = all.iter().flat_map(|of| {
         let run = of.cells.iter().map(|cell| cell.length);
         run.chain(of.not_run.iter().map(|of| of.length))
     });
-    Some((first.train_length, lengths.collect()))
-}
-
-fn empty() -> Table {
-    Table {
-        header: String::new(),
-        rows: Vec::new(),
-    }
+    let lengths = lengths.collect();
+    let train_length = all.first().map_or(1, |of| of.train_length);
+    (times(&lengths, train_length), lengths)
 }
 
 fn passkey(group: &StudyGroup) -> Table {
-    let Some((train_length, lengths)) = passkey_lengths(group) else {
-        return empty();
+    let (columns, lengths) = passkey_lengths(group);
+    let accuracy = |of: &Passkey, length| {
+        let outcomes = outcomes(of);
+        let at = outcomes.iter().find(|of| of.length == length);
+        at.and_then(Outcome::accuracy)
     };
-    let row = |model: &StudyModel| {
-        let seeds: Vec<BTreeMap<usize, Outcome>> = records(model, passkey_of)
-            .map(|(_, of)| outcomes(of).into_iter().map(|of| (of.length, of)).collect())
-            .collect();
-        let at = |length: &usize| {
-            let of = |seed: &BTreeMap<usize, Outcome>| {
-                seed.get(length).and_then(Outcome::accuracy).unwrap_or(0.0)
-            };
-            let shares: Vec<f64> = seeds.iter().map(of).collect();
-            let asked = seeds.iter().any(|seed| seed.contains_key(length));
-            mean_and_range(if asked { &shares } else { &[] }, percent)
-        };
-        let mut row = vec![model.name.clone()];
-        row.extend(lengths.iter().map(at));
-        row.push(seeds.len().to_string());
-        (!seeds.is_empty()).then_some(row)
-    };
-    Table {
-        header: format!("model · {} · seeds", times(&lengths, train_length)),
-        rows: group.models.iter().filter_map(row).collect(),
-    }
+    by_model(group, passkey_of, (&columns, &lengths), accuracy, right)
 }
 
 fn passkey_by_seed(group: &StudyGroup) -> Table {
-    let Some((train_length, lengths)) = passkey_lengths(group) else {
-        return empty();
-    };
+    let (columns, lengths) = passkey_lengths(group);
     let mut rows = Vec::new();
     for model in &group.models {
-        for (seed, of) in records(model, passkey_of) {
+        for (seed, of) in seeds(model, passkey_of) {
             let found = outcomes(of);
             let at = |length: &usize| {
                 let outcome = found.iter().find(|of| of.length == *length);
@@ -225,7 +241,7 @@ fn passkey_by_seed(group: &StudyGroup) -> Table {
         }
     }
     Table {
-        header: format!("model · {} · seed", times(&lengths, train_length)),
+        header: format!("model · {columns} · seed"),
         rows,
     }
 }
@@ -233,13 +249,11 @@ fn passkey_by_seed(group: &StudyGroup) -> Table {
 /// Names of a group's synthetic tasks, in their order.
 fn tasks(group: &StudyGroup) -> Vec<String> {
     let mut names = Vec::new();
-    for model in &group.models {
-        for (_, of) in records(model, synthetic_of) {
-            let run = of.cells.iter().map(|cell| &cell.task);
-            for task in run.chain(of.not_run.iter().map(|of| &of.task)) {
-                if !names.contains(task) {
-                    names.push(task.clone());
-                }
+    for of in all(group, synthetic_of) {
+        let run = of.cells.iter().map(|cell| &cell.task);
+        for task in run.chain(of.not_run.iter().map(|of| &of.task)) {
+            if !names.contains(task) {
+                names.push(task.clone());
             }
         }
     }
@@ -247,77 +261,57 @@ fn tasks(group: &StudyGroup) -> Vec<String> {
 }
 
 fn synthetic(group: &StudyGroup, task: &str) -> Table {
-    let all = || {
-        let models = group.models.iter();
-        models.flat_map(|model| records(model, synthetic_of))
+    let all = all(group, synthetic_of);
+    let cells = all.iter().flat_map(|of| &of.cells);
+    let cells = cells.filter(|cell| cell.task == task);
+    let lengths = cells.map(|cell| cell.length).collect();
+    let columns = times(&lengths, all.first().map_or(1, |of| of.train_length));
+    let share = |of: &Synthetic, length| {
+        let mut cells = of.cells.iter();
+        let cell = cells.find(|cell| cell.task == task && cell.length == length)?;
+        Some(cell.correct as f64 / cell.samples.max(1) as f64)
     };
-    let cells = all().flat_map(|(_, of)| &of.cells);
-    let lengths: BTreeSet<usize> = cells
-        .filter(|cell| cell.task == task)
-        .map(|cell| cell.length)
-        .collect();
-    let train_length = all().next().map_or(1, |(_, of)| of.train_length);
-    let row = |model: &StudyModel| {
-        let seeds: Vec<&Synthetic> = records(model, synthetic_of).map(|(_, of)| of).collect();
-        let at = |length: &usize| {
-            let find = |of: &&Synthetic| {
-                let mut cells = of.cells.iter();
-                let cell = cells.find(|cell| cell.task == task && cell.length == *length)?;
-                Some(cell.correct as f64 / cell.samples.max(1) as f64)
-            };
-            let found: Vec<Option<f64>> = seeds.iter().map(find).collect();
-            let asked = found.iter().any(Option::is_some);
-            let shares: Vec<f64> = found.into_iter().map(|of| of.unwrap_or(0.0)).collect();
-            mean_and_range(if asked { &shares } else { &[] }, percent)
-        };
-        let mut row = vec![model.name.clone()];
-        row.extend(lengths.iter().map(at));
-        row.push(seeds.len().to_string());
-        (!seeds.is_empty()).then_some(row)
+    by_model(group, synthetic_of, (&columns, &lengths), share, right)
+}
+
+/// Tasks that a length has no room for are left out of its mean.
+fn ruler(group: &StudyGroup) -> Table {
+    let all = all(group, ruler_of);
+    let cells = all.iter().flat_map(|of| &of.cells);
+    let lengths = cells.map(|cell| cell.length).collect();
+    let columns = times(&lengths, all.first().map_or(1, |of| of.train_length));
+    let mean = |of: &Ruler, length| {
+        let cells = of.cells.iter().filter(|cell| cell.length == length);
+        let scores: Vec<f64> = cells.filter_map(|cell| Some(cell.score?.0)).collect();
+        (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
     };
-    Table {
-        header: format!("model · {} · seeds", times(&lengths, train_length)),
-        rows: group.models.iter().filter_map(row).collect(),
-    }
+    let cell = |seeds: Vec<Option<f64>>| mean_and_range(seeds.into_iter().flatten(), percent);
+    by_model(group, ruler_of, (&columns, &lengths), mean, cell)
 }
 
 fn perplexities(group: &StudyGroup) -> Table {
-    let all = || {
-        let models = group.models.iter();
-        models.flat_map(|model| records(model, perplexity_of))
-    };
-    let Some((_, first)) = all().next() else {
-        return empty();
-    };
-    let end = all().filter_map(|(_, of)| longest(of)).max().unwrap_or(0);
-    let octaves = std::iter::successors(Some(first.train_length), |length| Some(length * 4));
-    let mut positions: BTreeSet<usize> = octaves.take_while(|length| *length < end).collect();
+    let all = all(group, perplexity_of);
+    let end = all.iter().filter_map(|of| longest(of)).max().unwrap_or(0);
+    let begin = all.first().map_or(1, |of| of.train_length.max(1));
+    let quadrupled = std::iter::successors(Some(begin), |length| length.checked_mul(4));
+    let mut positions: BTreeSet<usize> = quadrupled.take_while(|length| *length < end).collect();
     positions.insert(end);
-    let row = |model: &StudyModel| {
-        let seeds: Vec<&Perplexity> = records(model, perplexity_of).map(|(_, of)| of).collect();
-        let at = |position: &usize| {
-            let means: Vec<f64> = seeds
-                .iter()
-                .filter_map(|of| mean_up_to(of, *position))
-                .collect();
-            mean_and_range(&means, perplexity)
-        };
-        let mut row = vec![model.name.clone()];
-        row.extend(positions.iter().map(at));
-        row.push(seeds.len().to_string());
-        (!seeds.is_empty()).then_some(row)
-    };
-    let names: Vec<String> = positions.iter().map(|at| thousands(*at)).collect();
-    Table {
-        header: format!("model · {} · seeds", names.join(" · ")),
-        rows: group.models.iter().filter_map(row).collect(),
-    }
+    let columns: Vec<String> = positions.iter().map(|at| thousands(*at)).collect();
+    let cell = |seeds: Vec<Option<f64>>| mean_and_range(seeds.into_iter().flatten(), perplexity);
+    let columns = columns.join(" · ");
+    by_model(
+        group,
+        perplexity_of,
+        (&columns, &positions),
+        mean_up_to,
+        cell,
+    )
 }
 
 /// Parameters, speed of training, loss, and the time of a sample at the longest length that all models were asked at.
 fn costs(group: &StudyGroup) -> Table {
     let asked = |model: &StudyModel| -> BTreeSet<usize> {
-        let all = records(model, passkey_of);
+        let all = seeds(model, passkey_of).into_iter();
         all.flat_map(|(_, of)| outcomes(of))
             .map(|of| of.length)
             .collect()
@@ -331,10 +325,10 @@ fn costs(group: &StudyGroup) -> Table {
             .iter()
             .filter(|run| !run.records.training.is_empty());
         let trained: Vec<&StudyRun> = trained.collect();
-        let rates: Vec<f64> = trained.iter().map(|run| median_rate(run)).collect();
-        let losses: Vec<f64> = trained.iter().filter_map(|run| last_loss(run)).collect();
+        let rates = trained.iter().map(|run| median_rate(run));
+        let losses = trained.iter().filter_map(|run| last_loss(run));
         let (mut seconds, mut samples) = (0.0, 0);
-        for (_, of) in records(model, passkey_of) {
+        for (_, of) in seeds(model, passkey_of) {
             for cell in of.cells.iter().filter(|cell| Some(cell.length) == common) {
                 seconds += cell.seconds;
                 samples += cell.samples;
@@ -347,8 +341,8 @@ fn costs(group: &StudyGroup) -> Table {
         let row = vec![
             model.name.clone(),
             thousands(model.added as usize),
-            mean_and_range(&rates, short),
-            mean_and_range(&losses, |bits| format!("{bits:.3}")),
+            mean_and_range(rates, short),
+            mean_and_range(losses, |bits| format!("{bits:.3}")),
             per_sample,
             trained.len().to_string(),
         ];

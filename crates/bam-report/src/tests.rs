@@ -82,7 +82,7 @@ fn two(far: &str, near: &str) -> Vec<(String, RunRecords)> {
         passkey: Some(record(far, long)),
         perplexity: Some(record(far, falling)),
         heads: Some(record(far, heads)),
-        synthetic: None,
+        ..RunRecords::default()
     };
     vec![(near.to_string(), short), (far.to_string(), long)]
 }

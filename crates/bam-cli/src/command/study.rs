@@ -15,8 +15,10 @@ use anyhow::{Context, ensure};
 use bam_attention::Skipping;
 use bam_data::atomic_file::write_atomically;
 use bam_eval::evaluation::Subject;
+use bam_eval::greedy::GreedyGenerator;
 use bam_eval::passkey::{PasskeyEvaluation, PasskeyPlan};
 use bam_eval::perplexity::{PerplexityEvaluation, PerplexityPlan};
+use bam_eval::ruler::RulerEvaluation;
 use bam_eval::synthetic::{SyntheticEvaluation, SyntheticPlan};
 use bam_lm::train::plan::Plan;
 use bam_report::study::{StudyGroup, StudyModel, StudyRun};
@@ -220,6 +222,23 @@ impl<'a> Worker<'a> {
                 };
                 measured.record(session, of, |subject| {
                     PasskeyEvaluation::new(subject, &plan)
+                })
+            }
+            Stage::Ruler => {
+                let Some((samples, grid)) = group.ruler(trained, seed)? else {
+                    return Ok(true);
+                };
+                measured.record(session, of, |subject| {
+                    Ok(RulerEvaluation {
+                        generator: GreedyGenerator {
+                            subject,
+                            begin: true,
+                            skipping,
+                        },
+                        grid,
+                        samples: &samples,
+                        samples_from: Vec::new(),
+                    })
                 })
             }
             Stage::Synthetic => {

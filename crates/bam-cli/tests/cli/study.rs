@@ -21,6 +21,7 @@ models = ["alibi", { name = "flat at the start", encoding = "bam", set = ["model
 passkey = [{ lengths = ["1x"], samples = 30 }, { lengths = ["2x", "4x"], samples = 10 }]
 synthetic = { tasks = ["copy"], lengths = ["1x", "2x"], samples = 20 }
 perplexity = { length = "4x", window = 128 }
+ruler = { lengths = ["8x"], samples = 1 }
 "#;
 
 /// A study's file beside its recipe.
@@ -43,7 +44,7 @@ const RUNS: [&str; 4] = [
 fn findings(out: &Path) -> Vec<Value> {
     let mut all = Vec::new();
     for run in RUNS {
-        for record in ["heads", "perplexity", "passkey", "synthetic"] {
+        for record in ["heads", "perplexity", "passkey", "synthetic", "ruler"] {
             let path = out.join(run).join(record).with_extension("json");
             let text = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             let mut found: Value = serde_json::from_slice(&text).unwrap();
@@ -74,7 +75,7 @@ fn pieces_and_processes_find_the_same() {
     let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
     let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
     assert!(
-        plan.contains("4 models") && plan.contains("20 jobs"),
+        plan.contains("4 models") && plan.contains("24 jobs"),
         "{plan}"
     );
     assert!(plan.contains("no time is known"), "{plan}");
@@ -110,12 +111,13 @@ fn pieces_and_processes_find_the_same() {
         "0/10†",
         "flat at the start",
         "### copy",
+        "### RULER",
         "parameters added",
     ] {
         assert!(tables.contains(expected), "{expected}: {tables}");
     }
     let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
-    assert_eq!(plan.matches("nothing left").count(), 5, "{plan}");
+    assert_eq!(plan.matches("nothing left").count(), 6, "{plan}");
 
     // A model that was trained otherwise is not taken for this one.
     study(folder.path(), &STUDY.replace("steps=6", "steps=7"));

@@ -1,9 +1,11 @@
 //! A study as its file says it: groups of models, the seeds of each, and measures.
 
 use crate::args::Length;
+use crate::corpus;
 use anyhow::{Context, ensure};
 use bam_data::synthetic_task::SyntheticTask;
 use bam_eval::passkey::{Depths, LengthPlan};
+use bam_eval::ruler::{RulerSamples, Sources, Task};
 use bam_eval::stopping::Stopping;
 use bam_lm::model::encoding::Encoding;
 use bam_lm::train::Recipe;
@@ -57,6 +59,8 @@ pub struct Group {
     pub passkey: Vec<Samples>,
     /// Tasks of exact difficulty.
     pub synthetic: Option<Tasks>,
+    /// RULER's tasks, all but the two that need others' files.
+    pub ruler: Option<Samples>,
     /// Perplexity on the held-out book.
     pub perplexity: Option<Reading>,
 }
@@ -163,6 +167,8 @@ impl Group {
         self.passkey_lengths(trained)?;
         self.synthetic_tasks(trained)?;
         self.reading(trained)?;
+        let ruler = self.ruler.iter().flat_map(|of| of.lengths.clone());
+        tokens("ruler.lengths", &ruler.collect::<Vec<_>>(), trained)?;
         Ok(())
     }
 
@@ -228,6 +234,32 @@ impl Group {
             Ok((tasks.collect::<Result<_, bam_data::DataError>>()?, lengths))
         };
         self.synthetic.as_ref().map(of).transpose()
+    }
+
+    /// RULER's samples and grid, where they are asked for; needles are hidden in the training books.
+    ///
+    /// # Errors
+    /// If the books can't be read.
+    pub fn ruler(
+        &self,
+        train_length: usize,
+        seed: u64,
+    ) -> anyhow::Result<Option<(RulerSamples, Vec<(Task, usize)>)>> {
+        let Some(Samples { lengths, samples }) = &self.ruler else {
+            return Ok(None);
+        };
+        let mut lengths = tokens("ruler.lengths", lengths, train_length)?;
+        lengths.sort_unstable();
+        let sources = Sources {
+            essays: corpus::essays()?,
+            squad: None,
+            hotpotqa: None,
+        };
+        let made = RulerSamples::Made(Box::new(sources), *samples, seed);
+        let tasks = Task::ALL.into_iter();
+        let tasks = tasks.filter(|task| !matches!(task, Task::Qa1 | Task::Qa2));
+        let grid = made.grid(&tasks.collect::<Vec<_>>(), &lengths);
+        Ok(Some((made, grid)))
     }
 
     /// Tokens of the book that are read, all if `None`, where perplexity is measured.

@@ -20,15 +20,17 @@ pub enum Stage {
     Perplexity,
     Passkey,
     Synthetic,
+    Ruler,
 }
 
 impl Stage {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Train,
         Self::Heads,
         Self::Perplexity,
         Self::Passkey,
         Self::Synthetic,
+        Self::Ruler,
     ];
 
     pub fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Stage {
             Self::Perplexity => "perplexity",
             Self::Passkey => "passkey",
             Self::Synthetic => "synthetic",
+            Self::Ruler => "ruler",
         }
     }
 
@@ -49,6 +52,7 @@ impl Stage {
             Self::Perplexity => Some(runs::PERPLEXITY),
             Self::Passkey => Some(runs::PASSKEY),
             Self::Synthetic => Some(runs::SYNTHETIC),
+            Self::Ruler => Some(runs::RULER),
         }
     }
 }
@@ -111,6 +115,7 @@ pub fn jobs<'a>(study: &Study, runs: &'a [Run]) -> Vec<Job<'a>> {
             Stage::Perplexity => group.perplexity.is_some(),
             Stage::Passkey => !group.passkey.is_empty(),
             Stage::Synthetic => group.synthetic.is_some(),
+            Stage::Ruler => group.ruler.is_some(),
         };
         for stage in Stage::ALL.into_iter().filter(asked) {
             jobs.extend(of_seed.iter().map(|run| Job { run, stage }));
