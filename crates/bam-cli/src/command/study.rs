@@ -339,6 +339,9 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
                 }),
             }
         }
+        if models.is_empty() {
+            continue;
+        }
         groups.push(StudyGroup {
             name: group.name.clone(),
             about: group.about.clone(),
