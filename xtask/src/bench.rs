@@ -331,7 +331,7 @@ fn python(
 }
 
 /// One measurement in short, for progress.
-fn line(row: &Row) -> String {
+fn in_short(row: &Row) -> String {
     match row.contains_key("ranks") {
         true => scale::line(row),
         false => table::line(row),
@@ -350,7 +350,7 @@ fn rows_of(mut command: Command) -> Result<(Vec<Row>, i32), String> {
     for line in lines.map_while(Result::ok) {
         // Cargo's own words go past.
         if let Ok(Value::Object(row)) = serde_json::from_str(&line) {
-            eprintln!("{}", line(&row));
+            eprintln!("{}", in_short(&row));
             rows.push(row);
         }
     }

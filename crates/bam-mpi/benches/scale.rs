@@ -134,7 +134,7 @@ fn training(ranks: &Arc<Counted>, threads: usize, state: &str) {
             .sum();
         let (mut losses, mut seconds, mut traffics) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..=size.steps {
-            (**ranks as &dyn Ranks).wait();
+            (&**ranks as &dyn Ranks).wait();
             let (begun, before) = (Instant::now(), ranks.traffic());
             losses.push(trainer.advance(|| 0.0).expect("a step").loss);
             seconds.push(begun.elapsed().as_secs_f64());
@@ -207,8 +207,8 @@ fn made_up(kinds: usize) -> String {
             .wrapping_add(1);
         (state >> 33) as usize % below
     };
-    let words = (0..20 * kinds).map(|_| {
-        let kind = random(2 * kinds).min(random(2 * kinds));
+    let words = (0..40 * kinds).map(|_| {
+        let kind = random(4 * kinds).min(random(4 * kinds));
         let syllable = |of: usize| {
             [
                 char::from(b"bdfghklmnprstvz"[of % 15]),

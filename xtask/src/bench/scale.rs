@@ -110,3 +110,39 @@ pub fn table(rows: &[Row]) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn row(ranks: usize, step: f64, loss: f64) -> Row {
+        let row = json!({
+            "implementation": "bam-train", "model": "l6", "round": 0, "ranks": ranks, "threads_per_rank": 1,
+            "optimizer_state": "replicated", "milliseconds_per_step": step, "tokens_per_second": 1e6 / step,
+            "milliseconds_in_exchanges": 5.0, "exchanges": 4, "bytes_sent": 1 << 21, "first_loss": 2.0, "last_loss": loss,
+        });
+        row.as_object().expect("an object").clone()
+    }
+
+    #[test]
+    fn losses_must_be_the_same_on_any_number_of_ranks() {
+        assert_eq!(
+            same_losses(&[row(1, 100.0, 1.5), row(2, 60.0, 1.5)]),
+            Ok(())
+        );
+        let next = 1.5 + f64::EPSILON;
+        let refusal = same_losses(&[row(1, 100.0, 1.5), row(2, 60.0, next)]).unwrap_err();
+        assert!(refusal.contains("l6: expected last_loss"), "{refusal}");
+    }
+
+    #[test]
+    fn steps_are_in_the_middle_of_rounds_and_beside_one_thread() {
+        let rounds = [50.0, 90.0, 40.0].map(|step| row(2, step, 1.5));
+        let rows = [&[row(1, 100.0, 1.5)][..], &rounds].concat();
+        let table = table(&rows);
+        let expected =
+            "| l6 | 2 × 1 | replicated | 50.0 | 20000 | 2.00 | 5.00 | 10.0 % | 4 | 2.00 |";
+        assert!(table.contains(expected), "{table}");
+    }
+}

@@ -203,30 +203,61 @@ fn a_full_disk_ends_the_job_and_names_the_rank() {
     assert_same_runs(&shop.path("one"), &dir);
 }
 
+/// Tells one rank to stop while rank 0 stands still, without which none goes on: so the work is in its midst for certain. `mpirun` waits a
+/// second before it tells its ranks, in which all may be done.
+#[cfg(target_os = "linux")]
+fn stop_in_the_midst(running: Running, told: usize, midst: impl FnOnce() -> bool) -> String {
+    signal(&running, 0, "STOP");
+    assert!(midst());
+    signal(&running, told, "INT");
+    signal(&running, 0, "CONT");
+    let (code, said) = running.listen();
+    assert_ne!(code, Some(0), "{said}");
+    said
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn interrupted_jobs_leave_a_checkpoint() {
     let shop = Workshop::new();
-    let settings = [
-        "train.steps=600",
-        "train.parts=4",
-        "train.checkpoint_every=1000",
-    ];
-    succeed(&shop.train("one", &settings));
-    let dir = shop.path("interrupted");
-    let words = shop.train("interrupted", &settings);
-    let mut running = Running::of(mpirun(&[(2, &words)]), words);
+    let last_of = |dir: &Path| {
+        let metrics = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+        let last = metrics.lines().count();
+        let kept = tree(dir).into_iter();
+        let kept: Vec<_> = kept.filter(|path| path.ends_with("state.json")).collect();
+        assert_eq!(kept, [dir.join(format!("checkpoint-{last:08}/state.json"))]);
+        last
+    };
+    let settings = |steps| [steps, "train.parts=4", "train.checkpoint_every=1000000"];
+    succeed(&shop.train("one", &settings("train.steps=200")));
+    for told in [0, 1] {
+        let run = format!("told-{told}");
+        let dir = shop.path(&run);
+        let words = shop.train(&run, &settings("train.steps=200"));
+        let mut running = Running::of(mpirun(&[(2, &words)]), words);
+        running.until_lines(&dir.join("metrics.jsonl"), 10);
+        let unfinished = || !dir.join("model.safetensors").exists();
+        let said = stop_in_the_midst(running, told, unfinished);
+        assert!(said.contains("stopped after step"), "{said}");
+        assert!((10..200).contains(&last_of(&dir)));
+        succeed_on(3 - 2 * told, &args!["train --resume --out {}", dir]);
+        assert_same_runs(&shop.path("one"), &dir);
+    }
+
+    // Ctrl-C, of a run that is not done before `mpirun` passes it on.
+    let words = shop.train("endless", &settings("train.steps=1000000"));
+    let mut command = mpirun(&[(2, &words)]);
+    command.env("OMPI_MCA_odls_base_sigkill_timeout", "3");
+    let mut running = Running::of(command, words);
+    let dir = shop.path("endless");
     running.until_lines(&dir.join("metrics.jsonl"), 10);
     running.press_interrupt();
     let (code, said) = running.listen();
-    assert!(said.contains("stopped after step"), "{code:?}: {said}");
-    assert_ne!(code, Some(0));
-    let kept = tree(&dir)
-        .into_iter()
-        .filter(|path| path.ends_with("state.json"))
-        .count();
-    assert_eq!(kept, 1, "{said}");
-    succeed_on(3, &args!["train --resume --out {}", dir]);
-    assert_same_runs(&shop.path("one"), &dir);
+    assert!(
+        said.contains("stopped after step") && code != Some(0),
+        "{code:?}: {said}"
+    );
+    assert!(last_of(&dir) >= 10);
 }
 
 #[test]
@@ -361,16 +392,11 @@ fn journals_go_on_with_another_number_of_ranks() {
         std::fs::remove_file(&out).unwrap();
         let mut running = Running::of(mpirun(&[(2, &evaluate)]), evaluate.clone());
         running.until_lines(&journal, 5);
-        // Rank 0 deals: while it stands still nothing is found, and it wakes to a rank that was told to stop. `mpirun` would
-        // wait a second before it tells them, in which all may be done.
-        signal(&running, 0, "STOP");
-        assert!((5..4000).contains(&found()), "{}", found());
-        signal(&running, told, "INT");
-        signal(&running, 0, "CONT");
-        let (code, said) = running.listen();
+        // Rank 0 deals: while it stands still nothing is found.
+        let said = stop_in_the_midst(running, told, || (5..4000).contains(&found()));
         assert!(
             said.contains("the same command goes on from there"),
-            "{code:?}: {said}"
+            "{said}"
         );
         assert!((5..4000).contains(&found()), "{}", found());
         let _ = match then {
@@ -399,12 +425,11 @@ fn quickstarts_come_to_the_same_records() {
     };
     succeed(&words("one"));
     let summary = succeed_on(2, &words("two"));
-    assert!(summary.contains("bam+ssmax"), "{summary}");
+    assert_eq!(summary.matches("Passkey retrieval").count(), 1, "{summary}");
     assert_same_runs(&run("one"), &run("two"));
     assert_eq!(records("one"), records("two"));
     let read = |out: &str, name: &str| std::fs::read(folder.path().join(out).join(name)).unwrap();
     assert!(read("one", "tokenizer.json") == read("two", "tokenizer.json"));
-    assert!(read("one", "summary.md") == read("two", "summary.md"));
     for name in ["two/report.html", "two/bam+ssmax/passkey.json"] {
         std::fs::remove_file(folder.path().join(name)).unwrap();
     }
