@@ -3,9 +3,10 @@
 //! Each side prints one JSON object a measurement and checks its answers itself. PyTorch is wanted
 //! here only; where it is missing, the run says so and goes on without.
 
+mod scale;
 mod table;
 
-use crate::cargo::cargo;
+use crate::cargo::{cargo, cargo_on};
 use crate::git;
 use crate::wheel;
 use serde_json::{Value, json};
@@ -86,15 +87,17 @@ pub fn run(root: &Path, name: &str, options: &Options) -> Result<(), String> {
         },
         "training" => training(root, options)?,
         "prepare" => prepare(root, options)?,
+        "scale" => scale(root)?,
         _ => {
             return Err(format!(
-                "no such benchmark: {name}; expected attention, training or prepare"
+                "no such benchmark: {name}; expected attention, training, prepare or scale"
             ));
         }
     };
     let tables = match name {
         "attention" => table::attention(&rows),
         "prepare" => table::prepare(&rows),
+        "scale" => scale::table(&rows),
         _ => table::training(&rows),
     };
     println!("{tables}");
@@ -248,6 +251,52 @@ fn prepare(root: &Path, options: &Options) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
+/// Rows of all runs, if their losses have the same bits.
+fn scale(root: &Path) -> Result<Vec<Row>, String> {
+    let mut rows = on_ranks(root, 2, &["--measure", "exchange"])?;
+    for round in 0..scale::ROUNDS {
+        for (ranks, threads, state) in scale::RUNS {
+            let threads = threads.to_string();
+            let words = ["--threads", &threads, "--state", state];
+            let of_run = on_ranks(root, ranks, &words)?.into_iter();
+            rows.extend(of_run.map(|mut row| {
+                row.insert("round".into(), round.into());
+                row
+            }));
+        }
+    }
+    scale::same_losses(&rows)?;
+    Ok(rows)
+}
+
+/// Cargo runs the program that it built under `mpirun`.
+fn on_ranks(root: &Path, ranks: usize, words: &[&str]) -> Result<Vec<Row>, String> {
+    // Of the program's package too, whose features the test programs of several ranks have.
+    let packages = ["-p", "bam-mpi", "-p", "bam-cli"];
+    let mut command = cargo_on(root, "bench", &packages);
+    command
+        .args(["--features", "bam-cli/mpi", "--bench", "scale"])
+        .arg("--config")
+        .arg(format!(
+            "target.'cfg(unix)'.runner=['mpirun','-n','{ranks}']"
+        ))
+        .arg("--")
+        .args(words)
+        // Open MPI's: root, ranks wherever there is room, and waiting that leaves the processor to who computes.
+        .envs([
+            ("OMPI_ALLOW_RUN_AS_ROOT", "1"),
+            ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
+            ("OMPI_MCA_hwloc_base_binding_policy", "none"),
+            ("OMPI_MCA_mpi_yield_when_idle", "1"),
+        ]);
+    match rows_of(command)? {
+        (rows, 0) if !rows.is_empty() => Ok(rows),
+        (_, code) => Err(format!(
+            "the benchmark scale on {ranks} ranks ended with {code}; it wants an MPI, `mpirun` and libclang"
+        )),
+    }
+}
+
 /// Our side.
 fn cargo_bench(root: &Path, bench: &str, arguments: &[&str]) -> Result<Vec<Row>, String> {
     let mut command = cargo(root, "bench");
@@ -281,6 +330,14 @@ fn python(
     }
 }
 
+/// One measurement in short, for progress.
+fn in_short(row: &Row) -> String {
+    match row.contains_key("ranks") {
+        true => scale::line(row),
+        false => table::line(row),
+    }
+}
+
 /// Runs a command, shows its progress, and takes its rows.
 fn rows_of(mut command: Command) -> Result<(Vec<Row>, i32), String> {
     let name = command.get_program().display().to_string();
@@ -293,7 +350,7 @@ fn rows_of(mut command: Command) -> Result<(Vec<Row>, i32), String> {
     for line in lines.map_while(Result::ok) {
         // Cargo's own words go past.
         if let Ok(Value::Object(row)) = serde_json::from_str(&line) {
-            eprintln!("{}", table::line(&row));
+            eprintln!("{}", in_short(&row));
             rows.push(row);
         }
     }

@@ -15,6 +15,7 @@ mod source;
 mod wheel;
 mod wheels;
 
+use check::{Extent, With};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,7 +25,10 @@ The project's chores.
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  check         Everything that CI runs, cheapest step first; stops at the first failure
+  check         Every step that needs nothing but Rust and Python, cheapest first; stops at the first failure
+  check --with NAME,…
+                The same with a device (wgpu, cuda:1, …) or mpi in the program, and their tests: nothing is built twice.
+                CI runs it with wgpu,mpi
   check --fast  The part of it that needs no Burn: format, house rules, tests of bam-prior and bam-kernel
   check --device NAME
                 The tests that take a device, on that one (wgpu, cuda:1, …), after its self-test. Software devices
@@ -47,6 +51,9 @@ Commands:
                 Corpora to tokens beside the packages tokenizers and tiktoken, ids compared first
   bench training [--threads T] [--json FILE] [--python PATH] [--dtypes f32,bf16]
                 Training steps beside the reference program's operations in PyTorch
+  bench scale [--json FILE]
+                Training steps on one and two ranks under `mpirun`, and exchanges between two: losses compared first.
+                Wants an MPI with its headers, and libclang
   clients [--model DIR] [--python PATH] [--only NAME,…] [--requests FILE] [--count N] [--lengths N,…]
           [--examples N] [--seconds S] [--out DIR]
                 Other people's programs against `bam serve` (curl, openai, lm_eval, ruler, schemathesis,
@@ -93,11 +100,12 @@ fn run(root: &Path, args: &[&str]) -> Result<(), Fault> {
     use Fault::Usage;
     match *args {
         [] | ["help" | "--help" | "-h"] => println!("{HELP}"),
-        ["check"] => check::run(root, &check::Extent::All)?,
-        ["check", "--fast"] => check::run(root, &check::Extent::Fast)?,
-        ["check", "--mpi"] => check::run(root, &check::Extent::Mpi)?,
+        ["check"] => check::run(root, &Extent::All(With::default()))?,
+        ["check", "--with", names] => check::run(root, &Extent::All(With::parse(names)))?,
+        ["check", "--fast"] => check::run(root, &Extent::Fast)?,
+        ["check", "--mpi"] => check::run(root, &Extent::Only(With::parse("mpi")))?,
         ["check", "--device", device] => {
-            check::run(root, &check::Extent::Device(device.to_owned()))?;
+            check::run(root, &Extent::Only(With::parse(device)))?;
         }
         ["house"] => house::check(root)?,
         ["imports"] => imports::run(root)?,

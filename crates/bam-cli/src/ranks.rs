@@ -5,11 +5,13 @@
 
 use crate::error_text::text_of;
 use anyhow::{Context, ensure};
+use bam_lm::ranks::counted::{Counted, Traffic};
 use bam_lm::ranks::{Alone, Ranks};
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+#[cfg(feature = "mpi")]
+use std::time::Instant;
 
 /// Variables by which launchers tell a process that it is one of several: Open MPI's, MPICH's and Intel's, Slurm's by PMI and PMIx.
 #[cfg(feature = "mpi")]
@@ -18,7 +20,7 @@ const LAUNCHERS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
 /// Those that say how many.
 const SIZES: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
 
-static OURS: Mutex<Option<Arc<Watched>>> = Mutex::new(None);
+static OURS: Mutex<Option<Arc<Counted>>> = Mutex::new(None);
 
 /// Joins the processes of a launcher, if there is one. `shared`: the command shares its work with them.
 ///
@@ -40,9 +42,9 @@ pub fn begin(shared: bool) -> anyhow::Result<()> {
             .any(|name| std::env::var_os(name).is_some())
     {
         let ranks = bam_mpi::MpiRanks::begin().map_err(anyhow::Error::msg)?;
-        let seconds = Mutex::new(0.0);
-        let ranks = Box::new(ranks);
-        *ours() = Some(Arc::new(Watched { ranks, seconds }));
+        let begun = Instant::now();
+        let counted = Counted::new(Arc::new(ranks), move || begun.elapsed().as_secs_f64());
+        *ours() = Some(Arc::new(counted));
         return Ok(());
     }
     ensure!(
@@ -86,9 +88,11 @@ pub fn leads() -> bool {
     all().leads()
 }
 
-/// Seconds that this process was in calls of others, waiting and sending.
-pub fn seconds() -> f64 {
-    ours().as_ref().map_or(0.0, |ranks| *ranks.locked())
+/// Everything that passed between this process and the others.
+pub fn traffic() -> Traffic {
+    let ours = ours();
+    ours.as_ref()
+        .map_or_else(Traffic::default, |ranks| ranks.traffic())
 }
 
 fn of_several() -> Option<(usize, usize)> {
@@ -96,7 +100,7 @@ fn of_several() -> Option<(usize, usize)> {
     ranks.are_several().then(|| (ranks.rank(), ranks.size()))
 }
 
-fn ours() -> std::sync::MutexGuard<'static, Option<Arc<Watched>>> {
+fn ours() -> std::sync::MutexGuard<'static, Option<Arc<Counted>>> {
     OURS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -188,51 +192,6 @@ fn different_lines(one: &str, other: &str) -> (String, String) {
         }
     };
     (only(one, other), only(other, one))
-}
-
-/// Ranks, and the time that is spent with them.
-struct Watched {
-    ranks: Box<dyn Ranks>,
-    seconds: Mutex<f64>,
-}
-
-impl Watched {
-    fn locked(&self) -> std::sync::MutexGuard<'_, f64> {
-        self.seconds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn timed<T>(&self, call: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let done = call();
-        *self.locked() += start.elapsed().as_secs_f64();
-        done
-    }
-}
-
-impl Ranks for Watched {
-    fn rank(&self) -> usize {
-        self.ranks.rank()
-    }
-
-    fn size(&self) -> usize {
-        self.ranks.size()
-    }
-
-    fn exchange(&self, values: &[f32], to: &[Range<usize>], counts: &[usize]) -> Vec<f32> {
-        self.timed(|| self.ranks.exchange(values, to, counts))
-    }
-
-    fn gather(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        self.timed(|| self.ranks.gather(bytes))
-    }
-
-    fn send(&self, to: usize, message: &[u8]) {
-        self.timed(|| self.ranks.send(to, message));
-    }
-
-    fn poll(&self) -> Option<(usize, Vec<u8>)> {
-        self.ranks.poll()
-    }
 }
 
 #[cfg(test)]

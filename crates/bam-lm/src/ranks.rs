@@ -6,6 +6,7 @@
 //! A call that all ranks make together is made by all of them in the same order. None of them fails: where a rank is lost, its
 //! launcher ends the others.
 
+pub mod counted;
 pub mod threads;
 
 use crate::Error;

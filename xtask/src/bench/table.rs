@@ -6,11 +6,11 @@ use std::fmt::Write;
 /// A measurement: a flat JSON object.
 pub type Row = Map<String, Value>;
 
-fn text<'a>(row: &'a Row, name: &str) -> &'a str {
+pub fn text<'a>(row: &'a Row, name: &str) -> &'a str {
     row.get(name).and_then(Value::as_str).unwrap_or("")
 }
 
-fn number(row: &Row, name: &str) -> f64 {
+pub fn number(row: &Row, name: &str) -> f64 {
     row.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN)
 }
 

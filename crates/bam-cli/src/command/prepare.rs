@@ -31,6 +31,7 @@ pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         Ok(vec![("version", runs::version()), tokenizer])
     })?;
     let writer = ranks.leads().then(|| begin(args, &tokenizer)).transpose();
+    // All begin after the first has cleared away.
     let writer = ranks::agree(writer, |_| Ok(Vec::new()))?;
     let total = match (writer, ranks.are_several()) {
         (Some(mut writer), false) => {
@@ -60,19 +61,33 @@ pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Name of a rank's part, after the folder's.
+const PART: &str = ".part-";
+
 fn begin(args: &PrepareArgs, tokenizer: &Tokenizer) -> anyhow::Result<ShardWriter> {
     let options = ShardOptions {
         replace: args.replace,
         ..ShardOptions::default()
     };
     let writer = ShardWriter::create(&args.out, tokenizer.identity(), &options);
-    writer.map_err(|error| match error {
+    let writer = writer.map_err(|error| match error {
         DataError::FolderNotEmpty { path, found } => anyhow::anyhow!(
-            "{}: expected an empty folder, got {found:?} in it; choose another, or --replace",
+            "{}: expected an empty folder, got {found:?} in it; choose another, or --replace, which also begins again \
+             after one that was killed",
             path.display()
         ),
         error => error.into(),
-    })
+    })?;
+    // The folder is ours now. Parts that killed ranks left, of however many there were.
+    if let Some(name) = args.out.file_name() {
+        let parts = format!("{}{PART}", name.to_string_lossy());
+        let beside = args.out.parent().filter(|dir| *dir != Path::new(""));
+        let beside = beside.unwrap_or(Path::new("."));
+        if beside.is_dir() {
+            sweep(beside, |of| of.starts_with(&parts))?;
+        }
+    }
+    Ok(writer)
 }
 
 /// Ends the store, or gives it up where it could not be filled.
@@ -165,15 +180,10 @@ fn begin_part(
         "{source}: expected files here, which {} ranks share; fetch them first",
         ranks.size()
     );
-    let name = args
-        .out
-        .file_name()
-        .context("--out: expected a folder with a name")?;
-    let name = format!("{}.part-{}", name.to_string_lossy(), ranks.rank());
-    let path = args.out.with_file_name(&name);
-    if let Some(dir) = path.parent().filter(|dir| dir.is_dir()) {
-        sweep(dir, |of| of == name)?;
-    }
+    let name = args.out.file_name();
+    let name = name.context("--out: expected a folder with a name")?;
+    let name = format!("{}{PART}{}", name.to_string_lossy(), ranks.rank());
+    let path = args.out.with_file_name(name);
     let could_not = || format!("{}: could not create it", path.display());
     let folder = NewFolder::create(&path).with_context(could_not)?;
     let writer = ShardWriter::create(

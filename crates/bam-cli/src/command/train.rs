@@ -151,15 +151,18 @@ pub fn train(folder: &RunFolder, trainer: &mut Trainer, what: &str) -> anyhow::R
         let message = format!("loss {:.3}{validation} {rate:.0} tokens/s", line.loss);
         progress.at(line.step, &message);
     };
-    let (start, first) = (console::seconds(), ranks::seconds());
+    let (start, first) = (console::seconds(), ranks::traffic());
     let train = || folder.train(trainer, console::seconds, console::interrupted, show);
     let trained = catch_unwind(AssertUnwindSafe(train));
     progress.finish();
     let size = ranks::all().size();
     if size > 1 {
-        let (exchanged, all) = (ranks::seconds() - first, console::seconds() - start);
+        let (traffic, all) = (ranks::traffic() - first, console::seconds() - start);
         console::note(&format!(
-            "{size} ranks: {exchanged:.2} of {all:.2} s in exchanges with others, waiting for them included"
+            "{size} ranks: {:.2} of {all:.2} s in {} exchanges with others, waiting for them included; {:.1} MiB sent",
+            traffic.seconds,
+            traffic.calls,
+            traffic.bytes as f64 / f64::from(1 << 20)
         ));
     }
     trained

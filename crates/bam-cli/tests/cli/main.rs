@@ -16,6 +16,7 @@ mod misuse;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod plan;
+mod preparing;
 mod prior;
 mod program;
 mod protocol;

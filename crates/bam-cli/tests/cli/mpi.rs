@@ -1,5 +1,6 @@
 //! Several ranks under `mpirun`: the same bits as one process, and errors that name the rank.
 
+use crate::preparing::{self, large_corpus};
 use crate::program::{FAILED, Running, args, assert_no_panic, program, succeed, tree};
 use crate::resume::{Trace, json};
 use crate::workshop::{Workshop, passkeys};
@@ -113,6 +114,7 @@ fn training_is_the_same_on_any_number_of_ranks() {
 }
 
 /// The process of a rank.
+#[cfg(target_os = "linux")]
 fn process_of(mpirun: u32, rank: usize) -> Option<u32> {
     let wanted = format!("OMPI_COMM_WORLD_RANK={rank}");
     let children = std::fs::read_to_string(format!("/proc/{mpirun}/task/{mpirun}/children"));
@@ -124,6 +126,15 @@ fn process_of(mpirun: u32, rank: usize) -> Option<u32> {
             .split(|byte| *byte == 0)
             .any(|of| of == wanted.as_bytes())
     })
+}
+
+/// Sends a signal to the process of a rank, which must be at work.
+#[cfg(target_os = "linux")]
+fn signal(running: &Running, rank: usize, name: &str) {
+    let process = process_of(running.id(), rank).expect("the rank is at work");
+    let (name, process) = (format!("-{name}"), process.to_string());
+    let sent = Command::new("kill").args([name, process]).status();
+    assert!(sent.expect("there is a kill").success());
 }
 
 /// Twenty runs that lose one of their ranks, at twenty places.
@@ -144,11 +155,7 @@ fn a_killed_rank_ends_the_job_and_the_run_goes_on_elsewhere() {
         let mut running = Running::of(mpirun(&[(ranks, &words)]), words);
         running.until_lines(&dir.join("metrics.jsonl"), 2 * kill);
         let lost = kill % ranks;
-        let process = process_of(running.id(), lost).expect("the rank is at work");
-        let sent = Command::new("kill")
-            .args(["-9", &process.to_string()])
-            .status();
-        assert!(sent.unwrap().success());
+        signal(&running, lost, "KILL");
         let begun = Instant::now();
         let (code, said) = running.listen();
         assert!(
@@ -196,30 +203,61 @@ fn a_full_disk_ends_the_job_and_names_the_rank() {
     assert_same_runs(&shop.path("one"), &dir);
 }
 
+/// Tells one rank to stop while rank 0 stands still, without which none goes on: so the work is in its midst for certain. `mpirun` waits a
+/// second before it tells its ranks, in which all may be done.
+#[cfg(target_os = "linux")]
+fn stop_in_the_midst(running: Running, told: usize, midst: impl FnOnce() -> bool) -> String {
+    signal(&running, 0, "STOP");
+    assert!(midst());
+    signal(&running, told, "INT");
+    signal(&running, 0, "CONT");
+    let (code, said) = running.listen();
+    assert_ne!(code, Some(0), "{said}");
+    said
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn interrupted_jobs_leave_a_checkpoint() {
     let shop = Workshop::new();
-    let settings = [
-        "train.steps=600",
-        "train.parts=4",
-        "train.checkpoint_every=1000",
-    ];
-    succeed(&shop.train("one", &settings));
-    let dir = shop.path("interrupted");
-    let words = shop.train("interrupted", &settings);
-    let mut running = Running::of(mpirun(&[(2, &words)]), words);
+    let last_of = |dir: &Path| {
+        let metrics = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+        let last = metrics.lines().count();
+        let kept = tree(dir).into_iter();
+        let kept: Vec<_> = kept.filter(|path| path.ends_with("state.json")).collect();
+        assert_eq!(kept, [dir.join(format!("checkpoint-{last:08}/state.json"))]);
+        last
+    };
+    let settings = |steps| [steps, "train.parts=4", "train.checkpoint_every=1000000"];
+    succeed(&shop.train("one", &settings("train.steps=200")));
+    for told in [0, 1] {
+        let run = format!("told-{told}");
+        let dir = shop.path(&run);
+        let words = shop.train(&run, &settings("train.steps=200"));
+        let mut running = Running::of(mpirun(&[(2, &words)]), words);
+        running.until_lines(&dir.join("metrics.jsonl"), 10);
+        let unfinished = || !dir.join("model.safetensors").exists();
+        let said = stop_in_the_midst(running, told, unfinished);
+        assert!(said.contains("stopped after step"), "{said}");
+        assert!((10..200).contains(&last_of(&dir)));
+        succeed_on(3 - 2 * told, &args!["train --resume --out {}", dir]);
+        assert_same_runs(&shop.path("one"), &dir);
+    }
+
+    // Ctrl-C, of a run that is not done before `mpirun` passes it on.
+    let words = shop.train("endless", &settings("train.steps=1000000"));
+    let mut command = mpirun(&[(2, &words)]);
+    command.env("OMPI_MCA_odls_base_sigkill_timeout", "3");
+    let mut running = Running::of(command, words);
+    let dir = shop.path("endless");
     running.until_lines(&dir.join("metrics.jsonl"), 10);
     running.press_interrupt();
     let (code, said) = running.listen();
-    assert!(said.contains("stopped after step"), "{code:?}: {said}");
-    assert_ne!(code, Some(0));
-    let kept = tree(&dir)
-        .into_iter()
-        .filter(|path| path.ends_with("state.json"))
-        .count();
-    assert_eq!(kept, 1, "{said}");
-    succeed_on(3, &args!["train --resume --out {}", dir]);
-    assert_same_runs(&shop.path("one"), &dir);
+    assert!(
+        said.contains("stopped after step") && code != Some(0),
+        "{code:?}: {said}"
+    );
+    assert!(last_of(&dir) >= 10);
 }
 
 #[test]
@@ -338,37 +376,72 @@ fn evaluations_are_the_same_on_any_number_of_ranks() {
     }
 }
 
-/// A journal of two ranks is one process's, and the other way round.
+/// A journal of two ranks is one process's, and the other way round; whichever rank is told to stop, all do.
+#[cfg(target_os = "linux")]
 #[test]
 fn journals_go_on_with_another_number_of_ranks() {
     let shop = Workshop::new();
     let model = shop.trained_model();
     let out = shop.path("record.json");
     let journal = out.with_extension("unfinished.jsonl");
-    let evaluate =
-        |samples: &str| [&passkeys(&model, samples)[..], &args!["--out {}", out]].concat();
-    succeed(&evaluate("4000"));
+    let evaluate = [&passkeys(&model, "4000")[..], &args!["--out {}", out]].concat();
+    let found = || std::fs::read_to_string(&journal).map_or(0, |text| text.lines().count());
+    succeed(&evaluate);
     let whole = record(&out);
-    for (first, then) in [(2, 0), (2, 3)] {
+    for (told, then) in [(1, 0), (0, 3)] {
         std::fs::remove_file(&out).unwrap();
-        let words = evaluate("4000");
-        let mut running = Running::of(mpirun(&[(first, &words)]), words);
+        let mut running = Running::of(mpirun(&[(2, &evaluate)]), evaluate.clone());
         running.until_lines(&journal, 5);
-        running.press_interrupt();
-        let (code, said) = running.listen();
+        // Rank 0 deals: while it stands still nothing is found.
+        let said = stop_in_the_midst(running, told, || (5..4000).contains(&found()));
         assert!(
             said.contains("the same command goes on from there"),
-            "{code:?}: {said}"
+            "{said}"
         );
-        let kept = std::fs::read_to_string(&journal).unwrap().lines().count();
-        assert!((5..4000).contains(&kept), "{kept}");
+        assert!((5..4000).contains(&found()), "{}", found());
         let _ = match then {
-            0 => succeed(&evaluate("4000")),
-            _ => succeed_on(then, &evaluate("4000")),
+            0 => succeed(&evaluate),
+            _ => succeed_on(then, &evaluate),
         };
         assert_eq!(record(&out), whole);
         assert!(!journal.exists());
     }
+}
+
+/// From books to report; what has a record is not measured again, on another number of ranks either.
+#[test]
+fn quickstarts_come_to_the_same_records() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let words = |out: &str| {
+        let out = folder.path().join(out);
+        args![
+            "quickstart --encodings bam+ssmax --steps 4 --longest 2 --out {}",
+            out
+        ]
+    };
+    let run = |out: &str| folder.path().join(out).join("bam+ssmax");
+    let records = |out: &str| {
+        ["heads.json", "perplexity.json", "passkey.json"].map(|name| record(&run(out).join(name)))
+    };
+    succeed(&words("one"));
+    let summary = succeed_on(2, &words("two"));
+    assert_eq!(summary.matches("Passkey retrieval").count(), 1, "{summary}");
+    assert_same_runs(&run("one"), &run("two"));
+    assert_eq!(records("one"), records("two"));
+    let read = |out: &str, name: &str| std::fs::read(folder.path().join(out).join(name)).unwrap();
+    assert!(read("one", "tokenizer.json") == read("two", "tokenizer.json"));
+    for name in ["two/report.html", "two/bam+ssmax/passkey.json"] {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    let before = std::fs::metadata(run("two").join("perplexity.json")).unwrap();
+    let again = [&words("two")[..], &args!["--resume"]].concat();
+    succeed_on(3, &again);
+    assert_eq!(records("one"), records("two"));
+    let after = std::fs::metadata(run("two").join("perplexity.json")).unwrap();
+    assert_eq!(before.modified().unwrap(), after.modified().unwrap());
+    assert!(folder.path().join("two/report.html").exists());
+    let refusal = fail_on(&[(2, &words("two"))]);
+    assert_eq!(refusal.matches("--resume").count(), 1, "{refusal}");
 }
 
 #[test]
@@ -422,4 +495,24 @@ fn tokens_are_the_same_on_any_number_of_ranks() {
         1,
         "{refusal}"
     );
+}
+
+/// Jobs that lose one of their ranks; what follows is on another number of them.
+#[cfg(target_os = "linux")]
+#[test]
+fn killed_preparations_on_ranks_begin_again_to_the_same_bits() {
+    let shop = Workshop::new();
+    let corpus = large_corpus(&shop, 40);
+    preparing::killed(&shop, &corpus, |kill, words| {
+        let ranks = 2 + kill % 2;
+        let running = Running::of(mpirun(&[(ranks, words)]), words.to_vec());
+        let lose = move |running: &mut Running| {
+            // Before the ranks are there, or after they ended, there is none to kill.
+            if let Some(process) = process_of(running.id(), kill % ranks) {
+                let process = process.to_string();
+                let _ = Command::new("kill").args(["-KILL", &process]).status();
+            }
+        };
+        (running, lose)
+    });
 }

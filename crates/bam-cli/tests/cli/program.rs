@@ -168,6 +168,11 @@ impl Running {
         assert_eq!(status.signal(), Some(9), "{:?} ended before", self.words);
     }
 
+    /// The same where it may have ended.
+    pub fn send_kill(&mut self) {
+        self.child.kill().expect("the run is ours");
+    }
+
     /// The number of its process.
     #[cfg(feature = "mpi")]
     pub fn id(&self) -> u32 {
