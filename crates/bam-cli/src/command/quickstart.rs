@@ -3,7 +3,7 @@
 //! Every stage leaves its files in the run's folder and is skipped where they are there already, so
 //! an interrupted quickstart goes on with `--resume`.
 
-use crate::args::QuickstartArgs;
+use crate::args::{EncodingList, QuickstartArgs};
 use crate::command::eval::models::Session;
 use crate::command::train::{available_threads, begin, train};
 use crate::console::{self, Progress};
@@ -84,7 +84,7 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
     let mut all = Vec::new();
     for recipe in recipes {
         let name = recipe.model.encoding.to_string();
-        let dir = args.out.join(folder_name(&name));
+        let dir = args.out.join(recipe.model.encoding.file_name());
         let Some(model) = trained(&dir, recipe, &materials, &device)? else {
             return Ok(stopped(args));
         };
@@ -133,15 +133,10 @@ fn recipe(args: &QuickstartArgs, encoding: &Encoding) -> anyhow::Result<Recipe> 
         format!("train.seed={}", args.seed),
         format!("train.device={}", args.device.device.unwrap_or_default()),
     ];
-    Ok(Recipe::from_toml(
-        RECIPE,
-        &overrides,
-        Path::new("recipes/quickstart.toml"),
-    )?)
-}
-
-fn folder_name(encoding: &str) -> String {
-    encoding.replace([':', ','], "-")
+    let recipe = Recipe::from_toml(RECIPE, &overrides, Path::new("recipes/quickstart.toml"))?;
+    // An encoding that the model can't have is said before anything is trained.
+    recipe.model_config(TOKENS)?;
+    Ok(recipe)
 }
 
 fn stopped(args: &QuickstartArgs) -> ExitCode {
@@ -158,9 +153,8 @@ fn command_line(args: &QuickstartArgs) -> String {
     let encodings = match args.all {
         true => "--all".to_owned(),
         false => {
-            let names = args.encodings.iter().flat_map(|list| &list.0);
-            let names: Vec<String> = names.map(Encoding::to_string).collect();
-            format!("--encodings '{}'", names.join(";"))
+            let all = args.encodings.iter().flat_map(|list| list.0.clone());
+            format!("--encodings '{}'", EncodingList(all.collect()))
         }
     };
     let device = args.device.device;

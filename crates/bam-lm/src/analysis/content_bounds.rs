@@ -54,7 +54,7 @@ impl Transformer {
         let root = (config.head_dim() as f64).sqrt();
         let reach = |linear: &Linear, heads: usize| -> Vec<f64> {
             let mut longest = self.longest_rows(layer, linear, heads);
-            if layer == 0 && matches!(config.encoding.position, Position::Prior(_)) {
+            if layer == 0 && matches!(config.encoding.of_layer(0).position, Position::Prior(_)) {
                 let asked = self.longest_of_vocabulary(linear, heads);
                 longest
                     .iter_mut()
@@ -175,7 +175,7 @@ impl Transformer {
 
     fn sharpenings(&self, layer: usize) -> Vec<Sharpening> {
         use bam_attention::TemperatureScope::{Likelihood, LikelihoodAndPrior};
-        let scope = self.config.encoding.ssmax;
+        let scope = self.config.encoding.of_layer(layer).ssmax;
         match (&self.layers[layer].attention.ssmax_scale, scope) {
             (Some(scale), Some(scope)) => host_values(scale.val())
                 .into_iter()

@@ -37,12 +37,13 @@ impl Transformer {
         let layers: Result<Vec<_>, Error> = priors
             .iter()
             .zip(bounds)
-            .map(|(prior, bounds)| {
+            .enumerate()
+            .map(|(layer, (prior, bounds))| {
                 let heads = by_distance(prior);
                 let heads = heads.par_chunks_exact(keys).zip(bounds);
                 let horizon = |(ln_weights, bound): (&[f64], &LogitBound)| {
                     let horizon = bound.horizon(ln_weights, epsilon)?;
-                    Ok(within(horizon, self.config.window(), keys))
+                    Ok(within(horizon, self.config.window(layer), keys))
                 };
                 heads.map(horizon).collect::<Result<Vec<_>, Error>>()
             })

@@ -71,7 +71,8 @@ impl Transformer {
                 list.of_heads(0..heads);
             }
             if self.config.prior_scope == PriorScope::Layer {
-                list.prior(&name("attention.prior"), &attention.prior, self);
+                let kinds = self.config.head_groups(index);
+                list.prior(&name("attention.prior"), &attention.prior, kinds);
             }
             let feed_forward = &block.feed_forward;
             list.linear(&name("feed_forward.w1"), Some(&feed_forward.w1));
@@ -83,7 +84,7 @@ impl Transformer {
         list.norm("norm", self.norm.as_ref());
         list.linear("output", self.output.as_ref());
         if let Some(shared) = &self.prior {
-            list.prior("prior", shared, self);
+            list.prior("prior", shared, self.config.head_groups(0));
         }
         list.0
     }
@@ -152,8 +153,7 @@ impl List {
     }
 
     /// `prefix.scale` and so on; several groups of heads are told apart by `prefix.0.scale`.
-    fn prior(&mut self, prefix: &str, prior: &PositionalPrior, model: &Transformer) {
-        let kinds = model.config.head_groups();
+    fn prior(&mut self, prefix: &str, prior: &PositionalPrior, kinds: &[HeadGroup]) {
         let mut end = 0;
         for (index, (group, HeadGroup { prior: kind, .. })) in
             prior.groups.iter().zip(kinds).enumerate()
