@@ -1,7 +1,7 @@
 //! Patterns of layers beside the encodings that they say the same as, to the bit, through training steps; and a
 //! model that goes on without its rotations beside one that never had any.
 
-use bam_attention::Implementation::Fused;
+use bam_attention::Implementation::{Fused, Reference};
 use bam_data::Batch;
 use bam_lm::analysis::upcycle::{Target, Upcycling, upcycled};
 use bam_lm::device::cpu;
@@ -63,11 +63,11 @@ fn under(model: &Transformer, encoding: &str) -> Transformer {
 #[test]
 fn patterns_that_say_the_same_train_to_the_same_bits() {
     for (pattern, plain, others) in [
-        // No row is longer than those windows.
+        // No document is longer than those windows.
         (
-            "rotary_local:33,rotary",
+            "rotary_local:21,rotary",
             "rotary",
-            ["rotary_local:32,rotary", "rotary,nope"],
+            ["rotary_local:20,rotary", "rotary,nope"],
         ),
         (
             "rotary,rotary_local:99",
@@ -107,11 +107,16 @@ fn patterns_that_say_the_same_train_to_the_same_bits() {
 fn what_an_item_has_is_learned_in_its_layers() {
     let config = ModelConfig {
         layers: 5,
-        ..small("rotary_local:9,bam+ssmax,(alibi:2,kerple_log:4)")
+        ..small("rotary_local:9,bam+ssmax,(alibi:2,kerple_log:4)+adaptive")
     };
     let model = lively(config, 6, &cpu());
+    let own = |name: &str| {
+        ["prior", "seq_scale", "temperature"]
+            .iter()
+            .any(|of| name.contains(of))
+    };
     let names: Vec<String> = (model.parameters().into_iter())
-        .filter(|info| info.name.contains("prior") || info.name.contains("seq_scale"))
+        .filter(|info| own(&info.name))
         .map(|info| info.name)
         .collect();
     let of_layers = |layers: &[usize], parts: &[&str]| -> Vec<String> {
@@ -122,9 +127,15 @@ fn what_an_item_has_is_learned_in_its_layers() {
         names.collect()
     };
     let bam = ["seq_scale", "prior.loc", "prior.scale", "prior.shape"];
+    let adaptive = [
+        "temperature.beta.weight",
+        "temperature.gamma.weight",
+        "prior.1.scale",
+        "prior.1.rate",
+    ];
     let expected = [
         of_layers(&[1], &bam),
-        of_layers(&[2], &["prior.1.scale", "prior.1.rate"]),
+        of_layers(&[2], &adaptive),
         of_layers(&[4], &bam),
     ];
     assert_eq!(names, expected.concat());
@@ -166,5 +177,38 @@ fn a_step_without_rotations_is_that_of_nope() {
             trained(&model),
             "{before}: rotations matter"
         );
+    }
+}
+
+/// Gradients of an adaptive temperature are those of the definition, every score in memory. Null control: of
+/// another model.
+#[test]
+fn temperatures_of_rows_have_the_gradients_of_the_definition() {
+    let device = cpu().autodiff();
+    for encoding in [
+        "bam+adaptive",
+        "rotary_local:9+adaptive-content,alibi+adaptive",
+    ] {
+        let gradients = |seed, implementation| {
+            let model = lively(small(encoding), seed, &device);
+            let found = batch_gradients(&model, &batch(1), implementation, 2, 1).unwrap();
+            let of = |info: bam_lm::model::ParameterInfo| found.values(info.id).unwrap();
+            let parameters = model.parameters().into_iter();
+            let parameters = parameters.filter(|info| info.name.contains("temperature"));
+            parameters.map(of).collect::<Vec<_>>()
+        };
+        let ours = gradients(8, Fused);
+        assert_eq!(ours.len(), 4, "{encoding}");
+        let off = |other: Vec<Vec<f32>>| {
+            let of = |(a, b): (&Vec<f32>, &Vec<f32>)| {
+                let size = b.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+                let off = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+                off.fold(0.0, f32::max) / size
+            };
+            ours.iter().zip(&other).map(of).fold(0.0, f32::max)
+        };
+        let (right, wrong) = (off(gradients(8, Reference)), off(gradients(9, Fused)));
+        assert!(right < 1e-3, "{encoding}: {right}");
+        assert!(wrong > 0.1, "{encoding}: {wrong}");
     }
 }

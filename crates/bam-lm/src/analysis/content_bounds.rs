@@ -175,11 +175,11 @@ impl Transformer {
 
     fn sharpenings(&self, layer: usize) -> Vec<Sharpening> {
         use bam_attention::TemperatureScope::{Likelihood, LikelihoodAndPrior};
-        let scope = self.config.encoding.of_layer(layer).ssmax;
-        match (&self.layers[layer].attention.ssmax_scale, scope) {
-            (Some(scale), Some(scope)) => host_values(scale.val())
+        let temperature = self.config.encoding.of_layer(layer).temperature;
+        match (&self.layers[layer].attention.ssmax_scale, temperature) {
+            (Some(scale), Some(temperature)) => host_values(scale.val())
                 .into_iter()
-                .map(|scale| match scope {
+                .map(|scale| match temperature.scope() {
                     LikelihoodAndPrior => Sharpening::LikelihoodAndPrior(scale.into()),
                     Likelihood => Sharpening::Likelihood(scale.into()),
                 })

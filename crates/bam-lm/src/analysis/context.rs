@@ -162,6 +162,15 @@ mod tests {
             assert_eq!(head.prior_horizon, alone.prior_horizon);
         }
         assert_eq!(two.cache_bytes, 2 * 3 * 4 * 4 * (9 + 100_000));
+        // Rows may be as sharp as a text makes them.
+        let own = context(
+            &lively(small("alibi,alibi+adaptive"), 4, &Device::flex()),
+            100_000,
+            1e-6,
+        );
+        let own = own.unwrap().heads;
+        assert!(own[..6].iter().all(|head| head.horizon.is_some()));
+        assert!(own[6..].iter().all(|head| head.horizon.is_none()));
         let hidden = context(&lively(small("rotary_local"), 4, &Device::flex()), 99, 1e-6).unwrap();
         assert!(hidden.heads.iter().all(|head| head.horizon == Some(15)));
         assert!(context(&model, 0, 1e-6).is_err());

@@ -42,7 +42,11 @@ impl Transformer {
                 let heads = by_distance(prior);
                 let heads = heads.par_chunks_exact(keys).zip(bounds);
                 let horizon = |(ln_weights, bound): (&[f64], &LogitBound)| {
-                    let horizon = bound.horizon(ln_weights, epsilon)?;
+                    // What a text makes of an adaptive temperature is not bounded here.
+                    let horizon = match self.layers[layer].adaptive {
+                        Some(_) => None,
+                        None => bound.horizon(ln_weights, epsilon)?,
+                    };
                     Ok(within(horizon, self.config.window(layer), keys))
                 };
                 heads.map(horizon).collect::<Result<Vec<_>, Error>>()

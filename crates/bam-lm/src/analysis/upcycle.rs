@@ -5,7 +5,7 @@
 use crate::Error;
 use crate::analysis::distributions;
 use crate::model::checkpoint::NamedTensors;
-use crate::model::encoding::{LayerEncoding, Position, PriorKind};
+use crate::model::encoding::{LayerEncoding, Position, PriorKind, RowTemperature};
 use crate::model::{ModelConfig, ParameterKind, PriorScope, PriorStart, Transformer};
 use bam_attention::TemperatureScope;
 use bam_prior::{Family, GeneralizedGaussian, Prior, alibi_slopes};
@@ -98,7 +98,7 @@ pub fn upcycled(model: &Transformer, to: &Upcycling) -> Result<Transformer, Erro
         turn(model, to.target, &mut config, &mut tensors)?;
     }
     if let Some(start) = to.ssmax {
-        if before.encoding.has_ssmax() {
+        if before.encoding.has_temperature() {
             return wrong("upcycling", "no scalable softmax, to add it");
         }
         if !(start.from_layer < config.layers && start.scale.is_finite()) {
@@ -109,7 +109,7 @@ pub fn upcycled(model: &Transformer, to: &Upcycling) -> Result<Transformer, Erro
             });
         }
         config.encoding = config.encoding.with_layers(|layer| LayerEncoding {
-            ssmax: Some(start.scope),
+            temperature: Some(RowTemperature::Scalable(start.scope)),
             ..layer.clone()
         })?;
         config.ssmax_from = start.from_layer;

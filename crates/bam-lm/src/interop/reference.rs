@@ -6,7 +6,7 @@
 
 use crate::Error;
 use crate::model::checkpoint::{NamedTensors, read_json, read_tensors, read_tensors_and_ids};
-use crate::model::encoding::{Encoding, LayerEncoding};
+use crate::model::encoding::{Encoding, LayerEncoding, RowTemperature};
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
 use bam_attention::TemperatureScope;
 use burn::tensor::Device;
@@ -87,7 +87,7 @@ impl Case {
         };
         let position: Encoding = raw.encoding.parse()?;
         let encoding = position.with_layers(|layer| LayerEncoding {
-            ssmax: raw.ssmax.then_some(scope),
+            temperature: raw.ssmax.then_some(RowTemperature::Scalable(scope)),
             ..layer.clone()
         })?;
         let rotates = raw.encoding.starts_with("rotary");

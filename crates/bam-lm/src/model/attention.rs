@@ -1,6 +1,7 @@
 //! A layer's attention in a pass: [`BayesianAttention`] on whole rows or after a cache, with queries and
 //! keys rotated where the layer rotates.
 
+use super::adaptive::{AdaptiveTemperature, Gates};
 use super::kv_cache::LayerCache;
 use super::products::float_type;
 use super::rotary::rotate;
@@ -50,6 +51,10 @@ pub(crate) struct Layer<'a> {
     pub index: usize,
     /// Whether queries and keys are rotated here.
     pub rotates: bool,
+    /// Keys at this distance and beyond are hidden.
+    pub window: Option<usize>,
+    /// The temperature of its rows, where it is not one for all.
+    pub adaptive: Option<&'a AdaptiveTemperature>,
 }
 
 impl Layer<'_> {
@@ -62,10 +67,12 @@ impl Layer<'_> {
         read: Range<usize>,
     ) -> Result<Tensor<3>, Error> {
         let stream = x.dtype();
+        let rows = x.clone().narrow(1, read.start, read.len());
+        let gates = self.adaptive.map(|adaptive| adaptive.gates(rows));
         let x = x.cast(float_type(&self.attention.query));
         let queries = x.clone().narrow(1, read.start, read.len());
         let heads = self.attention.project(queries, x)?;
-        let out = self.attend(heads, sight, pass, read)?;
+        let out = self.attend(heads, gates, sight, pass, read)?;
         Ok(self.attention.project_out(out).cast(stream))
     }
 
@@ -77,12 +84,14 @@ impl Layer<'_> {
         passes: &[Pass<'_>],
         caches: Vec<&mut LayerCache>,
     ) -> Result<Tensor<3>, Error> {
+        let gates = self.adaptive.map(|adaptive| adaptive.gates(x.clone()));
         let Projected { q, k, v } = self.attention.project(x.clone(), x)?;
         let mut outs = Vec::with_capacity(caches.len());
         for (row, cache) in caches.into_iter().enumerate() {
             let [q, k, v] = [&q, &k, &v].map(|t| t.clone().narrow(0, row, 1));
             let (heads, sight) = (Projected { q, k, v }, Sight::Cache(cache));
-            outs.push(self.attend(heads, sight, &passes[row], 0..1)?);
+            let gates = gates.as_ref().map(|gates| gates.of_row(row));
+            outs.push(self.attend(heads, gates, sight, &passes[row], 0..1)?);
         }
         Ok(self.attention.project_out(Tensor::cat(outs, 0)))
     }
@@ -91,6 +100,7 @@ impl Layer<'_> {
     fn attend(
         self,
         Projected { q, k, v }: Projected,
+        gates: Option<Gates>,
         sight: Sight<'_>,
         pass: &Pass<'_>,
         read: Range<usize>,
@@ -116,6 +126,14 @@ impl Layer<'_> {
             options.skipping = skipping;
         }
         options.documents.clone_from(&pass.documents);
+        if let Some((adaptive, gates)) = self.adaptive.zip(gates) {
+            let keys = match sight {
+                Sight::Pass(_) => length,
+                Sight::Cache(_) => pass.offset + length,
+            };
+            options.window = self.window;
+            options.temperature = Some(adaptive.temperature(gates, keys, &options)?);
+        }
         let out = match sight {
             Sight::Pass(log_prior) => self.attention.attend(heads, log_prior, options)?,
             Sight::Cache(cache) => {

@@ -1,8 +1,10 @@
 //! A block: attention and a feed-forward layer, each after a norm and around a residual.
 
+use super::adaptive::AdaptiveTemperature;
 use super::attention::{Layer, Pass, Sight};
 use super::config::{ModelConfig, PriorScope};
 use super::design::{Activation, Design, NormKind, Residual};
+use super::encoding::RowTemperature;
 use super::kv_cache::LayerCache;
 use super::products::{float_type, product};
 use super::rowwise::{gated, rms_norm};
@@ -23,9 +25,12 @@ pub struct Block {
     pub(crate) feed_forward: FeedForward,
     pub(crate) attention_norm: Norm,
     pub(crate) ffn_norm: Norm,
+    pub(crate) adaptive: Option<AdaptiveTemperature>,
     layer: usize,
     /// Whether queries and keys are rotated here.
     rotates: bool,
+    #[module(skip)]
+    window: Option<usize>,
     #[module(skip)]
     design: Design,
 }
@@ -118,11 +123,20 @@ impl Block {
         let own = config.priors_of(layer, PriorScope::Layer)?;
         let prior = own.unwrap_or_else(|| PositionalPriorConfig::uniform(config.heads));
         let encoding = config.encoding.of_layer(layer);
-        let ssmax = encoding.ssmax;
+        let temperature = encoding.temperature;
+        let temperature = temperature.filter(|_| layer >= config.ssmax_from);
+        let (ssmax, adaptive) = match temperature {
+            None => (None, None),
+            Some(RowTemperature::Scalable(scope)) => (Some(scope), None),
+            Some(RowTemperature::Adaptive(scope)) => (
+                None,
+                Some(AdaptiveTemperature::new(config, scope, projections)),
+            ),
+        };
         let attention = BayesianAttentionConfig::new(config.dim, prior)
             .with_key_heads(Some(config.key_heads))
             .with_window(config.window(layer))
-            .with_scalable_softmax(ssmax.filter(|_| layer >= config.ssmax_from))
+            .with_scalable_softmax(ssmax)
             .with_bias(design.attention_bias)
             .with_output_projection(design.output_projection)
             .with_clip_qkv(design.clip_qkv)
@@ -137,7 +151,9 @@ impl Block {
             },
             attention_norm: Norm::new(config, projections.device),
             ffn_norm: Norm::new(config, projections.device),
+            adaptive,
             layer,
+            window: config.window(layer),
             rotates: encoding.position.rotates(),
             design,
         })
@@ -176,6 +192,8 @@ impl Block {
             attention: &self.attention,
             index: self.layer,
             rotates: self.rotates,
+            window: self.window,
+            adaptive: self.adaptive.as_ref(),
         }
     }
 

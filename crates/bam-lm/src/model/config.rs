@@ -36,7 +36,7 @@ pub struct ModelConfig {
     pub prior_scope: PriorScope,
     /// The start of learned priors.
     pub prior_start: PriorStart,
-    /// The first layer with scalable softmax, where the encoding has it; those below have none.
+    /// The first layer whose rows have a temperature, where the encoding has one; those below have none.
     pub ssmax_from: usize,
     /// The make of blocks.
     pub design: Design,
@@ -282,9 +282,10 @@ impl RawSsmax {
     /// The encoding, spelled out; of a pattern, what any layer has: `position_embedding_type` says which.
     fn of(encoding: &Encoding, from_layer: usize) -> Self {
         Self {
-            enabled: encoding.has_ssmax(),
+            enabled: encoding.has_temperature(),
             scale_prior: (encoding.period().iter())
-                .any(|layer| layer.ssmax == Some(TemperatureScope::LikelihoodAndPrior)),
+                .filter_map(|layer| layer.temperature)
+                .any(|of| of.scope() == TemperatureScope::LikelihoodAndPrior),
             from_layer,
         }
     }

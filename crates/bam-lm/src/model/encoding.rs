@@ -1,9 +1,9 @@
-//! Encodings, the ways that position enters a model: one type for all of them, orthogonal to scalable softmax.
+//! Encodings, the ways that position enters a model: one type for all of them, orthogonal to the temperature of rows.
 //!
 //! An [`Encoding`] is written as text. That of a layer is `nope`, `sinusoidal`, `rotary`, `rotary_local`, `alibi`,
 //! `bam`, the name of any prior family, or several of them with their number of heads, such as
 //! `alibi:2,bam:6`. `+ssmax` adds scalable softmax on likelihood and prior, `+ssmax-content` on the likelihood
-//! only.
+//! only; `+adaptive` and `+adaptive-content` a temperature that every row learns.
 //!
 //! Layers that differ are a pattern, which repeats over the layers:
 //!
@@ -16,7 +16,7 @@
 mod layer;
 
 use crate::Error;
-pub use layer::{HeadGroup, LayerEncoding, Position, PriorKind};
+pub use layer::{HeadGroup, LayerEncoding, Position, PriorKind, RowTemperature};
 use layer::{families, scaling, size};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -123,10 +123,17 @@ impl Encoding {
         self.period.iter().any(LayerEncoding::learns_prior)
     }
 
-    /// Whether any layer has scalable softmax.
+    /// Whether rows of any layer have a temperature: scalable softmax, or an adaptive one.
     #[must_use]
-    pub fn has_ssmax(&self) -> bool {
-        self.period.iter().any(|layer| layer.ssmax.is_some())
+    pub fn has_temperature(&self) -> bool {
+        self.period.iter().any(|layer| layer.temperature.is_some())
+    }
+
+    /// Whether rows of any layer have a temperature of their own.
+    #[must_use]
+    pub fn adapts(&self) -> bool {
+        let mut temperatures = self.period.iter().map(|layer| layer.temperature);
+        temperatures.any(|of| matches!(of, Some(RowTemperature::Adaptive(_))))
     }
 
     /// Whether any layer rotates queries and keys.
@@ -212,8 +219,8 @@ impl FromStr for Encoding {
             what: "encoding",
             expected: format!(
                 "nope, sinusoidal, rotary, rotary_local, alibi, bam, one of {}, a mixture of heads such \
-                 as alibi:2,bam:6, or a pattern of layers such as rotary_local:64*3,nope; each with +ssmax \
-                 or +ssmax-content if wanted",
+                 as alibi:2,bam:6, or a pattern of layers such as rotary_local:64*3,nope; each with +ssmax, \
+                 +ssmax-content, +adaptive or +adaptive-content if wanted",
                 families()
             ),
             got: match got == text {
@@ -252,7 +259,7 @@ fn one_layer(text: &str) -> Option<LayerEncoding> {
     let (position, suffix) = parted(text);
     Some(LayerEncoding {
         position: Position::parsed(position)?,
-        ssmax: scaling(suffix)?,
+        temperature: scaling(suffix)?,
     })
 }
 
@@ -271,8 +278,14 @@ fn several_layers(text: &str) -> Option<(LayerEncoding, usize)> {
     if inside.is_none() && position.counts_heads() {
         return None;
     }
-    let ssmax = scaling(suffix)?;
-    Some((LayerEncoding { position, ssmax }, layers))
+    let temperature = scaling(suffix)?;
+    Some((
+        LayerEncoding {
+            position,
+            temperature,
+        },
+        layers,
+    ))
 }
 
 fn parted(text: &str) -> (&str, Option<&str>) {

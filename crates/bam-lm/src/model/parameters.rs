@@ -20,7 +20,7 @@ pub enum ParameterKind {
     Vector,
     /// Of a prior.
     Prior(Role),
-    /// Scale of scalable softmax.
+    /// Scale of scalable softmax, or the weights that an adaptive temperature is made with.
     SsmaxScale,
 }
 
@@ -69,6 +69,12 @@ impl Transformer {
                     false,
                 );
                 list.of_heads(0..heads);
+            }
+            if let Some(adaptive) = &block.adaptive {
+                for (part, linear) in [("beta", &adaptive.beta), ("gamma", &adaptive.gamma)] {
+                    let name = name(&format!("attention.temperature.{part}.weight"));
+                    list.of_rows(name, &linear.weight);
+                }
             }
             if self.config.prior_scope == PriorScope::Layer {
                 let kinds = self.config.head_groups(index);
@@ -133,6 +139,14 @@ impl List {
     fn vector(&mut self, name: String, param: &Param<Tensor<1>>) {
         let shape = param.lazy_shape().to_vec();
         self.add(name, param, ParameterKind::Vector, true, shape, false);
+    }
+
+    /// Makes temperatures of rows; a row of the file's matrix is a head's.
+    fn of_rows(&mut self, name: String, param: &Param<Tensor<2>>) {
+        let [width, heads] = param.lazy_shape().dims();
+        let shape = vec![heads, width];
+        self.add(name, param, ParameterKind::SsmaxScale, true, shape, true);
+        self.of_heads(0..heads);
     }
 
     /// A projection's matrix and bias.

@@ -174,7 +174,7 @@ impl Pace {
         }
         let encoding = &config.encoding;
         let prior = encoding.learns_prior().then_some(Part::Prior);
-        let ssmax = encoding.has_ssmax().then_some(Part::Ssmax);
+        let ssmax = encoding.has_temperature().then_some(Part::Ssmax);
         let parts: Vec<Part> = prior.into_iter().chain(ssmax).collect();
         Ok(Self {
             learn: parts.try_into()?,

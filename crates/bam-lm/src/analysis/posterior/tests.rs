@@ -5,7 +5,7 @@ use bam_attention::testing::{Case, oracle, signed_numbers};
 use bam_attention::{Implementation, attend};
 use burn::tensor::{Device, Tensor, TensorData};
 
-const ENCODINGS: [&str; 9] = [
+const ENCODINGS: [&str; 11] = [
     "bam+ssmax",
     "bam+ssmax-content",
     "alibi:2,student_t:4",
@@ -15,6 +15,8 @@ const ENCODINGS: [&str; 9] = [
     "sinusoidal",
     "rotary_local:7,bam+ssmax",
     "alibi+ssmax-content,rotary_local",
+    "bam+adaptive",
+    "rotary_local:7,alibi+adaptive-content",
 ];
 
 fn tokens(length: usize) -> Vec<i32> {

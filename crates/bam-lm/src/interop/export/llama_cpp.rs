@@ -138,7 +138,7 @@ fn architecture(model: &Transformer) -> Result<Architecture, Error> {
         let expected = "one encoding for all layers: GGUF has no key for that of each";
         return Err(refused(expected, format!("{encoding}")));
     };
-    if all.ssmax.is_some() {
+    if all.temperature.is_some() {
         let expected = "a model without scalable softmax, for which GGUF has no key";
         return Err(refused(expected, format!("{encoding}")));
     }

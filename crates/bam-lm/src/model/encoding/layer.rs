@@ -1,4 +1,4 @@
-//! The encoding of one layer: a way for position to enter, and scalable softmax.
+//! The encoding of one layer: a way for position to enter, and a temperature of its rows.
 
 use crate::Error;
 use bam_attention::TemperatureScope;
@@ -10,8 +10,37 @@ use std::fmt;
 pub struct LayerEncoding {
     /// The way that position enters.
     pub position: Position,
-    /// Scalable softmax and what it multiplies, if it is on.
-    pub ssmax: Option<TemperatureScope>,
+    /// The factor on the logits of each row, if there is one.
+    pub temperature: Option<RowTemperature>,
+}
+
+/// A factor on the logits of a row that grows with the keys in sight, and what it multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowTemperature {
+    /// Scalable softmax: `s·ln n`, one `s` a head.
+    Scalable(TemperatureScope),
+    /// Learned of every row ([`AdaptiveTemperature`](crate::model::AdaptiveTemperature)).
+    Adaptive(TemperatureScope),
+}
+
+impl RowTemperature {
+    /// The terms that it multiplies.
+    #[must_use]
+    pub fn scope(self) -> TemperatureScope {
+        match self {
+            Self::Scalable(scope) | Self::Adaptive(scope) => scope,
+        }
+    }
+
+    /// The suffix of an encoding that has it.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Scalable(TemperatureScope::LikelihoodAndPrior) => "+ssmax",
+            Self::Scalable(TemperatureScope::Likelihood) => "+ssmax-content",
+            Self::Adaptive(TemperatureScope::LikelihoodAndPrior) => "+adaptive",
+            Self::Adaptive(TemperatureScope::Likelihood) => "+adaptive-content",
+        }
+    }
 }
 
 /// A way for position to enter a layer.
@@ -201,20 +230,19 @@ impl LayerEncoding {
 
     /// The suffix that says how softmax is scaled.
     pub(super) fn suffix(&self) -> &'static str {
-        match self.ssmax {
-            None => "",
-            Some(TemperatureScope::LikelihoodAndPrior) => "+ssmax",
-            Some(TemperatureScope::Likelihood) => "+ssmax-content",
-        }
+        self.temperature.map_or("", RowTemperature::suffix)
     }
 }
 
-/// The scale of softmax that a suffix names, without its `+`.
-pub(super) fn scaling(suffix: Option<&str>) -> Option<Option<TemperatureScope>> {
-    match suffix {
-        None => Some(None),
-        Some("ssmax") => Some(Some(TemperatureScope::LikelihoodAndPrior)),
-        Some("ssmax-content") => Some(Some(TemperatureScope::Likelihood)),
-        Some(_) => None,
-    }
+/// The temperature that a suffix names, without its `+`.
+pub(super) fn scaling(suffix: Option<&str>) -> Option<Option<RowTemperature>> {
+    use TemperatureScope::{Likelihood, LikelihoodAndPrior};
+    Some(Some(match suffix {
+        None => return Some(None),
+        Some("ssmax") => RowTemperature::Scalable(LikelihoodAndPrior),
+        Some("ssmax-content") => RowTemperature::Scalable(Likelihood),
+        Some("adaptive") => RowTemperature::Adaptive(LikelihoodAndPrior),
+        Some("adaptive-content") => RowTemperature::Adaptive(Likelihood),
+        Some(_) => return None,
+    }))
 }

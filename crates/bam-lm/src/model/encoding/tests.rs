@@ -1,7 +1,7 @@
 use super::*;
 use std::collections::BTreeSet;
 
-const TEXTS: [&str; 16] = [
+const TEXTS: [&str; 18] = [
     "nope",
     "rotary_local+ssmax",
     "rotary_local:64",
@@ -15,6 +15,8 @@ const TEXTS: [&str; 16] = [
     "rotary_local:128*3,nope+ssmax",
     "rotary_local*3+ssmax,nope+ssmax-content",
     "alibi,bam",
+    "bam+adaptive",
+    "nope+adaptive-content,bam+adaptive",
     "(alibi:2,bam:6)*3+ssmax,nope",
     "(alibi:2,bam:6),rotary",
     "nope,(alibi:2,bam:6),rotary*2",
@@ -37,17 +39,17 @@ fn layers_repeat_their_pattern() {
         let of = encoding.of_layer(layer);
         let full = layer % 4 == 3;
         assert_eq!(of.position.window(16), (!full).then_some(128), "{layer}");
-        assert_eq!(of.ssmax.is_some(), full, "{layer}");
+        assert_eq!(of.temperature.is_some(), full, "{layer}");
         assert_eq!(of.position.rotates(), !full);
     }
     assert_eq!(encoding.of_all_layers(), None);
     let heads: Encoding = "alibi:2,bam:6+ssmax".parse().unwrap();
     let all = heads.of_all_layers().unwrap();
     assert_eq!(all.position.head_groups().len(), 2);
-    assert!(all.ssmax.is_some());
+    assert!(all.temperature.is_some());
     let layers: Encoding = "alibi,bam".parse().unwrap();
     assert_eq!(layers.period().len(), 2);
-    assert!(layers.learns_prior() && !layers.has_ssmax());
+    assert!(layers.learns_prior() && !layers.has_temperature());
     assert!(!"alibi*3,nope".parse::<Encoding>().unwrap().learns_prior());
     let window = "rotary_local,nope".parse::<Encoding>().unwrap();
     assert_eq!(window.of_layer(2).position.window(16), Some(16));
@@ -84,7 +86,7 @@ fn file_names_are_safe_and_differ() {
         .iter()
         .map(|text| text.parse::<Encoding>().unwrap().file_name())
         .collect();
-    assert_eq!(names.len(), 16);
+    assert_eq!(names.len(), TEXTS.len());
     for name in &names {
         let safe = |c: char| c.is_ascii_alphanumeric() || "_-+".contains(c);
         assert!(name.chars().all(safe), "{name}");

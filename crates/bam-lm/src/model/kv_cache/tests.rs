@@ -88,6 +88,11 @@ fn layers_keep_what_they_show() {
             [LENGTH, 64],
         ),
         (
+            "rotary_local:9+adaptive,bam+adaptive-content",
+            "rotary+adaptive,bam+adaptive-content",
+            [8, LENGTH],
+        ),
+        (
             "rotary_local:301,rotary_local:300",
             "rotary",
             [LENGTH, LENGTH],

@@ -38,7 +38,7 @@ pub fn plain_config() -> ModelConfig {
     ModelConfig {
         encoding: Encoding::from(LayerEncoding {
             position: PriorKind::Nope.into(),
-            ssmax: None,
+            temperature: None,
         }),
         dim: 0,
         layers: 0,
