@@ -29,7 +29,7 @@ pub use import::{ImportAlilamaArgs, ImportCommand, ImportHfArgs, ImportLlama2cAr
 pub use inspect::{ColourArg, ContextArgs, DoctorArgs, HeadsArgs, InspectCommand, TextArgs};
 pub use length::Length;
 pub use prior::{PriorCommand, PriorDiffArgs, PriorEditArgs};
-pub use quickstart::{QuickstartArgs, ReportArgs};
+pub use quickstart::{EncodingList, QuickstartArgs, ReportArgs};
 pub use reference::{LogitsArgs, ParityArgs};
 pub use serve::ServeArgs;
 pub use study::StudyArgs;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Tokens of the tokenizer.
-const TOKENS: usize = 1024;
+pub const TOKENS: usize = 1024;
 /// Copies of the passkey task's sentences that the tokenizer reads, so that a prompt fits a context of 128.
 const TASK_COPIES: usize = 1000;
 
@@ -95,11 +95,6 @@ fn train_tokenizer(
     Ok(Tokenizer::train(documents, &config, |at| {
         progress(at.documents)
     })?)
-}
-
-/// A name for the folder of an encoding's model.
-pub fn folder_name(encoding: &str) -> String {
-    encoding.replace([':', ','], "-")
 }
 
 /// Whether a run's folder holds its finished model.

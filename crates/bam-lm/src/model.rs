@@ -5,6 +5,7 @@
 //! cache; with a [`KvCache`], [`Transformer::prefill`] and [`Transformer::forward_cached`] for the tokens
 //! of one batch, [`Transformer::decode_step`] for one token of each of several sequences.
 
+mod adaptive;
 mod attention;
 mod block;
 pub mod checkpoint;
@@ -20,6 +21,7 @@ mod rotary;
 mod rowwise;
 mod transformer;
 
+pub use adaptive::AdaptiveTemperature;
 pub(crate) use attention::Attended;
 pub(crate) use block::Norm;
 pub use config::{ModelConfig, PriorScope, PriorStart, ShapeStart};

@@ -53,6 +53,7 @@ pub fn lively(config: ModelConfig, seed: u64, device: &Device) -> Transformer {
                 ParameterKind::Prior(Role::Location) => x,
                 ParameterKind::Prior(Role::Scale) => x - 1.5,
                 ParameterKind::Prior(Role::Shape) => 1.0 + 0.8 * x,
+                ParameterKind::SsmaxScale if info.name.contains("temperature") => 0.1 * x,
                 ParameterKind::SsmaxScale => 0.8 + 0.4 * x,
             };
         }

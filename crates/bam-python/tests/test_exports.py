@@ -31,10 +31,11 @@ SSMAX = {"enabled": True, "from_layer": 1}
 ENCODINGS = {
     "alibi": {"position_embedding_type": "alibi"},
     "bam+ssmax": {"position_embedding_type": "bam+ssmax", "ssmax": SSMAX | {"scale_prior": True}},
-    "bam+ssmax of content": {"position_embedding_type": "bam+ssmax", "ssmax": SSMAX | {"scale_prior": False}},
+    "bam+ssmax of content": {"position_embedding_type": "bam+ssmax-content", "ssmax": SSMAX | {"scale_prior": False}},
     "alibi and buckets": {"position_embedding_type": "alibi:2,t5_buckets:2"},
     "rotary": {"position_embedding_type": "rotary"},
     "rotary in a window": {"position_embedding_type": "rotary_local"},
+    "windows below a layer that sees all": {"position_embedding_type": "rotary_local:7,bam+ssmax", "ssmax": SSMAX},
 }
 
 
@@ -49,6 +50,24 @@ def model(exported, encoding):
         if parameter.dim() > 1 and "seq_scale" not in name:
             torch.nn.init.normal_(parameter, std=0.2)
     return of
+
+
+def test_encodings_of_layers(exported):
+    def period(text, **sizes):
+        sizes = {"num_attention_heads": 4, "num_hidden_layers": 4, "train_length": 16} | sizes
+        config = exported.BamConfig(position_embedding_type=text, **sizes)
+        return [(of.position, of.groups, of.window, of.scope) for of in map(config.encoding, range(4))]
+
+    nope, bam = (("nope", 4),), (("bam", 4),)
+    local = ("rotary_local", nope, 128, None)
+    assert period("rotary_local:128*3,nope+ssmax") == [local] * 3 + [("prior", nope, None, "likelihood_and_prior")]
+    assert period("rotary_local,bam+ssmax-content") == [("rotary_local", nope, 16, None), ("prior", bam, None, "likelihood")] * 2
+    mixed = ("prior", (("alibi", 1), ("bam", 3)), None, None)
+    assert period("alibi:1,bam:3") == [mixed] * 4
+    assert period("(alibi:1,bam:3)*3,rotary") == [mixed] * 3 + [("rotary", nope, None, None)]
+    for wrong in ("bamm", "bam:3", "bam*0", "rotary:2", "rotary_local:x,bam", "bam*5", "bam,nope+ssmx", "(alibi:1,bam:3", ""):
+        with pytest.raises(ValueError, match="position_embedding_type"):
+            period(wrong)
 
 
 @pytest.mark.parametrize("name", ENCODINGS)

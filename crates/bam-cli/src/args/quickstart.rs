@@ -10,8 +10,8 @@ pub struct QuickstartArgs {
     /// Folder for models, records and report.html
     #[arg(long, default_value = "runs/quickstart")]
     pub out: PathBuf,
-    /// Encodings to compare, for example bam+ssmax,nope,kerple_log+ssmax
-    #[arg(long, value_delimiter = ';', value_parser = encodings, default_value = "bam+ssmax,alibi,rotary")]
+    /// Encodings to compare, for example bam+ssmax,nope,kerple_log+ssmax; with ; between them each may be a pattern of layers, rotary_local*1,nope;bam
+    #[arg(long, value_parser = encodings, default_value = "bam+ssmax,alibi,rotary")]
     pub encodings: Vec<EncodingList>,
     /// All twelve encodings of the paper
     #[arg(long, conflicts_with = "encodings")]
@@ -35,11 +35,37 @@ pub struct QuickstartArgs {
     pub device: DeviceArgs,
 }
 
-/// One comma-separated list; groups of heads such as alibi:2,bam:2 stay together.
+/// A list with `;` between encodings, or with commas, where groups of heads such as alibi:2,bam:2 stay together.
 #[derive(Clone, Debug)]
 pub struct EncodingList(pub Vec<Encoding>);
 
+impl std::fmt::Display for EncodingList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<String> = self.0.iter().map(Encoding::to_string).collect();
+        // A comma alone would part the layers of a pattern.
+        let end = if names.len() == 1 && names[0].contains(',') {
+            ";"
+        } else {
+            ""
+        };
+        write!(f, "{}{end}", names.join(";"))
+    }
+}
+
 fn encodings(text: &str) -> Result<EncodingList, String> {
+    let parsed: Result<Vec<Encoding>, _> = match text.contains([';', '*', '(']) {
+        true => (text.trim_end_matches(';').split(';'))
+            .map(|name| name.parse())
+            .collect(),
+        false => between_commas(text)
+            .iter()
+            .map(|name| name.parse())
+            .collect(),
+    };
+    parsed.map(EncodingList).map_err(|error| error.to_string())
+}
+
+fn between_commas(text: &str) -> Vec<String> {
     // "a:1,b:3" is one encoding, "a,b" are two: parts with a colon belong to their neighbours.
     let mut names: Vec<String> = Vec::new();
     for part in text.split(',') {
@@ -51,8 +77,7 @@ fn encodings(text: &str) -> Result<EncodingList, String> {
             _ => names.push(part.to_owned()),
         }
     }
-    let parsed: Result<Vec<Encoding>, _> = names.iter().map(|name| name.parse()).collect();
-    parsed.map(EncodingList).map_err(|error| error.to_string())
+    names
 }
 
 #[derive(Args, Debug)]
@@ -69,4 +94,43 @@ pub struct ReportArgs {
         default_value = "Positional priors, read far beyond their training length"
     )]
     pub title: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<String> {
+        let list = encodings(text).unwrap();
+        let again = encodings(&list.to_string()).unwrap();
+        let of = |list: EncodingList| -> Vec<String> {
+            list.0.iter().map(Encoding::to_string).collect()
+        };
+        let names = of(list);
+        assert_eq!(of(again), names, "{text}: as a command line says it");
+        names
+    }
+
+    #[test]
+    fn a_comma_is_between_encodings_and_between_layers_where_that_is_said() {
+        for (text, expected) in [
+            (
+                "bam+ssmax,alibi,rotary",
+                &["bam+ssmax", "alibi", "rotary"][..],
+            ),
+            ("alibi:2,bam:2,nope", &["alibi:2,bam:2", "nope"]),
+            ("rotary_local:64,nope", &["rotary_local:64", "nope"]),
+            ("alibi,bam;", &["alibi,bam"]),
+            ("alibi,bam;nope", &["alibi,bam", "nope"]),
+            ("rotary_local*3,nope+ssmax", &["rotary_local*3,nope+ssmax"]),
+            ("(alibi:2,bam:2),nope", &["(alibi:2,bam:2),nope"]),
+            ("bam*1,nope;rotary", &["bam,nope", "rotary"]),
+        ] {
+            assert_eq!(names(text), expected, "{text}");
+        }
+        for text in ["", ";", "bam;;nope", "bam,nonsense", "bam*0,nope"] {
+            let error = encodings(text).unwrap_err();
+            assert!(error.starts_with("encoding: expected"), "{text}: {error}");
+        }
+    }
 }

@@ -22,9 +22,12 @@ pub struct UpcycleArgs {
     /// A text to measure perplexity on; the last tenth of DATA, held out, if that is one text file
     #[arg(long, value_name = "TEXT")]
     pub held_out: Option<PathBuf>,
-    /// Family that the priors become
-    #[arg(long, value_enum, default_value_t = FamilyArg::Bam)]
-    pub family: FamilyArg,
+    /// Family that the priors become; bam if not given, with --drop-rotary same
+    #[arg(long, value_enum)]
+    pub family: Option<FamilyArg>,
+    /// Go on without rotations (DroPE): layers that rotate queries and keys get uniform priors, or with --family bam priors that learn, and all weights learn
+    #[arg(long)]
+    pub drop_rotary: bool,
     /// Add scalable softmax, on likelihood and prior or on the likelihood only
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "both")]
     pub ssmax: Option<TemperatureScopeArg>,
@@ -37,18 +40,18 @@ pub struct UpcycleArgs {
     /// Steps
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub steps: u64,
-    /// Tokens of a row
-    #[arg(long, default_value = "4x")]
-    pub length: Length,
+    /// Tokens of a row; 4x if not given, with --drop-rotary 1x
+    #[arg(long)]
+    pub length: Option<Length>,
     /// Rows of a step
     #[arg(long, default_value_t = 8, value_parser = at_least_one)]
     pub rows: usize,
     /// Equal parts that a step's rows are read in
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub parts: usize,
-    /// The largest learning rate
-    #[arg(long, default_value_t = 1e-2, allow_negative_numbers = true, value_parser = above_zero)]
-    pub rate: f64,
+    /// The largest learning rate; 0.01 if not given, with --drop-rotary 0.001, and ten times that for priors
+    #[arg(long, allow_negative_numbers = true, value_parser = above_zero)]
+    pub rate: Option<f64>,
     /// The share of rows that are passkey documents instead of text
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = any_share)]
     pub passkey_rows: f64,
@@ -69,7 +72,7 @@ pub struct UpcycleArgs {
     pub seed: u64,
     /// Continue the run in the folder, which knows all the rest
     #[arg(long, conflicts_with_all = [
-        "model", "data", "held_out", "family", "ssmax", "steps", "length", "rows", "parts", "rate",
+        "model", "data", "held_out", "family", "drop_rotary", "ssmax", "steps", "length", "rows", "parts", "rate",
         "passkey_rows", "lengths", "samples", "pieces", "checkpoint_every", "seed",
     ])]
     pub resume: bool,
@@ -84,13 +87,23 @@ pub struct UpcycleArgs {
     pub device: Option<DeviceName>,
 }
 
+impl UpcycleArgs {
+    /// The family that was given, or the one that is usual.
+    pub fn family(&self) -> FamilyArg {
+        self.family.unwrap_or(match self.drop_rotary {
+            true => FamilyArg::Same,
+            false => FamilyArg::Bam,
+        })
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum FamilyArg {
     /// Generalised Gaussian: location, scale and shape of every head
     Bam,
     /// Laplace: the slope of every head
     Laplace,
-    /// Their kind, if that is learned
+    /// Their kind, if that is learned or rotations are dropped
     Same,
 }
 

@@ -2,11 +2,11 @@
 //!
 //! A quickstart that was interrupted goes on with `--resume`.
 
-use crate::args::QuickstartArgs;
+use crate::args::{EncodingList, QuickstartArgs};
 use crate::command::eval::models::Session;
 use crate::command::train::available_threads;
 use crate::console;
-use crate::experiment::{Materials, Measured, folder_name, trained};
+use crate::experiment::{Materials, Measured, TOKENS, trained};
 use crate::{ranks, runs};
 use anyhow::ensure;
 use bam_attention::Skipping;
@@ -69,7 +69,7 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
     let mut all = Vec::new();
     for recipe in recipes {
         let name = recipe.model.encoding.to_string();
-        let dir = args.out.join(folder_name(&name));
+        let dir = args.out.join(recipe.model.encoding.file_name());
         let Some(model) = trained(&dir, &name, recipe, &materials, &device)? else {
             return Ok(stopped(args));
         };
@@ -118,11 +118,10 @@ fn recipe(args: &QuickstartArgs, encoding: &Encoding) -> anyhow::Result<Recipe> 
         format!("train.seed={}", args.seed),
         format!("train.device={}", args.device.device.unwrap_or_default()),
     ];
-    Ok(Recipe::from_toml(
-        RECIPE,
-        &overrides,
-        Path::new("recipes/quickstart.toml"),
-    )?)
+    let recipe = Recipe::from_toml(RECIPE, &overrides, Path::new("recipes/quickstart.toml"))?;
+    // An encoding that the model can't have is said before anything is trained.
+    recipe.model_config(TOKENS)?;
+    Ok(recipe)
 }
 
 fn stopped(args: &QuickstartArgs) -> ExitCode {
@@ -139,9 +138,8 @@ fn command_line(args: &QuickstartArgs) -> String {
     let encodings = match args.all {
         true => "--all".to_owned(),
         false => {
-            let names = args.encodings.iter().flat_map(|list| &list.0);
-            let names: Vec<String> = names.map(Encoding::to_string).collect();
-            format!("--encodings '{}'", names.join(";"))
+            let all = args.encodings.iter().flat_map(|list| list.0.clone());
+            format!("--encodings '{}'", EncodingList(all.collect()))
         }
     };
     let device = args.device.device;

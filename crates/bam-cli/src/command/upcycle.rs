@@ -1,4 +1,4 @@
-//! `bam upcycle`: go on with a trained model's priors alone.
+//! `bam upcycle`: go on with a trained model's priors alone, or without its rotations.
 //!
 //! ```text
 //! OUT/plan.json  held-out.txt  tokens/      what is measured and learned from
@@ -98,7 +98,11 @@ fn finish(
     if from > 0 {
         console::note(&format!("continuing after step {from}"));
     }
-    if train(folder, trainer, "learn the priors")? == Outcome::Stopped {
+    let title = match trainer.recipe().train.learn.is_all() {
+        true => "learn without rotations",
+        false => "learn the priors",
+    };
+    if train(folder, trainer, title)? == Outcome::Stopped {
         return Ok(false);
     }
     let model = runs::load_model(&args.out, &device)?;

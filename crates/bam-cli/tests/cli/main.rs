@@ -15,6 +15,7 @@ mod interrupted;
 mod misuse;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod patterns;
 mod plan;
 mod preparing;
 mod prior;

@@ -24,6 +24,7 @@ TOLERANCE = 1e-4
 POSITIONS = [
     "nope", "sinusoidal", "rotary", "rotary_local", "alibi", "bam", "laplace", "gaussian", "kerple_log", "kerple_power",
     "student_t", "t5_buckets", "table", "laplace_slab", "alibi:1,bam:2,nope:1,table:2",
+    "rotary_local:5*2,bam", "alibi*1,nope", "(alibi:2,bam:4)*1,rotary_local",
 ]
 # MPT's, Bloom's, Alilama's, and a LLaMA with biases and a tied head: encodings with designs that are not the usual one.
 DESIGNS = {
@@ -104,7 +105,8 @@ def variant(source, work, position, ssmax, index, design=None):
         num_key_value_heads=[6, 3, 2, 1][index % 4], intermediate_size=56, vocab_size=71, train_length=16,
         max_position_embeddings=16,
     )
-    config["attn_prior"]["scope"] = ["layer", "global"][index % 2]
+    # Layers that differ have priors of their own.
+    config["attn_prior"]["scope"] = ["layer", "global"][index % 2 if "*" not in position else 0]
     config["ssmax"] = {"enabled": ssmax != "", "scale_prior": ssmax == "+ssmax", "from_layer": index % 3 if ssmax else 0}
     for name in ("bos_token_id", "eos_token_id"):
         config.pop(name, None)

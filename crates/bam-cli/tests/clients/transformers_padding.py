@@ -128,7 +128,7 @@ def positions_that_begin_anew_are_documents(subject):
     near(torch.cat(got, 1), whole)
     if subject.is_llama:
         return
-    if model.config.position not in ("nope",):
+    if model.config.position_embedding_type.split("+")[0] != "nope":
         far(logits(model, ids[:, :6], position_ids=3 * steps), logits(model, ids[:, :6]))
     # With a cache too, which knows the documents afterwards.
     with torch.no_grad():

@@ -16,6 +16,7 @@ TOLERANCE = 5e-5
 ENCODINGS = [
     "alibi", "bam+ssmax", "rotary", "rotary_local", "sinusoidal+ssmax-content", "nope+ssmax", "t5_buckets", "table+ssmax",
     "gaussian", "kerple_power+ssmax", "kerple_log", "student_t", "laplace_slab", "alibi:1,bam:2,nope:1+ssmax",
+    "rotary_local:3*2,nope+ssmax",
 ]
 
 BEHAVIOURS = []
@@ -116,7 +117,7 @@ def bayesian(bam, source, work, index, encoding):
         tie_word_embeddings=design["tied_head"],
         ssmax={"enabled": kind != "", "scale_prior": kind == "ssmax", "from_layer": index % 2},
     )
-    options["attn_prior"]["scope"] = ["global", "layer"][index % 2]
+    options["attn_prior"]["scope"] = ["global", "layer"][index % 2 if "*" not in encoding else 1]
     torch.manual_seed(index)
     kind = type(AutoModelForCausalLM.from_config(config, trust_remote_code=True))
     model = disturb(kind(type(config)(**options)))

@@ -54,7 +54,7 @@ impl Transformer {
         let root = (config.head_dim() as f64).sqrt();
         let reach = |linear: &Linear, heads: usize| -> Vec<f64> {
             let mut longest = self.longest_rows(layer, linear, heads);
-            if layer == 0 && matches!(config.encoding.position, Position::Prior(_)) {
+            if layer == 0 && matches!(config.encoding.of_layer(0).position, Position::Prior(_)) {
                 let asked = self.longest_of_vocabulary(linear, heads);
                 longest
                     .iter_mut()
@@ -175,11 +175,11 @@ impl Transformer {
 
     fn sharpenings(&self, layer: usize) -> Vec<Sharpening> {
         use bam_attention::TemperatureScope::{Likelihood, LikelihoodAndPrior};
-        let scope = self.config.encoding.ssmax;
-        match (&self.layers[layer].attention.ssmax_scale, scope) {
-            (Some(scale), Some(scope)) => host_values(scale.val())
+        let temperature = self.config.encoding.of_layer(layer).temperature;
+        match (&self.layers[layer].attention.ssmax_scale, temperature) {
+            (Some(scale), Some(temperature)) => host_values(scale.val())
                 .into_iter()
-                .map(|scale| match scope {
+                .map(|scale| match temperature.scope() {
                     LikelihoodAndPrior => Sharpening::LikelihoodAndPrior(scale.into()),
                     Likelihood => Sharpening::Likelihood(scale.into()),
                 })

@@ -108,6 +108,7 @@ mod tests {
             ("bam+ssmax-content", 1e-2),
             ("alibi+ssmax", 1e-2),
             ("alibi:2,kerple_power:4", 1e-2),
+            ("laplace,bam+ssmax", 1e-2),
         ] {
             let model = lively(small(encoding), 3, &Device::flex());
             let context = context(&model, LENGTH, epsilon).unwrap();
@@ -152,7 +153,24 @@ mod tests {
             (uniform.reach, uniform.certified_cache_bytes),
             (98, uniform.cache_bytes)
         );
-        // What the encoding hides can't be seen.
+        // What a layer hides can't be seen, and a layer beside it is certified by its own prior.
+        let of = |encoding| context(&lively(small(encoding), 4, &Device::flex()), 100_000, 1e-6);
+        let two = of("rotary_local:9,alibi").unwrap();
+        assert!(two.heads[..6].iter().all(|head| head.horizon == Some(8)));
+        assert!(two.heads[6..].iter().all(|head| head.horizon.is_some()));
+        for (head, alone) in two.heads.iter().zip(&long.heads).skip(6) {
+            assert_eq!(head.prior_horizon, alone.prior_horizon);
+        }
+        assert_eq!(two.cache_bytes, 2 * 3 * 4 * 4 * (9 + 100_000));
+        // Rows may be as sharp as a text makes them.
+        let own = context(
+            &lively(small("alibi,alibi+adaptive"), 4, &Device::flex()),
+            100_000,
+            1e-6,
+        );
+        let own = own.unwrap().heads;
+        assert!(own[..6].iter().all(|head| head.horizon.is_some()));
+        assert!(own[6..].iter().all(|head| head.horizon.is_none()));
         let hidden = context(&lively(small("rotary_local"), 4, &Device::flex()), 99, 1e-6).unwrap();
         assert!(hidden.heads.iter().all(|head| head.horizon == Some(15)));
         assert!(context(&model, 0, 1e-6).is_err());

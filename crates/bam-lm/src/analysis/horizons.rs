@@ -37,12 +37,17 @@ impl Transformer {
         let layers: Result<Vec<_>, Error> = priors
             .iter()
             .zip(bounds)
-            .map(|(prior, bounds)| {
+            .enumerate()
+            .map(|(layer, (prior, bounds))| {
                 let heads = by_distance(prior);
                 let heads = heads.par_chunks_exact(keys).zip(bounds);
                 let horizon = |(ln_weights, bound): (&[f64], &LogitBound)| {
-                    let horizon = bound.horizon(ln_weights, epsilon)?;
-                    Ok(within(horizon, self.config.window(), keys))
+                    // What a text makes of an adaptive temperature is not bounded here.
+                    let horizon = match self.layers[layer].adaptive {
+                        Some(_) => None,
+                        None => bound.horizon(ln_weights, epsilon)?,
+                    };
+                    Ok(within(horizon, self.config.window(layer), keys))
                 };
                 heads.map(horizon).collect::<Result<Vec<_>, Error>>()
             })

@@ -121,15 +121,14 @@ fn observe(
         start: wanted[0] - start,
         end: wanted[wanted.len() - 1] + 1 - start,
     };
-    let window = model.config().window();
     let sink = RefCell::new(sink);
     let observer = |attended: &Attended| {
-        Layer::new(attended, window).tell(wanted, &mut *sink.borrow_mut());
+        Layer::new(attended).tell(wanted, &mut *sink.borrow_mut());
     };
     model.observe(piece, cache, read, &observer)
 }
 
-/// The inputs of a layer's attention, as numbers. It has kept all keys.
+/// The inputs of a layer's attention, as numbers. It has kept all keys that a row sees.
 struct Layer<'a> {
     attended: &'a Attended,
     /// `[heads, rows, dim]`, `[key_heads, keys, dim]`, `[heads, lags]`.
@@ -138,12 +137,12 @@ struct Layer<'a> {
     ln_weights: Vec<f32>,
     /// `[heads, rows]`, and its scope.
     temperature: Option<(Vec<f32>, TemperatureScope)>,
-    /// Keys at this distance and beyond are hidden.
-    window: Option<usize>,
+    /// The position of the first key that was kept.
+    first_kept: usize,
 }
 
 impl<'a> Layer<'a> {
-    fn new(attended: &'a Attended, window: Option<usize>) -> Self {
+    fn new(attended: &'a Attended) -> Self {
         let temperature = attended.call.options.temperature.as_ref();
         let temperature = temperature.map(|of| (host_values(of.values.clone()), of.scope));
         Self {
@@ -152,7 +151,8 @@ impl<'a> Layer<'a> {
             k: host_values(attended.call.k.clone()),
             ln_weights: host_values(attended.call.log_prior.ln_weights().clone()),
             temperature,
-            window,
+            // The call counts positions from there.
+            first_kept: attended.first_row - attended.call.options.query_offset,
         }
     }
 
@@ -176,14 +176,15 @@ impl<'a> Layer<'a> {
         let [_, key_heads, keys, _] = self.attended.call.k.dims();
         let lags = self.attended.call.log_prior.lags().count();
         let own = head - self.attended.call.heads.start;
-        let seen = self.window.map_or(row + 1, |window| window.min(row + 1));
+        let window = self.attended.call.options.window;
+        let seen = window.map_or(row + 1, |window| window.min(row + 1));
         let first_key = row + 1 - seen;
 
         let of_row = own * rows + index;
         let query = &self.q[of_row * dim..][..dim];
         let of_head = &self.k[own / (heads / key_heads) * keys * dim..][..keys * dim];
         let root = (dim as f64).sqrt();
-        let content: Vec<f64> = of_head[first_key * dim..(row + 1) * dim]
+        let content: Vec<f64> = of_head[(first_key - self.first_kept) * dim..][..seen * dim]
             .chunks_exact(dim)
             .map(|key| dot(query, key) / root)
             .collect();

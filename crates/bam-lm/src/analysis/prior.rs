@@ -1,7 +1,6 @@
 //! The heads' beliefs about distance: their priors as distributions over a row of keys.
 
 use crate::Error;
-use crate::model::encoding::Position;
 use crate::model::{Transformer, check_length, host_values};
 use bam_prior::{PositionalPrior, Prior, RowSummary};
 use bam_record::{Head, Heads};
@@ -11,7 +10,7 @@ const CURVE_POINTS: usize = 97;
 
 /// Every head's prior over a causal row of `keys` keys.
 ///
-/// Rotary and sinusoidal models have a uniform prior in every head: position enters elsewhere.
+/// Rotary and sinusoidal layers have a uniform prior in every head: position enters elsewhere.
 ///
 /// # Errors
 /// If a prior's parameters are no numbers, or `keys` is 0 or above [`LONGEST_SEQUENCE`](crate::model::LONGEST_SEQUENCE).
@@ -44,10 +43,10 @@ pub(crate) fn distributions(
     model.prior_of(layer).each_prior()
 }
 
-/// Whether the encoding has a prior to look at.
+/// Whether any layer has a prior to look at.
 #[must_use]
 pub fn has_prior(model: &Transformer) -> bool {
-    matches!(model.config().encoding.position, Position::Prior(_))
+    model.config().encoding.has_prior()
 }
 
 fn describe(

@@ -1,14 +1,14 @@
 //! Prior surgery: other priors in the heads of a trained model, everything else as it was.
 //!
-//! An encoding names one family a head for all layers. Where an edit makes a head's family differ
-//! from layer to layer, the head becomes what contains them all, exactly: the generalised Gaussian
-//! is the uniform prior at shape 0 and the Laplace prior at shape 1. What nothing here contains is
-//! refused.
+//! An encoding names one family a head for all layers, or for those that share an item of its pattern.
+//! Where an edit makes a head's family differ between such layers, the head becomes what contains them
+//! all, exactly: the generalised Gaussian is the uniform prior at shape 0 and the Laplace prior at shape 1.
+//! What nothing here contains is refused.
 
 mod overflow;
 
 use crate::Error;
-use crate::model::encoding::{HeadGroup, Position, PriorKind};
+use crate::model::encoding::{Encoding, HeadGroup, LayerEncoding, Position, PriorKind};
 use crate::model::{ModelConfig, PriorScope, Transformer, host_values};
 use bam_attention::nn;
 use bam_prior::{
@@ -65,7 +65,7 @@ struct HeadState {
     theta: Vec<Vec<f32>>,
 }
 
-/// `states[place][head]`; a place is a layer, or all of them.
+/// `states[place][head]`; a place is a layer, or all of them. A layer without priors has no heads here.
 type Places = Vec<Vec<HeadState>>;
 
 /// A model with other priors, and what changed: also heads that were not named, where the encoding
@@ -99,7 +99,7 @@ pub fn edit_priors(
 
 fn states(model: &Transformer) -> Result<Places, Error> {
     let config = model.config();
-    if config.head_groups().is_empty() {
+    if !config.encoding.has_prior() {
         return Err(Error::Value {
             what: "model",
             expected: "one whose heads have priors (nope, alibi, bam, …)".into(),
@@ -110,12 +110,12 @@ fn states(model: &Transformer) -> Result<Places, Error> {
         PriorScope::Global => 1,
         PriorScope::Layer => config.layers,
     };
-    let places = (0..places).map(|place| states_of(model.prior_of(place), config));
-    Ok(places.collect())
+    let of_place = |place| states_of(model.prior_of(place), config.head_groups(place));
+    Ok((0..places).map(of_place).collect())
 }
 
-fn states_of(prior: &nn::PositionalPrior, config: &ModelConfig) -> Vec<HeadState> {
-    let kinds = config.head_groups().iter().map(|group| group.prior);
+fn states_of(prior: &nn::PositionalPrior, groups: &[HeadGroup]) -> Vec<HeadState> {
+    let kinds = groups.iter().map(|group| group.prior);
     let groups = prior.groups.iter().zip(kinds).flat_map(|(group, kind)| {
         let specs = group.family().parameters(0);
         let theta = group.theta.iter().map(|param| host_values(param.val()));
@@ -281,10 +281,20 @@ impl Change {
     }
 }
 
+/// The same families in all layers of an item of the encoding's pattern.
+fn agree_on_families(places: &mut Places, config: &ModelConfig) -> Result<(), Error> {
+    let period = config.encoding.period().len();
+    for item in 0..period.min(places.len()) {
+        let alike = places.iter_mut().skip(item).step_by(period);
+        agree(&mut alike.collect::<Vec<_>>(), config)?;
+    }
+    Ok(())
+}
+
 /// The kind that says what every layer's head is, head by head, and ALiBi only where its slopes are
 /// those of so many heads.
-fn agree_on_families(places: &mut Places, config: &ModelConfig) -> Result<(), Error> {
-    for head in 0..config.heads {
+fn agree(places: &mut [&mut Vec<HeadState>], config: &ModelConfig) -> Result<(), Error> {
+    for head in 0..places[0].len() {
         let kinds: Vec<PriorKind> = places.iter().map(|heads| heads[head].kind).collect();
         let kind = common_kind(&kinds).ok_or_else(|| {
             let names: BTreeSet<&str> = kinds.iter().map(PriorKind::name).collect();
@@ -303,7 +313,7 @@ fn agree_on_families(places: &mut Places, config: &ModelConfig) -> Result<(), Er
         }
     }
     let mut start = 0;
-    for run in runs(&places[0]) {
+    for run in runs(places[0]) {
         let heads = start..start + run.heads.unwrap_or(config.heads);
         start = heads.end;
         if !matches!(run.prior, PriorKind::Alibi) {
@@ -313,7 +323,7 @@ fn agree_on_families(places: &mut Places, config: &ModelConfig) -> Result<(), Er
         let standard = (0..count)
             .map(|head| HeadState::initial(PriorKind::Alibi, head, count, config))
             .collect::<Result<Vec<_>, Error>>()?;
-        let of_run = |place: &Vec<HeadState>| place[heads.clone()] == standard;
+        let of_run = |place: &&mut Vec<HeadState>| place[heads.clone()] == standard;
         if !places.iter().all(of_run) {
             for state in places
                 .iter_mut()
@@ -357,11 +367,10 @@ fn runs(heads: &[HeadState]) -> Vec<HeadGroup> {
 
 fn with_states(model: &Transformer, places: &Places) -> Result<Transformer, Error> {
     let mut edited = model.clone();
-    let groups = runs(&places[0]);
     let device = model.device();
     let start = model.config.prior_start;
-    let of_place = |heads: &Vec<HeadState>| {
-        let mut rest = heads.as_slice();
+    let of_place = |heads: &[HeadState]| -> Result<nn::PositionalPrior, Error> {
+        let (groups, mut rest) = (runs(heads), heads);
         let of_group = |group: &HeadGroup| {
             let (run, others) = rest.split_at(group.heads.unwrap_or(heads.len()));
             rest = others;
@@ -379,19 +388,27 @@ fn with_states(model: &Transformer, places: &Places) -> Result<Transformer, Erro
         let groups = groups.iter().map(of_group).collect::<Result<_, Error>>()?;
         Ok(nn::PositionalPrior::of_groups(groups, &device)?)
     };
-    let priors = places.iter().map(of_place);
-    let mut priors = priors.collect::<Result<Vec<nn::PositionalPrior>, Error>>()?;
-    match &mut edited.prior {
-        Some(shared) => *shared = priors.remove(0),
-        None => {
-            for (layer, prior) in edited.layers.iter_mut().zip(priors) {
-                layer.attention.prior = prior;
-            }
+    for (index, heads) in places.iter().enumerate() {
+        if !heads.is_empty() {
+            let own = &mut edited.layers[index].attention.prior;
+            *edited.prior.as_mut().unwrap_or(own) = of_place(heads)?;
         }
     }
-    edited.config.encoding.position = Position::Prior(groups);
+    edited.config.encoding = encoding_of(&edited.config.encoding, places)?;
     edited.config = edited.config.checked()?;
     Ok(edited)
+}
+
+/// The encoding with these heads; one place is that of all layers.
+fn encoding_of(before: &Encoding, places: &Places) -> Result<Encoding, Error> {
+    let mut places = places.iter().cycle();
+    before.with_layers(|layer| match places.next() {
+        Some(heads) if !heads.is_empty() => LayerEncoding {
+            position: Position::Prior(runs(heads)),
+            ..layer.clone()
+        },
+        _ => layer.clone(),
+    })
 }
 
 fn changes(
@@ -450,6 +467,12 @@ fn named_heads(
             Some(head) if head < config.heads => head..head + 1,
             Some(_) => return Err(wrong(format!("a head from 0 to {}", config.heads - 1))),
         };
+        let (one, with_priors) = (some.len() == 1, |place: &usize| !places[*place].is_empty());
+        if one && !some.clone().any(|place| with_priors(&place)) {
+            let expected = format!("a layer with priors, in a model with {}", config.encoding);
+            return Err(wrong(expected));
+        }
+        let some = some.filter(with_priors);
         found.extend(some.flat_map(|place| heads.clone().map(move |head| (place, head))));
     }
     Ok(found)

@@ -1,10 +1,11 @@
 //! A trained model's prior made learnable from where it is, so that training can go on with little more
-//! than a few numbers a head: ALiBi is a generalised Gaussian of shape 1.
+//! than a few numbers a head: ALiBi is a generalised Gaussian of shape 1. Or a model without its rotations,
+//! for all its weights to learn to do without.
 
 use crate::Error;
 use crate::analysis::distributions;
 use crate::model::checkpoint::NamedTensors;
-use crate::model::encoding::{HeadGroup, Position, PriorKind};
+use crate::model::encoding::{LayerEncoding, Position, PriorKind, RowTemperature};
 use crate::model::{ModelConfig, ParameterKind, PriorScope, PriorStart, Transformer};
 use bam_attention::TemperatureScope;
 use bam_prior::{Family, GeneralizedGaussian, Prior, alibi_slopes};
@@ -17,6 +18,9 @@ pub struct Upcycling {
     pub target: Target,
     /// Scalable softmax, if it is to be added.
     pub ssmax: Option<SsmaxStart>,
+    /// Whether layers that rotate queries and keys stop doing so, and hide nothing any more: uniform priors
+    /// take their places (DroPE, arXiv 2512.12167). This changes what the model computes.
+    pub drop_rotary: bool,
 }
 
 /// The family that priors are turned into.
@@ -27,7 +31,7 @@ pub enum Target {
     GeneralizedGaussian,
     /// Laplace with slopes to learn, from Laplace.
     Laplace,
-    /// As they are, if that is learned.
+    /// As they are, if that is learned or rotations are dropped.
     Same,
 }
 
@@ -53,12 +57,13 @@ impl SsmaxStart {
     }
 }
 
-/// The model with priors that can learn, one for each layer. It computes what it did, up to rounding,
-/// unless scalable softmax is added.
+/// The model with priors that can learn, one for each layer that has priors; layers that rotate stay as they
+/// are unless that is dropped. It computes what it did, up to rounding, unless scalable softmax is added or
+/// rotations are dropped.
 ///
 /// # Errors
-/// If position is no prior, a head's prior is none of the target's family, or there is scalable softmax
-/// already.
+/// If no layer has a prior, or none rotates that is to stop, a head's prior is none of the target's family, or
+/// there is scalable softmax already.
 pub fn upcycled(model: &Transformer, to: &Upcycling) -> Result<Transformer, Error> {
     let before = model.config();
     let wrong = |what, expected: &str| {
@@ -68,13 +73,20 @@ pub fn upcycled(model: &Transformer, to: &Upcycling) -> Result<Transformer, Erro
             got: before.encoding.to_string(),
         })
     };
-    if !matches!(before.encoding.position, Position::Prior(_)) {
-        return wrong("upcycling", "a model whose positions are priors");
+    if to.drop_rotary && !before.encoding.rotates() {
+        return wrong("dropping rotations", "layers that rotate queries and keys");
     }
     let mut config = before.clone();
+    config.encoding = before.encoding.with_layers(|layer| LayerEncoding {
+        position: positioned(&layer.position, to, before.train_length),
+        ..layer.clone()
+    })?;
+    if !config.encoding.has_prior() {
+        return wrong("upcycling", "a model whose positions are priors");
+    }
     let mut tensors = model.to_tensors();
     if to.target == Target::Same {
-        if !before.encoding.learns_prior() {
+        if !before.encoding.learns_prior() && !to.drop_rotary {
             return wrong("upcycling", "priors that learn, to keep them");
         }
     } else {
@@ -86,7 +98,7 @@ pub fn upcycled(model: &Transformer, to: &Upcycling) -> Result<Transformer, Erro
         turn(model, to.target, &mut config, &mut tensors)?;
     }
     if let Some(start) = to.ssmax {
-        if before.encoding.ssmax.is_some() {
+        if before.encoding.has_temperature() {
             return wrong("upcycling", "no scalable softmax, to add it");
         }
         if !(start.from_layer < config.layers && start.scale.is_finite()) {
@@ -96,7 +108,10 @@ pub fn upcycled(model: &Transformer, to: &Upcycling) -> Result<Transformer, Erro
                 got: format!("layer {} and {}", start.from_layer, start.scale),
             });
         }
-        config.encoding.ssmax = Some(start.scope);
+        config.encoding = config.encoding.with_layers(|layer| LayerEncoding {
+            temperature: Some(RowTemperature::Scalable(start.scope)),
+            ..layer.clone()
+        })?;
         config.ssmax_from = start.from_layer;
         for layer in start.from_layer..config.layers {
             let scales = vec![start.scale as f32; config.heads];
@@ -109,7 +124,18 @@ pub fn upcycled(model: &Transformer, to: &Upcycling) -> Result<Transformer, Erro
     Ok(upcycled.with_history(model.history().clone()))
 }
 
-/// The priors of every layer as parameters of the target's family.
+/// A layer's position at the start. A window that is the training length is said, for that length grows.
+fn positioned(position: &Position, to: &Upcycling, train_length: usize) -> Position {
+    match position {
+        rotates if rotates.rotates() && to.drop_rotary => PriorKind::Nope.into(),
+        Position::RotaryLocal { .. } => Position::RotaryLocal {
+            window: position.window(train_length),
+        },
+        other => other.clone(),
+    }
+}
+
+/// The priors of every layer that has some as parameters of the target's family.
 fn turn(
     model: &Transformer,
     target: Target,
@@ -122,7 +148,7 @@ fn turn(
     };
     let slopes = alibi_slopes(config.heads)?;
     let specs = family.parameters(config.heads);
-    for layer in 0..config.layers {
+    for layer in (0..config.layers).filter(|layer| !config.head_groups(*layer).is_empty()) {
         let mut theta = vec![Vec::new(); specs.len()];
         for (head, prior) in distributions(model, layer).into_iter().enumerate() {
             let prior = prior?;
@@ -147,10 +173,13 @@ fn turn(
             tensors.insert(name, (vec![1, config.heads, 1, 1], values));
         }
     }
-    config.encoding.position = Position::Prior(vec![HeadGroup {
-        prior: PriorKind::Learned(family),
-        heads: None,
-    }]);
+    config.encoding = config.encoding.with_layers(|layer| match layer.position {
+        Position::Prior(_) => LayerEncoding {
+            position: PriorKind::Learned(family).into(),
+            ..layer.clone()
+        },
+        _ => layer.clone(),
+    })?;
     config.prior_scope = PriorScope::Layer;
     config.prior_start = PriorStart::default();
     Ok(())
@@ -179,6 +208,12 @@ mod tests {
     const TO_BAM: Upcycling = Upcycling {
         target: Target::GeneralizedGaussian,
         ssmax: None,
+        drop_rotary: false,
+    };
+    const WITHOUT_ROTARY: Upcycling = Upcycling {
+        target: Target::Same,
+        ssmax: None,
+        drop_rotary: true,
     };
 
     #[test]
@@ -215,9 +250,80 @@ mod tests {
         let model = lively(small("alibi"), 31, &device);
         let to = Upcycling {
             target: Target::Laplace,
-            ssmax: None,
+            ..TO_BAM
         };
         assert!(difference(&model, &upcycled(&model, &to).unwrap()) < 1e-4);
+    }
+
+    /// Layers that have no priors are what they were, also where the training length grows; of those that have
+    /// some, each becomes what it was.
+    #[test]
+    fn patterns_become_patterns() {
+        let device = Device::flex();
+        for (before, after) in [
+            ("rotary_local,alibi", "rotary_local:16,bam"),
+            ("rotary_local:9,nope+ssmax", "rotary_local:9,bam+ssmax"),
+            ("alibi,nope+ssmax", "bam,bam+ssmax"),
+            ("rotary,(alibi:2,bam:4)", "rotary,bam"),
+            ("alibi,nope", "bam"),
+        ] {
+            let model = lively(small(before), 31, &device);
+            let turned = upcycled(&model, &TO_BAM).unwrap();
+            assert_eq!(turned.config().encoding.to_string(), after);
+            let size = logits(&model).iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+            let error = difference(&model, &turned);
+            assert!(error < 1e-4 * size, "{before}: {error} of {size}");
+            let longer = ModelConfig {
+                train_length: 64,
+                ..turned.config().clone()
+            };
+            let longer = longer.init(&device);
+            let longer = longer.with_tensors(turned.to_tensors(), Path::new("longer"));
+            assert_eq!(difference(&turned, &longer.unwrap()), 0.0, "{before}");
+        }
+    }
+
+    /// Without rotations it is the model of that encoding with the same weights, to the bit; with a family, one
+    /// whose priors start uniform. Null control: the rotations matter.
+    #[test]
+    fn rotations_are_dropped() {
+        let device = Device::flex();
+        for (before, after) in [
+            ("rotary", "nope"),
+            ("rotary_local", "nope"),
+            ("rotary+ssmax", "nope+ssmax"),
+            ("rotary_local:9,nope+ssmax", "nope,nope+ssmax"),
+            ("rotary,bam", "nope,bam"),
+        ] {
+            let scopes = [PriorScope::Layer, PriorScope::Global];
+            let plain = !before.contains(',');
+            for scope in &scopes[..1 + usize::from(plain)] {
+                let config = ModelConfig {
+                    prior_scope: *scope,
+                    ..small(before)
+                };
+                let model = lively(config, 31, &device);
+                let dropped = upcycled(&model, &WITHOUT_ROTARY).unwrap();
+                assert_eq!(dropped.config().encoding.to_string(), after);
+                let config = ModelConfig {
+                    prior_scope: *scope,
+                    ..small(after)
+                };
+                let other = config.init(&device);
+                let other = other.with_tensors(model.to_tensors(), Path::new("nope"));
+                assert_eq!(difference(&dropped, &other.unwrap()), 0.0, "{before}");
+                let size = logits(&model).iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+                assert!(difference(&model, &dropped) > 1e-2 * size, "{before}");
+                let to = Upcycling {
+                    target: Target::GeneralizedGaussian,
+                    ..WITHOUT_ROTARY
+                };
+                let learned = upcycled(&model, &to).unwrap();
+                assert!(learned.config().encoding.learns_prior());
+                let error = difference(&dropped, &learned);
+                assert!(error < 1e-4 * size, "{before}: {error} of {size}");
+            }
+        }
     }
 
     /// At the level start rows of the training length have a temperature of 1 on the mean.
@@ -264,6 +370,7 @@ mod tests {
         };
         for (encoding, to, named) in [
             ("rotary", TO_BAM, "positions are priors"),
+            ("alibi,bam", WITHOUT_ROTARY, "layers that rotate"),
             ("kerple_log", TO_BAM, "head 0.0 with"),
             (
                 "nope",
@@ -303,7 +410,7 @@ mod tests {
         }
         let same = Upcycling {
             target: Target::Same,
-            ssmax: None,
+            ..TO_BAM
         };
         let model = lively(small("kerple_log"), 3, &device);
         assert_eq!(difference(&model, &upcycled(&model, &same).unwrap()), 0.0);

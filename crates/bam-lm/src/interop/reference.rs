@@ -6,7 +6,7 @@
 
 use crate::Error;
 use crate::model::checkpoint::{NamedTensors, read_json, read_tensors, read_tensors_and_ids};
-use crate::model::encoding::Encoding;
+use crate::model::encoding::{Encoding, LayerEncoding, RowTemperature};
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Transformer};
 use bam_attention::TemperatureScope;
 use burn::tensor::Device;
@@ -85,10 +85,11 @@ impl Case {
             true => TemperatureScope::LikelihoodAndPrior,
             false => TemperatureScope::Likelihood,
         };
-        let encoding = Encoding {
-            ssmax: raw.ssmax.then_some(scope),
-            ..raw.encoding.parse()?
-        };
+        let position: Encoding = raw.encoding.parse()?;
+        let encoding = position.with_layers(|layer| LayerEncoding {
+            temperature: raw.ssmax.then_some(RowTemperature::Scalable(scope)),
+            ..layer.clone()
+        })?;
         let rotates = raw.encoding.starts_with("rotary");
         let rotary_theta = match raw.rope_theta {
             STATED_THETA if rotates => ROTATED_THETA,

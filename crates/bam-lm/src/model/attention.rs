@@ -1,6 +1,7 @@
 //! A layer's attention in a pass: [`BayesianAttention`] on whole rows or after a cache, with queries and
-//! keys rotated where the encoding rotates.
+//! keys rotated where the layer rotates.
 
+use super::adaptive::{AdaptiveTemperature, Gates};
 use super::kv_cache::LayerCache;
 use super::products::float_type;
 use super::rotary::rotate;
@@ -19,7 +20,7 @@ pub(crate) struct Pass<'a> {
     /// Tokens before the first one of this pass.
     pub offset: usize,
     pub documents: Option<Arc<Documents>>,
-    /// Angles of the positions, where the encoding rotates.
+    /// Angles of the positions, where any layer rotates.
     pub rotary: Option<(Tensor<2>, Tensor<2>)>,
     /// Told what every layer attends to, where there is a cache.
     pub observer: Option<&'a Observer<'a>>,
@@ -43,87 +44,114 @@ pub(crate) struct Attended {
     pub call: nn::Attended,
 }
 
-/// The output of layer `layer` for the rows `read` of `x`, `[batch, read, dim]`.
-pub(crate) fn forward(
-    attention: &BayesianAttention,
-    layer: usize,
-    x: Tensor<3>,
-    sight: Sight<'_>,
-    pass: &Pass<'_>,
-    read: Range<usize>,
-) -> Result<Tensor<3>, Error> {
-    let stream = x.dtype();
-    let x = x.cast(float_type(&attention.query));
-    let queries = x.clone().narrow(1, read.start, read.len());
-    let heads = attention.project(queries, x)?;
-    let out = attend(attention, layer, heads, sight, pass, read)?;
-    Ok(attention.project_out(out).cast(stream))
+/// A layer's attention, and what is the layer's own about it.
+#[derive(Clone, Copy)]
+pub(crate) struct Layer<'a> {
+    pub attention: &'a BayesianAttention,
+    pub index: usize,
+    /// Whether queries and keys are rotated here.
+    pub rotates: bool,
+    /// Keys at this distance and beyond are hidden.
+    pub window: Option<usize>,
+    /// The temperature of its rows, where it is not one for all.
+    pub adaptive: Option<&'a AdaptiveTemperature>,
 }
 
-/// The output of layer `layer` for one token of each of several rows, `[rows, 1, dim]`, each with its own
-/// cache. The projections are those of all rows together.
-pub(crate) fn decode_step(
-    attention: &BayesianAttention,
-    layer: usize,
-    x: Tensor<3>,
-    passes: &[Pass<'_>],
-    caches: Vec<&mut LayerCache>,
-) -> Result<Tensor<3>, Error> {
-    let Projected { q, k, v } = attention.project(x.clone(), x)?;
-    let mut outs = Vec::with_capacity(caches.len());
-    for (row, cache) in caches.into_iter().enumerate() {
-        let [q, k, v] = [&q, &k, &v].map(|t| t.clone().narrow(0, row, 1));
-        let (heads, sight) = (Projected { q, k, v }, Sight::Cache(cache));
-        outs.push(attend(attention, layer, heads, sight, &passes[row], 0..1)?);
+impl Layer<'_> {
+    /// The output for the rows `read` of `x`, `[batch, read, dim]`.
+    pub(crate) fn forward(
+        self,
+        x: Tensor<3>,
+        sight: Sight<'_>,
+        pass: &Pass<'_>,
+        read: Range<usize>,
+    ) -> Result<Tensor<3>, Error> {
+        let stream = x.dtype();
+        let rows = x.clone().narrow(1, read.start, read.len());
+        let gates = self.adaptive.map(|adaptive| adaptive.gates(rows));
+        let x = x.cast(float_type(&self.attention.query));
+        let queries = x.clone().narrow(1, read.start, read.len());
+        let heads = self.attention.project(queries, x)?;
+        let out = self.attend(heads, gates, sight, pass, read)?;
+        Ok(self.attention.project_out(out).cast(stream))
     }
-    Ok(attention.project_out(Tensor::cat(outs, 0)))
-}
 
-/// The heads' expectations of the values, side by side: `[batch, read, dim]`.
-fn attend(
-    attention: &BayesianAttention,
-    layer: usize,
-    Projected { q, k, v }: Projected,
-    sight: Sight<'_>,
-    pass: &Pass<'_>,
-    read: Range<usize>,
-) -> Result<Tensor<3>, Error> {
-    let length = k.dims()[1];
-    let turn = |x: Tensor<4>, rows: Range<usize>| match &pass.rotary {
-        None => x,
-        Some((cos, sin)) => {
-            let [cos, sin] = [cos, sin].map(|t| t.clone().narrow(0, rows.start, rows.len()));
-            let products = x.dtype();
-            rotate(x.cast(cos.dtype()), &(cos, sin)).cast(products)
+    /// The output for one token of each of several rows, `[rows, 1, dim]`, each with its own cache. The
+    /// projections are those of all rows together.
+    pub(crate) fn decode_step(
+        self,
+        x: Tensor<3>,
+        passes: &[Pass<'_>],
+        caches: Vec<&mut LayerCache>,
+    ) -> Result<Tensor<3>, Error> {
+        let gates = self.adaptive.map(|adaptive| adaptive.gates(x.clone()));
+        let Projected { q, k, v } = self.attention.project(x.clone(), x)?;
+        let mut outs = Vec::with_capacity(caches.len());
+        for (row, cache) in caches.into_iter().enumerate() {
+            let [q, k, v] = [&q, &k, &v].map(|t| t.clone().narrow(0, row, 1));
+            let (heads, sight) = (Projected { q, k, v }, Sight::Cache(cache));
+            let gates = gates.as_ref().map(|gates| gates.of_row(row));
+            outs.push(self.attend(heads, gates, sight, &passes[row], 0..1)?);
         }
-    };
-    let heads = Projected {
-        k: turn(k, 0..length),
-        v,
-        q: turn(q, read.clone()),
-    };
-    let first_row = pass.offset + read.start;
-    let mut options = Options::causal(pass.implementation).with_query_offset(first_row);
-    if let Some(skipping) = pass.skipping {
-        options.skipping = skipping;
+        Ok(self.attention.project_out(Tensor::cat(outs, 0)))
     }
-    options.documents.clone_from(&pass.documents);
-    let out = match sight {
-        Sight::Pass(log_prior) => attention.attend(heads, log_prior, options)?,
-        Sight::Cache(cache) => {
-            let tell = pass.observer.map(|observer| {
-                move |call| {
-                    observer(&Attended {
-                        layer,
-                        first_row,
-                        call,
-                    });
-                }
-            });
-            let observer = tell.as_ref().map(|tell| tell as &dyn Fn(nn::Attended));
-            let groups = &mut cache.groups;
-            attention.attend_cached(heads, groups, pass.offset, options, observer)?
+
+    /// The heads' expectations of the values, side by side: `[batch, read, dim]`.
+    fn attend(
+        self,
+        Projected { q, k, v }: Projected,
+        gates: Option<Gates>,
+        sight: Sight<'_>,
+        pass: &Pass<'_>,
+        read: Range<usize>,
+    ) -> Result<Tensor<3>, Error> {
+        let length = k.dims()[1];
+        let angles = pass.rotary.as_ref().filter(|_| self.rotates);
+        let turn = |x: Tensor<4>, rows: Range<usize>| match angles {
+            None => x,
+            Some((cos, sin)) => {
+                let [cos, sin] = [cos, sin].map(|t| t.clone().narrow(0, rows.start, rows.len()));
+                let products = x.dtype();
+                rotate(x.cast(cos.dtype()), &(cos, sin)).cast(products)
+            }
+        };
+        let heads = Projected {
+            k: turn(k, 0..length),
+            v,
+            q: turn(q, read.clone()),
+        };
+        let first_row = pass.offset + read.start;
+        let mut options = Options::causal(pass.implementation).with_query_offset(first_row);
+        if let Some(skipping) = pass.skipping {
+            options.skipping = skipping;
         }
-    };
-    Ok(out)
+        options.documents.clone_from(&pass.documents);
+        if let Some((adaptive, gates)) = self.adaptive.zip(gates) {
+            let keys = match sight {
+                Sight::Pass(_) => length,
+                Sight::Cache(_) => pass.offset + length,
+            };
+            options.window = self.window;
+            options.temperature = Some(adaptive.temperature(gates, keys, &options)?);
+        }
+        let out = match sight {
+            Sight::Pass(log_prior) => self.attention.attend(heads, log_prior, options)?,
+            Sight::Cache(cache) => {
+                let tell = pass.observer.map(|observer| {
+                    move |call| {
+                        observer(&Attended {
+                            layer: self.index,
+                            first_row,
+                            call,
+                        });
+                    }
+                });
+                let observer = tell.as_ref().map(|tell| tell as &dyn Fn(nn::Attended));
+                let groups = &mut cache.groups;
+                let (before, attention) = (pass.offset, self.attention);
+                attention.attend_cached(heads, groups, before, options, observer)?
+            }
+        };
+        Ok(out)
+    }
 }

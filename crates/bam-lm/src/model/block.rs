@@ -1,8 +1,10 @@
 //! A block: attention and a feed-forward layer, each after a norm and around a residual.
 
-use super::attention::{self, Pass, Sight};
+use super::adaptive::AdaptiveTemperature;
+use super::attention::{Layer, Pass, Sight};
 use super::config::{ModelConfig, PriorScope};
 use super::design::{Activation, Design, NormKind, Residual};
+use super::encoding::RowTemperature;
 use super::kv_cache::LayerCache;
 use super::products::{float_type, product};
 use super::rowwise::{gated, rms_norm};
@@ -23,7 +25,12 @@ pub struct Block {
     pub(crate) feed_forward: FeedForward,
     pub(crate) attention_norm: Norm,
     pub(crate) ffn_norm: Norm,
+    pub(crate) adaptive: Option<AdaptiveTemperature>,
     layer: usize,
+    /// Whether queries and keys are rotated here.
+    rotates: bool,
+    #[module(skip)]
+    window: Option<usize>,
     #[module(skip)]
     design: Design,
 }
@@ -113,13 +120,23 @@ impl Block {
         let design = config.design;
         let linear = |input, output| projections.make(input, output, design.feed_forward_bias);
         // Elsewhere than here a prior is uniform to a layer: shared by all, or none.
-        let own = config.priors_of(PriorScope::Layer)?;
+        let own = config.priors_of(layer, PriorScope::Layer)?;
         let prior = own.unwrap_or_else(|| PositionalPriorConfig::uniform(config.heads));
-        let ssmax = config.encoding.ssmax;
+        let encoding = config.encoding.of_layer(layer);
+        let temperature = encoding.temperature;
+        let temperature = temperature.filter(|_| layer >= config.ssmax_from);
+        let (ssmax, adaptive) = match temperature {
+            None => (None, None),
+            Some(RowTemperature::Scalable(scope)) => (Some(scope), None),
+            Some(RowTemperature::Adaptive(scope)) => (
+                None,
+                Some(AdaptiveTemperature::new(config, scope, projections)),
+            ),
+        };
         let attention = BayesianAttentionConfig::new(config.dim, prior)
             .with_key_heads(Some(config.key_heads))
-            .with_window(config.window())
-            .with_scalable_softmax(ssmax.filter(|_| layer >= config.ssmax_from))
+            .with_window(config.window(layer))
+            .with_scalable_softmax(ssmax)
             .with_bias(design.attention_bias)
             .with_output_projection(design.output_projection)
             .with_clip_qkv(design.clip_qkv)
@@ -134,7 +151,10 @@ impl Block {
             },
             attention_norm: Norm::new(config, projections.device),
             ffn_norm: Norm::new(config, projections.device),
+            adaptive,
             layer,
+            window: config.window(layer),
+            rotates: encoding.position.rotates(),
             design,
         })
     }
@@ -150,7 +170,7 @@ impl Block {
         let normed = self.attention_norm.forward(x.clone());
         let residual = start(self.design.attention_residual, x, &normed);
         let rows = read.clone();
-        let attended = attention::forward(&self.attention, self.layer, normed, sight, pass, rows)?;
+        let attended = self.attention().forward(normed, sight, pass, rows)?;
         Ok(self.feed(residual.narrow(1, read.start, read.len()) + attended))
     }
 
@@ -163,8 +183,18 @@ impl Block {
     ) -> Result<Tensor<3>, Error> {
         let normed = self.attention_norm.forward(x.clone());
         let residual = start(self.design.attention_residual, x, &normed);
-        let attended = attention::decode_step(&self.attention, self.layer, normed, passes, caches)?;
+        let attended = self.attention().decode_step(normed, passes, caches)?;
         Ok(self.feed(residual + attended))
+    }
+
+    fn attention(&self) -> Layer<'_> {
+        Layer {
+            attention: &self.attention,
+            index: self.layer,
+            rotates: self.rotates,
+            window: self.window,
+            adaptive: self.adaptive.as_ref(),
+        }
     }
 
     /// The layers whose matrices multiply.

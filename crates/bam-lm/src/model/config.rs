@@ -36,7 +36,7 @@ pub struct ModelConfig {
     pub prior_scope: PriorScope,
     /// The start of learned priors.
     pub prior_start: PriorStart,
-    /// The first layer with scalable softmax, where the encoding has it; those below have none.
+    /// The first layer whose rows have a temperature, where the encoding has one; those below have none.
     pub ssmax_from: usize,
     /// The make of blocks.
     pub design: Design,
@@ -141,7 +141,6 @@ impl ModelConfig {
             let expected = format!("a number from 1 to {NO_LIMIT}");
             expect(is_size(size), what, expected, &size);
         }
-        let position = &self.encoding.position;
         if sizes.iter().all(|(_, size)| is_size(*size)) {
             let (dim, heads) = (self.dim, self.heads);
             let has_width = dim.is_multiple_of(heads);
@@ -157,13 +156,10 @@ impl ModelConfig {
                 format!("a divisor of the {heads} heads"),
                 &self.key_heads,
             );
-            if let Position::Prior(groups) = position {
-                let given: usize = groups.iter().map(|g| g.heads.unwrap_or(heads)).sum();
-                let expected = format!("priors for {heads} heads");
-                let got = format!("{} for {given}", self.encoding);
-                expect(given == heads, "encoding", expected, &got);
+            for (what, expected, got) in self.encoding_problems() {
+                expect(false, what, expected, &got);
             }
-            let rotates = matches!(position, Position::Rotary | Position::RotaryLocal);
+            let rotates = self.encoding.rotates();
             expect(
                 !(rotates && has_width) || self.head_dim().is_multiple_of(2),
                 "width / heads",
@@ -171,7 +167,7 @@ impl ModelConfig {
                 &self.head_dim(),
             );
             expect(
-                *position != Position::Sinusoidal || dim.is_multiple_of(2),
+                !self.encoding.adds_sinusoids() || dim.is_multiple_of(2),
                 "width (hidden_size)",
                 "an even width for pairs of sine and cosine".into(),
                 &dim,
@@ -195,10 +191,41 @@ impl ModelConfig {
         problems
     }
 
-    /// The distance at which and beyond which the encoding hides keys.
-    pub(crate) fn window(&self) -> Option<usize> {
-        let hides = self.encoding.position == Position::RotaryLocal;
-        hides.then_some(self.train_length)
+    /// Whether layers and heads are those of the encoding: the setting that is wrong, what was expected, what
+    /// came.
+    fn encoding_problems(&self) -> Vec<(&'static str, String, String)> {
+        let (period, mut problems) = (self.encoding.period(), Vec::new());
+        if period.len() > self.layers {
+            let expected = format!("a pattern of at most {} layers", self.layers);
+            let got = format!("{} of {}", self.encoding, period.len());
+            problems.push(("encoding", expected, got));
+        }
+        let given = |position: &Position| match position {
+            Position::Prior(groups) => {
+                let heads = groups.iter().map(|group| group.heads.unwrap_or(self.heads));
+                heads.sum()
+            }
+            _ => self.heads,
+        };
+        let mut positions = period.iter().map(|layer| &layer.position);
+        if let Some(wrong) = positions.find(|position| given(position) != self.heads) {
+            let expected = format!("priors for {} heads", self.heads);
+            let got = format!("{wrong} for {}", given(wrong));
+            problems.push(("encoding", expected, got));
+        }
+        let alike = period.iter().all(|of| of.position == period[0].position);
+        if self.prior_scope == PriorScope::Global && !alike {
+            let expected = "layer, where layers differ in their positions".into();
+            let got = format!("global for {}", self.encoding);
+            problems.push(("prior_scope", expected, got));
+        }
+        problems
+    }
+
+    /// The distance at which and beyond which a layer hides keys.
+    pub(crate) fn window(&self, layer: usize) -> Option<usize> {
+        let position = &self.encoding.of_layer(layer).position;
+        position.window(self.train_length)
     }
 }
 
@@ -252,11 +279,13 @@ struct RawSsmax {
 }
 
 impl RawSsmax {
-    /// The encoding, spelled out.
+    /// The encoding, spelled out; of a pattern, what any layer has: `position_embedding_type` says which.
     fn of(encoding: &Encoding, from_layer: usize) -> Self {
         Self {
-            enabled: encoding.ssmax.is_some(),
-            scale_prior: encoding.ssmax == Some(TemperatureScope::LikelihoodAndPrior),
+            enabled: encoding.has_temperature(),
+            scale_prior: (encoding.period().iter())
+                .filter_map(|layer| layer.temperature)
+                .any(|of| of.scope() == TemperatureScope::LikelihoodAndPrior),
             from_layer,
         }
     }
@@ -405,6 +434,63 @@ mod tests {
              vocabulary (vocab_size): expected a number from 1 to 16777216, got 0; \
              rope_theta: expected a positive number, got -1"
         );
+    }
+
+    #[test]
+    fn patterns_that_do_not_fit_are_named() {
+        let of = |encoding: &str, layers, prior_scope| ModelConfig {
+            layers,
+            prior_scope,
+            ..small(encoding)
+        };
+        for (encoding, layers, scope, named) in [
+            (
+                "rotary_local*3,nope",
+                3,
+                PriorScope::Layer,
+                "at most 3 layers, got rotary_local*3,nope of 4",
+            ),
+            (
+                "bam,nope",
+                1,
+                PriorScope::Layer,
+                "at most 1 layers, got bam,nope of 2",
+            ),
+            (
+                "bam,(alibi:2,bam:3)",
+                4,
+                PriorScope::Layer,
+                "priors for 6 heads, got alibi:2,bam:3 for 5",
+            ),
+            (
+                "bam,nope",
+                4,
+                PriorScope::Global,
+                "prior_scope: expected layer, where layers differ",
+            ),
+            (
+                "rotary,nope",
+                4,
+                PriorScope::Global,
+                "got global for rotary,nope",
+            ),
+        ] {
+            let error = of(encoding, layers, scope)
+                .checked()
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(named), "{encoding}: {error}");
+        }
+        for (encoding, layers, scope) in [
+            ("rotary_local*3,nope", 4, PriorScope::Layer),
+            ("rotary_local*3,nope", 9, PriorScope::Layer),
+            ("bam,bam+ssmax", 2, PriorScope::Global),
+            ("bam*7", 1, PriorScope::Global),
+        ] {
+            let config = of(encoding, layers, scope).checked().unwrap();
+            let json = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
+        }
     }
 
     #[test]

@@ -1,101 +1,102 @@
-//! Encodings, the ways that position enters a model: one sum type for all encodings, orthogonal to scalable softmax.
+//! Encodings, the ways that position enters a model: one type for all of them, orthogonal to the temperature of rows.
 //!
-//! An [`Encoding`] is written as text: `nope`, `sinusoidal`, `rotary`, `rotary_local`, `alibi`,
-//! `bam`, the name of any prior family ([`Family`]), or several of them with their number of
-//! heads, such as `alibi:2,bam:6`. `+ssmax` adds scalable softmax on likelihood and prior,
-//! `+ssmax-content` on the likelihood only.
+//! An [`Encoding`] is written as text. That of a layer is `nope`, `sinusoidal`, `rotary`, `rotary_local`, `alibi`,
+//! `bam`, the name of any prior family, or several of them with their number of heads, such as
+//! `alibi:2,bam:6`. `+ssmax` adds scalable softmax on likelihood and prior, `+ssmax-content` on the likelihood
+//! only; `+adaptive` and `+adaptive-content` a temperature that every row learns.
+//!
+//! Layers that differ are a pattern, which repeats over the layers:
+//!
+//! ```text
+//! pattern = item { "," item }          item = position [ "*" layers ] [ suffix ]
+//! rotary_local:64*3,nope+ssmax         three layers of windows, then one that sees everything
+//! (alibi:2,bam:6)*2,nope               a mixture of heads stands in parentheses there
+//! ```
+
+mod layer;
 
 use crate::Error;
-use bam_attention::TemperatureScope;
-use bam_prior::Family;
+pub use layer::{HeadGroup, LayerEncoding, Position, PriorKind, RowTemperature};
+use layer::{families, scaling, size};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// The encoding of a model.
+/// The encoding of a model: one for all layers, or a pattern that repeats over them.
+///
+/// Two that mean the same are equal: a pattern is kept as its shortest period.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Encoding {
-    /// The way that position enters.
-    pub position: Position,
-    /// Scalable softmax and what it multiplies, if it is on.
-    pub ssmax: Option<TemperatureScope>,
+    /// Layer `l` has that of `l` modulo their number; at least one.
+    period: Vec<LayerEncoding>,
 }
 
-/// A way for position to enter a model.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Position {
-    /// Added to the embeddings.
-    Sinusoidal,
-    /// Queries and keys are rotated.
-    Rotary,
-    /// Rotated, and keys at the training length and beyond are hidden.
-    RotaryLocal,
-    /// As a log-weight per head and lag. `nope`, `alibi` and `bam` are of this kind.
-    Prior(Vec<HeadGroup>),
-}
-
-/// Neighbouring heads that share a kind of prior.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeadGroup {
-    /// The kind of prior.
-    pub prior: PriorKind,
-    /// Number of heads; `None` for all.
-    pub heads: Option<usize>,
-}
-
-/// A kind of prior.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PriorKind {
-    /// Uniform: nothing but the causal mask.
-    Nope,
-    /// Laplace with ALiBi's slopes, fixed.
-    Alibi,
-    /// A family with learned parameters.
-    Learned(Family),
-}
-
-impl PriorKind {
-    /// The name in encodings.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Nope => "nope",
-            Self::Alibi => "alibi",
-            Self::Learned(Family::GeneralizedGaussian) => "bam",
-            Self::Learned(family) => family.name(),
-        }
-    }
-
-    /// The kind of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "nope" | "uniform" => Some(Self::Nope),
-            "alibi" => Some(Self::Alibi),
-            "bam" => Some(Self::Learned(Family::GeneralizedGaussian)),
-            _ => name.parse().ok().map(Self::Learned),
-        }
-    }
-}
-
-impl FromStr for PriorKind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::named(name).ok_or_else(|| Error::Value {
-            what: "family",
-            expected: format!("nope, alibi, bam or one of {}", families()),
-            got: name.to_owned(),
-        })
-    }
-}
-
-fn families() -> String {
-    Family::ALL.map(Family::name).join(", ")
-}
+/// The longest pattern: deeper than any model.
+const MOST_LAYERS: usize = 1024;
 
 impl Encoding {
+    /// A pattern of layers.
+    ///
+    /// # Errors
+    /// If it has no layer or too many, or sinusoids, which come before all layers, are those of some only.
+    pub fn repeating(mut period: Vec<LayerEncoding>) -> Result<Self, Error> {
+        let wrong = |expected: String, got: String| Error::Value {
+            what: "encoding",
+            expected,
+            got,
+        };
+        let length = period.len();
+        if !(1..=MOST_LAYERS).contains(&length) {
+            let expected = format!("a pattern of 1 to {MOST_LAYERS} layers");
+            return Err(wrong(expected, format!("one of {length}")));
+        }
+        let sinusoids = |layer: &LayerEncoding| layer.position == Position::Sinusoidal;
+        if period.iter().any(sinusoids) && !period.iter().all(sinusoids) {
+            let expected =
+                "sinusoidal in all layers or in none, since it is added before the first";
+            return Err(wrong(expected.into(), Self { period }.to_string()));
+        }
+        let repeats = |&shorter: &usize| {
+            length.is_multiple_of(shorter)
+                && (shorter..length).all(|i| period[i] == period[i - shorter])
+        };
+        period.truncate((1..=length).find(repeats).unwrap_or(length));
+        Ok(Self { period })
+    }
+
+    /// The layers of one period.
+    #[must_use]
+    pub fn period(&self) -> &[LayerEncoding] {
+        &self.period
+    }
+
+    /// That of a layer.
+    #[must_use]
+    pub fn of_layer(&self, layer: usize) -> &LayerEncoding {
+        &self.period[layer % self.period.len()]
+    }
+
+    /// That of all layers, where they are alike.
+    #[must_use]
+    pub fn of_all_layers(&self) -> Option<&LayerEncoding> {
+        match &self.period[..] {
+            [all] => Some(all),
+            _ => None,
+        }
+    }
+
+    /// The same with other layers in their places.
+    ///
+    /// # Errors
+    /// Those of [`Encoding::repeating`].
+    pub fn with_layers(
+        &self,
+        other: impl FnMut(&LayerEncoding) -> LayerEncoding,
+    ) -> Result<Self, Error> {
+        Self::repeating(self.period.iter().map(other).collect())
+    }
+
     /// The six positions of the paper, each without and with scalable softmax.
     #[must_use]
     pub fn all_twelve() -> Vec<Self> {
@@ -116,42 +117,80 @@ impl Encoding {
         .collect()
     }
 
-    /// The encoding's position part, as text.
-    #[must_use]
-    pub fn position_name(&self) -> String {
-        match &self.position {
-            Position::Sinusoidal => "sinusoidal".into(),
-            Position::Rotary => "rotary".into(),
-            Position::RotaryLocal => "rotary_local".into(),
-            Position::Prior(groups) => {
-                let names: Vec<String> = groups
-                    .iter()
-                    .map(|group| match group.heads {
-                        Some(heads) => format!("{}:{heads}", group.prior.name()),
-                        None => group.prior.name().to_owned(),
-                    })
-                    .collect();
-                names.join(",")
-            }
-        }
-    }
-
-    /// Whether any head has parameters of its prior to learn.
+    /// Whether any layer has any head with parameters of its prior to learn.
     #[must_use]
     pub fn learns_prior(&self) -> bool {
-        matches!(&self.position, Position::Prior(groups)
-            if groups.iter().any(|group| matches!(group.prior, PriorKind::Learned(_))))
+        self.period.iter().any(LayerEncoding::learns_prior)
+    }
+
+    /// Whether rows of any layer have a temperature: scalable softmax, or an adaptive one.
+    #[must_use]
+    pub fn has_temperature(&self) -> bool {
+        self.period.iter().any(|layer| layer.temperature.is_some())
+    }
+
+    /// Whether rows of any layer have a temperature of their own.
+    #[must_use]
+    pub fn adapts(&self) -> bool {
+        let mut temperatures = self.period.iter().map(|layer| layer.temperature);
+        temperatures.any(|of| matches!(of, Some(RowTemperature::Adaptive(_))))
+    }
+
+    /// Whether any layer rotates queries and keys.
+    #[must_use]
+    pub fn rotates(&self) -> bool {
+        self.period.iter().any(|layer| layer.position.rotates())
+    }
+
+    /// Whether any layer has a prior over the lag, learned or not.
+    #[must_use]
+    pub fn has_prior(&self) -> bool {
+        let is_prior = |layer: &LayerEncoding| matches!(layer.position, Position::Prior(_));
+        self.period.iter().any(is_prior)
+    }
+
+    /// Whether sinusoids are added to the embeddings.
+    #[must_use]
+    pub fn adds_sinusoids(&self) -> bool {
+        self.period[0].position == Position::Sinusoidal
+    }
+
+    /// The name of a folder or a file for it, another one for every encoding: `rotary_local-64x3-nope+ssmax`.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        let safe = |c| match c {
+            ':' | ',' => '-',
+            '*' => 'x',
+            '(' | ')' => '_',
+            c => c,
+        };
+        self.to_string().chars().map(safe).collect()
+    }
+}
+
+impl From<LayerEncoding> for Encoding {
+    fn from(all: LayerEncoding) -> Self {
+        Self { period: vec![all] }
     }
 }
 
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ssmax = match self.ssmax {
-            None => "",
-            Some(TemperatureScope::LikelihoodAndPrior) => "+ssmax",
-            Some(TemperatureScope::Likelihood) => "+ssmax-content",
-        };
-        write!(f, "{}{ssmax}", self.position_name())
+        if let Some(all) = self.of_all_layers() {
+            return write!(f, "{}{}", all.position, all.suffix());
+        }
+        for (index, run) in self.period.chunk_by(|a, b| a == b).enumerate() {
+            let (comma, layer) = (if index > 0 { "," } else { "" }, &run[0]);
+            match layer.position.counts_heads() {
+                true => write!(f, "{comma}({})", layer.position)?,
+                false => write!(f, "{comma}{}", layer.position)?,
+            }
+            if run.len() > 1 {
+                write!(f, "*{}", run.len())?;
+            }
+            f.write_str(layer.suffix())?;
+        }
+        Ok(())
     }
 }
 
@@ -173,77 +212,88 @@ impl FromStr for Encoding {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let unknown = || Error::Value {
+        if let Some(all) = one_layer(text) {
+            return Ok(all.into());
+        }
+        let unknown = |got: &str| Error::Value {
             what: "encoding",
             expected: format!(
-                "nope, sinusoidal, rotary, rotary_local, alibi, bam, one of {} or a mixture \
-                     such as alibi:2,bam:6; each with +ssmax or +ssmax-content if wanted",
+                "nope, sinusoidal, rotary, rotary_local, alibi, bam, one of {}, a mixture of heads such \
+                 as alibi:2,bam:6, or a pattern of layers such as rotary_local:64*3,nope; each with +ssmax, \
+                 +ssmax-content, +adaptive or +adaptive-content if wanted",
                 families()
             ),
-            got: text.to_owned(),
+            got: match got == text {
+                true => text.to_owned(),
+                false => format!("{got:?} in {text}"),
+            },
         };
-        let (position, ssmax) = match text.split_once('+') {
-            None => (text, None),
-            Some((position, "ssmax")) => (position, Some(TemperatureScope::LikelihoodAndPrior)),
-            Some((position, "ssmax-content")) => (position, Some(TemperatureScope::Likelihood)),
-            Some(_) => return Err(unknown()),
-        };
-        let position = match position {
-            "sinusoidal" => Position::Sinusoidal,
-            "rotary" => Position::Rotary,
-            "rotary_local" => Position::RotaryLocal,
-            groups => Position::Prior(
-                groups
-                    .split(',')
-                    .map(|group| {
-                        let (name, heads) = match group.split_once(':') {
-                            None => (group, None),
-                            Some((name, heads)) => (name, Some(heads.parse().ok()?)),
-                        };
-                        let prior = PriorKind::named(name)?;
-                        (heads != Some(0)).then_some(HeadGroup { prior, heads })
-                    })
-                    .collect::<Option<Vec<_>>>()
-                    .filter(|groups| groups.len() == 1 || groups.iter().all(|g| g.heads.is_some()))
-                    .ok_or_else(unknown)?,
-            ),
-        };
-        Ok(Self { position, ssmax })
+        let mut period = Vec::new();
+        for item in outside_parentheses(text, ',') {
+            let (layer, layers) = several_layers(item).ok_or_else(|| unknown(item))?;
+            if layers > MOST_LAYERS - period.len() {
+                return Err(Error::Value {
+                    what: "encoding",
+                    expected: format!("a pattern of at most {MOST_LAYERS} layers"),
+                    got: text.to_owned(),
+                });
+            }
+            period.resize(period.len() + layers, layer);
+        }
+        Self::repeating(period)
+    }
+}
+
+/// What stands between separators that are not within parentheses.
+fn outside_parentheses(text: &str, separator: char) -> Vec<&str> {
+    let mut depth = 0_i32;
+    let is_separator = |c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        depth == 0 && c == separator
+    };
+    text.split(is_separator).collect()
+}
+
+/// An encoding that is the same in all layers.
+fn one_layer(text: &str) -> Option<LayerEncoding> {
+    let (position, suffix) = parted(text);
+    Some(LayerEncoding {
+        position: Position::parsed(position)?,
+        temperature: scaling(suffix)?,
+    })
+}
+
+/// An item of a pattern, and its number of layers.
+fn several_layers(text: &str) -> Option<(LayerEncoding, usize)> {
+    let (rest, suffix) = parted(text);
+    let (position, layers) = match rest.rsplit_once('*') {
+        None => (rest, 1),
+        Some((position, layers)) => (position, size(layers)?),
+    };
+    let inside = position
+        .strip_prefix('(')
+        .and_then(|rest| rest.strip_suffix(')'));
+    let position = Position::parsed(inside.unwrap_or(position))?;
+    // Heads and layers are not to be mistaken for each other.
+    if inside.is_none() && position.counts_heads() {
+        return None;
+    }
+    let temperature = scaling(suffix)?;
+    Some((
+        LayerEncoding {
+            position,
+            temperature,
+        },
+        layers,
+    ))
+}
+
+fn parted(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('+') {
+        None => (text, None),
+        Some((rest, suffix)) => (rest, Some(suffix)),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_and_back() {
-        for text in [
-            "nope",
-            "rotary_local+ssmax",
-            "bam+ssmax-content",
-            "alibi:2,bam:6+ssmax",
-            "kerple_log",
-        ] {
-            assert_eq!(text.parse::<Encoding>().unwrap().to_string(), text);
-        }
-        assert_eq!(Encoding::all_twelve().len(), 12);
-    }
-
-    #[test]
-    fn what_is_no_encoding_is_an_error_that_names_it() {
-        for text in [
-            "",
-            "bamm",
-            "bam+",
-            "bam+softmax",
-            "bam:0",
-            "bam:x",
-            "bam,alibi",
-            "rotary:2",
-        ] {
-            let error = text.parse::<Encoding>().unwrap_err().to_string();
-            assert!(error.starts_with("encoding: expected"), "{text}: {error}");
-        }
-    }
-}
+mod tests;

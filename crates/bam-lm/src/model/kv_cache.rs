@@ -47,8 +47,8 @@ impl CachePriors {
 /// The keys and values of every layer for up to `capacity` tokens, `length` of them read.
 ///
 /// Also the priors over that capacity: they depend on nothing that is read, so they are computed
-/// once for all pieces of a sequence. A cache with [`Horizons`] keeps of every head only the tokens that
-/// it can see.
+/// once for all pieces of a sequence. Of a layer with a window it keeps the tokens within; with
+/// [`Horizons`], of every head only those that it can see.
 #[derive(Debug)]
 pub struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
@@ -82,17 +82,9 @@ impl LayerCache {
         horizons: Option<&Horizons>,
     ) -> impl Iterator<Item = LayerPlan<'a>> {
         let shape = [batch, config.key_heads, capacity, config.head_dim()];
-        let everything = HeadWindow {
-            key_heads: 0..config.key_heads,
-            tokens: None,
-        };
-        let windows = match horizons {
-            Some(horizons) => horizons.windows(config.key_heads, capacity),
-            None => vec![vec![everything]; priors.len()],
-        };
         priors
             .iter()
-            .zip(windows)
+            .zip(config.head_windows(capacity, horizons))
             .map(move |(prior, windows)| LayerPlan {
                 shape,
                 prior,

@@ -20,7 +20,7 @@ pub enum ParameterKind {
     Vector,
     /// Of a prior.
     Prior(Role),
-    /// Scale of scalable softmax.
+    /// Scale of scalable softmax, or the weights that an adaptive temperature is made with.
     SsmaxScale,
 }
 
@@ -70,8 +70,15 @@ impl Transformer {
                 );
                 list.of_heads(0..heads);
             }
+            if let Some(adaptive) = &block.adaptive {
+                for (part, linear) in [("beta", &adaptive.beta), ("gamma", &adaptive.gamma)] {
+                    let name = name(&format!("attention.temperature.{part}.weight"));
+                    list.of_rows(name, &linear.weight);
+                }
+            }
             if self.config.prior_scope == PriorScope::Layer {
-                list.prior(&name("attention.prior"), &attention.prior, self);
+                let kinds = self.config.head_groups(index);
+                list.prior(&name("attention.prior"), &attention.prior, kinds);
             }
             let feed_forward = &block.feed_forward;
             list.linear(&name("feed_forward.w1"), Some(&feed_forward.w1));
@@ -83,7 +90,7 @@ impl Transformer {
         list.norm("norm", self.norm.as_ref());
         list.linear("output", self.output.as_ref());
         if let Some(shared) = &self.prior {
-            list.prior("prior", shared, self);
+            list.prior("prior", shared, self.config.head_groups(0));
         }
         list.0
     }
@@ -134,6 +141,14 @@ impl List {
         self.add(name, param, ParameterKind::Vector, true, shape, false);
     }
 
+    /// Makes temperatures of rows; a row of the file's matrix is a head's.
+    fn of_rows(&mut self, name: String, param: &Param<Tensor<2>>) {
+        let [width, heads] = param.lazy_shape().dims();
+        let shape = vec![heads, width];
+        self.add(name, param, ParameterKind::SsmaxScale, true, shape, true);
+        self.of_heads(0..heads);
+    }
+
     /// A projection's matrix and bias.
     fn linear(&mut self, prefix: &str, linear: Option<&Linear>) {
         let Some(linear) = linear else { return };
@@ -152,8 +167,7 @@ impl List {
     }
 
     /// `prefix.scale` and so on; several groups of heads are told apart by `prefix.0.scale`.
-    fn prior(&mut self, prefix: &str, prior: &PositionalPrior, model: &Transformer) {
-        let kinds = model.config.head_groups();
+    fn prior(&mut self, prefix: &str, prior: &PositionalPrior, kinds: &[HeadGroup]) {
         let mut end = 0;
         for (index, (group, HeadGroup { prior: kind, .. })) in
             prior.groups.iter().zip(kinds).enumerate()

@@ -1,7 +1,7 @@
 //! The priors that an encoding names, as configurations of modules.
 
 use super::config::{ModelConfig, PriorScope, PriorStart};
-use super::encoding::{HeadGroup, Position, PriorKind};
+use super::encoding::{HeadGroup, PriorKind};
 use crate::Error;
 use bam_attention::nn::{PositionalPriorConfig, PriorGroupConfig};
 use bam_prior::{Family, GeneralizedGaussian, Role, alibi_slopes};
@@ -44,23 +44,21 @@ impl PriorKind {
 }
 
 impl ModelConfig {
-    /// The encoding's groups of heads; none where position enters elsewhere.
-    pub(crate) fn head_groups(&self) -> &[HeadGroup] {
-        match &self.encoding.position {
-            Position::Prior(groups) => groups,
-            _ => &[],
-        }
+    /// A layer's groups of heads; none where position enters elsewhere.
+    pub(crate) fn head_groups(&self, layer: usize) -> &[HeadGroup] {
+        self.encoding.of_layer(layer).position.head_groups()
     }
 
-    /// The priors of those who have one in a place: all layers together, or each.
+    /// The priors of a layer, if they are in that place: of all layers together, or its own.
     ///
     /// # Errors
     /// Those of [`PriorKind::config`].
     pub(crate) fn priors_of(
         &self,
+        layer: usize,
         place: PriorScope,
     ) -> Result<Option<PositionalPriorConfig>, Error> {
-        let groups = self.head_groups();
+        let groups = self.head_groups(layer);
         if groups.is_empty() || self.prior_scope != place {
             return Ok(None);
         }

@@ -9,7 +9,6 @@ use super::products::{Products, float_type, product, round};
 use super::rotary::{angles, sinusoids};
 use super::rowwise::{Scored, cross_entropy};
 use crate::Error;
-use crate::model::encoding::Position;
 use bam_attention::nn::{PositionalPrior, multiplied};
 use bam_attention::{Documents, Implementation, Lags, LogPrior};
 use bam_record::history::{Event, History};
@@ -219,7 +218,7 @@ impl ModelConfig {
             device,
         };
         let design = self.design;
-        let prior = match self.priors_of(PriorScope::Global)? {
+        let prior = match self.priors_of(0, PriorScope::Global)? {
             Some(shared) => Some(shared.init(device)?),
             None => None,
         };
@@ -533,8 +532,7 @@ impl Transformer {
     /// A pass with what the encoding does to attention at those positions.
     fn with_angles<'a>(&self, pass: Pass<'a>, positions: Range<usize>) -> Pass<'a> {
         let config = &self.config;
-        let position = &config.encoding.position;
-        let rotates = matches!(position, Position::Rotary | Position::RotaryLocal);
+        let rotates = config.encoding.rotates();
         let (head_dim, theta) = (config.head_dim(), config.rotary_theta);
         Pass {
             rotary: rotates.then(|| angles(positions, head_dim, theta, &self.device())),
@@ -545,11 +543,9 @@ impl Transformer {
     /// Embeddings with what the encoding adds to them.
     fn with_position(&self, x: Tensor<3>, positions: Range<usize>) -> Tensor<3> {
         let config = &self.config;
-        match config.encoding.position {
-            Position::Sinusoidal => {
-                x + sinusoids(positions, config.dim, config.rotary_theta, &self.device())
-            }
-            _ => x,
+        match config.encoding.adds_sinusoids() {
+            true => x + sinusoids(positions, config.dim, config.rotary_theta, &self.device()),
+            false => x,
         }
     }
 

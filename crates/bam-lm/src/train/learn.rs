@@ -2,12 +2,14 @@
 
 use crate::Error;
 use crate::model::{ParameterInfo, ParameterKind, Transformer};
+use bam_prior::Role;
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
-/// The parts of a model that learn, all of them by default. In a recipe: `learn = ["prior", "ssmax"]`.
+/// The parts of a model that learn, all of them by default. In a recipe: `learn = ["prior", "ssmax"]`, or
+/// `learn = ["weights", "scale", "shape", "ssmax"]`, which leaves locations where they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Part>", into = "Vec<Part>")]
 pub struct Learn {
@@ -21,9 +23,15 @@ pub struct Learn {
 pub enum Part {
     /// Matrices, embeddings, gains and biases.
     Weights,
-    /// The priors' parameters: locations, scales, shapes, tables.
+    /// The priors' parameters: locations, scales and shapes.
     Prior,
-    /// The scales of scalable softmax.
+    /// Of those the locations.
+    Location,
+    /// The scales, and entries of tables.
+    Scale,
+    /// The shapes.
+    Shape,
+    /// The scales of scalable softmax, and the weights of adaptive temperatures.
     Ssmax,
 }
 
@@ -40,10 +48,21 @@ impl TryFrom<Vec<Part>> for Learn {
     fn try_from(mut parts: Vec<Part>) -> Result<Self, Error> {
         parts.sort();
         parts.dedup();
+        let roles = [Part::Location, Part::Scale, Part::Shape];
+        if roles.iter().all(|role| parts.contains(role)) {
+            parts.push(Part::Prior);
+        }
+        if parts.contains(&Part::Prior) {
+            // It has all of them.
+            parts.retain(|part| !roles.contains(part) && *part != Part::Prior);
+            parts.push(Part::Prior);
+            parts.sort();
+        }
         if parts.is_empty() {
             return Err(Error::Value {
                 what: "train.learn",
-                expected: "at least one of weights, prior and ssmax".into(),
+                expected: "at least one of weights, prior (location, scale, shape) and ssmax"
+                    .into(),
                 got: "none".into(),
             });
         }
@@ -67,12 +86,15 @@ impl Learn {
     /// Whether a run changes the parameter.
     #[must_use]
     pub fn includes(&self, info: &ParameterInfo) -> bool {
-        let part = match info.kind {
-            ParameterKind::Matrix | ParameterKind::Vector => Part::Weights,
-            ParameterKind::Prior(_) => Part::Prior,
-            ParameterKind::SsmaxScale => Part::Ssmax,
+        let has = |part| self.parts.contains(&part);
+        let learns = match info.kind {
+            ParameterKind::Matrix | ParameterKind::Vector => has(Part::Weights),
+            ParameterKind::Prior(Role::Location) => has(Part::Prior) || has(Part::Location),
+            ParameterKind::Prior(Role::Scale) => has(Part::Prior) || has(Part::Scale),
+            ParameterKind::Prior(Role::Shape) => has(Part::Prior) || has(Part::Shape),
+            ParameterKind::SsmaxScale => has(Part::Ssmax),
         };
-        info.trainable && self.parts.contains(&part)
+        info.trainable && learns
     }
 
     /// The model with everything else taken out of the gradient: it costs no backward pass, no
@@ -107,5 +129,46 @@ impl ModuleMapper for Freeze {
             true => param.set_require_grad(false),
             false => param,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::small;
+    use burn::tensor::Device;
+
+    fn learn(parts: &[&str]) -> Learn {
+        let parts = serde_json::to_value(parts).unwrap();
+        serde_json::from_value(parts).unwrap()
+    }
+
+    /// The names of parameters that learn, without their layers.
+    fn learned(parts: &[&str]) -> Vec<String> {
+        let model = small("bam+ssmax").init(&Device::flex());
+        let all = model.parameters().into_iter();
+        let of_first = all.filter(|info| info.name.starts_with("layers.0.attention."));
+        let of_first = of_first.filter(|info| learn(parts).includes(info));
+        of_first
+            .map(|info| info.name["layers.0.attention.".len()..].to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn locations_can_stay_where_they_are() {
+        let frozen = learned(&["ssmax", "shape", "weights", "scale"]);
+        let weights = ["wq.weight", "wk.weight", "wv.weight", "wo.weight"];
+        let rest = ["seq_scale", "prior.scale", "prior.shape"];
+        assert_eq!(frozen, [&weights[..], &rest].concat());
+        assert_eq!(learned(&["location"]), ["prior.loc"]);
+        let all = ["prior.loc", "prior.scale", "prior.shape"];
+        assert_eq!(learned(&["prior"]), all);
+        assert!(!learn(&["weights", "scale", "shape", "ssmax"]).is_all());
+        // Said in other words it is the same.
+        for parts in [&["shape", "location", "scale"][..], &["scale", "prior"]] {
+            assert_eq!(learn(parts), learn(&["prior"]));
+        }
+        assert!(learn(&["ssmax", "weights", "shape", "location", "scale"]).is_all());
+        assert!(serde_json::from_str::<Learn>("[]").is_err());
     }
 }

@@ -495,6 +495,24 @@ mod tests {
         assert_eq!(again, recipe);
     }
 
+    /// The recipes of this repository make runs.
+    #[test]
+    fn recipes_are_read() {
+        let fineweb = include_str!("../../../../recipes/fineweb-120m.toml");
+        let fineweb = Recipe::from_toml(fineweb, &[], Path::new("fineweb")).unwrap();
+        fineweb.model_config(32_768).unwrap();
+        let frozen = include_str!("../../../../recipes/frozen-location.toml");
+        let frozen = Recipe::from_toml(frozen, &[], Path::new("frozen")).unwrap();
+        let quick = include_str!("../../../../recipes/quickstart.toml");
+        let quick = Recipe::from_toml(quick, &[], Path::new("quick")).unwrap();
+        assert!(!frozen.train.learn.is_all());
+        // They differ in what learns alone; the rate of locations moves nothing.
+        let mut thawed = frozen.clone();
+        thawed.train.learn = Learn::default();
+        thawed.train.rates.location = quick.train.rates.location;
+        assert_eq!(thawed, quick);
+    }
+
     #[test]
     fn mistakes_are_named() {
         let both = ["train.products=bf16", "train.attention=reference"];

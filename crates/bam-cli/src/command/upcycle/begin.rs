@@ -2,7 +2,7 @@
 
 use super::measure::Measuring;
 use super::plan::{HELD_OUT, PLAN, Plan, START, TOKENS};
-use crate::args::UpcycleArgs;
+use crate::args::{Length, UpcycleArgs};
 use crate::console::{self, UsageError};
 use crate::runs;
 use anyhow::{Context, bail};
@@ -12,7 +12,7 @@ use bam_lm::device::cpu;
 use bam_lm::model::checkpoint::weights_sha256;
 use bam_lm::model::{ModelConfig, Transformer};
 use bam_lm::train::recipe::{DataRecipe, Mix, ModelRecipe, TrainRecipe};
-use bam_lm::train::{Part, RAdamConfig, Recipe, RunFolder};
+use bam_lm::train::{Learn, LearningRates, Part, RAdamConfig, Recipe, RunFolder};
 use bam_record::history::Event;
 use clap::ValueEnum;
 use std::collections::BTreeMap;
@@ -64,10 +64,11 @@ pub fn begin(args: &UpcycleArgs) -> anyhow::Result<()> {
 /// Arguments of the run for the history; its recipe says the rest.
 fn arguments(args: &UpcycleArgs, data: &Path) -> BTreeMap<String, String> {
     let ssmax = args.ssmax.map(|scope| ("ssmax", scope.to_possible_value()));
-    let named = std::iter::once(("family", args.family.to_possible_value())).chain(ssmax);
+    let named = std::iter::once(("family", args.family().to_possible_value())).chain(ssmax);
     let named = named.filter_map(|(name, value)| Some((name, value?.get_name().to_owned())));
     let data = [("data", file_name(data)), ("steps", args.steps.to_string())];
-    let all = named.chain(data);
+    let dropped = args.drop_rotary.then(|| ("drop_rotary", "true".to_owned()));
+    let all = named.chain(data).chain(dropped);
     all.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
@@ -80,8 +81,9 @@ fn upcycling(args: &UpcycleArgs, config: &ModelConfig) -> Upcycling {
             .unwrap_or_else(|| SsmaxStart::level(config.train_length)),
     });
     Upcycling {
-        target: args.family.into(),
+        target: args.family().into(),
         ssmax,
+        drop_rotary: args.drop_rotary,
     }
 }
 
@@ -145,6 +147,44 @@ fn file_name(path: &Path) -> String {
         .into_owned()
 }
 
+/// The parts that learn, and how fast, on rows of which length.
+struct Pace {
+    learn: Learn,
+    rate: f64,
+    rates: LearningRates,
+    length: Length,
+}
+
+impl Pace {
+    fn of(args: &UpcycleArgs, config: &ModelConfig) -> anyhow::Result<Self> {
+        if args.drop_rotary {
+            // Weights that were trained go on at a rate that they are trained at; priors at the usual one.
+            let priors = 10.0;
+            return Ok(Self {
+                learn: Learn::default(),
+                rate: args.rate.unwrap_or(1e-3),
+                rates: LearningRates {
+                    location: priors,
+                    scale: priors,
+                    shape: priors,
+                    ..LearningRates::default()
+                },
+                length: args.length.unwrap_or(Length::Times(1.0)),
+            });
+        }
+        let encoding = &config.encoding;
+        let prior = encoding.learns_prior().then_some(Part::Prior);
+        let ssmax = encoding.has_temperature().then_some(Part::Ssmax);
+        let parts: Vec<Part> = prior.into_iter().chain(ssmax).collect();
+        Ok(Self {
+            learn: parts.try_into()?,
+            rate: args.rate.unwrap_or(1e-2),
+            rates: LearningRates::default(),
+            length: args.length.unwrap_or(Length::Times(4.0)),
+        })
+    }
+}
+
 fn recipe(
     args: &UpcycleArgs,
     start: &Transformer,
@@ -152,13 +192,7 @@ fn recipe(
     texts: &Texts,
 ) -> anyhow::Result<Recipe> {
     let config = start.config();
-    let mut learn = Vec::new();
-    if config.encoding.learns_prior() {
-        learn.push(Part::Prior);
-    }
-    if config.encoding.ssmax.is_some() {
-        learn.push(Part::Ssmax);
-    }
+    let pace = Pace::of(args, config)?;
     let recipe = Recipe {
         model: ModelRecipe {
             encoding: config.encoding.clone(),
@@ -188,17 +222,16 @@ fn recipe(
             synthetic: Default::default(),
         },
         train: TrainRecipe {
-            length: args.length.tokens(config.train_length),
+            length: pace.length.tokens(config.train_length),
             rows: args.rows,
             parts: args.parts,
             steps: args.steps,
-            learning_rate: args.rate,
+            learning_rate: pace.rate,
             final_fraction: 0.1,
             clip: 1.0,
-            // Decay is for matrices, and none learns.
             optimizer: RAdamConfig::default(),
-            rates: Default::default(),
-            learn: learn.try_into()?,
+            rates: pace.rates,
+            learn: pace.learn,
             seed: args.seed,
             attention: Default::default(),
             products: Default::default(),

@@ -106,8 +106,11 @@ fn read(path: &Path) -> File {
 }
 
 fn model(shop: &Workshop, encoding: &str) -> PathBuf {
+    // A pattern of two layers wants both.
+    let layers = 1 + usize::from(encoding.contains(',') && !encoding.contains(':'));
+    let layers = format!("model.layers={layers}");
     let encoding = format!("model.encoding={encoding:?}");
-    succeed(&shop.train("model", &["train.steps=2", "model.layers=1", &encoding]));
+    succeed(&shop.train("model", &["train.steps=2", &layers, &encoding]));
     shop.path("model")
 }
 
@@ -220,6 +223,10 @@ fn what_gguf_can_not_say_is_refused() {
         ("alibi+ssmax", &["scalable softmax", "alibi+ssmax"]),
         ("sinusoidal", &["ALiBi", "got sinusoidal"]),
         ("rotary_local", &["got rotary_local"]),
+        (
+            "rotary,alibi",
+            &["one encoding for all layers", "got rotary,alibi"],
+        ),
         ("nope", &["head 0.0", "uniform"]),
     ] {
         let model = model(&shop, encoding);

@@ -266,3 +266,67 @@ fn uniform_in_one_layer_is_bam_of_shape_zero() {
     let flat = ln_weights(&new, 1, 0);
     assert!(flat.iter().all(|ln_w| *ln_w == flat[0]));
 }
+
+/// Of a pattern the layers of an item change together; those without priors have none to change.
+#[test]
+fn patterns_are_edited_item_by_item() {
+    let config = ModelConfig {
+        layers: 5,
+        ..small("rotary_local:9,bam,alibi+ssmax")
+    };
+    let old = config.init(&Device::flex());
+    for (edit, encoding, changed) in [
+        (
+            scaled("1.2", "x2"),
+            "rotary_local:9,bam,alibi+ssmax",
+            vec![(1, 2)],
+        ),
+        (
+            scaled("*.0", "x1"),
+            "rotary_local:9,bam,laplace+ssmax",
+            vec![(2, 0)],
+        ),
+        (
+            to_family("*.2", "nope"),
+            "rotary_local:9,(bam:2,nope:1,bam:3),(laplace:2,nope:1,laplace:3)+ssmax",
+            vec![(1, 2), (2, 2), (4, 2)],
+        ),
+        // Layer 4 has the same item as layer 1.
+        (
+            to_family("1.2", "nope"),
+            "rotary_local:9,bam,alibi+ssmax",
+            vec![(1, 2)],
+        ),
+        (
+            to_family("2.*", "bam"),
+            "rotary_local:9,bam,bam+ssmax",
+            vec![(2, 5)],
+        ),
+    ] {
+        let (new, changes) = edit_priors(&old, &edit).unwrap();
+        assert_eq!(new.config().encoding.to_string(), encoding, "{edit:?}");
+        let heads: Vec<_> = changes.iter().map(|c| (c.layer.unwrap(), c.head)).collect();
+        for place in &changed {
+            assert!(heads.contains(place), "{edit:?}: {heads:?}");
+        }
+        assert!(heads.iter().all(|(layer, _)| *layer % 3 != 0), "{heads:?}");
+        let again = serde_json::to_string(&new.config()).unwrap();
+        let again: ModelConfig = serde_json::from_str(&again).unwrap();
+        let again = again.init(&Device::flex());
+        let again = again
+            .with_tensors(new.to_tensors(), std::path::Path::new("again"))
+            .unwrap();
+        assert_eq!(farthest(&logits(&again), &logits(&new)), 0.0, "{edit:?}");
+    }
+    for (heads, named) in [
+        (
+            "0.1",
+            "a layer with priors, in a model with rotary_local:9,bam,alibi+ssmax",
+        ),
+        ("3.*", "a layer with priors"),
+        ("5.0", "a layer from 0 to 4"),
+    ] {
+        let error = edit_priors(&old, &scaled(heads, "x2")).unwrap_err();
+        assert!(error.to_string().contains(named), "{heads}: {error}");
+    }
+}

@@ -1,5 +1,8 @@
 """The shape of a BAM model, as its config.json says it."""
 
+import re
+from dataclasses import dataclass
+
 from transformers import PretrainedConfig
 
 # Families of priors with parameters to learn; `bam` is the generalised Gaussian.
@@ -7,6 +10,8 @@ FAMILIES = (
     "bam", "laplace", "gaussian", "kerple_log", "kerple_power", "student_t", "t5_buckets", "table", "laplace_slab",
 )
 OTHER_POSITIONS = ("sinusoidal", "rotary", "rotary_local")
+# What scalable softmax multiplies, by the suffix of an encoding.
+SCOPES = {"": None, "+ssmax": "likelihood_and_prior", "+ssmax-content": "likelihood"}
 # How a model is built besides its sizes, where nothing else is said.
 DESIGN = {
     "norm": "rms",
@@ -27,8 +32,26 @@ DESIGN = {
 NO_LIMIT = 1 << 24
 
 
+@dataclass(frozen=True)
+class LayerEncoding:
+    """How position enters a layer."""
+
+    # One of OTHER_POSITIONS, or `prior`.
+    position: str
+    # (family, heads) of neighbouring heads; every head is uniform where position enters elsewhere.
+    groups: tuple
+    # Keys at this distance and beyond are hidden.
+    window: int | None
+    # What scalable softmax multiplies, if it is on.
+    scope: str | None
+
+    @property
+    def rotates(self):
+        return self.position in ("rotary", "rotary_local")
+
+
 class BamConfig(PretrainedConfig):
-    """`position_embedding_type` is the encoding: `bam`, `alibi:2,bam:6+ssmax`, `rotary`, …"""
+    """`position_embedding_type` is the encoding: `bam`, `alibi:2,bam:6+ssmax`, `rotary_local:64*3,nope`, …"""
 
     model_type = "bam"
 
@@ -73,7 +96,7 @@ class BamConfig(PretrainedConfig):
         self.use_cache = use_cache
         tied = self.design["tied_head"] if tie_word_embeddings is None else tie_word_embeddings
         super().__init__(tie_word_embeddings=tied, **kwargs)
-        self.head_groups()  # An encoding that is none is refused here.
+        self.period()  # An encoding that is none is refused here.
 
     def to_dict(self):
         """The head is tied, or has been untied, in both places that say so."""
@@ -81,22 +104,44 @@ class BamConfig(PretrainedConfig):
         fields["design"] = {**self.design, "tied_head": self.tie_word_embeddings}
         return fields
 
-    @property
-    def position(self):
-        """The encoding without scalable softmax."""
-        return self.position_embedding_type.split("+")[0]
+    def period(self):
+        """The encodings of the layers of one period: one, or those of a pattern."""
+        text = self.position_embedding_type
+        # Commas between items; those within parentheses, and of a mixture of heads, stay.
+        mixture = re.fullmatch(r"\w+:\d+(,\w+:\d+)*(\+[\w-]+)?", text)
+        items = [text] if mixture else re.split(r",(?![^(]*\))", text)
+        layers = []
+        for item in items:
+            parts = re.fullmatch(r"\(?([\w:,]+)\)?(?:\*([1-9]\d*))?(\+[\w-]+)?", item)
+            if not parts or (parts[3] or "") not in SCOPES:
+                raise ValueError(f"position_embedding_type: no such encoding: {text}")
+            position, count, suffix = parts.groups()
+            layers += [self._layer(position, SCOPES[suffix or ""])] * int(count or 1)
+        if len(layers) > max(1, self.num_hidden_layers):
+            raise ValueError(f"position_embedding_type: expected {self.num_hidden_layers} layers at most, got {text}")
+        return layers
 
-    def head_groups(self):
-        """The priors as (family, heads) of neighbouring heads; every head is uniform where position enters elsewhere."""
-        if self.position in OTHER_POSITIONS:
-            return [("nope", self.num_attention_heads)]
+    def _layer(self, position, scope):
+        name, _, number = position.partition(":")
+        if name in OTHER_POSITIONS and number.isdecimal() == (":" in position) and (not number or name == "rotary_local"):
+            window = int(number or self.train_length) if name == "rotary_local" else None
+            return LayerEncoding(name, (("nope", self.num_attention_heads),), window, scope)
         groups = []
-        for group in self.position.split(","):
+        for group in position.split(","):
             family, _, heads = group.partition(":")
             family = {"uniform": "nope", "generalized_gaussian": "bam"}.get(family, family)
             if family not in (*FAMILIES, "nope", "alibi"):
                 raise ValueError(f"position_embedding_type: no such encoding: {self.position_embedding_type}")
             groups.append((family, int(heads) if heads else self.num_attention_heads))
         if sum(heads for _, heads in groups) != self.num_attention_heads:
-            raise ValueError(f"position_embedding_type: expected {self.num_attention_heads} heads, got {self.position}")
-        return groups
+            raise ValueError(f"position_embedding_type: expected {self.num_attention_heads} heads, got {position}")
+        return LayerEncoding("prior", tuple(groups), None, scope)
+
+    def encoding(self, layer):
+        """That of a layer."""
+        period = self.period()
+        return period[layer % len(period)]
+
+    @property
+    def adds_sinusoids(self):
+        return self.encoding(0).position == "sinusoidal"

@@ -57,6 +57,14 @@ pub fn config_fields(
             });
         }
     }
+    let encoding = &model.config().encoding;
+    if encoding.adapts() {
+        return Err(Error::Value {
+            what: "export to transformers",
+            expected: "no temperature or scalable softmax, which modeling_bam.py knows".into(),
+            got: encoding.to_string(),
+        });
+    }
     let mut fields = Map::from_iter([(
         "auto_map".to_owned(),
         json!({

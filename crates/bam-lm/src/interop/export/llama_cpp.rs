@@ -134,11 +134,15 @@ fn describe(file: &mut Gguf, config: &ModelConfig, architecture: Architecture) {
 fn architecture(model: &Transformer) -> Result<Architecture, Error> {
     check_design(model.config().design)?;
     let encoding = &model.config().encoding;
-    if encoding.ssmax.is_some() {
+    let Some(all) = encoding.of_all_layers() else {
+        let expected = "one encoding for all layers: GGUF has no key for that of each";
+        return Err(refused(expected, format!("{encoding}")));
+    };
+    if all.temperature.is_some() {
         let expected = "a model without scalable softmax, for which GGUF has no key";
         return Err(refused(expected, format!("{encoding}")));
     }
-    match &encoding.position {
+    match &all.position {
         Position::Rotary => Ok(Architecture::Llama),
         Position::Prior(_) => match off_alibi(model)? {
             None => Ok(Architecture::Refact),
@@ -147,7 +151,7 @@ fn architecture(model: &Transformer) -> Result<Architecture, Error> {
                 format!("{head} ({encoding})"),
             )),
         },
-        Position::Sinusoidal | Position::RotaryLocal => Err(refused(
+        Position::Sinusoidal | Position::RotaryLocal { .. } => Err(refused(
             "ALiBi with its own slopes, or rotary",
             encoding.to_string(),
         )),

@@ -125,8 +125,8 @@ class Prior(nn.ModuleList):
         return torch.cat([group(distance) for group in self])
 
 
-def make_prior(config):
-    groups = [HeadGroup(family, heads) for family, heads in config.head_groups()]
+def make_prior(encoding):
+    groups = [HeadGroup(family, heads) for family, heads in encoding.groups]
     return groups[0] if len(groups) == 1 else Prior(groups)
 
 
@@ -175,9 +175,9 @@ class Attention(nn.Module):
         linear = lambda width: nn.Linear(config.hidden_size, width, bias=config.design["attention_bias"])
         self.wq, self.wk, self.wv = linear(config.hidden_size), linear(key_width), linear(key_width)
         self.wo = linear(config.hidden_size) if config.design["output_projection"] else nn.Identity()
-        self.prior = make_prior(config) if config.attn_prior["scope"] == "layer" else None
-        ssmax = config.ssmax
-        sharpens = ssmax["enabled"] and layer >= ssmax.get("from_layer", 0)
+        self.encoding = config.encoding(layer)
+        self.prior = make_prior(self.encoding) if config.attn_prior["scope"] == "layer" else None
+        sharpens = self.encoding.scope is not None and layer >= config.ssmax.get("from_layer", 0)
         self.seq_scale = nn.Parameter(torch.ones(1, config.num_attention_heads, 1, 1)) if sharpens else None
 
     def forward(self, x, sight, prior, cache, keep_weights):
@@ -186,7 +186,7 @@ class Attention(nn.Module):
         limit = config.design["clip_qkv"]
         clip = (lambda x: x.clamp(-limit, limit)) if limit else (lambda x: x)
         q, k, v = (split(clip(linear(x))) for linear in (self.wq, self.wk, self.wv))
-        if config.position in ("rotary", "rotary_local"):
+        if self.encoding.rotates:
             q, k = (rotate(x, sight.positions, config.rope_theta) for x in (q, k))
         if cache is not None:
             k, v = cache.update(k, v, self.layer, {"cache_position": sight.places})
@@ -218,20 +218,18 @@ class Attention(nn.Module):
 
     def fused(self, q, k, v, before, ln_weights, documents):
         """`attend` of all rows, by the package."""
-        rules = {"query_offset": before, "documents": documents}
-        rules["window"] = self.config.train_length if self.config.position == "rotary_local" else None
-        temperature, scope = None, "likelihood"
+        rules = {"query_offset": before, "documents": documents, "window": self.encoding.window}
+        temperature, scope = None, self.encoding.scope or "likelihood"
         if self.seq_scale is not None:
             seen = bam_attention.visible_counts(q.shape[2], k.shape[2], **rules).clamp(min=1)
             temperature = self.seq_scale.float()[..., 0] * seen.log()[:, None]
-            scope = "likelihood_and_prior" if self.config.ssmax["scale_prior"] else scope
         return bam_attention.attend(q, k, v, ln_weights, temperature=temperature, temperature_scope=scope, **rules)
 
     def attend(self, q, k, v, first, sight, ln_weights, keep_weights):
         """The expectation of the values under the posterior of each row, and the posterior."""
         visible, lag = sight.rows(first, q.shape[2], k.shape[2])
-        if self.config.position == "rotary_local":
-            visible = visible & (lag < self.config.train_length)
+        if self.encoding.window is not None:
+            visible = visible & (lag < self.encoding.window)
         visible = visible[:, None]
         likelihood = q @ k.transpose(2, 3) / math.sqrt(self.config.head_dim)
         prior = ln_weights(lag.clamp(min=0)).transpose(0, 1)
@@ -240,7 +238,7 @@ class Attention(nn.Module):
         else:
             seen = visible.sum(-1, keepdim=True).clamp(min=1)
             temperature = self.seq_scale.float() * seen.float().log()
-            scales_prior = self.config.ssmax["scale_prior"]
+            scales_prior = self.encoding.scope == "likelihood_and_prior"
             logits = temperature * (likelihood + prior) if scales_prior else temperature * likelihood + prior
         if sight.bias is not None:
             logits = logits + sight.bias[:, None, first : first + q.shape[2]]
@@ -350,7 +348,7 @@ class BamModel(BamPreTrainedModel):
         self.norm = Norm(config) if config.design["final_norm"] else nn.Identity()
         if isinstance(self, BamForCausalLM):
             self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.prior = make_prior(config) if config.attn_prior["scope"] == "global" else None
+        self.prior = make_prior(config.encoding(0)) if config.attn_prior["scope"] == "global" else None
         # Lags need more digits than bfloat16 has. Names that do not occur are an error in some versions.
         names = {part for name, _ in self.named_parameters() for part in name.split(".")}
         wide = sorted(names & {"prior", "seq_scale"})
@@ -409,7 +407,7 @@ class BamModel(BamPreTrainedModel):
         elsewhere = cache_position is not None and is_known((cache_position != sight.places).any())
         expect(not elsewhere, "cache_position", "the places behind the cached tokens", cache_position)
         x = self.embedding_norm(x)
-        if self.config.position == "sinusoidal":
+        if self.config.adds_sinusoids:
             x = x + sinusoids(sight.positions, self.config.hidden_size, self.config.rope_theta).to(x.dtype)
         keep_weights = chosen(output_attentions, "output_attentions")
         hidden, attentions = [], []

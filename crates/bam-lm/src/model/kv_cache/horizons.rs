@@ -49,7 +49,7 @@ impl Horizons {
 
     /// By layer: neighbouring key heads with the same number of nearest tokens to keep of at most
     /// `capacity`, `None` for all. A key head keeps what the farthest of its query heads needs.
-    pub(super) fn windows(&self, key_heads: usize, capacity: usize) -> Vec<Vec<HeadWindow>> {
+    fn windows(&self, key_heads: usize, capacity: usize) -> Vec<Vec<HeadWindow>> {
         let runs = |heads: &Vec<Option<usize>>| {
             let group = heads.len() / key_heads;
             let mut runs: Vec<HeadWindow> = Vec::new();
@@ -80,19 +80,32 @@ pub(crate) struct HeadWindow {
 }
 
 impl ModelConfig {
+    /// By layer: neighbouring key heads that keep the same tokens of at most `capacity`, those that the
+    /// horizons show, or the layer's window.
+    pub(super) fn head_windows(
+        &self,
+        capacity: usize,
+        horizons: Option<&Horizons>,
+    ) -> Vec<Vec<HeadWindow>> {
+        let of_window = |layer| {
+            vec![HeadWindow {
+                key_heads: 0..self.key_heads,
+                tokens: self.window(layer).filter(|tokens| *tokens < capacity),
+            }]
+        };
+        match horizons {
+            // They show nothing beyond a window.
+            Some(horizons) => horizons.windows(self.key_heads, capacity),
+            None => (0..self.layers).map(of_window).collect(),
+        }
+    }
+
     /// Keys of all layers and key heads that a row of `length` tokens reads, so what a cache has to
     /// hold; there are as many values.
     #[must_use]
     pub fn cached_keys(&self, length: usize, horizons: Option<&Horizons>) -> usize {
-        let key_heads = self.key_heads;
-        match horizons {
-            None => self.layers * key_heads * length,
-            Some(horizons) => {
-                let windows = horizons.windows(key_heads, length);
-                let kept =
-                    |window: &HeadWindow| window.key_heads.len() * window.tokens.unwrap_or(length);
-                windows.iter().flatten().map(kept).sum()
-            }
-        }
+        let windows = self.head_windows(length, horizons);
+        let kept = |window: &HeadWindow| window.key_heads.len() * window.tokens.unwrap_or(length);
+        windows.iter().flatten().map(kept).sum()
     }
 }

@@ -52,7 +52,7 @@ fn what_is_not_kept_is_not_missed() {
         "laplace",
         "bam+ssmax",
         "laplace+ssmax",
-        "rotary_local+ssmax",
+        "rotary,laplace+ssmax",
     ] {
         let model = lively(small(encoding), 22, &Device::flex());
         let horizons = model.horizons(LENGTH, 1e-9).unwrap();
@@ -70,6 +70,73 @@ fn what_is_not_kept_is_not_missed() {
         let mut short = model.certified_cache(1, LENGTH, &short).unwrap();
         let off = largest_difference(&logits(&model, &mut short), &expected);
         assert!(off > 1e-3 * size, "{encoding}: {off} of {size}");
+    }
+}
+
+/// A layer with a window keeps the tokens within, beside one that keeps all; logits are those of one pass without
+/// a cache. Null control: without the windows they are others.
+#[test]
+fn layers_keep_what_they_show() {
+    let tokens = TokenRows::new(1, tokens(), 31).unwrap();
+    for (encoding, open, kept) in [
+        ("rotary_local+ssmax", "rotary+ssmax", [15, 15]),
+        ("rotary_local:9,nope", "rotary,nope", [8, LENGTH]),
+        ("rotary_local:1,bam+ssmax", "rotary,bam+ssmax", [0, LENGTH]),
+        (
+            "alibi+ssmax,rotary_local:65",
+            "alibi+ssmax,rotary",
+            [LENGTH, 64],
+        ),
+        (
+            "rotary_local:9+adaptive,bam+adaptive-content",
+            "rotary+adaptive,bam+adaptive-content",
+            [8, LENGTH],
+        ),
+        (
+            "rotary_local:301,rotary_local:300",
+            "rotary",
+            [LENGTH, LENGTH],
+        ),
+    ] {
+        let model = lively(small(encoding), 24, &Device::flex());
+        let one_pass = |model: &Transformer| {
+            let logits = model.forward(&tokens, None, bam_attention::Implementation::Reference);
+            host_values(logits.unwrap())
+        };
+        let mut cache = model.cache(1, LENGTH).unwrap();
+        let (got, expected) = (logits(&model, &mut cache), one_pass(&model));
+        let size = expected.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        let off = largest_difference(&got, &expected);
+        assert!(off < 1e-4 * size, "{encoding}: {off} of {size}");
+        let layers = cache
+            .layers
+            .iter()
+            .map(|layer| layer.groups[0].kept(LENGTH));
+        assert_eq!(layers.collect::<Vec<_>>(), kept, "{encoding}");
+        // A row's own token is kept by nobody, and read by all.
+        let read = |kept: usize| 3 * (kept + usize::from(kept < LENGTH));
+        let config = model.config();
+        let read: usize = kept.into_iter().map(read).sum();
+        assert_eq!(config.cached_keys(LENGTH, None), read);
+        let other = small(open).init(&Device::flex());
+        let other = other.with_tensors(model.to_tensors(), std::path::Path::new("open"));
+        let off = largest_difference(&one_pass(&other.unwrap()), &expected);
+        let hides = config.cached_keys(LENGTH, None) < 6 * LENGTH;
+        assert_eq!(off > 1e-3 * size, hides, "{encoding}: {off} of {size}");
+
+        // One token of several sequences at a time, and room that grows past the windows.
+        let priors = model.priors(LENGTH).unwrap();
+        let mut grown = model.cache_with(1, 4, &priors, None).unwrap();
+        let ids = self::tokens();
+        model.prefill_to_logits(&ids[..3], &mut grown).unwrap();
+        for (at, id) in ids[..70].iter().enumerate().skip(3) {
+            if at == grown.capacity() {
+                model.grow(&mut grown, 2 * at, &priors, None).unwrap();
+            }
+            let step = model.decode_step(&[*id], &mut [&mut grown]).unwrap();
+            let off = largest_difference(&host_values(step), &expected[at * 31..][..31]);
+            assert!(off < 1e-4 * size, "{encoding} {at}: {off} of {size}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::renaming::Renaming;
 use crate::Error;
-use crate::model::encoding::{Encoding, Position};
+use crate::model::encoding::{Encoding, LayerEncoding, PriorKind};
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart};
 
 /// Choices that `config.json` may leave open.
@@ -36,10 +36,10 @@ pub trait Layout {
 /// A configuration with what none of the layouts has.
 pub fn plain_config() -> ModelConfig {
     ModelConfig {
-        encoding: Encoding {
-            position: Position::Prior(Vec::new()),
-            ssmax: None,
-        },
+        encoding: Encoding::from(LayerEncoding {
+            position: PriorKind::Nope.into(),
+            temperature: None,
+        }),
         dim: 0,
         layers: 0,
         heads: 0,

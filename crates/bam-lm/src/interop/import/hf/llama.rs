@@ -4,7 +4,6 @@ use super::keys::Keys;
 use super::layout::{Layout, Options, plain_config, position};
 use super::renaming::Renaming;
 use crate::Error;
-use crate::model::encoding::Position;
 use crate::model::{Design, ModelConfig};
 use serde_json::json;
 
@@ -89,7 +88,7 @@ impl Layout for Llama {
     fn rename(&self, config: &ModelConfig, model: &mut Renaming) -> Result<(), Error> {
         let (dim, hidden) = (config.dim, config.hidden);
         let keys = [config.key_heads * config.head_dim(), dim];
-        let rotates = config.encoding.position == Position::Rotary;
+        let rotates = config.encoding.rotates();
         let turned = |heads: usize| {
             move |values: Vec<f32>| match rotates {
                 true => [interleaved(&values, heads, config.head_dim())],
