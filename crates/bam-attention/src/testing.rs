@@ -10,7 +10,7 @@ use crate::log_prior::LogPrior;
 use crate::options::{Implementation, Options};
 use crate::temperature::Temperature;
 pub use bam_kernel::testing::{
-    AWKWARD_SIZES, Case, Shape, oracle, oracle_gradients, oracle_row, signed_numbers,
+    AWKWARD_SIZES, Case, KeyNumbers, Shape, oracle, oracle_gradients, oracle_row, signed_numbers,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 

@@ -69,11 +69,13 @@ pub(crate) fn decode_step(
     passes: &[Pass<'_>],
     caches: Vec<&mut LayerCache>,
 ) -> Result<Tensor<3>, Error> {
-    let Projected { q, k, v } = attention.project(x.clone(), x)?;
+    let all = attention.project(x.clone(), x)?;
     let mut outs = Vec::with_capacity(caches.len());
     for (row, cache) in caches.into_iter().enumerate() {
-        let [q, k, v] = [&q, &k, &v].map(|t| t.clone().narrow(0, row, 1));
-        let (heads, sight) = (Projected { q, k, v }, Sight::Cache(cache));
+        let [q, k, v] = [&all.q, &all.k, &all.v].map(|t| t.clone().narrow(0, row, 1));
+        let ln_forget = all.ln_forget.clone().map(|t| t.narrow(0, row, 1));
+        let heads = Projected { q, k, v, ln_forget };
+        let sight = Sight::Cache(cache);
         outs.push(attend(attention, layer, heads, sight, &passes[row], 0..1)?);
     }
     Ok(attention.project_out(Tensor::cat(outs, 0)))
@@ -83,7 +85,7 @@ pub(crate) fn decode_step(
 fn attend(
     attention: &BayesianAttention,
     layer: usize,
-    Projected { q, k, v }: Projected,
+    Projected { q, k, v, ln_forget }: Projected,
     sight: Sight<'_>,
     pass: &Pass<'_>,
     read: Range<usize>,
@@ -101,6 +103,7 @@ fn attend(
         k: turn(k, 0..length),
         v,
         q: turn(q, read.clone()),
+        ln_forget,
     };
     let first_row = pass.offset + read.start;
     let mut options = Options::causal(pass.implementation).with_query_offset(first_row);

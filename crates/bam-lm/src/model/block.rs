@@ -120,6 +120,7 @@ impl Block {
             .with_key_heads(Some(config.key_heads))
             .with_window(config.window())
             .with_scalable_softmax(ssmax.filter(|_| layer >= config.ssmax_from))
+            .with_forget_gate(config.encoding.forgets)
             .with_bias(design.attention_bias)
             .with_output_projection(design.output_projection)
             .with_clip_qkv(design.clip_qkv)

@@ -2,9 +2,10 @@
 //!
 //! An [`Encoding`] is written as text: `nope`, `sinusoidal`, `rotary`, `rotary_local`, `alibi`,
 //! `bam`, the name of any prior family ([`Family`]), or several of them with their number of
-//! heads, such as `alibi:2,bam:6`. `+ssmax` adds scalable softmax on likelihood and prior,
+//! heads, such as `alibi:2,bam:6`. `fox` is forget gates, `fox+bam` and the like gates beside another. `+ssmax` adds scalable softmax on likelihood and prior,
 //! `+ssmax-content` on the likelihood only.
 
+use super::fox;
 use crate::Error;
 use bam_attention::TemperatureScope;
 use bam_prior::Family;
@@ -18,6 +19,8 @@ use std::str::FromStr;
 pub struct Encoding {
     /// The way that position enters.
     pub position: Position,
+    /// Whether heads have forget gates besides.
+    pub forgets: bool,
     /// Scalable softmax and what it multiplies, if it is on.
     pub ssmax: Option<TemperatureScope>,
 }
@@ -119,7 +122,7 @@ impl Encoding {
     /// The encoding's position part, as text.
     #[must_use]
     pub fn position_name(&self) -> String {
-        match &self.position {
+        let position = match &self.position {
             Position::Sinusoidal => "sinusoidal".into(),
             Position::Rotary => "rotary".into(),
             Position::RotaryLocal => "rotary_local".into(),
@@ -133,6 +136,10 @@ impl Encoding {
                     .collect();
                 names.join(",")
             }
+        };
+        match self.forgets {
+            true => fox::put_on(&position),
+            false => position,
         }
     }
 
@@ -177,13 +184,14 @@ impl FromStr for Encoding {
             what: "encoding",
             expected: format!(
                 "nope, sinusoidal, rotary, rotary_local, alibi, bam, one of {} or a mixture \
-                     such as alibi:2,bam:6; each with +ssmax or +ssmax-content if wanted",
+                     such as alibi:2,bam:6; fox, or fox+ before one of these; each with +ssmax or +ssmax-content if wanted",
                 families()
             ),
             got: text.to_owned(),
         };
-        let (position, ssmax) = match text.split_once('+') {
-            None => (text, None),
+        let (forgets, rest) = fox::taken_off(text);
+        let (position, ssmax) = match rest.split_once('+') {
+            None => (rest.as_str(), None),
             Some((position, "ssmax")) => (position, Some(TemperatureScope::LikelihoodAndPrior)),
             Some((position, "ssmax-content")) => (position, Some(TemperatureScope::Likelihood)),
             Some(_) => return Err(unknown()),
@@ -208,7 +216,11 @@ impl FromStr for Encoding {
                     .ok_or_else(unknown)?,
             ),
         };
-        Ok(Self { position, ssmax })
+        Ok(Self {
+            position,
+            forgets,
+            ssmax,
+        })
     }
 }
 

@@ -38,6 +38,7 @@ pub fn plain_config() -> ModelConfig {
     ModelConfig {
         encoding: Encoding {
             position: Position::Prior(Vec::new()),
+            forgets: false,
             ssmax: None,
         },
         dim: 0,
