@@ -221,6 +221,7 @@ impl Bench {
                 _ => plain.ln_weights,
             },
             temperature: plain.temperature,
+            key_prior: plain.key_prior,
         };
         let log = Arc::new(SkipLog::default());
         let implementation = way.skipping.map_or(Reference, |_| Fused);

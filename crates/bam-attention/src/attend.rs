@@ -3,10 +3,11 @@
 
 use crate::error::AttentionError;
 use crate::fused::{self, Context};
+use crate::key_prior::KeyPrior;
 use crate::log_prior::LogPrior;
 use crate::options::{Implementation, Options};
 use crate::reference;
-use bam_kernel::{Plan, Shapes, Skipping};
+use bam_kernel::{KernelError, Plan, Shapes, Skipping};
 use burn::tensor::{DType, Tensor};
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use std::sync::Arc;
 /// its expectation of the values.
 ///
 /// ```text
-/// logit_hij = τ_hi · ( q_hi·k_hj/√D + ln w_h(j − i) )            (visible j; else −∞)
+/// logit_hij = τ_hi · ( q_hi·k_hj/√D + ln w_h(j − i) ) + u_hj     (visible j; else −∞)
 /// out_hi    = Σ_j exp(logit_hij) · v_hj / Σ_j exp(logit_hij)
 /// ```
 ///
 /// The tensors have one float type. The fused implementation takes `q`, `k` and `v` in `bf16` too, and in
-/// `f16` on a GPU, with log-prior and temperature in `f32`; it sums in `f32` and gives their type.
+/// `f16` on a GPU, with priors and temperature in `f32`; it sums in `f32` and gives their type.
 ///
 /// Rows that see no key give zeros, with zero gradients. Source: arXiv 2505.22842.
 ///
@@ -31,6 +32,7 @@ use std::sync::Arc;
 /// - `q`: `[batch, query_heads, queries, dim]`
 /// - `k`, `v`: `[batch, key_heads, keys, dim]`; `query_heads` a multiple of `key_heads`
 /// - `prior`: `[query_heads, lags]`, at least every lag between a row and a key it sees
+/// - `options.key_prior`, `u`: `[batch, query_heads or key_heads, keys]`; on a CPU and by the reference
 /// - result: `[batch, query_heads, queries, dim]`
 ///
 /// # Errors
@@ -44,6 +46,7 @@ pub fn attend(
     options: &Options,
 ) -> Result<Tensor<4>, AttentionError> {
     let temperature = options.temperature.as_ref();
+    let key_prior = options.key_prior.as_ref();
     #[cfg_attr(
         not(feature = "cube"),
         expect(unused_mut, reason = "a GPU keeps norms itself")
@@ -63,19 +66,30 @@ pub fn attend(
             prior_heads: prior.ln_weights().dims()[0],
             lags: *prior.lags(),
             temperature: temperature.map(|of| of.values.dims()),
+            key_prior: key_prior.map(|of| of.values.dims()),
         },
     )?;
+    check_remainders(key_prior)?;
     check_types(&q, [&k, &v], prior, options)?;
     check_devices(&q, [&k, &v], prior, options)?;
     match options.implementation {
         Implementation::Reference => {
             refuse_skipping(options)?;
-            Ok(reference::attend(q, k, v, prior, temperature, &plan))
+            Ok(reference::attend(
+                q,
+                k,
+                v,
+                prior,
+                temperature,
+                key_prior,
+                &plan,
+            ))
         }
         Implementation::Fused => {
             let context = Context {
                 plan: Arc::new(plan),
                 temperature: temperature.map(|of| of.scope),
+                key_prior: key_prior.map(|of| of.scope),
                 prior: prior.state(),
                 #[cfg(feature = "cube")]
                 key_norms: options
@@ -84,9 +98,33 @@ pub fn attend(
                     .and_then(|of| of.on_device().cloned()),
             };
             let temperature = temperature.map(|of| of.values.clone());
-            fused::attend([q, k, v], prior.ln_weights().clone(), temperature, context)
+            let key_prior = key_prior.map(KeyPrior::pairs);
+            let ln_weights = prior.ln_weights().clone();
+            fused::attend([q, k, v], ln_weights, temperature, key_prior, context)
         }
     }
+}
+
+/// # Errors
+/// If there are remainders of other numbers.
+fn check_remainders(key_prior: Option<&KeyPrior>) -> Result<(), AttentionError> {
+    let parts = key_prior.and_then(|of| Some((of.values.dims(), of.remainders.as_ref()?.dims())));
+    match parts {
+        Some((expected, got)) if got != expected => Err(KernelError::Shape {
+            what: "remainders of the prior over keys",
+            expected: format!("{expected:?}"),
+            got: format!("{got:?}"),
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Tensors of a call per row or key, which have the float type of log-weights.
+fn of_rows_and_keys(options: &Options) -> impl Iterator<Item = &Tensor<3>> {
+    let temperature = options.temperature.iter().map(|of| &of.values);
+    let key_prior = options.key_prior.iter();
+    temperature.chain(key_prior.flat_map(|of| std::iter::once(&of.values).chain(&of.remainders)))
 }
 
 /// The reference reads every key.
@@ -111,17 +149,16 @@ fn check_devices(
     options: &Options,
 ) -> Result<(), AttentionError> {
     let device = q.device();
-    let temperature = options.temperature.as_ref();
     let elsewhere = others
         .into_iter()
         .map(Tensor::device)
         .chain([prior.ln_weights().device()])
-        .chain(temperature.map(|of| of.values.device()))
+        .chain(of_rows_and_keys(options).map(Tensor::device))
         .find(|other| *other != device);
     match elsewhere {
         None => Ok(()),
         Some(other) => Err(AttentionError::Value {
-            what: "device of k, v, log-prior and temperature",
+            what: "device of k, v, priors and temperature",
             expected: format!("that of q, {device:?}"),
             got: format!("{other:?}"),
         }),
@@ -140,18 +177,17 @@ fn check_types(
         (Implementation::Fused, DType::BF16 | DType::F16) => DType::F32,
         (_, dtype) => dtype,
     };
-    let temperature = options.temperature.as_ref();
     let unfit = others
         .into_iter()
         .map(|tensor| (tensor.dtype(), q.dtype()))
         .chain([(prior.ln_weights().dtype(), of_rows)])
-        .chain(temperature.map(|of| (of.values.dtype(), of_rows)))
+        .chain(of_rows_and_keys(options).map(|of| (of.dtype(), of_rows)))
         .find(|(got, expected)| got != expected);
     match unfit {
         None => Ok(()),
         Some((got, _)) => Err(AttentionError::Unsupported {
             implementation: "any",
-            expected: "q, k, v, log-prior and temperature of one float type",
+            expected: "q, k, v, priors and temperature of one float type",
             got: format!("{:?} and {got:?}", q.dtype()),
         }),
     }

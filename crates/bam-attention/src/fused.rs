@@ -5,7 +5,7 @@
 //! `autodiff` makes it a step of Burn's graph.
 
 use crate::error::AttentionError;
-use bam_kernel::{Plan, TemperatureScope};
+use bam_kernel::{KeyPriorScope, Plan, TemperatureScope};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Backend, BackendTensor, Dispatch, DispatchKindConversion, DispatchTensor, Flex,
@@ -28,13 +28,16 @@ pub(crate) use cube::{DeviceNorms, MOST_TENSORS, products};
 /// The tensors of a call, in the order of their gradients.
 ///
 /// `q [b, h, i, d]`, `k` and `v` `[b, h / group, j, d]`, `ln_weights [h, lags]`, `temperature` with
-/// 1 or the full size in each of `[b, h, i]`.
+/// 1 or the full size in each of `[b, h, i]`, `key_prior` and what `f32` left of it, which has no gradient, `[b, h or
+/// h / group, j]`.
 pub(crate) struct Operands<B: Backend> {
     pub q: FloatTensor<B>,
     pub k: FloatTensor<B>,
     pub v: FloatTensor<B>,
     pub ln_weights: FloatTensor<B>,
     pub temperature: FloatTensor<B>,
+    pub key_prior: FloatTensor<B>,
+    pub key_remainders: FloatTensor<B>,
 }
 
 impl<B: Backend> Clone for Operands<B> {
@@ -45,6 +48,8 @@ impl<B: Backend> Clone for Operands<B> {
             v: self.v.clone(),
             ln_weights: self.ln_weights.clone(),
             temperature: self.temperature.clone(),
+            key_prior: self.key_prior.clone(),
+            key_remainders: self.key_remainders.clone(),
         }
     }
 }
@@ -70,6 +75,8 @@ pub(crate) struct Context {
     pub plan: Arc<Plan>,
     /// `None` where the call has no temperature; its operand is then a one that nobody reads.
     pub temperature: Option<TemperatureScope>,
+    /// The same of the prior over keys.
+    pub key_prior: Option<KeyPriorScope>,
     pub prior: Arc<PriorState>,
     /// Norms of the keys on a GPU, where they are known.
     #[cfg(feature = "cube")]
@@ -101,6 +108,8 @@ pub(crate) trait FusedAttention: Backend {
         v: FloatTensor<Self>,
         ln_weights: FloatTensor<Self>,
         temperature: FloatTensor<Self>,
+        key_prior: FloatTensor<Self>,
+        key_remainders: FloatTensor<Self>,
         context: Context,
     ) -> FloatTensor<Self>;
 }
@@ -115,6 +124,8 @@ macro_rules! untracked {
                 v: FloatTensor<Self>,
                 ln_weights: FloatTensor<Self>,
                 temperature: FloatTensor<Self>,
+                key_prior: FloatTensor<Self>,
+                key_remainders: FloatTensor<Self>,
                 context: Context,
             ) -> FloatTensor<Self> {
                 let dtype = burn::backend::TensorMetadata::dtype(&q);
@@ -124,6 +135,8 @@ macro_rules! untracked {
                     v,
                     ln_weights,
                     temperature,
+                    key_prior,
+                    key_remainders,
                 };
                 Self::narrowed(Self::forward(&operands, &context).out, dtype)
             }
@@ -139,25 +152,34 @@ pub(crate) fn attend(
     [q, k, v]: [Tensor<4>; 3],
     ln_weights: Tensor<2>,
     temperature: Option<Tensor<3>>,
+    key_prior: Option<[Tensor<3>; 2]>,
     context: Context,
 ) -> Result<Tensor<4>, AttentionError> {
-    supported(&q)?;
+    supported(&q, &context)?;
     let device = q.device();
-    let temperature = temperature.unwrap_or_else(|| Tensor::ones([1, 1, 1], (&device, DType::F32)));
+    let nobody_reads = || Tensor::ones([1, 1, 1], (&device, DType::F32));
+    let temperature = temperature.unwrap_or_else(nobody_reads);
+    let [key_prior, remainders] = key_prior.unwrap_or_else(|| [(); 2].map(|()| nobody_reads()));
     let out = Dispatch::fused_attention(
         q.into_dispatch(),
         k.into_dispatch(),
         v.into_dispatch(),
         ln_weights.into_dispatch(),
         temperature.into_dispatch(),
+        key_prior.into_dispatch(),
+        remainders.into_dispatch(),
         context,
     );
     Ok(Tensor::from_dispatch(out))
 }
 
 /// # Errors
-/// If there is no kernel for the device of the tensors, or none for their type.
-fn supported(q: &Tensor<4>) -> Result<(), AttentionError> {
+/// If there is no kernel for the device of the tensors, or none for their type or for a prior over keys.
+#[cfg_attr(
+    not(feature = "cube"),
+    expect(unused_variables, reason = "a CPU can do all")
+)]
+fn supported(q: &Tensor<4>, context: &Context) -> Result<(), AttentionError> {
     let refused = |expected, got| AttentionError::Unsupported {
         implementation: "fused",
         expected,
@@ -173,6 +195,10 @@ fn supported(q: &Tensor<4>) -> Result<(), AttentionError> {
     #[cfg(feature = "cube")]
     if on_gpu(q).is_some() {
         check_head_dim(&q.device(), q.dims()[3])?;
+        if context.key_prior.is_some() {
+            let expected = "no prior over keys on a GPU; the reference takes one";
+            return Err(refused(expected, "one".into()));
+        }
         let mut types = vec![DType::F32, DType::BF16, DType::F16];
         types.retain(|dtype| q.device().supports_dtype(*dtype));
         return one_of(

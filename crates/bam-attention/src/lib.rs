@@ -5,12 +5,13 @@
 //! arXiv 2505.22842, Theorem 1):
 //!
 //! ```text
-//! p(j | i) = exp( τ_i · ( q_i·k_j/√D + ln w_h(j − i) ) ) / evidence_i        out_i = Σ_j p(j | i) · v_j
+//! p(j | i) = exp( τ_i · ( q_i·k_j/√D + ln w_h(j − i) ) + u_hj ) / evidence_i        out_i = Σ_j p(j | i) · v_j
 //! ```
 //!
 //! Every stationary prior is *one number per head and lag*, so a [`LogPrior`] is a tensor
-//! `[heads, lags]`: memory `O(H·N)`, never a `[query, key]` bias. [`attend`] is the only way in.
-//! It is differentiable in `q`, `k`, `v`, the log-prior and the temperature.
+//! `[heads, lags]`: memory `O(H·N)`, never a `[query, key]` bias. A [`KeyPrior`], one number per key, says how much each
+//! counts, as a forget gate does. [`attend`] is the only way in.
+//! It is differentiable in `q`, `k`, `v`, both priors and the temperature.
 //!
 //! # Should I use this?
 //!
@@ -43,6 +44,7 @@ pub mod device;
 mod error;
 mod fused;
 mod key_norms;
+mod key_prior;
 pub mod log_prior;
 pub mod nn;
 mod options;
@@ -53,14 +55,15 @@ pub mod testing;
 
 pub use attend::attend;
 pub use bam_kernel::{
-    Documents, HeadSkips, Instructions, KernelError, LN_SMALLEST_WEIGHT, Lags, SkipLog, Skipping,
-    TemperatureScope, Visibility,
+    Documents, HeadSkips, Instructions, KernelError, KeyPriorScope, LN_SMALLEST_WEIGHT, Lags,
+    SkipLog, Skipping, TemperatureScope, Visibility,
 };
 pub use error::AttentionError;
 #[cfg(feature = "cuda-check")]
 #[doc(hidden)]
 pub use fused::cuda_sources;
 pub use key_norms::KeyNorms;
+pub use key_prior::KeyPrior;
 pub use log_prior::LogPrior;
 pub use options::{Implementation, Options};
 pub use scalable_softmax::scalable_softmax;

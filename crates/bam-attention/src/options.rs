@@ -1,6 +1,7 @@
 //! Everything about a call besides its tensors, the way to compute it included.
 
 use crate::key_norms::KeyNorms;
+use crate::key_prior::KeyPrior;
 use crate::temperature::Temperature;
 use bam_kernel::{Call, Documents, Instructions, SkipLog, Skipping, Visibility};
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Options {
     pub documents: Option<Arc<Documents>>,
     /// A factor on the logits of each row.
     pub temperature: Option<Temperature>,
+    /// A prior over keys beside the one over lags.
+    pub key_prior: Option<KeyPrior>,
     /// Keys that may be left unread; [`Skipping::Off`] for the reference, which reads them all.
     pub skipping: Skipping,
     /// Norms of the keys that are known already, for skipping.
@@ -52,6 +55,7 @@ impl Options {
             window: None,
             documents: None,
             temperature: None,
+            key_prior: None,
             skipping: match implementation {
                 Implementation::Reference => Skipping::Off,
                 Implementation::Fused => Skipping::Exact,
@@ -103,6 +107,15 @@ impl Options {
     pub fn with_temperature(self, temperature: Temperature) -> Self {
         Self {
             temperature: Some(temperature),
+            ..self
+        }
+    }
+
+    /// Keys count by a log-weight of their own.
+    #[must_use]
+    pub fn with_key_prior(self, key_prior: KeyPrior) -> Self {
+        Self {
+            key_prior: Some(key_prior),
             ..self
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! Shape suffixes: b batch, h query heads, q queries, k keys, d head dimension.
 
+use crate::key_prior::KeyPrior;
 use crate::log_prior::LogPrior;
 use crate::temperature::Temperature;
-use bam_kernel::{Documents, Plan, TemperatureScope, Visibility};
+use bam_kernel::{Documents, KeyPriorScope, Plan, TemperatureScope, Visibility};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 /// Stands for `ln 0` where a finite number is wanted: far below any logit, never NaN.
@@ -16,6 +17,7 @@ pub(crate) fn attend(
     v: Tensor<4>,
     prior: &LogPrior,
     temperature: Option<&Temperature>,
+    key_prior: Option<&KeyPrior>,
     plan: &Plan,
 ) -> Tensor<4> {
     let device = q.device();
@@ -26,18 +28,19 @@ pub(crate) fn attend(
 
     let ln_prior_bhqk = by_lag(prior, plan);
     let ln_likelihood_bhqk = q.matmul(k.swap_dims(2, 3)) * plan.content_scale();
-    let ln_joint_bhqk = match temperature {
-        None => ln_likelihood_bhqk + ln_prior_bhqk,
-        Some(temperature) => {
-            let tau_bhq1 = temperature.values.clone().unsqueeze_dim::<4>(3);
-            match temperature.scope {
-                TemperatureScope::Likelihood => ln_likelihood_bhqk * tau_bhq1 + ln_prior_bhqk,
-                TemperatureScope::LikelihoodAndPrior => {
-                    (ln_likelihood_bhqk + ln_prior_bhqk) * tau_bhq1
-                }
-            }
-        }
+    let scaled = |scales: bool, term: Tensor<4>| match temperature {
+        Some(temperature) if scales => term * temperature.values.clone().unsqueeze_dim::<4>(3),
+        _ => term,
     };
+    let on_prior = temperature.is_some_and(|of| of.scope == TemperatureScope::LikelihoodAndPrior);
+    let mut ln_joint_bhqk = match on_prior {
+        true => scaled(true, ln_likelihood_bhqk + ln_prior_bhqk),
+        false => scaled(true, ln_likelihood_bhqk) + ln_prior_bhqk,
+    };
+    if let Some(prior) = key_prior {
+        let u_bh1k = over_keys(prior, plan);
+        ln_joint_bhqk = ln_joint_bhqk + scaled(prior.scope == KeyPriorScope::Scaled, u_bh1k);
+    }
     let visible_bhqk = hidden_bhqk
         .clone()
         .bool_not()
@@ -48,6 +51,18 @@ pub(crate) fn attend(
     let joint_bhqk = (ln_joint_bhqk - largest_bhq1).exp() * visible_bhqk;
     let evidence_bhq1 = joint_bhqk.clone().sum_dim(3).clamp_min(f32::MIN_POSITIVE);
     (joint_bhqk / evidence_bhq1).matmul(v)
+}
+
+/// `[b, h or h/group, k]` for every query head, zeros at padding: `[b, h, 1, k]`.
+fn over_keys(prior: &KeyPrior, plan: &Plan) -> Tensor<4> {
+    let [high, low] = prior.pairs();
+    let u_bhk1 = (high + low).unsqueeze_dim::<4>(3);
+    let u_bhk1 = match padding(plan, &u_bhk1.device()) {
+        Some([_, of_keys]) => u_bhk1.mask_fill(of_keys, 0.0),
+        None => u_bhk1,
+    };
+    let group = plan.shapes().q[1] / u_bhk1.dims()[1];
+    share_heads(u_bhk1, group).swap_dims(2, 3)
 }
 
 /// `[h, lags]` read at the lag of every (query, key): `[1, h, q, k]`.
@@ -129,10 +144,20 @@ fn without_padding(
     v: Tensor<4>,
     plan: &Plan,
 ) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
-    let Some(documents) = plan.documents() else {
+    let Some([of_queries, of_keys]) = padding(plan, &q.device()) else {
         return (q, k, v);
     };
-    let ([batch, _, queries, _], keys, device) = (q.dims(), k.dims()[2], q.device());
+    (
+        q.mask_fill(of_queries, 0.0),
+        k.mask_fill(of_keys.clone(), 0.0),
+        v.mask_fill(of_keys, 0.0),
+    )
+}
+
+/// Whether queries, `[b, 1, q, 1]`, and keys, `[b, 1, k, 1]`, are padding.
+fn padding(plan: &Plan, device: &Device) -> Option<[Tensor<4, Bool>; 2]> {
+    let documents = plan.documents()?;
+    let (batch, queries, keys) = documents.dims();
     let padding = |ids: fn(&Documents, usize) -> &[i32], length| {
         let padding: Vec<bool> = (0..batch)
             .flat_map(|b| {
@@ -141,15 +166,12 @@ fn without_padding(
                     .map(|id| Documents::is_padding(*id))
             })
             .collect();
-        Tensor::<4, Bool>::from_data(TensorData::new(padding, [batch, 1, length, 1]), &device)
+        Tensor::<4, Bool>::from_data(TensorData::new(padding, [batch, 1, length, 1]), device)
     };
-    let of_queries = padding(Documents::query_ids, queries);
-    let of_keys = padding(Documents::key_ids, keys);
-    (
-        q.mask_fill(of_queries, 0.0),
-        k.mask_fill(of_keys.clone(), 0.0),
-        v.mask_fill(of_keys, 0.0),
-    )
+    Some([
+        padding(Documents::query_ids, queries),
+        padding(Documents::key_ids, keys),
+    ])
 }
 
 /// Each key head serves `group` query heads: `[b, h/group, k, d]` → `[b, h, k, d]`.

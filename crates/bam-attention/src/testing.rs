@@ -5,11 +5,12 @@ use crate::Instructions;
 use crate::attend::attend;
 use crate::device::{DeviceName, is_cpu};
 use crate::error::AttentionError;
+use crate::key_prior::KeyPrior;
 use crate::log_prior::LogPrior;
 use crate::options::{Implementation, Options};
 use crate::temperature::Temperature;
 pub use bam_kernel::testing::{
-    AWKWARD_SIZES, Case, Shape, oracle, oracle_gradients, oracle_row, signed_numbers,
+    AWKWARD_SIZES, Case, KeyNumbers, Shape, oracle, oracle_gradients, oracle_row, signed_numbers,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -26,6 +27,8 @@ pub struct Tensors {
     pub ln_weights: Tensor<2>,
     /// `[batch, heads, queries]`; not used where the case has no temperature.
     pub temperature: Tensor<3>,
+    /// `[batch, heads or key_heads, keys]`, high and low parts; not used where the case has no prior over keys.
+    pub key_prior: [Tensor<3>; 2],
 }
 
 /// A [`Case`] on tensors.
@@ -59,8 +62,8 @@ pub trait OnTensors {
     /// Those of [`attend`].
     fn attend_as(&self, tensors: &Tensors, options: &Options) -> Result<Tensor<4>, AttentionError>;
 
-    /// The case's output and its gradients of `Σ out·weights` by q, k, v, log-prior and temperature,
-    /// for signed weights that are the same every time.
+    /// The case's output and its gradients of `Σ out·weights` by q, k, v, log-prior, temperature and prior
+    /// over keys, for signed weights that are the same every time.
     ///
     /// # Errors
     /// Those of [`attend`].
@@ -68,7 +71,7 @@ pub trait OnTensors {
         &self,
         change: impl Fn(Options) -> Options,
         implementation: Implementation,
-    ) -> Result<[Vec<f32>; 6], AttentionError>;
+    ) -> Result<[Vec<f32>; 7], AttentionError>;
 }
 
 impl OnTensors for Case {
@@ -78,6 +81,13 @@ impl OnTensors for Case {
         let tau = match &self.temperature {
             Some((values, _)) => values.clone(),
             None => vec![1.0; rows.iter().product()],
+        };
+        let (of_keys, parts) = match &self.key_prior {
+            Some(of) => (
+                [self.batch, of.heads, self.keys],
+                [of.high.clone(), of.low.clone()],
+            ),
+            None => ([1, 1, 1], [(); 2].map(|()| vec![0.0])),
         };
         let q_shape = [self.batch, self.heads, self.queries, self.dim];
         Tensors {
@@ -89,6 +99,7 @@ impl OnTensors for Case {
                 device,
             ),
             temperature: Tensor::from_data(TensorData::new(tau, rows), device),
+            key_prior: parts.map(|part| Tensor::from_data(TensorData::new(part, of_keys), device)),
         }
     }
 
@@ -107,6 +118,14 @@ impl OnTensors for Case {
             temperature: scope.map(|scope| Temperature {
                 values: tensors.temperature.clone(),
                 scope,
+            }),
+            key_prior: self.key_prior.as_ref().map(|of| {
+                let [values, low] = tensors.key_prior.clone();
+                KeyPrior {
+                    values,
+                    remainders: Some(low),
+                    scope: of.scope,
+                }
             }),
             ..Options::causal(implementation)
         })
@@ -130,15 +149,17 @@ impl OnTensors for Case {
         &self,
         change: impl Fn(Options) -> Options,
         implementation: Implementation,
-    ) -> Result<[Vec<f32>; 6], AttentionError> {
+    ) -> Result<[Vec<f32>; 7], AttentionError> {
         let device = test_device().autodiff();
         let plain = self.tensors(&device);
+        let [of_keys, low] = plain.key_prior;
         let tensors = Tensors {
             q: plain.q.require_grad(),
             k: plain.k.require_grad(),
             v: plain.v.require_grad(),
             ln_weights: plain.ln_weights.require_grad(),
             temperature: plain.temperature.require_grad(),
+            key_prior: [of_keys.require_grad(), low],
         };
         let options = change(self.options(&tensors, implementation)?);
         let out = self.attend_as(&tensors, &options)?;
@@ -152,6 +173,7 @@ impl OnTensors for Case {
             numbers(tensors.v.grad(&gradients).map(Tensor::into_data)),
             numbers(tensors.ln_weights.grad(&gradients).map(Tensor::into_data)),
             numbers(tensors.temperature.grad(&gradients).map(Tensor::into_data)),
+            numbers(tensors.key_prior[0].grad(&gradients).map(Tensor::into_data)),
         ])
     }
 }
@@ -189,11 +211,13 @@ pub fn awkward_sizes() -> Vec<[usize; 6]> {
     all.filter(|size| affordable(size[5])).collect()
 }
 
-/// The kernel's cases for gradients, or fewer on a software device: see [`affordable`].
+/// The kernel's cases for gradients, without priors over keys on a GPU, and fewer on a software device: see
+/// [`affordable`].
 #[must_use]
 pub fn gradient_cases() -> Vec<Case> {
     let mut cases = bam_kernel::testing::gradient_cases();
-    cases.retain(|case| affordable(case.dim));
+    let on_cpu = on_cpu();
+    cases.retain(|case| affordable(case.dim) && (on_cpu || case.key_prior.is_none()));
     cases
 }
 

@@ -1,6 +1,7 @@
 //! A GPU's own refusals, and wide heads. `BAM_TEST_DEVICE` names the device; on the CPU there is little to say.
 
 use bam_attention::Implementation::{Fused, Reference};
+use bam_attention::KeyPriorScope;
 use bam_attention::device::cpu;
 use bam_attention::testing::{Case, OnTensors, Shape, Tensors, on_cpu, oracle, test_device};
 use burn::tensor::FloatDType;
@@ -38,7 +39,7 @@ fn tensors_of_two_devices_are_refused() {
         for implementation in [Fused, Reference] {
             let error = case.attend(&mixed, implementation).unwrap_err().to_string();
             assert!(
-                error.starts_with("device of k, v, log-prior and temperature: expected that of q"),
+                error.starts_with("device of k, v, priors and temperature: expected that of q"),
                 "{error}"
             );
         }
@@ -56,6 +57,11 @@ fn heads_that_are_too_wide_and_types_that_are_not_there_are_refused() {
     assert_eq!(
         error,
         "head dimension on a GPU: expected at most 256, got 257"
+    );
+    let of_keys = case(16).with_key_prior(true, KeyPriorScope::Added);
+    assert_eq!(
+        message(&of_keys.tensors(&device), &of_keys),
+        "fused attention: expected no prior over keys on a GPU; the reference takes one, got one"
     );
     if !device.supports_dtype(FloatDType::BF16) {
         let case = case(16);

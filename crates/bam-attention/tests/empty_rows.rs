@@ -25,6 +25,7 @@ fn passes(case: &Case, implementation: Implementation) -> Passes {
         v: plain.v.require_grad(),
         ln_weights: plain.ln_weights.require_grad(),
         temperature: plain.temperature.require_grad(),
+        key_prior: plain.key_prior,
     };
     let out = case.attend(&tensors, implementation).unwrap();
     let weights = signed_numbers(out.dims().iter().product(), 1.0, 5);

@@ -211,7 +211,7 @@ fn nothing_at_all() {
 
 #[test]
 fn mixed_float_types() {
-    let expected = "any attention: expected q, k, v, log-prior and temperature of one float type, \
+    let expected = "any attention: expected q, k, v, priors and temperature of one float type, \
                     got F32 and F64";
     assert_refused(expected, |call| {
         call.k = call.k.clone().cast(FloatDType::F64)

@@ -7,12 +7,11 @@ use bam_attention::testing::{
     Case, OnTensors, Shape, gradient_cases, instructions, on_cpu, oracle, test_device,
 };
 
-const NAMES: [&str; 5] = ["q", "k", "v", "ln_weights", "temperature"];
+const NAMES: [&str; 6] = ["q", "k", "v", "ln_weights", "temperature", "key_prior"];
 
-fn gradients(case: &Case, implementation: Implementation) -> [Vec<f32>; 5] {
-    let [_, q, k, v, ln_weights, temperature] =
-        case.passes(|as_it_is| as_it_is, implementation).unwrap();
-    [q, k, v, ln_weights, temperature]
+fn gradients(case: &Case, implementation: Implementation) -> [Vec<f32>; 6] {
+    let [_, rest @ ..] = case.passes(|as_it_is| as_it_is, implementation).unwrap();
+    rest
 }
 
 /// Relative to the gradient's norm; where that vanishes (rows of one key), to the size of the terms

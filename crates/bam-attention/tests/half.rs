@@ -55,6 +55,7 @@ fn passes(case: &Case, dtype: FloatDType, change: impl Fn(Options) -> Options) -
         v: plain.v.cast(dtype).require_grad(),
         ln_weights: plain.ln_weights.require_grad(),
         temperature: plain.temperature.require_grad(),
+        key_prior: plain.key_prior,
     };
     let options = change(case.options(&tensors, Fused).unwrap());
     let out = case.attend_as(&tensors, &options).unwrap();

@@ -2,7 +2,8 @@
 //! honest one passes. Ignoring is simulated by changing that thing in the case of the oracle.
 
 use bam_attention::Implementation::{self, Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, oracle, test_device};
+use bam_attention::KeyPriorScope::{Added, Scaled};
+use bam_attention::testing::{Case, OnTensors, Shape, on_cpu, oracle, test_device};
 
 fn error_against(case: &Case, implementation: Implementation, oracle_case: &Case) -> f64 {
     let out = case
@@ -98,5 +99,33 @@ fn who_ignores_the_temperature_is_caught() {
     assert_told_apart(&case, "temperature", |case| case.temperature = None);
     assert_told_apart(&case, "temperature of the prior", |case| {
         case.temperature.as_mut().unwrap().1 = false;
+    });
+}
+
+#[test]
+fn who_ignores_the_prior_over_keys_is_caught() {
+    if !on_cpu() {
+        return;
+    }
+    let by_key_head = case().with_key_prior(false, Added).with_temperature(false);
+    assert_told_apart(&by_key_head, "prior over keys", |case| {
+        case.key_prior = None;
+    });
+    assert_told_apart(&by_key_head, "key", |case| {
+        case.key_prior.as_mut().unwrap().high.rotate_right(1);
+    });
+    assert_told_apart(&by_key_head, "scope: scaled", |case| {
+        case.key_prior.as_mut().unwrap().scope = Scaled;
+    });
+    let by_query_head = case().with_key_prior(true, Scaled).with_temperature(true);
+    assert_told_apart(&by_query_head, "head of the prior over keys", |case| {
+        case.key_prior
+            .as_mut()
+            .unwrap()
+            .high
+            .rotate_right(case.keys);
+    });
+    assert_told_apart(&by_query_head, "scope: added", |case| {
+        case.key_prior.as_mut().unwrap().scope = Added;
     });
 }

@@ -153,6 +153,7 @@ fn gradients_at_a_million_are_the_references() {
             v: plain.v.cast(float).require_grad(),
             ln_weights: plain.ln_weights.cast(float).require_grad(),
             temperature: plain.temperature.cast(float).require_grad(),
+            key_prior: plain.key_prior,
         };
         let out = honest.attend(&tensors, implementation).unwrap();
         let gradients = (out.clone() * out).sum().backward();

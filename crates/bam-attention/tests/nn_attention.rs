@@ -3,7 +3,7 @@
 use bam_attention::nn::{
     BayesianAttention, BayesianAttentionConfig, Family, Mask, PositionalPriorConfig, Role,
 };
-use bam_attention::testing::{signed_numbers, test_device};
+use bam_attention::testing::{on_cpu, signed_numbers, test_device};
 use bam_attention::{
     AttentionError, Documents, Implementation, Lags, LogPrior, Options, Skipping, Temperature,
     TemperatureScope, attend, scalable_softmax,
@@ -287,8 +287,16 @@ fn documents_and_padded_memories_are_apart() {
 #[test]
 fn a_failed_call_leaves_the_cache() {
     let device = test_device();
-    for window in [None, Some(7)] {
-        let config = config().with_window(window);
+    for (window, gated) in [
+        (None, false),
+        (Some(7), false),
+        (None, true),
+        (Some(7), true),
+    ] {
+        if gated && !on_cpu() {
+            continue;
+        }
+        let config = config().with_window(window).with_forget_gate(gated);
         let attention = made(&config, &device).with_implementation(Implementation::Reference);
         let x = input(2, 20, 5, &device);
         let part = |start, count| x.clone().narrow(1, start, count);
@@ -321,6 +329,11 @@ fn cached_is_uncached() {
     let device = test_device();
     for config in [
         config(),
+        config().with_forget_gate(true),
+        config()
+            .with_window(Some(7))
+            .with_forget_gate(true)
+            .with_scalable_softmax(Some(TemperatureScope::Likelihood)),
         config().with_window(Some(7)),
         config().with_window(Some(1)),
         config().with_scalable_softmax(Some(TemperatureScope::LikelihoodAndPrior)),
@@ -328,6 +341,9 @@ fn cached_is_uncached() {
             .with_window(Some(65))
             .with_scalable_softmax(Some(TemperatureScope::Likelihood)),
     ] {
+        if config.forget_gate && !on_cpu() {
+            continue;
+        }
         let attention = made(&config, &device);
         let pieces = [1, 63, 2, 1, 1, 65, 1];
         let length: usize = pieces.iter().sum();
@@ -383,7 +399,15 @@ fn cached_is_uncached() {
 #[test]
 fn caches_forget_and_are_bounded() {
     let device = test_device();
-    let attention = made(&config(), &device);
+    for gated in [false, true] {
+        if !gated || on_cpu() {
+            a_cache_forgets_and_is_bounded(made(&config().with_forget_gate(gated), &device));
+        }
+    }
+}
+
+fn a_cache_forgets_and_is_bounded(attention: BayesianAttention) {
+    let device = test_device();
     let x = input(1, 30, 5, &device);
     let step = |cache: &mut _, start, count| {
         attention.forward_cached(x.clone().narrow(1, start, count), None, cache)

@@ -2,8 +2,8 @@
 //! against the reference.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::Options;
-use bam_attention::testing::{Case, OnTensors, Shape, instructions, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, instructions, on_cpu, oracle};
+use bam_attention::{KeyPriorScope, Options};
 use proptest::prelude::*;
 
 /// The numbers that make a case; short to print when one fails.
@@ -19,6 +19,8 @@ struct Recipe {
     window: Option<usize>,
     documents: Option<usize>,
     temperature: Option<bool>,
+    /// By query head, and scaled.
+    key_prior: Option<(bool, bool)>,
     seed: u32,
 }
 
@@ -36,11 +38,12 @@ fn recipes() -> impl Strategy<Value = Recipe> {
         proptest::option::of(0usize..150),
         proptest::option::of(1usize..6),
         proptest::option::of(any::<bool>()),
+        proptest::option::of(any::<(bool, bool)>()),
         any::<u32>(),
     );
     (shape, options).prop_map(|(shape, options)| {
         let (batch, key_heads, group, queries, cached, dim) = shape;
-        let (full, window, documents, temperature, seed) = options;
+        let (full, window, documents, temperature, key_prior, seed) = options;
         Recipe {
             batch,
             key_heads,
@@ -52,6 +55,7 @@ fn recipes() -> impl Strategy<Value = Recipe> {
             window,
             documents,
             temperature,
+            key_prior,
             seed,
         }
     })
@@ -76,6 +80,13 @@ impl Recipe {
         }
         if let Some(on_prior) = self.temperature {
             case = case.with_temperature(on_prior);
+        }
+        if let Some((by_query_head, scaled)) = self.key_prior.filter(|_| on_cpu()) {
+            let scope = match scaled {
+                true => KeyPriorScope::Scaled,
+                false => KeyPriorScope::Added,
+            };
+            case = case.with_key_prior(by_query_head, scope);
         }
         case.window = self.window;
         case
@@ -119,7 +130,7 @@ proptest! {
         let allowed = 4.0 * error(&reference[0]).max(3.0 * f64::from(f32::EPSILON));
         prop_assert!(allowed < 1e-4, "the reference is off by {}", allowed / 4.0);
         prop_assert!(error(&fused[0]) <= allowed, "{} > {allowed}", error(&fused[0]));
-        let names = ["q", "k", "v", "ln_weights", "temperature"];
+        let names = ["q", "k", "v", "ln_weights", "temperature", "key_prior"];
         for ((name, fused), reference) in names.iter().zip(&fused[1..]).zip(&reference[1..]) {
             let error = relative_error(fused, reference, &case);
             prop_assert!(error < 2e-5, "gradient of {name} is off by {error:e}");

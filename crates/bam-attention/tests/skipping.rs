@@ -40,7 +40,7 @@ fn variants() -> Vec<(&'static str, Case)> {
     variants
 }
 
-fn run(case: &Case, skipping: Skipping) -> ([Vec<f32>; 6], Vec<HeadSkips>) {
+fn run(case: &Case, skipping: Skipping) -> ([Vec<f32>; 7], Vec<HeadSkips>) {
     let log = Arc::new(SkipLog::default());
     let passes = case
         .passes(

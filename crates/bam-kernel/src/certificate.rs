@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! logit_ij ≤ U_J = max_i |τ_i|/√D·‖q_i‖ · max_J ‖k_j‖ + max_{i, lags of J} (factor_i · ln w(lag))
+//!                 + max_{i, J} (factor_i · (u_j − ρ_i))
 //! ```
 //!
 //! and what the tiles that were not visited can hold of the row's posterior is at most
@@ -12,6 +13,7 @@
 //! the order of their prior, largest first, whatever the mode: the evidence is complete early, and
 //! the modes differ in where they stop only. The proof is in `docs/kernel.md`.
 
+use crate::by_key::{ByKey, KeyPriorRows};
 use crate::documents::Documents;
 use crate::exponential::LN_SMALLEST_WEIGHT;
 use crate::key_norms::{KeyNorms, TILE};
@@ -35,6 +37,8 @@ pub(crate) struct RowBounds {
     pub content: f64,
     /// Smallest and largest factor of the log-weights.
     pub prior_factors: (f64, f64),
+    /// That of a prior over keys, if there is one.
+    pub of_keys: Option<KeyPriorRows>,
 }
 
 /// The tiles of a block of rows in the order in which they are visited.
@@ -60,26 +64,37 @@ enum Rule {
     },
 }
 
+/// A tile's part of the bound that is known before any key is read.
+struct Tile {
+    /// Its first key.
+    first: usize,
+    /// The largest that lags, and that keys, can add to a logit.
+    prior: f64,
+    /// The sum of the absolute values of the two, by which they are rounded.
+    size: f64,
+}
+
 /// The part of the bound that all blocks of a call share.
 pub(crate) struct Bounds<'a> {
     pub plan: &'a Plan,
     pub ranges: &'a PriorRanges,
     pub norms: Option<&'a KeyNorms>,
+    pub key_prior: Option<&'a ByKey>,
     pub dim: usize,
 }
 
 impl Bounds<'_> {
     /// The tiles of split number `split` of `splits`, which take turns at the tiles.
     pub fn schedule(&self, block: &RowBounds, split: usize, splits: usize) -> Schedule {
-        let mut tiles: Vec<(usize, f64)> = tiles_in_sight(self.plan, block)
-            .map(|first| (first, self.prior_bound(block, first)))
+        let mut tiles: Vec<Tile> = tiles_in_sight(self.plan, block)
+            .map(|first| self.tile(block, first))
             .collect();
         // Last keys first where the prior doesn't tell; the sort keeps that order.
         tiles.reverse();
-        if !tiles.is_sorted_by(|a, b| a.1 >= b.1) {
-            tiles.sort_by(|a, b| b.1.total_cmp(&a.1));
+        if !tiles.is_sorted_by(|a, b| a.prior >= b.prior) {
+            tiles.sort_by(|a, b| b.prior.total_cmp(&a.prior));
         }
-        let tiles: Vec<(usize, f64)> = tiles.into_iter().skip(split).step_by(splits).collect();
+        let tiles: Vec<Tile> = tiles.into_iter().skip(split).step_by(splits).collect();
         let rule = match (self.plan.call().skipping, self.norms) {
             (Skipping::Off, _) | (_, None) => Rule::Never,
             (Skipping::Exact, Some(norms)) => {
@@ -96,13 +111,26 @@ impl Bounds<'_> {
             },
         };
         Schedule {
-            tiles: tiles.into_iter().map(|(first, _)| first).collect(),
+            tiles: tiles.into_iter().map(|tile| tile.first).collect(),
             rule,
         }
     }
 
     fn tile_keys(&self, first: usize) -> Range<usize> {
         first..(first + TILE).min(self.plan.positions().keys)
+    }
+
+    fn tile(&self, block: &RowBounds, first: usize) -> Tile {
+        let by_lag = self.prior_bound(block, first);
+        let by_key = self.key_prior.zip(block.of_keys.as_ref());
+        let by_key = by_key.map_or(0.0, |(of, rows)| {
+            of.bound((block.batch, block.head), rows, first)
+        });
+        Tile {
+            first,
+            prior: by_lag + by_key,
+            size: by_lag.abs() + by_key.abs(),
+        }
     }
 
     /// `max (factor_i · ln w(lag))` over the rows and the tile.
@@ -118,17 +146,17 @@ impl Bounds<'_> {
     }
 
     /// `U_J` of every tile, rounding included.
-    fn bounds(&self, block: &RowBounds, tiles: &[(usize, f64)], norms: &KeyNorms) -> Vec<f64> {
+    fn bounds(&self, block: &RowBounds, tiles: &[Tile], norms: &KeyNorms) -> Vec<f64> {
         let norms = norms.of_head(block.batch, block.head / self.plan.group());
         // A sum of D products is off by less than D units of rounding of its norms' product, and the
         // scaled queries by less than 4 of theirs.
         let content = block.content * (1.0 + (self.dim + 4) as f64 * f64::from(f32::EPSILON));
         tiles
             .iter()
-            .map(|(first, prior)| {
-                let content = content * f64::from(norms[first / TILE]);
-                let rounding = (content + prior.abs()) * 4.0 * f64::from(f32::EPSILON);
-                content + prior + rounding
+            .map(|tile| {
+                let content = content * f64::from(norms[tile.first / TILE]);
+                let rounding = (content + tile.size) * 4.0 * f64::from(f32::EPSILON);
+                content + tile.prior + rounding
             })
             .collect()
     }

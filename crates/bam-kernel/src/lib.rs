@@ -5,19 +5,19 @@
 //! Mechanism, arXiv 2505.22842, Theorem 1):
 //!
 //! ```text
-//! p(j | i) = exp( τ_i · ( q_i·k_j/√D + ln w_h(j − i) ) ) / evidence_i        out_i = Σ_j p(j | i) · v_j
+//! p(j | i) = exp( τ_i · ( q_i·k_j/√D + ln w_h(j − i) ) + u_hj ) / evidence_i        out_i = Σ_j p(j | i) · v_j
 //! ```
 //!
-//! The prior is *one number per head and lag*; a `[query, key]` bias never exists. Scores are streamed
+//! The prior is *one number per head and lag*, and where wanted one per key; a `[query, key]` bias never exists. Scores are streamed
 //! over tiles of keys: memory is linear in the length, forward and back. There are gradients of `q`, `k`,
-//! `v`, of every log-weight and of the temperature. All results are the same bits for any number of
+//! `v`, of every log-weight, of the temperature and of the prior over keys. All results are the same bits for any number of
 //! threads (the current [rayon] pool's).
 //!
 //! # Should I use this?
 //!
 //! Yes, to give a framework attention on a CPU under ALiBi, a learned prior or any other log-weight by
-//! lag, with exact gradients and long rows. With [Burn](https://burn.dev), take `bam-attention`, which
-//! does that already. No, on a GPU, or with a bias that depends on more than head and lag.
+//! lag or by key (a forget gate), with exact gradients and long rows. With [Burn](https://burn.dev), take `bam-attention`, which
+//! does that already. No, on a GPU, or with a bias that is no sum of one by lag and one by key.
 //!
 //! # Example
 //!
@@ -42,6 +42,7 @@
 //!     v: Rows::new(v, shape)?,
 //!     ln_weights: LogWeights::new(&ln_weights, heads, lags)?,
 //!     temperature: None,
+//!     key_prior: None,
 //! };
 //! let plan = Plan::new(Call::causal(), operands.shapes())?;
 //! let posterior = plan.forward(&operands)?;
@@ -66,6 +67,7 @@
 //! | `k`, `v` | `[batch, key heads, keys, dim]`; query heads a multiple of the key heads | the same |
 //! | log-weights | `[query heads, lags]`, at least every lag between a row and a key it sees | contiguous `f32` |
 //! | temperature | `[batch or 1, query heads, queries]` | contiguous `f32` |
+//! | prior over keys | `[batch, query heads or key heads, keys]` | [`KeyPrior`]: contiguous `f32`, or pairs of them |
 //! | output, gradients | those of `q` and of the operands | contiguous `f32`, or [`RowsMut`]: any strides, `dim` contiguous |
 //!
 //! A **lag** is key position − query position, in tokens; query row `i` stands at `offset + i`. Log-weights
@@ -81,12 +83,14 @@
 //! Numbers must be finite wherever there is a token; at [`Documents::PADDING`] they are not read.
 #![warn(missing_docs)]
 
+mod by_key;
 mod certificate;
 mod documents;
 mod error;
 mod exponential;
 mod instructions;
 mod key_norms;
+mod key_prior;
 pub mod layers;
 mod operands;
 mod passes;
@@ -104,6 +108,7 @@ pub use exponential::LN_SMALLEST_WEIGHT;
 pub use half::bf16;
 pub use instructions::Instructions;
 pub use key_norms::KeyNorms;
+pub use key_prior::{KeyPrior, KeyPriorScope};
 pub use operands::{LogWeights, Operands, Rows, Shapes, Temperature, TemperatureScope, Values};
 pub use passes::{Gradients, GradientsMut, Posterior};
 pub use plan::{Call, Plan};

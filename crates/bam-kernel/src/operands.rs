@@ -1,6 +1,7 @@
 //! The numbers of a call, as slices: each is checked against its own shape where it is made.
 
 use crate::error::KernelError;
+use crate::key_prior::KeyPrior;
 use crate::position::Lags;
 use crate::prior_ranges::PriorRanges;
 use half::bf16;
@@ -333,6 +334,8 @@ pub struct Operands<'a> {
     pub ln_weights: LogWeights<'a>,
     /// `[batch or 1, query heads, queries]`.
     pub temperature: Option<Temperature<'a>>,
+    /// `[batch, query heads or key heads, keys]`.
+    pub key_prior: Option<KeyPrior<'a>>,
 }
 
 /// The shapes of a call's numbers, for [`Plan::new`](crate::Plan::new).
@@ -350,6 +353,8 @@ pub struct Shapes {
     pub lags: Lags,
     /// `[batch or 1, query heads, queries]`.
     pub temperature: Option<[usize; 3]>,
+    /// `[batch, query heads or key heads, keys]`.
+    pub key_prior: Option<[usize; 3]>,
 }
 
 impl Operands<'_> {
@@ -363,6 +368,7 @@ impl Operands<'_> {
             prior_heads: self.ln_weights.heads(),
             lags: self.ln_weights.lags(),
             temperature: self.temperature.map(|of| of.shape()),
+            key_prior: self.key_prior.map(|of| of.shape()),
         }
     }
 }

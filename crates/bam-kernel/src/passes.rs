@@ -16,6 +16,7 @@ mod backward_wide;
 mod decode;
 mod forward;
 mod inputs;
+mod key_lanes;
 mod narrow;
 mod panel;
 mod prefill;
@@ -83,6 +84,7 @@ impl Plan {
             v: zeros(&shapes.v),
             ln_weights: zeros(&[shapes.prior_heads, shapes.lags.count()]),
             temperature: shapes.temperature.map_or(Vec::new(), |shape| zeros(&shape)),
+            key_prior: shapes.key_prior.map_or(Vec::new(), |shape| zeros(&shape)),
         };
         let mut into = GradientsMut {
             q: RowsMut::new(&mut of.q, shapes.q)?,
@@ -90,6 +92,7 @@ impl Plan {
             v: RowsMut::new(&mut of.v, shapes.v)?,
             ln_weights: &mut of.ln_weights,
             temperature: &mut of.temperature,
+            key_prior: &mut of.key_prior,
         };
         let out = Rows::new(out, shapes.q)?;
         self.backward_into(operands, &out, ln_evidence, out_gradient, &mut into)?;
@@ -122,12 +125,20 @@ impl Plan {
         self.unless_evidence(ln_evidence)?;
         let of_prior = [shapes.prior_heads, shapes.lags.count()];
         KernelError::unless_long("gradient of the log-prior", gradients.ln_weights, &of_prior)?;
-        let of_temperature: &[usize] = shapes.temperature.as_ref().map_or(&[0], |shape| shape);
-        KernelError::unless_long(
-            "gradient of the temperature",
-            gradients.temperature,
-            of_temperature,
-        )?;
+        for (what, got, shape) in [
+            (
+                "gradient of the temperature",
+                &gradients.temperature,
+                &shapes.temperature,
+            ),
+            (
+                "gradient of the prior over keys",
+                &gradients.key_prior,
+                &shapes.key_prior,
+            ),
+        ] {
+            KernelError::unless_long(what, got, shape.as_ref().map_or(&[0], |shape| shape))?;
+        }
         backward::backward(&inputs, *out, ln_evidence, *out_gradient, gradients);
         Ok(())
     }

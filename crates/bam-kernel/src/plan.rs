@@ -135,6 +135,14 @@ impl Plan {
             let rows = if got[0] == 1 { 1 } else { batch };
             KernelError::unless_shaped("temperature", got, [rows, query_heads, queries])?;
         }
+        if let Some(got) = shapes.key_prior {
+            let heads = if got[1] == key_heads {
+                key_heads
+            } else {
+                query_heads
+            };
+            KernelError::unless_shaped("prior over keys", got, [batch, heads, keys])?;
+        }
         call.skipping.check()?;
         if let Some(norms) = &call.key_norms {
             norms.check(batch, key_heads, keys)?;

@@ -5,8 +5,8 @@
 //! the mean of the values.
 
 use crate::{
-    Call, Documents, Gradients, KernelError, Lags, LogWeights, Operands, Plan, Posterior, Rows,
-    Temperature, TemperatureScope, Values, Visibility, bf16,
+    Call, Documents, Gradients, KernelError, KeyPrior, KeyPriorScope, Lags, LogWeights, Operands,
+    Plan, Posterior, Rows, Temperature, TemperatureScope, Values, Visibility, bf16,
 };
 use std::sync::Arc;
 
@@ -68,6 +68,19 @@ pub const AWKWARD_SIZES: [[usize; 6]; 17] = [
     [1, 1, 1, 1, 4500, 100],
 ];
 
+/// A prior over keys in plain numbers: each the sum of a pair.
+#[derive(Clone, Debug)]
+pub struct KeyNumbers {
+    /// `[batch, heads, keys]`.
+    pub high: Vec<f32>,
+    /// What `f32` left of each.
+    pub low: Vec<f32>,
+    /// The case's query heads, or its key heads.
+    pub heads: usize,
+    /// Whether the temperature multiplies it.
+    pub scope: KeyPriorScope,
+}
+
 /// A call in plain numbers, row-major.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -93,6 +106,8 @@ pub struct Case {
     pub documents: Option<(Vec<i32>, Vec<i32>)>,
     /// `[batch, heads, queries]`, and whether it multiplies the prior too.
     pub temperature: Option<(Vec<f32>, bool)>,
+    /// A prior over keys.
+    pub key_prior: Option<KeyNumbers>,
     /// `[batch, heads, queries, dim]`.
     pub q: Vec<f32>,
     /// `[batch, key_heads, keys, dim]`.
@@ -133,6 +148,7 @@ impl Case {
             window: None,
             documents: None,
             temperature: None,
+            key_prior: None,
             q: numbers(batch * heads * queries * dim, 2.0, 1),
             k: numbers(batch * key_heads * keys * dim, 2.0, 2),
             v: numbers(batch * key_heads * keys * dim, 3.0, 3),
@@ -187,6 +203,39 @@ impl Case {
         self
     }
 
+    /// A number per key and query head, or key head, in pairs that no `f32` has.
+    #[must_use]
+    pub fn with_key_prior(self, by_query_head: bool, scope: KeyPriorScope) -> Self {
+        let heads = if by_query_head {
+            self.heads
+        } else {
+            self.key_heads
+        };
+        let count = self.batch * heads * self.keys;
+        let high = signed_numbers(count, 3.0, 98).into_iter();
+        let low = signed_numbers(count, 1e-8, 97);
+        let values: Vec<f64> = high
+            .zip(low)
+            .map(|(high, low)| f64::from(high) + f64::from(low))
+            .collect();
+        self.with_key_numbers(&values, heads, scope)
+    }
+
+    /// Those numbers, `[batch, heads, keys]`, as a prior over keys.
+    #[must_use]
+    pub fn with_key_numbers(self, values: &[f64], heads: usize, scope: KeyPriorScope) -> Self {
+        let (high, low) = KeyPrior::pairs(values);
+        Self {
+            key_prior: Some(KeyNumbers {
+                high,
+                low,
+                heads,
+                scope,
+            }),
+            ..self
+        }
+    }
+
     /// The distance from the definition that `f32` may bring an output to: the rounding of the largest
     /// logit moves a weight by its share, and a weight moves an output by the spread of the values.
     #[must_use]
@@ -207,7 +256,15 @@ impl Case {
         let content = tau * largest(&self.q) * largest(&self.k) * dim.sqrt();
         let prior = largest(&self.ln_weights) * if on_prior { tau } else { 1.0 };
         let unit = f64::from(f32::EPSILON);
-        let of_logit = unit * ((dim + 8.0) * content + 4.0 * prior);
+        let by_key = self.key_prior.as_ref().map_or(0.0, |of| {
+            let factor = if of.scope == KeyPriorScope::Scaled {
+                tau
+            } else {
+                1.0
+            };
+            2.0 * factor * largest(&of.high)
+        });
+        let of_logit = unit * ((dim + 8.0) * content + 4.0 * (prior + by_key));
         2.0 * of_logit + 64.0 * unit
     }
 
@@ -262,12 +319,17 @@ impl Case {
             (Some((values, _)), Some(scope)) => Some(Temperature::new(values, rows, scope)?),
             _ => None,
         };
+        let of_prior = |of: &'a KeyNumbers| {
+            let shape = [self.batch, of.heads, self.keys];
+            KeyPrior::new(&of.high, shape, of.scope)?.with_remainders(&of.low)
+        };
         Ok(Operands {
             q: Rows::new(q, [self.batch, self.heads, self.queries, self.dim])?,
             k: Rows::new(k, of_keys)?,
             v: Rows::new(v, of_keys)?,
             ln_weights: LogWeights::new(&self.ln_weights, self.heads, self.lags())?,
             temperature,
+            key_prior: self.key_prior.as_ref().map(of_prior).transpose()?,
         })
     }
 
@@ -347,6 +409,13 @@ impl Case {
         }
     }
 
+    /// The place of a head's prior over its first key, and whether the temperature multiplies it.
+    fn key_prior_of(&self, b: usize, h: usize) -> Option<(usize, bool)> {
+        let of = self.key_prior.as_ref()?;
+        let head = b * of.heads + h / (self.heads / of.heads);
+        Some((head * self.keys, of.scope == KeyPriorScope::Scaled))
+    }
+
     fn values(&self) -> [Values<'_>; 3] {
         [&self.q, &self.k, &self.v].map(Values::from)
     }
@@ -380,7 +449,12 @@ pub fn gradient_cases() -> Vec<Case> {
         cases.push(case.clone().full());
         cases.push(case.clone().with_window(20).with_temperature(true));
         cases.push(case.clone().with_documents(3).with_temperature(true));
-        cases.push(case.with_documents(3).with_temperature(false));
+        cases.push(case.clone().with_documents(3).with_temperature(false));
+        let scaled = case.clone().with_key_prior(true, KeyPriorScope::Scaled);
+        cases.push(scaled.with_temperature(true).with_documents(2));
+        let added = case.with_key_prior(false, KeyPriorScope::Added);
+        cases.push(added.clone().full());
+        cases.push(added.with_temperature(true).with_window(40));
     }
     cases
 }

@@ -2,7 +2,7 @@
 //! impostors, told apart by the same comparison.
 
 use bam_kernel::testing::{AWKWARD_SIZES, Case, Shape, oracle};
-use bam_kernel::{Call, Documents, Instructions, LN_SMALLEST_WEIGHT};
+use bam_kernel::{Call, Documents, Instructions, KeyPriorScope, LN_SMALLEST_WEIGHT};
 
 /// Every option alone and some together.
 fn variants(case: &Case) -> Vec<Case> {
@@ -18,6 +18,16 @@ fn variants(case: &Case) -> Vec<Case> {
         case().full().with_documents(9),
         case().with_temperature(false).with_documents(2),
         case().with_temperature(true).with_documents(2),
+        case().with_key_prior(false, KeyPriorScope::Added),
+        case().full().with_key_prior(true, KeyPriorScope::Added),
+        case()
+            .with_temperature(true)
+            .with_window(70)
+            .with_key_prior(true, KeyPriorScope::Scaled),
+        case()
+            .with_temperature(false)
+            .with_documents(3)
+            .with_key_prior(false, KeyPriorScope::Added),
     ]
 }
 
@@ -63,7 +73,14 @@ fn outputs_are_the_definition() {
 fn impostors_are_caught() {
     let plain = || Case::random(&[2, 4, 2, 70, 130, 24].into(), 11);
     type Change = fn(&mut Case);
-    let impostors: [(&str, Case, Change); 11] = [
+    let with_keys = |by_query_head, scope| {
+        let case = plain().with_temperature(false);
+        case.with_key_prior(by_query_head, scope)
+    };
+    fn of_keys(case: &mut Case) -> &mut bam_kernel::testing::KeyNumbers {
+        case.key_prior.as_mut().unwrap()
+    }
+    let impostors: [(&str, Case, Change); 16] = [
         ("prior", plain(), |case| case.ln_weights.fill(0.0)),
         ("lag", plain(), |case| case.ln_weights.rotate_right(1)),
         ("head", plain(), |case| {
@@ -92,6 +109,31 @@ fn impostors_are_caught() {
             |case| {
                 case.temperature.as_mut().unwrap().1 = false;
             },
+        ),
+        (
+            "prior over keys",
+            with_keys(true, KeyPriorScope::Added),
+            |case| case.key_prior = None,
+        ),
+        (
+            "key of the prior over keys",
+            with_keys(false, KeyPriorScope::Added),
+            |case| of_keys(case).high.rotate_right(1),
+        ),
+        (
+            "head of the prior over keys",
+            with_keys(true, KeyPriorScope::Added),
+            |case| of_keys(case).high.rotate_right(130),
+        ),
+        (
+            "scope of the prior over keys: scaled",
+            with_keys(false, KeyPriorScope::Added),
+            |case| of_keys(case).scope = KeyPriorScope::Scaled,
+        ),
+        (
+            "scope of the prior over keys: added",
+            with_keys(true, KeyPriorScope::Scaled),
+            |case| of_keys(case).scope = KeyPriorScope::Added,
         ),
     ];
     for (what, honest, change) in impostors {
@@ -143,7 +185,8 @@ fn narrow_numbers_are_widened() {
 fn padding_and_rows_that_see_nothing() {
     for (queries, keys) in [(1, 70), (63, 63), (130, 130), (9, 5000)] {
         let case = Case::random(&[2, 2, 1, queries, keys, 5].into(), 3);
-        let mut case = case.with_documents(2).with_temperature(true);
+        let case = case.with_documents(2).with_temperature(true);
+        let mut case = case.with_key_prior(false, KeyPriorScope::Added);
         let (of_queries, of_keys) = case.documents.as_mut().unwrap();
         for ids in [&mut of_queries[..], &mut of_keys[..]] {
             ids.iter_mut()
@@ -162,6 +205,12 @@ fn padding_and_rows_that_see_nothing() {
                 if ids[index / (length * heads) * length + index % length] == Documents::PADDING {
                     row.fill(f32::NAN);
                 }
+            }
+        }
+        let of_prior = &mut poisoned.key_prior.as_mut().unwrap().high;
+        for (u, id) in of_prior.iter_mut().zip(&of_keys) {
+            if *id == Documents::PADDING {
+                *u = f32::NAN;
             }
         }
         let of = |case: &Case| case.forward_backward(|as_it_is| as_it_is).unwrap();

@@ -2,8 +2,8 @@
 
 use bam_kernel::testing::Case;
 use bam_kernel::{
-    Call, Instructions, Lags, LogWeights, Operands, Plan, PriorRanges, Rows, Shapes, Temperature,
-    TemperatureScope, Visibility,
+    Call, Instructions, KeyPrior, KeyPriorScope, Lags, LogWeights, Operands, Plan, PriorRanges,
+    Rows, Shapes, Temperature, TemperatureScope, Visibility,
 };
 
 /// Batch 2, 4 query heads, 2 key heads, 3 queries, 5 keys, width 6.
@@ -14,6 +14,7 @@ const SHAPES: Shapes = Shapes {
     prior_heads: 4,
     lags: Lags::causal(5),
     temperature: None,
+    key_prior: None,
 };
 
 fn call() -> Call {
@@ -80,6 +81,20 @@ fn shapes_that_do_not_fit() {
                 ..SHAPES
             },
             "temperature: expected shape [2, 4, 3], got [2, 1, 3]",
+        ),
+        (
+            Shapes {
+                key_prior: Some([2, 3, 5]),
+                ..SHAPES
+            },
+            "prior over keys: expected shape [2, 4, 5], got [2, 3, 5]",
+        ),
+        (
+            Shapes {
+                key_prior: Some([2, 2, 3]),
+                ..SHAPES
+            },
+            "prior over keys: expected shape [2, 2, 5], got [2, 2, 3]",
         ),
     ] {
         assert_eq!(refused(call(), shapes), expected);
@@ -150,6 +165,19 @@ fn slices_that_are_not_as_long_as_their_shape() {
         (
             message(Temperature::new(&numbers, [1, 4, 7], scope).err()),
             "temperature: expected 28 numbers for the shape [1, 4, 7], got 24",
+        ),
+        (
+            message(KeyPrior::new(&numbers, [1, 4, 7], KeyPriorScope::Added).err()),
+            "prior over keys: expected 28 numbers for the shape [1, 4, 7], got 24",
+        ),
+        (
+            message(
+                KeyPrior::new(&numbers, [1, 4, 6], KeyPriorScope::Added)
+                    .unwrap()
+                    .with_remainders(&numbers[1..])
+                    .err(),
+            ),
+            "remainders of the prior over keys: expected 24 numbers for the shape [1, 4, 6], got 23",
         ),
     ] {
         assert_eq!(got, expected);

@@ -1,9 +1,9 @@
-//! Random calls, one a number: sizes, priors, masks, temperatures, skipping, instructions and number
+//! Random calls, one a number: sizes, priors over lags and keys, masks, temperatures, skipping, instructions and number
 //! types, each against the definition in `f64`. A few thousand here and in CI; millions by
 //! `cargo xtask fuzz --cases 5000000`. A failure prints its number, which runs it alone.
 
 use bam_kernel::testing::{Case, Shape, oracle, oracle_gradients};
-use bam_kernel::{Call, Instructions, Skipping, bf16};
+use bam_kernel::{Call, Instructions, KeyPriorScope, Skipping, bf16};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -86,6 +86,14 @@ impl Trial {
         }
         if random.random_bool(0.5) {
             case = case.with_temperature(random.random_bool(0.5));
+        }
+        if random.random_bool(0.4) {
+            let heads = [key_heads, heads][random.random_range(0..2)];
+            let scope = [KeyPriorScope::Added, KeyPriorScope::Scaled][random.random_range(0..2)];
+            let values: Vec<f64> = (0..case.batch * heads)
+                .flat_map(|_| key_numbers(&mut random, case.keys))
+                .collect();
+            case = case.with_key_numbers(&values, heads, scope);
         }
         let (first, lags) = (case.first_lag, case.lags);
         case.ln_weights = (0..heads)
@@ -185,13 +193,29 @@ impl Trial {
             return Err("exact skipping changes a bit".into());
         }
         let (_, got) = off;
-        let got = [got.q, got.k, got.v, got.ln_weights, got.temperature];
+        let got = [
+            got.q,
+            got.k,
+            got.v,
+            got.ln_weights,
+            got.temperature,
+            got.key_prior,
+        ];
         let expected = oracle_gradients(case);
         let terms = (case.batch * case.heads * case.queries * case.dim) as f64;
         let scale = 1.0 + self.allowed() / f64::from(f32::EPSILON) / 64.0;
-        let weights = case.ln_weights.iter().map(|w| f64::from(w.abs()));
+        let of_keys = case.key_prior.iter().flat_map(|of| &of.high);
+        let weights = case.ln_weights.iter().chain(of_keys);
+        let weights = weights.map(|w| f64::from(w.abs()));
         let largest_weight = weights.fold(0.0, f64::max);
-        let names = ["q", "k", "v", "ln_weights", "temperature"];
+        let names = [
+            "q",
+            "k",
+            "v",
+            "ln_weights",
+            "temperature",
+            "prior over keys",
+        ];
         for ((name, got), expected) in names.iter().zip(&got).zip(&expected) {
             if got.len() != expected.len() {
                 return Err(format!(
@@ -222,6 +246,20 @@ impl Trial {
         let differs = |(got, moved): (&f32, f64)| (f64::from(*got) - moved).abs() > 1e-2;
         self.output().iter().zip(oracle(&moved)).any(differs)
     }
+}
+
+/// A head's prior over keys: signed and spread as far as the number says, or a running sum.
+fn key_numbers(random: &mut StdRng, keys: usize) -> Vec<f64> {
+    let scale = 10f64.powf(random.random_range(-2.0..2.0));
+    let sums = random.random_bool(0.5);
+    let mut sum = 0.0;
+    (0..keys)
+        .map(|_| {
+            let x = scale * random.random_range(-1.0..1.0);
+            sum += x;
+            if sums { sum } else { x }
+        })
+        .collect()
 }
 
 /// A head's log-weights over the lags: of any class, some with a few lags apart from the others.

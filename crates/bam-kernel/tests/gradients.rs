@@ -2,9 +2,9 @@
 //! the same bits for any number of threads.
 
 use bam_kernel::testing::{Case, gradient_cases, oracle, oracle_gradients};
-use bam_kernel::{Call, Gradients, Instructions};
+use bam_kernel::{Call, Gradients, Instructions, KeyPriorScope};
 
-const NAMES: [&str; 5] = ["q", "k", "v", "ln_weights", "temperature"];
+const NAMES: [&str; 6] = ["q", "k", "v", "ln_weights", "temperature", "key_prior"];
 
 /// Relative to the gradient's norm; where that vanishes (rows of one key), to the size of the terms
 /// that cancel.
@@ -15,8 +15,16 @@ fn relative_error(got: &[f64], expected: &[f64]) -> f64 {
     difference / norm(&mut expected.iter().copied()).max(0.1)
 }
 
-fn widened(of: Gradients) -> [Vec<f64>; 5] {
-    [of.q, of.k, of.v, of.ln_weights, of.temperature]
+fn widened(of: Gradients) -> [Vec<f64>; 6] {
+    let Gradients {
+        q,
+        k,
+        v,
+        ln_weights,
+        temperature,
+        key_prior,
+    } = of;
+    [q, k, v, ln_weights, temperature, key_prior]
         .map(|values| values.into_iter().map(f64::from).collect())
 }
 
@@ -47,17 +55,23 @@ fn the_definitions_are_finite_differences() {
         let case = Case::random(&[2, 2, 1, 4, 7, 3].into(), 3)
             .with_documents(2)
             .with_temperature(on_prior);
+        let scope = match on_prior {
+            true => KeyPriorScope::Scaled,
+            false => KeyPriorScope::Added,
+        };
+        let case = case.with_key_prior(on_prior, scope);
         let weights = case.loss_weights();
         let loss = |case: &Case| -> f64 {
             let terms = oracle(case).into_iter().zip(&weights);
             terms.map(|(out, w)| out * f64::from(*w)).sum()
         };
-        let of: [fn(&mut Case) -> &mut Vec<f32>; 5] = [
+        let of: [fn(&mut Case) -> &mut Vec<f32>; 6] = [
             |case| &mut case.q,
             |case| &mut case.k,
             |case| &mut case.v,
             |case| &mut case.ln_weights,
             |case| &mut case.temperature.as_mut().unwrap().0,
+            |case| &mut case.key_prior.as_mut().unwrap().high,
         ];
         for ((name, of), got) in NAMES.iter().zip(of).zip(oracle_gradients(&case)) {
             let difference = |index: usize| {
@@ -89,7 +103,9 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     let alone = Case::random(&[1, 1, 1, 1000, 1000, 16].into(), 10);
     let decoding = Case::random(&[1, 1, 1, 3, 9000, 16].into(), 11);
     for case in [grouped.with_documents(3), alone, decoding] {
-        let case = case.with_temperature(true);
+        let case = case
+            .with_temperature(true)
+            .with_key_prior(false, KeyPriorScope::Scaled);
         let with_threads = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pass = || case.forward_backward(|as_it_is| as_it_is).unwrap();

@@ -1,7 +1,7 @@
 //! Results in memory of the caller, in the caller's layout.
 
 use bam_kernel::testing::Case;
-use bam_kernel::{GradientsMut, Plan, Rows, RowsMut, Values};
+use bam_kernel::{GradientsMut, KeyPriorScope, Plan, Rows, RowsMut, Values};
 
 /// Results in the layout of `[batch, row, head, dim]`, and of every other order of axes, are those that are contiguous, and
 /// nothing beside them is written.
@@ -13,7 +13,9 @@ fn results_lie_where_the_caller_wants_them() {
         random([2, 4, 2, 70, 70, 5])
             .with_temperature(true)
             .with_documents(3),
-        random([1, 2, 1, 130, 260, 16]).full(),
+        random([1, 2, 1, 130, 260, 16])
+            .full()
+            .with_key_prior(true, KeyPriorScope::Added),
         // Keys are split among tasks.
         random([2, 2, 2, 3, 4100, 8]).with_temperature(false),
         // Rows are split among tasks.
@@ -57,6 +59,7 @@ fn results_lie_where_the_caller_wants_them() {
             let mut ln_evidence = vec![BESIDE; of.ln_evidence.len()];
             let mut ln_weights = vec![BESIDE; back.ln_weights.len()];
             let mut temperature = vec![BESIDE; back.temperature.len()];
+            let mut key_prior = vec![BESIDE; back.key_prior.len()];
             fn rows<'a>(of: &'a mut ([usize; 4], [usize; 3], Vec<f32>)) -> RowsMut<'a> {
                 RowsMut::strided(&mut of.2, of.0, of.1).unwrap()
             }
@@ -68,6 +71,7 @@ fn results_lie_where_the_caller_wants_them() {
                 v: rows(&mut v),
                 ln_weights: &mut ln_weights,
                 temperature: &mut temperature,
+                key_prior: &mut key_prior,
             };
             let given = Rows::strided(&out.2, out.0, out.1).unwrap();
             plan.backward_into(&operands, &given, &ln_evidence, &gradient, &mut into)
@@ -75,6 +79,7 @@ fn results_lie_where_the_caller_wants_them() {
             assert_eq!(ln_evidence, of.ln_evidence);
             assert_eq!(ln_weights, back.ln_weights);
             assert_eq!(temperature, back.temperature);
+            assert_eq!(key_prior, back.key_prior);
             for ((shape, strides, got), expected) in
                 [(&out, &of.out), (&q, &back.q), (&k, &back.k), (&v, &back.v)]
             {

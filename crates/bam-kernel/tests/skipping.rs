@@ -1,8 +1,10 @@
 //! Skipping is safe: `Exact` gives the same bits, `Certified` drops no more than it says, what is
 //! skipped is not read; and bounds that leave something out are caught by the same assertions.
 
-use bam_kernel::testing::{Case, Shape, oracle};
-use bam_kernel::{Call, Gradients, HeadSkips, KeyNorms, Posterior, Rows, SkipLog, Skipping};
+use bam_kernel::testing::{Case, Shape, oracle, signed_numbers};
+use bam_kernel::{
+    Call, Gradients, HeadSkips, KeyNorms, KeyPriorScope, Posterior, Rows, SkipLog, Skipping,
+};
 use std::sync::Arc;
 
 /// Keys of a tile; a test may know it, a caller need not.
@@ -44,6 +46,29 @@ fn case(queries: usize, keys: usize, dim: usize) -> Case {
     case
 }
 
+/// A prior over keys of every kind: spread far, with keys that stand out; running sums that rise, as of forget gates,
+/// and that fall.
+fn with_key_prior(case: Case, kind: &str, scope: KeyPriorScope) -> Case {
+    let heads = if kind == "rising" { case.heads } else { 1 };
+    let numbers = signed_numbers(case.batch * heads * case.keys, 1.0, 31);
+    let values: Vec<f64> = numbers
+        .chunks(case.keys)
+        .flat_map(|keys| {
+            let mut sum = 0.0;
+            keys.iter().map(move |x| {
+                let x = f64::from(*x);
+                sum += x.abs();
+                match kind {
+                    "spread" => 300.0 * x * x * x,
+                    "rising" => sum,
+                    _ => -sum,
+                }
+            })
+        })
+        .collect();
+    case.with_key_numbers(&values, heads, scope)
+}
+
 fn run(case: &Case, skipping: Skipping) -> ((Posterior, Gradients), Vec<HeadSkips>) {
     let log = Arc::new(SkipLog::default());
     let with = |call| Call {
@@ -67,6 +92,7 @@ fn keys<'a>(case: &Case, values: &'a Vec<f32>) -> Rows<'a> {
 
 fn variants() -> Vec<(&'static str, Case)> {
     let long = || case(1000, 1000, 16);
+    let keys = |case, kind| with_key_prior(case, kind, KeyPriorScope::Added);
     let mut negative = long().with_temperature(true);
     let tau = &mut negative.temperature.as_mut().unwrap().0;
     tau.iter_mut().for_each(|tau| *tau = -tau.abs());
@@ -83,6 +109,26 @@ fn variants() -> Vec<(&'static str, Case)> {
         ("negative temperature", negative),
         ("decoding", case(3, 9000, 16)),
         ("chunk", case(70, 5000, 16)),
+        ("spread keys", keys(long(), "spread")),
+        ("forgetting keys", keys(long(), "rising")),
+        ("fading keys both ways", keys(long().full(), "falling")),
+        (
+            "forgetting keys in documents",
+            keys(long().with_documents(3), "rising"),
+        ),
+        (
+            "spread keys under a temperature",
+            with_key_prior(
+                long().with_temperature(true),
+                "spread",
+                KeyPriorScope::Scaled,
+            ),
+        ),
+        (
+            "forgetting keys, decoding",
+            keys(case(3, 9000, 16), "rising"),
+        ),
+        ("spread keys, chunk", keys(case(70, 5000, 16), "spread")),
     ]
 }
 
@@ -103,6 +149,12 @@ fn exact_skipping_gives_the_same_bits() {
             log.iter().all(|head| head.dropped_mass < zeros(case.keys)),
             "{name}: {log:?}"
         );
+        if name.contains("keys") {
+            // Forget gates leave every head few keys, a flat one too.
+            let of_flat = skipped(3) > 0 || !name.contains("forgetting");
+            assert!(of_flat, "{name}: nothing was skipped: {log:?}");
+            continue;
+        }
         assert_eq!(skipped(3), 0, "{name}: a flat head has nothing to skip");
         // Under a temperature of either sign every row has its own idea of what is near.
         if !name.contains("temperature") && name != "window" {
@@ -223,6 +275,34 @@ fn an_impostor_that_trusts_a_window_is_caught() {
     assert!(mass_beyond_window(4, 1.0) > 0.1, "an anti-local head");
     assert!(mass_beyond_window(5, 1.0) > 0.1, "a located head");
     assert!(mass_beyond_window(0, -1.0) > 0.1, "a negative temperature");
+}
+
+/// A bound that takes a tile's mean prior over keys for its largest drops the one key that stands out.
+#[test]
+fn an_impostor_that_ignores_the_largest_of_a_tile_is_caught() {
+    let mut honest = with_values_that_name_their_tile(case(200, 1000, 16));
+    let at = (honest.keys - 1) as f64;
+    let values: Vec<f64> = (0..2 * honest.keys)
+        .map(|index| match index % honest.keys {
+            // Only this key's number makes up for its lag.
+            50 => 0.5 * (at - 50.0),
+            _ => 0.0,
+        })
+        .collect();
+    honest = honest.with_key_numbers(&values, 1, KeyPriorScope::Added);
+    let certified = |call| Call {
+        skipping: Skipping::Certified { epsilon: 1e-3 },
+        ..call
+    };
+    assert!(dropped_mass(&honest, certified) <= 1e-3);
+    // What the impostor drops: its output is that without the key's number.
+    let mut impostor = honest.clone();
+    impostor.key_prior = None;
+    let out = impostor.forward(certified).unwrap().out;
+    let masses = oracle(&honest);
+    let dropped = out.iter().zip(&masses).filter(|(out, _)| **out == 0.0);
+    let largest = dropped.map(|(_, mass)| *mass).fold(0.0, f64::max);
+    assert!(largest > 0.1, "{largest}");
 }
 
 /// The case with NaN wherever a key is in one of the first `tiles` tiles.
@@ -349,9 +429,14 @@ fn a_tile_that_holds_nan_is_read() {
     }
 }
 
-/// The same in the prior.
+/// The same in the priors.
 #[test]
 fn a_prior_that_is_nan_is_read() {
+    let mut over_keys = with_key_prior(local(2, 3000), "spread", KeyPriorScope::Added);
+    over_keys.key_prior.as_mut().unwrap().high[40] = f32::NAN;
+    let out = over_keys.forward(|as_it_is| as_it_is).unwrap().out;
+    assert!(out.iter().all(|x| x.is_nan()));
+
     let mut case = local(2, 3000);
     case.ln_weights[40] = f32::NAN;
     let out = case.forward(|as_it_is| as_it_is).unwrap().out;

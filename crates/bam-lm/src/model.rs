@@ -12,6 +12,7 @@ pub mod checkpoint;
 mod config;
 mod design;
 pub mod encoding;
+mod fox;
 mod kv_cache;
 mod parameters;
 mod prefill;

@@ -4,8 +4,8 @@ use crate::dlpack::Tensor;
 use crate::error::value_error;
 use crate::threads;
 use bam_kernel::{
-    Call, Documents, GradientsMut, Instructions, Lags, LogWeights, Operands, Plan, Temperature,
-    TemperatureScope, Visibility,
+    Call, Documents, GradientsMut, Instructions, KeyPrior, KeyPriorScope, Lags, LogWeights,
+    Operands, Plan, Temperature, TemperatureScope, Visibility,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
@@ -18,6 +18,7 @@ pub struct Rules {
     call: Call,
     first_lag: i64,
     scope: TemperatureScope,
+    key_prior_scope: KeyPriorScope,
     threads: usize,
 }
 
@@ -25,18 +26,28 @@ pub struct Rules {
 impl Rules {
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     #[new]
-    #[pyo3(signature = (*, causal, query_offset, window, first_lag, temperature_scope, skipping, threads, instructions=None))]
+    #[pyo3(signature = (*, causal, query_offset, window, first_lag, temperature_scope, key_prior_scope, skipping, threads, instructions=None))]
     fn new(
         causal: bool,
         query_offset: i64,
         window: Option<i64>,
         first_lag: i64,
         temperature_scope: &str,
+        key_prior_scope: &str,
         skipping: &str,
         threads: usize,
         instructions: Option<&str>,
     ) -> PyResult<Self> {
         let scope = scope(temperature_scope)?;
+        let key_prior_scope = match key_prior_scope {
+            "added" => KeyPriorScope::Added,
+            "scaled" => KeyPriorScope::Scaled,
+            got => {
+                return Err(value_error(format!(
+                    "key_prior_scope: expected 'added' or 'scaled', got '{got}'"
+                )));
+            }
+        };
         let count = |what: &str, given: i64| {
             let wrong = |_| value_error(format!("{what}: expected at least 0, got {given}"));
             usize::try_from(given).map_err(wrong)
@@ -62,6 +73,7 @@ impl Rules {
             call,
             first_lag,
             scope,
+            key_prior_scope,
             threads,
         })
     }
@@ -99,13 +111,16 @@ struct Given {
     v: Tensor,
     ln_weights: Tensor,
     temperature: Option<Tensor>,
+    key_prior: Option<Tensor>,
+    key_remainders: Option<Tensor>,
     documents: Option<[Tensor; 2]>,
     rules: Rules,
 }
 
 type Capsule<'py> = Bound<'py, PyCapsule>;
 
-/// A call as Python makes it: `q`, `k`, `v`, log-weights, temperature, documents of queries and keys, and its rules.
+/// A call as Python makes it: `q`, `k`, `v`, log-weights, temperature, prior over keys and its remainders, documents of
+/// queries and keys, and its rules.
 #[derive(FromPyObject)]
 pub struct Asked<'py>(
     Capsule<'py>,
@@ -113,21 +128,26 @@ pub struct Asked<'py>(
     Capsule<'py>,
     Capsule<'py>,
     Option<Capsule<'py>>,
+    Option<Capsule<'py>>,
+    Option<Capsule<'py>>,
     Option<[Capsule<'py>; 2]>,
     Rules,
 );
 
 impl Given {
     fn take(
-        Asked(q, k, v, ln_weights, temperature, documents, rules): Asked<'_>,
+        Asked(q, k, v, ln_weights, temperature, key_prior, low, documents, rules): Asked<'_>,
     ) -> PyResult<Self> {
-        let temperature = temperature.map(|of| Tensor::take("temperature", &of));
+        let taken =
+            |what, of: Option<Capsule<'_>>| of.map(|of| Tensor::take(what, &of)).transpose();
         Ok(Self {
             q: Tensor::take("q", &q)?,
             k: Tensor::take("k", &k)?,
             v: Tensor::take("v", &v)?,
             ln_weights: Tensor::take("log_prior", &ln_weights)?,
-            temperature: temperature.transpose()?,
+            temperature: taken("temperature", temperature)?,
+            key_prior: taken("key_prior", key_prior)?,
+            key_remainders: taken("remainders of key_prior", low)?,
             documents: documents.map(taken_documents).transpose()?,
             rules,
         })
@@ -140,12 +160,24 @@ impl Given {
             let (values, shape) = of.floats()?;
             Temperature::new(values, shape, self.rules.scope).map_err(value_error)
         });
+        let key_prior = self.key_prior.as_ref().map(|of| {
+            let (values, shape) = of.floats()?;
+            let prior = KeyPrior::new(values, shape, self.rules.key_prior_scope);
+            let prior = prior.map_err(value_error)?;
+            match &self.key_remainders {
+                Some(of) => prior
+                    .with_remainders(of.floats::<3>()?.0)
+                    .map_err(value_error),
+                None => Ok(prior),
+            }
+        });
         Ok(Operands {
             q: self.q.rows()?,
             k: self.k.rows()?,
             v: self.v.rows()?,
             ln_weights: LogWeights::new(ln_weights, heads, lags).map_err(value_error)?,
             temperature: temperature.transpose()?,
+            key_prior: key_prior.transpose()?,
         })
     }
 
@@ -204,14 +236,15 @@ pub fn forward(
         .map_err(value_error)
 }
 
-/// Results of a call, as Python wants them: gradients of `q`, `k`, `v`, the log-weights and, if there is one, the
-/// temperature.
+/// Results of a call, as Python wants them: gradients of `q`, `k`, `v`, the log-weights and, where there are such, the
+/// temperature and the prior over keys.
 #[derive(FromPyObject)]
 pub struct Wanted<'py>(
     Capsule<'py>,
     Capsule<'py>,
     Capsule<'py>,
     Capsule<'py>,
+    Option<Capsule<'py>>,
     Option<Capsule<'py>>,
 );
 
@@ -228,13 +261,15 @@ pub fn backward(
     let gradient = Tensor::take("gradient of the output", &gradient)?;
     let out = Tensor::take("output", &out)?;
     let ln_evidence = Tensor::take("ln evidence", &ln_evidence)?;
-    let Wanted(q, k, v, ln_weights, temperature) = wanted;
+    let Wanted(q, k, v, ln_weights, temperature, key_prior) = wanted;
     let mut q = Tensor::take("gradient of q", &q)?;
     let mut k = Tensor::take("gradient of k", &k)?;
     let mut v = Tensor::take("gradient of v", &v)?;
     let mut ln_weights = Tensor::take("gradient of log_prior", &ln_weights)?;
     let temperature = temperature.map(|of| Tensor::take("gradient of temperature", &of));
     let mut temperature = temperature.transpose()?;
+    let key_prior = key_prior.map(|of| Tensor::take("gradient of key_prior", &of));
+    let mut key_prior = key_prior.transpose()?;
     let given = Given::take(asked)?;
     let operands = given.operands()?;
     let plan = given.plan(&operands)?;
@@ -246,6 +281,10 @@ pub fn backward(
         v: v.rows_mut()?,
         ln_weights: ln_weights.floats_mut::<2>()?,
         temperature: match &mut temperature {
+            Some(of) => of.floats_mut::<3>()?,
+            None => &mut [],
+        },
+        key_prior: match &mut key_prior {
             Some(of) => of.floats_mut::<3>()?,
             None => &mut [],
         },

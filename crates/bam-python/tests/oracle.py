@@ -24,6 +24,8 @@ class Case:
     dtype: torch.dtype = torch.float32
     seed: int = 0
     tempered: bool = False
+    # Heads of a prior over keys.
+    over_keys: int = 0
     rules: dict = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -40,6 +42,8 @@ class Case:
         }
         if self.tempered:
             tensors["temperature"] = 0.5 + torch.rand(self.batch, self.heads, self.queries, generator=generator)
+        if self.over_keys:
+            tensors["key_prior"] = 3 * draw(self.batch, self.over_keys, self.keys)
         return tensors
 
 
@@ -49,16 +53,18 @@ def definition(
     v,
     log_prior,
     temperature=None,
+    key_prior=None,
     *,
     causal=True,
     query_offset=0,
     window=None,
     documents=None,
     temperature_scope="likelihood_and_prior",
+    key_prior_scope="added",
     skipping=None,
     impostor="",
 ) -> Tensor:
-    """`softmax(τ·(q·k/√D + ln w(j − i)))·v`, differentiable. An `impostor` gets one thing wrong."""
+    """`softmax(τ·(q·k/√D + ln w(j − i)) + u_j)·v`, differentiable. An `impostor` gets one thing wrong."""
     q, k, v, log_prior = (x.double() for x in (q, k, v, log_prior))
     batch, heads, queries, dim = q.shape
     keys = k.shape[2]
@@ -93,6 +99,12 @@ def definition(
         inside = temperature_scope == "likelihood_and_prior"
         inside ^= impostor == "scope"
         logits = tau * (content + ln_weights) if inside else tau * content + ln_weights
+    if key_prior is not None:
+        u = key_prior.double().repeat_interleave(heads // key_prior.shape[1], 1)[:, :, None]
+        u = u.roll(1, -1) if impostor == "key" else u.roll(1, 1) if impostor == "head of keys" else u
+        scaled = key_prior_scope == "scaled"
+        scaled ^= impostor == "scope of keys"
+        logits = logits + (u if temperature is None or not scaled else tau * u)
     logits = logits.masked_fill(~visible, -torch.inf)
     largest = logits.amax(-1, keepdim=True).clamp(min=-1e300).detach()
     weights = (logits - largest).exp()

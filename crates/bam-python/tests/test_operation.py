@@ -46,6 +46,11 @@ CASES = {
     "documents both ways": Case(tempered=True, rules={"causal": False, "documents": packed(2, 33)}),
     "cross documents": Case(queries=11, rules={"causal": False, "documents": (packed(2, 11), packed(2, 33))}),
     "off": Case(rules={"skipping": "off"}),
+    "over keys": Case(over_keys=2),
+    "over keys by query head": Case(over_keys=4, tempered=True),
+    "over keys, scaled": Case(over_keys=2, tempered=True, rules={"key_prior_scope": "scaled"}),
+    "over keys both ways": Case(over_keys=4, rules={"causal": False, "documents": packed(2, 33)}),
+    "over keys after a cache": Case(over_keys=2, queries=1, keys=130, rules={"query_offset": 129}),
 }
 IMPOSTORS = {
     "sign": "both ways",
@@ -55,6 +60,9 @@ IMPOSTORS = {
     "window": "window",
     "documents": "documents",
     "scope": "tempered",
+    "key": "over keys",
+    "head of keys": "over keys by query head",
+    "scope of keys": "over keys, scaled",
 }
 
 
@@ -164,7 +172,7 @@ def test_bits_do_not_depend_on_threads():
 
 
 def test_numpy_arrays_go_through_the_same_function():
-    for name in ("causal", "tempered", "cross", "documents"):
+    for name in ("causal", "tempered", "cross", "over keys", "over keys, scaled", "documents"):
         case = CASES[name]
         tensors, rules = case.tensors(), dict(case.rules)
         expected = attend(**tensors, **rules)
@@ -197,6 +205,60 @@ def test_temperatures_are_broadcast():
         assert temperature.grad.shape == temperature.shape
 
 
+def gates(heads, keys, spread=0.4):
+    """Logarithms of forget gates in float64."""
+    generator = torch.Generator().manual_seed(5)
+    return -spread * torch.rand(1, heads, keys, generator=generator, dtype=torch.float64) ** 2
+
+
+def test_a_running_sum_of_gates_is_the_forgetting_transformer():
+    """arXiv 2503.02130: the logit of a pair has the logarithms of the gates between, whose gradient comes back."""
+    tensors = Case(key_heads=4, heads=4).tensors()
+    tensors["log_prior"] = torch.zeros(4, 33)
+
+    def forgetting(q, k, v, log_prior, ln_f):
+        c = ln_f.cumsum(-1)
+        bias = (c[..., :, None] - c[..., None, :]).masked_fill(torch.ones(33, 33).triu(1).bool(), -torch.inf)
+        q, k, v = q.double(), k.double(), v.double()
+        return scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(2, -1, -1, -1))
+
+    def ours(q, k, v, log_prior, ln_f):
+        return attend(q, k, v, log_prior, key_prior=-ln_f.cumsum(-1))
+
+    tensors["ln_f"] = gates(4, 33)
+    got, expected = (with_gradients(function, tensors | {"log_prior": torch.zeros(4, 33)}, {}) for function in
+                     (ours, lambda **of: forgetting(**of) + 0 * of["log_prior"].sum()))
+    del expected["log_prior"]
+    off = distance(got, expected)
+    assert max(off.values()) < 2e-5 and got["ln_f"].dtype == torch.float64, off
+    late = with_gradients(lambda **of: ours(**of | {"ln_f": of["ln_f"].roll(1, -1)}), tensors, {})
+    assert distance(late, expected)["out"] > 1e-2
+
+
+def test_long_sums_in_float64_keep_their_digits():
+    """In float32 the numbers of a sum over a hundred thousand tokens are 10⁻³ apart."""
+    case = Case(batch=1, heads=2, key_heads=2, queries=3, keys=100_000, dim=8, rules={"query_offset": 99_997})
+    tensors = case.tensors()
+    tensors |= {"q": 0.02 * tensors["q"], "log_prior": torch.zeros(2, 100_000)}
+    u = -gates(2, 100_000).cumsum(-1)
+    assert u.max() > 1e4
+    expected = definition(**tensors, key_prior=u, **case.rules)
+    error = lambda u: (attend(**tensors, key_prior=u, **case.rules) - expected).norm() / expected.norm()
+    assert error(u) < 1e-6
+    assert error(u.float()) > 1e-5
+    arrays = {of: x.numpy() for of, x in tensors.items()} | {"key_prior": u.numpy()}
+    assert np.array_equal(attend(**arrays, **case.rules), attend(**tensors, key_prior=u, **case.rules))
+
+
+def test_a_prior_over_keys_serves_a_batch():
+    tensors = Case().tensors()
+    u = torch.randn(1, 2, 33).requires_grad_()
+    out = attend(**tensors, key_prior=u)
+    assert torch.equal(out, attend(**tensors, key_prior=u.detach().expand(2, 2, 33)))
+    out.sum().backward()
+    assert u.grad.shape == u.shape
+
+
 def test_a_prior_says_its_first_lag():
     tensors = Case().tensors()
     wide = torch.cat([torch.full((4, 10), 9.0), tensors["log_prior"], torch.full((4, 7), 9.0)], 1)
@@ -216,15 +278,17 @@ def test_checkpoints_and_no_grad():
 
 def test_the_operator_keeps_the_rules_of_torch_library():
     attend_op = torch.ops.bam_attention.attend.default
-    for name in ("tempered", "documents", "cross"):
+    for name in ("tempered", "documents", "cross", "over keys", "over keys by query head"):
         case = CASES[name]
-        q, k, v, ln_weights, *rest = (x.requires_grad_() for x in case.tensors().values())
+        given = {of: x.requires_grad_() for of, x in case.tensors().items()}
+        q, k, v, ln_weights = (given[of] for of in ("q", "k", "v", "log_prior"))
+        rest = (given.get("temperature"), given.get("key_prior"), None)
         ids = case.rules.get("documents")
         of = (None, None) if ids is None else (ids.int(), ids.int())
         causal = case.rules.get("causal", True)
         first, _ = lags(case.queries, case.keys, causal=causal)
-        rules = (causal, 0, None, first, "likelihood_and_prior", "exact")
-        opcheck(attend_op, (q, k, v, ln_weights, rest[0] if rest else None, *of, *rules))
+        rules = (causal, 0, None, first, "likelihood_and_prior", "added", "exact")
+        opcheck(attend_op, (q, k, v, ln_weights, *rest, *of, *rules))
     theta = [torch.randn(4, 1, requires_grad=True) for _ in range(3)]
     opcheck(torch.ops.bam_attention.ln_weights.default, (theta, "generalized_gaussian", -8, 12, False))
     opcheck(torch.ops.bam_attention.visible_counts.default, (None, None, 9, 9, True, 0, 4))
@@ -233,7 +297,7 @@ def test_the_operator_keeps_the_rules_of_torch_library():
 def test_whole_graphs_compile_also_for_other_lengths():
     compiled = torch.compile(lambda **given: attend(**given), fullgraph=True, dynamic=True)
     for tokens in (33, 40):
-        case = Case(queries=tokens, keys=tokens, tempered=True)
+        case = Case(queries=tokens, keys=tokens, tempered=True, over_keys=2)
         expected, got = run(case), run(case, compiled)
         for of, x in expected.items():
             assert torch.equal(got[of], x), of
@@ -338,6 +402,10 @@ WRONG = {
     "lags both ways": (lambda t: {"causal": False}, ValueError, "expected 65 lags, from -32 on.*got 33"),
     "temperature": (lambda t: {"temperature": torch.ones(3, 33)}, ValueError, r"temperature: expected \[2, 4, 33\]"),
     "temperature type": (lambda t: {"temperature": 2.0}, TypeError, "temperature: expected a tensor, got float"),
+    "key prior": (lambda t: {"key_prior": torch.ones(2, 3, 33)}, ValueError, "prior over keys: expected shape .*2, 4, 33"),
+    "key prior axes": (lambda t: {"key_prior": torch.ones(4, 33)}, ValueError, r"key_prior: expected \[2 or 1, heads"),
+    "key prior type": (lambda t: {"key_prior": torch.ones(2, 4, 33).half()}, TypeError, "key_prior: .*float64.*float16"),
+    "key prior scope": (lambda t: {"key_prior_scope": "x"}, ValueError, "key_prior_scope: expected 'added' or .*got 'x'"),
     "scope": (lambda t: {"temperature_scope": "both"}, ValueError, "temperature_scope: expected .*got 'both'"),
     "skipping": (lambda t: {"skipping": "some"}, ValueError, "skipping: expected off, exact, or a number.*some"),
     "epsilon": (lambda t: {"skipping": 2.0}, ValueError, "skipping: expected .*above 0 and below 1, got 2"),

@@ -109,6 +109,7 @@ fn attention(device: &Device) -> Result<Vec<Check>, Error> {
         v: plain.v.require_grad(),
         ln_weights: plain.ln_weights.require_grad(),
         temperature: plain.temperature.require_grad(),
+        key_prior: plain.key_prior,
     };
     let out = case.attend(&tensors, Fused)?;
     let weights = TensorData::new(case.loss_weights(), out.dims());

@@ -11,19 +11,26 @@ use burn::backend::{Autodiff, TensorMetadata};
 #[derive(Debug)]
 struct AttentionStep;
 
-impl<B: FusedKernel> Backward<B, 5> for AttentionStep {
+impl<B: FusedKernel> Backward<B, 6> for AttentionStep {
     type State = (Operands<B>, Posterior<B>, Context);
 
     fn backward(
         self,
-        ops: Ops<Self::State, 5>,
+        ops: Ops<Self::State, 6>,
         gradients: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
         let (operands, posterior, context) = ops.state;
         let out_gradient = gradients.consume::<B>(&ops.node);
         let of = B::backward(&operands, &posterior, out_gradient, &context);
-        let computed = [of.q, of.k, of.v, of.ln_weights, of.temperature];
+        let computed = [
+            of.q,
+            of.k,
+            of.v,
+            of.ln_weights,
+            of.temperature,
+            of.key_prior,
+        ];
         for (parent, gradient) in ops.parents.into_iter().zip(computed) {
             if let Some(node) = parent {
                 gradients.register::<B>(node.id, gradient);
@@ -39,6 +46,8 @@ impl<B: FusedKernel, C: CheckpointStrategy> FusedAttention for Autodiff<B, C> {
         v: FloatTensor<Self>,
         ln_weights: FloatTensor<Self>,
         temperature: FloatTensor<Self>,
+        key_prior: FloatTensor<Self>,
+        key_remainders: FloatTensor<Self>,
         context: Context,
     ) -> FloatTensor<Self> {
         let nodes = [
@@ -47,6 +56,7 @@ impl<B: FusedKernel, C: CheckpointStrategy> FusedAttention for Autodiff<B, C> {
             v.node(),
             ln_weights.node(),
             temperature.node(),
+            key_prior.node(),
         ];
         let operands = Operands::<B> {
             q: q.into_primitive(),
@@ -54,6 +64,8 @@ impl<B: FusedKernel, C: CheckpointStrategy> FusedAttention for Autodiff<B, C> {
             v: v.into_primitive(),
             ln_weights: ln_weights.into_primitive(),
             temperature: temperature.into_primitive(),
+            key_prior: key_prior.into_primitive(),
+            key_remainders: key_remainders.into_primitive(),
         };
         let dtype = operands.q.dtype();
         let posterior = B::forward(&operands, &context);

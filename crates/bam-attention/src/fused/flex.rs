@@ -1,7 +1,9 @@
 //! The fused operation on Burn's Flex: its tensors as the slices that `bam-kernel` works on.
 
 use super::{Context, FusedKernel, Operands, Posterior};
-use bam_kernel::{GradientsMut, LogWeights, PriorRanges, Rows, RowsMut, Temperature, Values};
+use bam_kernel::{
+    GradientsMut, KeyPrior, LogWeights, PriorRanges, Rows, RowsMut, Temperature, Values,
+};
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
@@ -39,17 +41,18 @@ impl FusedKernel for Flex {
         let zeros = |of: &FlexTensor| vec![0.0; of.shape().num_elements()];
         let mut ln_weights = zeros(&operands.ln_weights);
         let mut temperature = zeros(&operands.temperature);
-        let has_temperature = context.temperature.is_some();
+        let mut key_prior = zeros(&operands.key_prior);
+        // Of an operand that nobody reads, the gradient is 0.
+        fn wanted(is_there: bool, values: &mut Vec<f32>) -> &mut [f32] {
+            if is_there { values } else { &mut [] }
+        }
         let mut gradients = GradientsMut {
             q: q.rows(),
             k: k.rows(),
             v: v.rows(),
             ln_weights: &mut ln_weights,
-            temperature: if has_temperature {
-                &mut temperature
-            } else {
-                &mut []
-            },
+            temperature: wanted(context.temperature.is_some(), &mut temperature),
+            key_prior: wanted(context.key_prior.is_some(), &mut key_prior),
         };
         let done = context.plan.backward_into(
             &slices(&operands, context),
@@ -66,6 +69,8 @@ impl FusedKernel for Flex {
             v: v.into_tensor(operands.v.dtype()),
             ln_weights: like(ln_weights, &operands.ln_weights),
             temperature: like(temperature, &operands.temperature),
+            key_prior: like(key_prior, &operands.key_prior),
+            key_remainders: operands.key_remainders,
         }
     }
 
@@ -139,6 +144,8 @@ fn readable_operands(operands: &Operands<Flex>) -> Operands<Flex> {
         v: readable(&operands.v),
         ln_weights: operands.ln_weights.to_contiguous(),
         temperature: operands.temperature.to_contiguous(),
+        key_prior: operands.key_prior.to_contiguous(),
+        key_remainders: operands.key_remainders.to_contiguous(),
     }
 }
 
@@ -166,9 +173,14 @@ fn slices<'a>(operands: &'a Operands<Flex>, context: &'a Context) -> bam_kernel:
     let heads = operands.ln_weights.shape()[0];
     let ln_weights = LogWeights::new(values, heads, lags).expect(FITS);
     let temperature = context.temperature.map(|scope| {
-        let shape = operands.temperature.shape();
-        let shape = [0, 1, 2].map(|axis| shape[axis]);
-        Temperature::new(contiguous(&operands.temperature), shape, scope).expect(FITS)
+        let values = contiguous(&operands.temperature);
+        Temperature::new(values, of_three(&operands.temperature), scope).expect(FITS)
+    });
+    let key_prior = context.key_prior.map(|scope| {
+        let values = contiguous(&operands.key_prior);
+        let prior = KeyPrior::new(values, of_three(&operands.key_prior), scope).expect(FITS);
+        let low = contiguous(&operands.key_remainders);
+        prior.with_remainders(low).expect(FITS)
     });
     bam_kernel::Operands {
         q: rows(&operands.q),
@@ -176,7 +188,14 @@ fn slices<'a>(operands: &'a Operands<Flex>, context: &'a Context) -> bam_kernel:
         v: rows(&operands.v),
         ln_weights: ln_weights.with_ranges(ranges).expect(FITS),
         temperature,
+        key_prior,
     }
+}
+
+/// The shape of a tensor that has three axes.
+fn of_three(tensor: &FlexTensor) -> [usize; 3] {
+    let shape = tensor.shape();
+    [0, 1, 2].map(|axis| shape[axis])
 }
 
 /// The numbers of a contiguous tensor.

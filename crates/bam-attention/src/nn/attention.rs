@@ -7,14 +7,15 @@ use super::linear::linear;
 use super::mask::Mask;
 use super::prior::{PositionalPrior, PositionalPriorConfig};
 use crate::{
-    AttentionError, Implementation, Lags, LogPrior, Options, Skipping, Temperature,
+    AttentionError, Implementation, KeyPrior, Lags, LogPrior, Options, Skipping, Temperature,
     TemperatureScope, Visibility, attend, scalable_softmax,
 };
 use bam_kernel::KernelError;
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::activation::log_sigmoid;
+use burn::tensor::{DType, Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -57,6 +58,10 @@ pub struct BayesianAttentionConfig {
     pub window: Option<usize>,
     /// Scalable softmax, a learned factor `s_h·ln n` on the logits, and what it multiplies.
     pub scalable_softmax: Option<TemperatureScope>,
+    /// Forget gates (arXiv 2503.02130): `f = σ(w·x + b)` for every token and query head, whose logarithms' running sum is a
+    /// prior over keys beside that over lags, `u_j = −Σ_{l ≤ j} ln f_l`. `w` starts as the other matrices, `b` at 0.
+    #[config(default = false)]
+    pub forget_gate: bool,
     /// Biases of the projections; they start at 0.
     #[config(default = true)]
     pub bias: bool,
@@ -85,6 +90,8 @@ pub struct BayesianAttention {
     pub prior: PositionalPrior,
     /// `s_h` of scalable softmax, `[heads]`; it starts at 1.
     pub ssmax_scale: Option<Param<Tensor<1>>>,
+    /// Width to a forget gate for every query head.
+    pub forget: Option<Linear>,
     #[module(skip)]
     form: Form,
 }
@@ -111,6 +118,8 @@ pub struct Projected {
     pub k: Tensor<4>,
     /// `[batch, keys, key heads, head dim]`.
     pub v: Tensor<4>,
+    /// Logarithms of forget gates, `[batch, keys, heads]`, where there are some.
+    pub ln_forget: Option<Tensor<3>>,
 }
 
 /// One call of [`attend`] with a cache, for those who watch: some neighbouring heads.
@@ -155,6 +164,10 @@ impl BayesianAttentionConfig {
         {
             return wrong("clip_qkv", "a number above 0".into(), limit);
         }
+        if self.forget_gate && !self.causal {
+            let expected = "none in a layer that is not causal".into();
+            return wrong("forget_gate", expected, "one");
+        }
         let key_width = key_heads * (d_model / heads);
         let linear = |input, output| {
             let mut linear = LinearConfig::new(input, output)
@@ -172,6 +185,11 @@ impl BayesianAttentionConfig {
             output: (self.output_projection).then(|| linear(d_model, d_model)),
             prior,
             ssmax_scale: self.scalable_softmax.map(|_| ones()),
+            forget: (self.forget_gate).then(|| {
+                let mut gate = linear(d_model, heads);
+                gate.bias = Some(Initializer::Zeros.init([heads], device));
+                gate
+            }),
             form: Form {
                 heads,
                 key_heads,
@@ -377,7 +395,12 @@ impl BayesianAttention {
         let Form {
             heads, key_heads, ..
         } = self.form;
+        let gates = self.forget.as_ref().map(|gate| {
+            let x = memory.clone().cast(gate.weight.val().dtype());
+            log_sigmoid(linear(gate, x).cast(DType::F32))
+        });
         Ok(Projected {
+            ln_forget: gates,
             k: self.by_head(&self.key, memory.clone(), key_heads),
             v: self.by_head(&self.value, memory, key_heads),
             q: self.by_head(&self.query, queries, heads),
@@ -403,7 +426,7 @@ impl BayesianAttention {
     /// - result: `[batch, queries, heads · head dim]`
     ///
     /// # Errors
-    /// Those of [`attend`].
+    /// Those of [`attend`]; a prior over keys beside forget gates.
     pub fn attend(
         &self,
         heads: Projected,
@@ -411,8 +434,12 @@ impl BayesianAttention {
         options: Options,
     ) -> Result<Tensor<3>, AttentionError> {
         let keys = heads.k.dims()[1];
+        let ln_forget = gates(&heads, &options)?;
         let [q_bhqd, k_bhkd, v_bhkd] = by_row(heads);
-        let options = self.complete(options, q_bhqd.dims()[2], keys)?;
+        let mut options = self.complete(options, q_bhqd.dims()[2], keys)?;
+        if let Some(ln_f) = ln_forget {
+            options.key_prior = Some(KeyPrior::forgetting(ln_f));
+        }
         Ok(side_by_side(attend(
             q_bhqd, k_bhkd, v_bhkd, prior, &options,
         )?))
@@ -422,7 +449,7 @@ impl BayesianAttention {
     ///
     /// Groups of heads may keep fewer than the `before` tokens; a row's temperature counts the keys that it
     /// sees among all of them and the new ones. `options` has the first query's position there, and
-    /// documents only if there is one group.
+    /// documents only if there is one group; a prior over keys is that of the new tokens, and kept beside their keys.
     ///
     /// # Errors
     /// Those of [`attend`].
@@ -434,7 +461,7 @@ impl BayesianAttention {
         options: Options,
         observer: Option<&dyn Fn(Attended)>,
     ) -> Result<Tensor<3>, AttentionError> {
-        let kept: Vec<_> = groups.iter().map(HeadGroupCache::window_tokens).collect();
+        let kept: Vec<_> = groups.iter().map(HeadGroupCache::tokens).collect();
         let out = self.attend_groups(heads, groups, before, options, observer);
         if out.is_err() {
             // The tokens of a call that failed are not in.
@@ -454,6 +481,8 @@ impl BayesianAttention {
         observer: Option<&dyn Fn(Attended)>,
     ) -> Result<Tensor<3>, AttentionError> {
         let keys = before + heads.k.dims()[1];
+        let ln_forget = gates(&heads, &options)?;
+        let new = options.key_prior.clone();
         let [q_bhqd, k_bhkd, v_bhkd] = by_row(heads);
         let Some(skipped) = options.query_offset.checked_sub(before) else {
             let expected = format!("at least the {before} tokens before");
@@ -465,9 +494,19 @@ impl BayesianAttention {
             let some =
                 |x: &Tensor<4>, heads: &Range<usize>| x.clone().narrow(1, heads.start, heads.len());
             let [k, v] = [&k_bhkd, &v_bhkd].map(|x| some(x, &group.key_heads));
-            let seen = group.append(before, k, v)?;
+            let of_gates = ln_forget.as_ref().map(|ln_f| {
+                let (first, count) = (group.heads.start, group.heads.len());
+                let new = KeyPrior::forgetting(ln_f.clone().narrow(1, first, count));
+                group.gone_on(before, new)
+            });
+            let new = of_gates.or_else(|| {
+                new.as_ref()
+                    .map(|new| group.own_heads(new, self.form.heads))
+            });
+            let seen = group.append(before, k, v, new)?;
             let q = some(&q_bhqd, &group.heads);
             let mut options = options.clone().with_query_offset(seen.before + skipped);
+            options.key_prior = seen.key_prior;
             if options.implementation == Implementation::Fused {
                 options.skip_log = Some(group.skip_log.clone());
                 options.key_norms = seen.norms;
@@ -534,8 +573,20 @@ fn masked(options: Options, mask: Option<&Mask>) -> Options {
     }
 }
 
+/// Logarithms of forget gates, `[batch, heads, keys]`.
+///
+/// # Errors
+/// If there is another prior over keys too.
+fn gates(heads: &Projected, options: &Options) -> Result<Option<Tensor<3>>, AttentionError> {
+    if heads.ln_forget.is_some() && options.key_prior.is_some() {
+        return wrong("key_prior", "none beside forget gates".into(), "one");
+    }
+    let ln_forget = heads.ln_forget.clone();
+    Ok(ln_forget.map(|ln_f_bkh| ln_f_bkh.swap_dims(1, 2)))
+}
+
 /// `[batch, length, heads, head dim]` → `[batch, heads, length, head dim]`.
-fn by_row(Projected { q, k, v }: Projected) -> [Tensor<4>; 3] {
+fn by_row(Projected { q, k, v, .. }: Projected) -> [Tensor<4>; 3] {
     [q, k, v].map(|x| x.swap_dims(1, 2))
 }
 

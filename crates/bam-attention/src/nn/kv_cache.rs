@@ -1,7 +1,7 @@
 //! Keys and values of the tokens before: what neighbouring heads keep, and a layer's cache.
 
 use super::mask::Mask;
-use crate::{AttentionError, Documents, HeadSkips, KeyNorms, Lags, LogPrior, SkipLog};
+use crate::{AttentionError, Documents, HeadSkips, KeyNorms, KeyPrior, Lags, LogPrior, SkipLog};
 use bam_kernel::KernelError;
 use burn::tensor::{Device, Tensor};
 use std::ops::Range;
@@ -151,6 +151,8 @@ pub struct HeadGroupCache {
     /// Tiles left unread.
     pub skip_log: Arc<SkipLog>,
     storage: Storage,
+    /// Of the tokens that are kept, beside their keys, where there is one.
+    key_prior: Option<KeyPrior>,
 }
 
 /// Keys and values, `[batch, key_heads, tokens, dim]` each.
@@ -179,6 +181,14 @@ pub(super) struct Seen {
     /// Keys at this distance and beyond are hidden.
     pub window: Option<usize>,
     pub norms: Option<Arc<KeyNorms>>,
+    pub key_prior: Option<KeyPrior>,
+}
+
+/// What a group has read, to come back to if a call fails. What is written beyond the tokens of a full
+/// cache is not read.
+pub(super) struct Before {
+    window_tokens: Option<[Tensor<4>; 2]>,
+    key_prior: Option<KeyPrior>,
 }
 
 impl HeadGroupCache {
@@ -224,20 +234,72 @@ impl HeadGroupCache {
             key_heads,
             skip_log: Arc::default(),
             storage,
+            key_prior: None,
         })
     }
 
-    /// Takes in the keys and values of this group's heads from position `start` on; gives back what
-    /// their rows read.
+    /// The part of a prior over keys that is this group's, of one by query head, of which the layer has so many, or by
+    /// key head. Of another number of heads it is given back whole, and refused where it is used.
+    pub(super) fn own_heads(&self, prior: &KeyPrior, query_heads: usize) -> KeyPrior {
+        let key_heads = query_heads * self.key_heads.len() / self.heads.len();
+        match prior.values.dims()[1] {
+            heads if heads == query_heads => prior.narrowed(1, self.heads.clone()),
+            heads if heads == key_heads => prior.narrowed(1, self.key_heads.clone()),
+            _ => prior.clone(),
+        }
+    }
+
+    /// Running sums of new tokens that go on from the last one that is kept; where none is, only
+    /// differences among the new ones matter.
+    pub(super) fn gone_on(&self, before: usize, new: KeyPrior) -> KeyPrior {
+        let kept = self.kept(before);
+        match &self.key_prior {
+            Some(of_kept) if kept > 0 => {
+                let last = of_kept.narrowed(2, kept - 1..kept);
+                new.after(last.pairs())
+            }
+            _ => new,
+        }
+    }
+
+    /// The prior over the keys that are kept and the new ones.
     ///
     /// # Errors
-    /// If the keys before `start` are missing.
+    /// If some have one and others none.
+    fn prior_with(
+        &self,
+        before: usize,
+        new: Option<KeyPrior>,
+    ) -> Result<Option<KeyPrior>, AttentionError> {
+        let kept = (before > 0).then_some(self.key_prior.as_ref());
+        match (kept, new) {
+            (None, new) => Ok(new),
+            (Some(None), None) => Ok(None),
+            (Some(Some(kept)), Some(new)) => {
+                let kept = kept.narrowed(2, 0..before);
+                Ok(KeyPrior::joined(vec![kept, new], 2))
+            }
+            (Some(_), new) => Err(AttentionError::Value {
+                what: "prior over keys of the new tokens",
+                expected: "one if those in the cache have one, else none".into(),
+                got: new.map_or("none", |_| "one").into(),
+            }),
+        }
+    }
+
+    /// Takes in the keys, the values and the prior over keys of this group's heads from position `start` on;
+    /// gives back what their rows read.
+    ///
+    /// # Errors
+    /// If the keys before `start` are missing, or some have a prior over keys and others none.
     pub(super) fn append(
         &mut self,
         start: usize,
         k: Tensor<4>,
         v: Tensor<4>,
+        new: Option<KeyPrior>,
     ) -> Result<Seen, AttentionError> {
+        let key_prior = self.prior_with(self.kept(start), new)?;
         match &mut self.storage {
             Storage::Full {
                 keys,
@@ -245,12 +307,14 @@ impl HeadGroupCache {
                 norms,
             } => {
                 Arc::make_mut(norms).extend(start, &k)?;
+                self.key_prior.clone_from(&key_prior);
                 Ok(Seen {
                     keys: write(keys, start, k),
                     values: write(values, start, v),
                     before: start,
                     window: None,
                     norms: Some(norms.clone()),
+                    key_prior,
                 })
             }
             Storage::SlidingWindow { window, tokens } => {
@@ -266,30 +330,36 @@ impl HeadGroupCache {
                 let count = all.min(*window - 1);
                 let last = |x: &Tensor<4>| x.clone().narrow(2, all - count, count);
                 *tokens = (count > 0).then(|| [last(&keys), last(&values)]);
+                let of_all = key_prior.as_ref().filter(|_| count > 0);
+                self.key_prior = of_all.map(|of| of.narrowed(2, all - count..all));
                 Ok(Seen {
                     keys,
                     values,
                     before,
                     window: Some(*window),
                     norms: None,
+                    key_prior,
                 })
             }
         }
     }
 
-    /// Keys and values within a sliding window, to come back to if a call fails. What is written beyond
-    /// the tokens of a full cache is not read.
-    pub(super) fn window_tokens(&self) -> Option<[Tensor<4>; 2]> {
-        match &self.storage {
-            Storage::Full { .. } => None,
-            Storage::SlidingWindow { tokens, .. } => tokens.clone(),
+    /// What it has read.
+    pub(super) fn tokens(&self) -> Before {
+        Before {
+            window_tokens: match &self.storage {
+                Storage::Full { .. } => None,
+                Storage::SlidingWindow { tokens, .. } => tokens.clone(),
+            },
+            key_prior: self.key_prior.clone(),
         }
     }
 
     /// Undoes what [`append`](Self::append) did since those were asked for.
-    pub(super) fn restore(&mut self, window_tokens: Option<[Tensor<4>; 2]>) {
+    pub(super) fn restore(&mut self, before: Before) {
+        self.key_prior = before.key_prior;
         if let Storage::SlidingWindow { tokens, .. } = &mut self.storage {
-            *tokens = window_tokens;
+            *tokens = before.window_tokens;
         }
     }
 
@@ -314,19 +384,26 @@ impl HeadGroupCache {
         let given = others
             .iter()
             .filter_map(|other| other.give(&self.key_heads, length - needed..length, total));
-        let (keys, values): (Vec<_>, Vec<_>) =
-            given.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
-        self.append(0, Tensor::cat(keys, 1), Tensor::cat(values, 1))?;
+        let [mut keys, mut values] = [Vec::new(), Vec::new()];
+        let mut priors = Vec::new();
+        for given in given {
+            let (of_keys, of_values, prior) = given?;
+            keys.push(of_keys);
+            values.push(of_values);
+            priors.extend(prior);
+        }
+        let prior = KeyPrior::joined(priors, 1);
+        self.append(0, Tensor::cat(keys, 1), Tensor::cat(values, 1), prior)?;
         Ok(())
     }
 
-    /// Keys and values of the tokens at these of `total` positions, of its heads among the given ones.
+    /// Keys, values and prior over keys of the tokens at these of `total` positions, of its heads among the given ones.
     fn give(
         &self,
         key_heads: &Range<usize>,
         positions: Range<usize>,
         total: usize,
-    ) -> Option<Result<(Tensor<4>, Tensor<4>), AttentionError>> {
+    ) -> Option<Result<Given, AttentionError>> {
         let first = self.key_heads.start.max(key_heads.start);
         let end = self.key_heads.end.min(key_heads.end);
         if first >= end {
@@ -353,7 +430,15 @@ impl HeadGroupCache {
                 .narrow(1, first - self.key_heads.start, end - first);
             heads.narrow(2, positions.start - dropped, positions.len())
         };
-        Some(Ok((some(keys), some(values))))
+        let prior = self.key_prior.as_ref().map(|of| {
+            let start = positions.start - dropped;
+            let of_keys = of.narrowed(2, start..start + positions.len());
+            let [_, heads, _] = of.values.dims();
+            let each = heads / self.key_heads.len();
+            let [first, end] = [first, end].map(|head| (head - self.key_heads.start) * each);
+            of_keys.narrowed(1, first..end)
+        });
+        Some(Ok((some(keys), some(values), prior)))
     }
 
     /// Tokens that are kept of `length` that were read.
@@ -377,9 +462,14 @@ impl HeadGroupCache {
         let wanted = (length - count).min(*window - 1);
         let shortened = tokens.take().filter(|_| left > 0);
         *tokens = shortened.map(|both| both.map(|x| x.narrow(2, 0, left)));
+        let prior = self.key_prior.take().filter(|_| left > 0);
+        self.key_prior = prior.map(|of| of.narrowed(2, 0..left));
         left >= wanted
     }
 }
+
+/// Keys and values that one group gives another, and its prior over those keys.
+type Given = (Tensor<4>, Tensor<4>, Option<KeyPrior>);
 
 /// Writes what stands from `start` on into the room; gives back all up to its end.
 fn write(room: &mut Tensor<4>, start: usize, new: Tensor<4>) -> Tensor<4> {

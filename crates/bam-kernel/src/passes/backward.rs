@@ -5,7 +5,7 @@
 //! ```text
 //! dlogit_ij = p_ij (g_i·v_j − δ_i)        dv_j = Σ_i p_ij g_i        dk_j = Σ_i dlogit_ij q̂_i
 //! dq̂_i     = Σ_j dlogit_ij k_j           d ln w(d) = Σ over the diagonal j − i = d of factor_i dlogit_ij
-//! dτ_i      = Σ_j dlogit_ij (q_i·k_j/√D + ln w(j − i))
+//! dτ_i      = Σ_j dlogit_ij (q_i·k_j/√D + ln w(j − i))        du_j = Σ_i factor_i dlogit_ij
 //! ```
 //!
 //! A task owns some rows of one key head's query heads, in a fixed order inside; what tasks add up
@@ -44,6 +44,8 @@ pub struct Gradients {
     /// `[batch or 1, query heads, queries]`, summed over the batch where it is 1; empty where the call
     /// has no temperature.
     pub temperature: Vec<f32>,
+    /// `[batch, query heads or key heads, keys]`; empty where the call has no prior over keys.
+    pub key_prior: Vec<f32>,
 }
 
 /// Memory for [`Gradients`]; whatever is there is overwritten.
@@ -59,6 +61,8 @@ pub struct GradientsMut<'a> {
     pub ln_weights: &'a mut [f32],
     /// `[batch or 1, query heads, queries]`; empty where the call has no temperature.
     pub temperature: &'a mut [f32],
+    /// `[batch, query heads or key heads, keys]`; empty where the call has no prior over keys.
+    pub key_prior: &'a mut [f32],
 }
 
 pub(super) fn backward(
@@ -135,6 +139,7 @@ pub(super) fn backward(
     log_skips(inputs, &of_tasks);
     add_ln_weights(inputs, &of_tasks, segments.len(), gradients.ln_weights);
     add_temperature(inputs, &d_temperature, gradients.temperature);
+    add_key_prior(inputs, &of_tasks, segments.len(), gradients.key_prior);
 }
 
 /// The rows in at most `count` parts that hold about as many visible keys each, cut between blocks.
@@ -305,6 +310,8 @@ impl KeySums {
 struct Sums {
     /// By distance, one row per query head.
     d_ln_weights: Vec<f32>,
+    /// `[heads of the prior over keys, keys in whole tiles]`: those that the query heads read, if there is one.
+    d_key_prior: Vec<f64>,
     skips: Vec<HeadSkips>,
 }
 
@@ -359,10 +366,12 @@ impl TaskRows<'_> {
         let (inputs, dim) = (given.inputs, given.inputs.dim);
         let columns = given.by_distance.columns;
         let padded = inputs.padded_dim();
+        let padded_keys = inputs.keys().next_multiple_of(TILE);
         dk.fill(0.0);
         dv.fill(0.0);
         let mut reports = Sums {
             d_ln_weights: vec![0.0; group * columns],
+            d_key_prior: vec![0.0; key_prior_heads(inputs) * padded_keys],
             skips: vec![HeadSkips::default(); group],
         };
         for index in 0..group {
@@ -382,7 +391,14 @@ impl TaskRows<'_> {
                     }
                     visited += 1;
                     let of_tile = first_key * padded..(first_key + TILE) * padded;
-                    let to = (&mut dk[of_tile.clone()], &mut dv[of_tile]);
+                    let d_key_prior = match key_prior_heads(inputs) {
+                        0 => &mut [],
+                        heads => {
+                            let of_head = index * heads / group * padded_keys;
+                            &mut reports.d_key_prior[of_head + first_key..][..TILE]
+                        }
+                    };
+                    let to = (&mut dk[of_tile.clone()], &mut dv[of_tile], d_key_prior);
                     let at = (self.key_head, first_key);
                     block.add(simd, &mut products, at, by_distance, to);
                 }
@@ -415,6 +431,28 @@ fn add_ln_weights(inputs: &Inputs<'_>, of_tasks: &[Sums], segments: usize, sums:
             let sums = &mut sums[(key_head * group + head) * lags..][..lags];
             for (sum, part) in sums.iter_mut().rev().zip(&by_distance[PAD..]) {
                 *sum += part;
+            }
+        }
+    }
+}
+
+/// Heads of the prior over keys that the query heads of one key head read.
+fn key_prior_heads(inputs: &Inputs<'_>) -> usize {
+    let shape = inputs.plan.shapes().key_prior;
+    shape.map_or(0, |[_, heads, _]| heads / inputs.key_heads())
+}
+
+/// The gradient of the prior over keys, `[batch, heads, keys]`: segments added in order.
+fn add_key_prior(inputs: &Inputs<'_>, of_tasks: &[Sums], segments: usize, sums: &mut [f32]) {
+    let (keys, padded) = (inputs.keys(), inputs.keys().next_multiple_of(TILE));
+    let of_heads = sums.chunks_mut(keys * key_prior_heads(inputs).max(1));
+    for (sums, tasks) in of_heads.zip(of_tasks.chunks(segments)) {
+        for (head, sums) in sums.chunks_mut(keys).enumerate() {
+            for (key, sum) in sums.iter_mut().enumerate() {
+                let parts = tasks
+                    .iter()
+                    .map(|task| task.d_key_prior[head * padded + key]);
+                *sum = parts.sum::<f64>() as f32;
             }
         }
     }

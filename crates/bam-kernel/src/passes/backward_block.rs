@@ -1,11 +1,13 @@
 //! One block of rows going back: its posterior tile by tile, and what flows from it.
 
 use super::inputs::{ByDistance, Inputs};
+use super::key_lanes::AddKeyGradients;
 use super::panel::{QueryPanels, Sight};
 use super::product::{Aligned, Lanes, Line, STRETCH, aligned, lines, lines_mut, panel_rows};
 use crate::certificate::Bounds;
 use crate::exponential::exp2;
 use crate::key_norms::TILE;
+use crate::key_prior::KeyPriorScope;
 use crate::operands::{Rows, TemperatureScope};
 use crate::results::HeadRows;
 use crate::rounding::at_least;
@@ -108,7 +110,7 @@ pub(super) struct RowBlock<'a> {
     delta: Aligned<f32>,
     ln_evidence: Aligned<f32>,
     log2_evidence: Aligned<f32>,
-    /// `Σ_j dlogit_ij ln w(j − i)`, where a temperature wants it.
+    /// `Σ_j dlogit_ij (ln w(j − i) + u_j − ρ_i)`, of what a temperature multiplies.
     prior_sum: Aligned<f32>,
     /// Of one stretch and one tile, `[TILE, STRETCH]`: the posterior, and the gradient of its logits.
     posterior: Aligned<f32>,
@@ -171,7 +173,8 @@ impl<'a> RowBlock<'a> {
         evidence.fold(f64::INFINITY, f64::min)
     }
 
-    /// Adds a tile's part to the sums of rows, of lags and of its keys and values, `[TILE, padded dim]` each.
+    /// Adds a tile's part to the sums of rows, of lags, of its keys and values, `[TILE, padded dim]` each, and of its
+    /// prior over keys, `[TILE]`, empty where there is none.
     #[inline(always)]
     pub fn add<S: Simd, P: Products<'a, S, VECTORS>, const VECTORS: usize>(
         &mut self,
@@ -179,7 +182,7 @@ impl<'a> RowBlock<'a> {
         products: &mut P,
         (key_head, first_key): (usize, usize),
         by_distance: &mut [f32],
-        (dk, dv): (&mut [f32], &mut [f32]),
+        (dk, dv, d_key_prior): (&mut [f32], &mut [f32], &mut [f64]),
     ) {
         let (inputs, padded) = (self.given.inputs, self.given.inputs.padded_dim());
         products.load_tile(inputs, (self.queries.batch, key_head), first_key);
@@ -198,6 +201,7 @@ impl<'a> RowBlock<'a> {
                 self.posterior::<S, P, VECTORS>(simd, products, (panel, first), first_key, &sight);
                 let at = (panel, first);
                 self.add_diagonals::<S, VECTORS>(simd, at, first_key, &sight, by_distance);
+                self.add_columns::<S, VECTORS>(simd, at, first_key, &sight, d_key_prior);
                 let d_logits = &mut Lanes {
                     values: &mut self.d_logits,
                     stride: STRETCH,
@@ -329,6 +333,34 @@ impl<'a> RowBlock<'a> {
                 }
             }
         }
+    }
+
+    /// Sums along columns, for the prior over keys, and along rows, for its temperature.
+    #[inline(always)]
+    fn add_columns<S: Simd, const VECTORS: usize>(
+        &mut self,
+        simd: S,
+        (panel, first): (usize, usize),
+        first_key: usize,
+        sight: &Sight,
+        d_key_prior: &mut [f64],
+    ) {
+        let Some(by_key) = &self.given.inputs.key_prior else {
+            return;
+        };
+        let (keys, width) = (&sight.keys, panel_rows::<S, VECTORS>());
+        let scaled =
+            by_key.scope == KeyPriorScope::Scaled && self.given.inputs.temperature.is_some();
+        let at = (self.queries.batch, self.queries.head);
+        simd.vectorize(AddKeyGradients::<VECTORS> {
+            lanes: &self.queries.key_lanes,
+            panel,
+            keys: by_key.keys(at, first_key + keys.start..first_key + keys.end),
+            d_logits: &self.d_logits[keys.start * STRETCH + first..],
+            stride: STRETCH,
+            d_keys: &mut d_key_prior[keys.clone()],
+            row_sums: scaled.then_some(&mut self.prior_sum[panel * width..][..width]),
+        });
     }
 
     /// Writes what rows own, from row `first` of the results on: the gradient of `q` and one number a row.

@@ -25,6 +25,7 @@ pub(super) struct FewRows<'t, 'a>(pub &'t mut Task<'a>);
 struct Row {
     q: Vec<f32>,
     prior_factor: f32,
+    key_factor: f32,
     weighted_values: Vec<f32>,
 }
 
@@ -81,17 +82,19 @@ impl Row {
         let inputs = task.inputs;
         let padded = inputs.padded_dim();
         let mut q = vec![0.0; padded];
-        let mut prior_factor = 0.0;
+        let (mut prior_factor, mut key_factor) = (0.0, 0.0);
         if !inputs.plan.is_padding_query(task.batch, row) {
             let (of_content, of_prior) = inputs.factors(task.batch, task.head, row);
             inputs.q.load(task.batch, task.head, row, &mut q);
             let scale = of_content * LOG2_E;
             q.iter_mut().for_each(|q| *q *= scale);
             prior_factor = of_prior * LOG2_E;
+            key_factor = inputs.key_factor(task.batch, task.head, row) * LOG2_E;
         }
         Self {
             q,
             prior_factor,
+            key_factor,
             weighted_values: vec![0.0; padded],
         }
     }
@@ -138,6 +141,14 @@ impl Row {
         let weights = &inputs.head_ln_weights(task.head)[first..][..keys.len()];
         for (logit, weight) in logits[keys.clone()].iter_mut().zip(weights) {
             *logit += self.prior_factor * weight;
+        }
+        if let Some(by_key) = &inputs.key_prior {
+            let at = (task.batch, task.head);
+            let [high, low] = by_key.keys(at, tile.first + keys.start..tile.first + keys.end);
+            let reference = by_key.reference(task.batch, task.head, row);
+            for ((logit, high), low) in logits[keys.clone()].iter_mut().zip(high).zip(low) {
+                *logit += self.key_factor * ((high - reference[0]) + (low - reference[1]));
+            }
         }
         if let Some(documents) = inputs.plan.documents() {
             let own = documents.query_ids(task.batch)[row];

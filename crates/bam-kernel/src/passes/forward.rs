@@ -15,7 +15,9 @@ use rayon::prelude::*;
 pub struct Posterior {
     /// The expectation of the values, `[batch, query heads, queries, dim]`.
     pub out: Vec<f32>,
-    /// `ln evidence`, `[batch, query heads, queries]`; `+∞` where a row sees no key.
+    /// `ln evidence`, `[batch, query heads, queries]`; `+∞` where a row sees no key. Under a prior over keys it is
+    /// relative to the row's largest `u` in sight (times the temperature, where that scales it): of large sums
+    /// `f32` would keep too little for the way back.
     pub ln_evidence: Vec<f32>,
 }
 

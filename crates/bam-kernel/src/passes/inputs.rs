@@ -1,7 +1,9 @@
 //! A call as the passes see it: operands that fit, factors of rows, log-weights by distance.
 
+use crate::by_key::ByKey;
 use crate::certificate::{Bounds, RowBounds};
 use crate::key_norms::{KeyNorms, TILE, raise};
+use crate::key_prior::KeyPriorScope;
 use crate::operands::{Operands, Rows, Temperature, TemperatureScope};
 use crate::plan::Plan;
 use crate::prior_ranges::PriorRanges;
@@ -27,6 +29,7 @@ pub(super) struct Inputs<'a> {
     pub ln_weights: &'a [f32],
     pub ranges: Cow<'a, PriorRanges>,
     pub temperature: Option<Temperature<'a>>,
+    pub key_prior: Option<ByKey>,
     pub plan: &'a Plan,
 }
 
@@ -50,6 +53,7 @@ impl<'a> Inputs<'a> {
             ln_weights,
             ranges,
             temperature: operands.temperature,
+            key_prior: operands.key_prior.map(|of| ByKey::new(plan, &of)),
             plan,
         }
     }
@@ -88,6 +92,15 @@ impl<'a> Inputs<'a> {
         match temperature.scope() {
             TemperatureScope::LikelihoodAndPrior => (tau * scale, tau),
             TemperatureScope::Likelihood => (tau * scale, 1.0),
+        }
+    }
+
+    /// The factor of a row's prior over keys.
+    pub fn key_factor(&self, batch: usize, head: usize, row: usize) -> f32 {
+        let scope = self.key_prior.as_ref().map(|of| of.scope);
+        match (scope, self.temperature) {
+            (Some(KeyPriorScope::Scaled), Some(tau)) => tau.at(batch, head, row),
+            _ => 1.0,
         }
     }
 
@@ -130,6 +143,7 @@ impl<'a> Inputs<'a> {
             plan: self.plan,
             ranges: &self.ranges,
             norms,
+            key_prior: self.key_prior.as_ref(),
             dim: self.dim,
         }
     }
@@ -159,10 +173,18 @@ impl<'a> Inputs<'a> {
             least = least.min(f64::from(of_prior));
             most = most.max(f64::from(of_prior));
         }
+        let of_keys = self.key_prior.as_ref().map(|of| {
+            let factor = |row| {
+                let sees = !self.sees_nothing(batch, row);
+                sees.then(|| self.key_factor(batch, head, row))
+            };
+            of.rows((batch, head), rows.clone(), factor)
+        });
         RowBounds {
             batch,
             head,
             rows,
+            of_keys,
             content: f64::from(content),
             prior_factors: if least <= most {
                 (least, most)

@@ -1,6 +1,7 @@
 //! A block of rows as panels, and the logits of a panel over a tile of keys.
 
 use super::inputs::{ByDistance, Inputs};
+use super::key_lanes::{AddKeyPrior, KeyLanes};
 use super::product::{Aligned, Lanes, Line, aligned, lines, panel_rows, rows_by_panel};
 use crate::documents::Documents;
 use crate::key_norms::TILE;
@@ -30,6 +31,7 @@ pub(super) struct QueryPanels<'a> {
     pub prior_factors: Aligned<f32>,
     /// The same over `ln 2`.
     scaled_prior_factors: Aligned<f32>,
+    pub key_lanes: KeyLanes,
 }
 
 /// A panel's part of the keys of a tile.
@@ -54,6 +56,7 @@ impl<'a> QueryPanels<'a> {
             content_factors: empty(),
             prior_factors: empty(),
             scaled_prior_factors: empty(),
+            key_lanes: KeyLanes::new(),
         }
     }
 
@@ -83,6 +86,7 @@ impl<'a> QueryPanels<'a> {
             self.prior_factors[r] = prior;
             self.scaled_prior_factors[r] = prior * LOG2_E;
         }
+        (self.key_lanes).load(inputs, (batch, head), &rows, padded);
         (self.batch, self.head, self.rows) = (batch, head, rows);
     }
 
@@ -214,9 +218,7 @@ impl<'a> QueryPanels<'a> {
                 }
             },
         );
-        if sight.partial {
-            self.hide(inputs, panel, first_key, &sight.keys, scores);
-        }
+        self.complete::<S, VECTORS>(simd, inputs, (panel, first_key), sight, scores);
     }
 
     /// The logits, as [`QueryPanels::logits`] gives them, of `q·k` that are in `scores` already.
@@ -246,6 +248,30 @@ impl<'a> QueryPanels<'a> {
                 let content = simd.mul_f32s(content[c], out[c]);
                 out[c] = simd.mul_add_e_f32s(factors[c], weights[c], content);
             }
+        }
+        self.complete::<S, VECTORS>(simd, inputs, (panel, first_key), sight, scores);
+    }
+
+    /// Adds the prior over keys, if there is one, and hides what rows don't see.
+    #[inline(always)]
+    fn complete<S: Simd, const VECTORS: usize>(
+        &self,
+        simd: S,
+        inputs: &Inputs<'_>,
+        (panel, first_key): (usize, usize),
+        sight: &Sight,
+        scores: &mut Lanes<'_>,
+    ) {
+        if let Some(by_key) = &inputs.key_prior {
+            let keys = &sight.keys;
+            let of_tile = first_key + keys.start..first_key + keys.end;
+            simd.vectorize(AddKeyPrior::<VECTORS> {
+                lanes: &self.key_lanes,
+                panel,
+                keys: by_key.keys((self.batch, self.head), of_tile),
+                scores: &mut scores.values[keys.start * scores.stride + scores.first..],
+                stride: scores.stride,
+            });
         }
         if sight.partial {
             self.hide(inputs, panel, first_key, &sight.keys, scores);

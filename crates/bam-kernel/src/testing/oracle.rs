@@ -33,9 +33,9 @@ pub fn oracle_row(case: &Case, b: usize, h: usize, i: usize) -> Vec<f64> {
 }
 
 /// The gradients of `Σ out·weights`, for [`Case::loss_weights`], in `f64`: by `q`, `k`, `v`, the
-/// log-weights, and the temperature, of which there are none where the case has none.
+/// log-weights, the temperature and the prior over keys, of which there are none where the case has none.
 #[must_use]
-pub fn oracle_gradients(case: &Case) -> [Vec<f64>; 5] {
+pub fn oracle_gradients(case: &Case) -> [Vec<f64>; 6] {
     sums_of_gradients(
         case,
         &case.loss_weights(),
@@ -67,12 +67,14 @@ pub fn sums_of_gradients(
     weights: &[f32],
     size: impl Fn(f64) -> f64,
     terms: impl Fn(&Link) -> (f64, f64),
-) -> [Vec<f64>; 5] {
+) -> [Vec<f64>; 6] {
     let rows = case.batch * case.heads * case.queries;
     let mut dq = vec![0.0; case.q.len()];
     let (mut dk, mut dv) = (vec![0.0; case.k.len()], vec![0.0; case.v.len()]);
     let mut d_ln_weights = vec![0.0; case.ln_weights.len()];
     let mut d_temperature = vec![0.0; rows];
+    let numbers = case.key_prior.as_ref().map_or(0, |of| of.high.len());
+    let mut d_key_prior = vec![0.0; numbers];
     let scale = 1.0 / (case.dim as f64).sqrt();
     let dim = case.dim;
     for row in 0..rows {
@@ -113,14 +115,19 @@ pub fn sums_of_gradients(
             }
             let factor = if on_prior { tau } else { 1.0 };
             d_ln_weights[h * case.lags + key.column] += of_logit * size(factor);
-            let prior = if on_prior { key.prior } else { 0.0 };
-            d_temperature[row] += of_logit * size(key.content + prior);
+            let mut scaled = key.content + if on_prior { key.prior } else { 0.0 };
+            if let Some((of_head, on_key_prior)) = case.key_prior_of(b, h) {
+                let factor = if on_key_prior { tau } else { 1.0 };
+                d_key_prior[of_head + key.index] += of_logit * size(factor);
+                scaled += if on_key_prior { key.key_prior } else { 0.0 };
+            }
+            d_temperature[row] += of_logit * size(scaled);
         }
     }
     if case.temperature.is_none() {
         d_temperature.clear();
     }
-    [dq, dk, dv, d_ln_weights, d_temperature]
+    [dq, dk, dv, d_ln_weights, d_temperature, d_key_prior]
 }
 
 /// `left · right` in `f64`, `[rows, depth]` times `[depth, columns]`, and how far a sum in `f32` may be off.
@@ -152,6 +159,8 @@ struct Key {
     content: f64,
     /// `ln w`.
     prior: f64,
+    /// `u`, less the largest of the row's keys: what a row has in common cancels.
+    key_prior: f64,
     posterior: f64,
 }
 
@@ -162,6 +171,13 @@ fn posterior(case: &Case, b: usize, h: usize, i: usize) -> Vec<Key> {
     let (tau, on_prior) = case.temperature_of(row);
     let first = case.first_key(b, h);
     let mut keys: Vec<Key> = Vec::new();
+    let u = |j: usize| match (&case.key_prior, case.key_prior_of(b, h)) {
+        (Some(of), Some((of_head, _))) => {
+            f64::from(of.high[of_head + j]) + f64::from(of.low[of_head + j])
+        }
+        _ => 0.0,
+    };
+    let on_key_prior = case.key_prior_of(b, h).is_some_and(|(_, scaled)| scaled);
     for j in 0..case.keys {
         let lag = j as i64 - (case.offset + i) as i64;
         let hidden = case.causal && lag > 0
@@ -184,12 +200,18 @@ fn posterior(case: &Case, b: usize, h: usize, i: usize) -> Vec<Key> {
             column,
             content,
             prior,
-            // The logit, for the time being.
-            posterior: match on_prior {
-                true => tau * (content + prior),
-                false => tau * content + prior,
-            },
+            key_prior: u(j),
+            posterior: 0.0,
         });
+    }
+    let largest = keys.iter().map(|key| key.key_prior);
+    let largest = largest.fold(f64::NEG_INFINITY, f64::max);
+    let factor = |scaled: bool| if scaled { tau } else { 1.0 };
+    for key in &mut keys {
+        key.key_prior -= largest;
+        let by_lag = factor(on_prior) * key.prior;
+        // The logit, for the time being.
+        key.posterior = tau * key.content + by_lag + factor(on_key_prior) * key.key_prior;
     }
     let largest = keys.iter().map(|key| key.posterior);
     let largest = largest.fold(f64::NEG_INFINITY, f64::max);

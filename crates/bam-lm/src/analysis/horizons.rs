@@ -13,7 +13,8 @@ impl Transformer {
     /// Takes time: about ten passes over the log-weights of each head.
     ///
     /// # Errors
-    /// Unless `0 < epsilon < 1`, and if a log-weight is not finite or a row that long can't be.
+    /// Unless `0 < epsilon < 1`, and if a log-weight is not finite or a row that long can't be; for a model with forget
+    /// gates, which are a prior over keys: a horizon is proved from priors over lags alone.
     pub fn horizons(&self, keys: usize, epsilon: f64) -> Result<Horizons, Error> {
         self.horizons_under(&self.logit_bounds(), keys, epsilon)
     }
@@ -25,6 +26,7 @@ impl Transformer {
         keys: usize,
         epsilon: f64,
     ) -> Result<Horizons, Error> {
+        self.config.check_lags_alone("certified horizons")?;
         check_length(keys)?;
         if keys == 0 {
             return Err(Error::Value {

@@ -6,7 +6,7 @@
 
 use crate::Error;
 use crate::model::{Attended, CHUNK, KvCache, TokenRows, Transformer, host_values};
-use bam_attention::TemperatureScope;
+use bam_attention::{KeyPriorScope, TemperatureScope};
 use bam_record::{Glance, RowPosterior};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -137,6 +137,8 @@ struct Layer<'a> {
     ln_weights: Vec<f32>,
     /// `[heads, rows]`, and its scope.
     temperature: Option<(Vec<f32>, TemperatureScope)>,
+    /// A prior over keys, `[heads of it, keys]`, and its scope.
+    key_prior: Option<(Vec<f64>, KeyPriorScope)>,
     /// The position of the first key that was kept.
     first_kept: usize,
 }
@@ -145,12 +147,21 @@ impl<'a> Layer<'a> {
     fn new(attended: &'a Attended) -> Self {
         let temperature = attended.call.options.temperature.as_ref();
         let temperature = temperature.map(|of| (host_values(of.values.clone()), of.scope));
+        let key_prior = attended.call.options.key_prior.as_ref().map(|of| {
+            let mut values = doubled(host_values(of.values.clone()));
+            if let Some(low) = &of.remainders {
+                let low = doubled(host_values(low.clone()));
+                values.iter_mut().zip(low).for_each(|(u, low)| *u += low);
+            }
+            (values, of.scope)
+        });
         Self {
             attended,
             q: host_values(attended.call.q.clone()),
             k: host_values(attended.call.k.clone()),
             ln_weights: host_values(attended.call.log_prior.ln_weights().clone()),
             temperature,
+            key_prior,
             // The call counts positions from there.
             first_kept: attended.first_row - attended.call.options.query_offset,
         }
@@ -199,7 +210,21 @@ impl<'a> Layer<'a> {
         // The lags of a causal row over `seen` keys are the last ones.
         let ln_weights = &self.ln_weights[(own + 1) * lags - seen..][..seen];
         let weighed = ln_weights.iter().map(|w| prior_factor * f64::from(*w));
-        let ln_prior = normalised(weighed.collect()).0;
+        let mut weighed: Vec<f64> = weighed.collect();
+        if let Some((values, scope)) = &self.key_prior {
+            let of_head = own * (values.len() / keys) / heads * keys;
+            let factor = match scope {
+                KeyPriorScope::Scaled => temperature,
+                KeyPriorScope::Added => 1.0,
+            };
+            // A constant of the row cancels; so large sums do.
+            let own_number = values[of_head + row - self.first_kept];
+            let of_keys = &values[of_head + first_key - self.first_kept..][..seen];
+            for (weight, u) in weighed.iter_mut().zip(of_keys) {
+                *weight += factor * (u - own_number);
+            }
+        }
+        let ln_prior = normalised(weighed).0;
         let joint = ln_prior.iter().zip(&content);
         let joint = joint.map(|(prior, content)| prior + temperature * content);
         let (ln_posterior, ln_evidence) = normalised(joint.collect());
@@ -216,6 +241,10 @@ impl<'a> Layer<'a> {
             ln_evidence,
         }
     }
+}
+
+fn doubled(values: Vec<f32>) -> Vec<f64> {
+    values.into_iter().map(f64::from).collect()
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

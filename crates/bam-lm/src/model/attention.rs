@@ -85,11 +85,13 @@ impl Layer<'_> {
         caches: Vec<&mut LayerCache>,
     ) -> Result<Tensor<3>, Error> {
         let gates = self.adaptive.map(|adaptive| adaptive.gates(x.clone()));
-        let Projected { q, k, v } = self.attention.project(x.clone(), x)?;
+        let all = self.attention.project(x.clone(), x)?;
         let mut outs = Vec::with_capacity(caches.len());
         for (row, cache) in caches.into_iter().enumerate() {
-            let [q, k, v] = [&q, &k, &v].map(|t| t.clone().narrow(0, row, 1));
-            let (heads, sight) = (Projected { q, k, v }, Sight::Cache(cache));
+            let [q, k, v] = [&all.q, &all.k, &all.v].map(|t| t.clone().narrow(0, row, 1));
+            let ln_forget = all.ln_forget.clone().map(|t| t.narrow(0, row, 1));
+            let heads = Projected { q, k, v, ln_forget };
+            let sight = Sight::Cache(cache);
             let gates = gates.as_ref().map(|gates| gates.of_row(row));
             outs.push(self.attend(heads, gates, sight, &passes[row], 0..1)?);
         }
@@ -99,7 +101,7 @@ impl Layer<'_> {
     /// The heads' expectations of the values, side by side: `[batch, read, dim]`.
     fn attend(
         self,
-        Projected { q, k, v }: Projected,
+        Projected { q, k, v, ln_forget }: Projected,
         gates: Option<Gates>,
         sight: Sight<'_>,
         pass: &Pass<'_>,
@@ -119,6 +121,7 @@ impl Layer<'_> {
             k: turn(k, 0..length),
             v,
             q: turn(q, read.clone()),
+            ln_forget,
         };
         let first_row = pass.offset + read.start;
         let mut options = Options::causal(pass.implementation).with_query_offset(first_row);

@@ -137,6 +137,7 @@ impl Block {
             .with_key_heads(Some(config.key_heads))
             .with_window(config.window(layer))
             .with_scalable_softmax(ssmax)
+            .with_forget_gate(encoding.forgets)
             .with_bias(design.attention_bias)
             .with_output_projection(design.output_projection)
             .with_clip_qkv(design.clip_qkv)

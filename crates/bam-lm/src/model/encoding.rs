@@ -3,7 +3,7 @@
 //! An [`Encoding`] is written as text. That of a layer is `nope`, `sinusoidal`, `rotary`, `rotary_local`, `alibi`,
 //! `bam`, the name of any prior family, or several of them with their number of heads, such as
 //! `alibi:2,bam:6`. `+ssmax` adds scalable softmax on likelihood and prior, `+ssmax-content` on the likelihood
-//! only; `+adaptive` and `+adaptive-content` a temperature that every row learns.
+//! only; `fox` is forget gates, `fox+bam` and the like gates beside another; `+adaptive` and `+adaptive-content` a temperature that every row learns.
 //!
 //! Layers that differ are a pattern, which repeats over the layers:
 //!
@@ -13,6 +13,7 @@
 //! (alibi:2,bam:6)*2,nope               a mixture of heads stands in parentheses there
 //! ```
 
+mod fox;
 mod layer;
 
 use crate::Error;
@@ -136,6 +137,12 @@ impl Encoding {
         temperatures.any(|of| matches!(of, Some(RowTemperature::Adaptive(_))))
     }
 
+    /// Whether any layer has forget gates.
+    #[must_use]
+    pub fn forgets(&self) -> bool {
+        self.period.iter().any(|layer| layer.forgets)
+    }
+
     /// Whether any layer rotates queries and keys.
     #[must_use]
     pub fn rotates(&self) -> bool {
@@ -177,14 +184,16 @@ impl From<LayerEncoding> for Encoding {
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(all) = self.of_all_layers() {
-            return write!(f, "{}{}", all.position, all.suffix());
+            let position = all.position.to_string();
+            return write!(f, "{}{}", all.with_gates(position), all.suffix());
         }
         for (index, run) in self.period.chunk_by(|a, b| a == b).enumerate() {
             let (comma, layer) = (if index > 0 { "," } else { "" }, &run[0]);
-            match layer.position.counts_heads() {
-                true => write!(f, "{comma}({})", layer.position)?,
-                false => write!(f, "{comma}{}", layer.position)?,
-            }
+            let position = match layer.position.counts_heads() {
+                true => format!("({})", layer.position),
+                false => layer.position.to_string(),
+            };
+            write!(f, "{comma}{}", layer.with_gates(position))?;
             if run.len() > 1 {
                 write!(f, "*{}", run.len())?;
             }
@@ -219,7 +228,7 @@ impl FromStr for Encoding {
             what: "encoding",
             expected: format!(
                 "nope, sinusoidal, rotary, rotary_local, alibi, bam, one of {}, a mixture of heads such \
-                 as alibi:2,bam:6, or a pattern of layers such as rotary_local:64*3,nope; each with +ssmax, \
+                 as alibi:2,bam:6, fox, fox+ before one of these, or a pattern of layers such as rotary_local:64*3,nope; each with +ssmax, \
                  +ssmax-content, +adaptive or +adaptive-content if wanted",
                 families()
             ),
@@ -256,16 +265,19 @@ fn outside_parentheses(text: &str, separator: char) -> Vec<&str> {
 
 /// An encoding that is the same in all layers.
 fn one_layer(text: &str) -> Option<LayerEncoding> {
-    let (position, suffix) = parted(text);
+    let (forgets, text) = fox::taken_off(text);
+    let (position, suffix) = parted(&text);
     Some(LayerEncoding {
         position: Position::parsed(position)?,
+        forgets,
         temperature: scaling(suffix)?,
     })
 }
 
 /// An item of a pattern, and its number of layers.
 fn several_layers(text: &str) -> Option<(LayerEncoding, usize)> {
-    let (rest, suffix) = parted(text);
+    let (forgets, text) = fox::taken_off(text);
+    let (rest, suffix) = parted(&text);
     let (position, layers) = match rest.rsplit_once('*') {
         None => (rest, 1),
         Some((position, layers)) => (position, size(layers)?),
@@ -282,6 +294,7 @@ fn several_layers(text: &str) -> Option<(LayerEncoding, usize)> {
     Some((
         LayerEncoding {
             position,
+            forgets,
             temperature,
         },
         layers,

@@ -58,6 +58,7 @@ impl Transformer {
             list.linear(&name("attention.wk"), Some(&attention.key));
             list.linear(&name("attention.wv"), Some(&attention.value));
             list.linear(&name("attention.wo"), attention.output.as_ref());
+            list.linear(&name("attention.wf"), attention.forget.as_ref());
             if let Some(scale) = &attention.ssmax_scale {
                 let heads = scale.lazy_shape()[0];
                 list.add(

@@ -29,6 +29,7 @@ class Rules:
         window: int | None,
         first_lag: int,
         temperature_scope: str,
+        key_prior_scope: str,
         skipping: str,
         threads: int,
         instructions: str | None = None,
@@ -70,13 +71,13 @@ class Distribution:
         temperature_scope: str = "likelihood_and_prior",
     ) -> int | None: ...
 
-# q, k, v, log-weights, temperature, documents of queries and keys, rules.
-_Call = tuple[Any, Any, Any, Any, Any | None, list[Any] | None, Rules]
+# q, k, v, log-weights, temperature, prior over keys and its remainders, documents of queries and keys, rules.
+_Call = tuple[Any, Any, Any, Any, Any | None, Any | None, Any | None, list[Any] | None, Rules]
 # Family, heads, for each parameter [heads, width], the first lag and how many, whether causal, threads.
 _Law = tuple[str, int, list[Any], tuple[int, int], bool, int]
 
-# Tensors to write to: gradients of q, k, v, log-weights, temperature.
-_Gradients = tuple[Any, Any, Any, Any, Any | None]
+# Tensors to write to: gradients of q, k, v, log-weights, temperature, prior over keys.
+_Gradients = tuple[Any, Any, Any, Any, Any | None, Any | None]
 
 def forward(asked: _Call, out: Any, ln_evidence: Any) -> None: ...
 def backward(gradient: Any, out: Any, ln_evidence: Any, asked: _Call, wanted: _Gradients) -> None: ...

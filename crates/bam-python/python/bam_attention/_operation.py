@@ -61,13 +61,15 @@ def attend(
     documents: Any = None,
     temperature: Any = None,
     temperature_scope: str = "likelihood_and_prior",
+    key_prior: Any = None,
+    key_prior_scope: str = "added",
     skipping: str | float = "exact",
 ) -> Numbers:
     """Attention under a positional prior.
 
-        out_i = Σ_j p(j | i)·v_j        p(j | i) ∝ exp(τ_i·(q_i·k_j/√D + ln w_h(j − i)))
+        out_i = Σ_j p(j | i)·v_j        p(j | i) ∝ exp(τ_i·(q_i·k_j/√D + ln w_h(j − i)) + u_hj)
 
-    over the keys `j` that row `i` sees. Differentiable in q, k, v, the log-prior and the temperature. Results are the
+    over the keys `j` that row `i` sees. Differentiable in q, k, v, both priors and the temperature. Results are the
     same bits for any number of threads, which are PyTorch's (`torch.set_num_threads`), for NumPy all cores.
 
     Shapes:
@@ -77,6 +79,7 @@ def attend(
         log_prior: `[heads, lags]`, or a `LogPrior`, whose first lag may be any. Of a plain tensor the last column is
             the lag 0 where rows are causal, and columns are those of `lags(...)` where they see both ways.
         temperature: what can be broadcast to `[batch, heads, queries]`
+        key_prior: `[batch or 1, heads or key heads, keys]`
         documents: `[batch, tokens]`, or those of the queries and those of the keys; integers
         result: `[batch, heads, queries, dim of v]`, of q's type
 
@@ -87,6 +90,10 @@ def attend(
         documents: a query sees the keys of its own document only. Tokens of the document `PADDING` are none: no query
             sees them, and as queries they give zeros. What q, k and v hold there is not read.
         temperature: τ. With `temperature_scope="likelihood"` it multiplies q·k/√D only
+        key_prior: u, a log-weight per key: how much it counts, whoever asks. `float64` where it is a running sum over many
+            tokens: only differences of the keys that a row sees are rounded. A term per row cancels, so
+            `-ln_f.double().cumsum(-1)` is the bias of the Forgetting Transformer (arXiv 2503.02130), of the logarithms `ln_f`
+            of its gates. With `key_prior_scope="scaled"` the temperature multiplies it too
         skipping: "exact" leaves out keys whose weight is exactly 0, and changes no bit; "off" reads all; a share such
             as 1e-6 leaves out at most that share of any row's posterior
 
@@ -102,7 +109,9 @@ def attend(
     query_offset = whole("query_offset", query_offset)
     window = window_of(window)
     given = (q, k, v, log_prior)
-    options = (causal, query_offset, window, documents, temperature, temperature_scope, skipping)
+    options = (
+        causal, query_offset, window, documents, temperature, temperature_scope, key_prior, key_prior_scope, skipping
+    )
     if isinstance(q, np.ndarray):
         return _with_numpy(*given, *options)
     if _ops is None:
@@ -178,6 +187,17 @@ def pair_of_documents(documents):
     return documents, documents
 
 
+def shape_over_keys(shape, batch: int) -> tuple[int, ...]:
+    """The shape of a prior over keys for every row of a batch.
+
+    Raises:
+        ValueError: other axes
+    """
+    if len(shape) != 3 or shape[0] not in (1, batch):
+        raise ValueError(f"key_prior: expected [{batch} or 1, heads or key heads, keys], got {list(shape)}")
+    return (batch, *shape[1:])
+
+
 def skipping_as_text(skipping: str | float) -> str:
     """`"exact"`, `"off"`, or a share as the kernel reads it."""
     if isinstance(skipping, (str, int, float)):
@@ -186,7 +206,8 @@ def skipping_as_text(skipping: str | float) -> str:
 
 
 def _with_numpy(
-    q, k, v, log_prior, causal, query_offset, window, documents, temperature, temperature_scope, skipping
+    q, k, v, log_prior, causal, query_offset, window, documents, temperature, temperature_scope, key_prior,
+    key_prior_scope, skipping,
 ):
     arrays = {"q": q, "k": k, "v": v}
     for name, x in arrays.items():
@@ -208,17 +229,21 @@ def _with_numpy(
         window=window,
         first_lag=prior.first_lag,
         temperature_scope=temperature_scope,
+        key_prior_scope=key_prior_scope,
         skipping=skipping_as_text(skipping),
         threads=_cores(),
     )
     if temperature is not None:
         temperature = _broadcast(temperature, q.shape[:3])
+    high, low = (None, None) if key_prior is None else _pairs(key_prior, q.shape[0])
     if documents is not None:
         documents = [_capsule(_as_documents(of)) for of in pair_of_documents(documents)]
     operands = (
         *(_capsule(_readable(x)) for x in arrays.values()),
         _capsule(np.ascontiguousarray(prior.ln_weights, dtype=np.float32)),
         None if temperature is None else _capsule(temperature),
+        None if high is None else _capsule(high),
+        None if low is None else _capsule(low),
         documents,
         rules,
     )
@@ -252,6 +277,16 @@ def _broadcast(temperature, shape):
         return np.ascontiguousarray(np.broadcast_to(temperature, (rows, *shape[1:])))
     except ValueError:
         raise ValueError(f"temperature: expected {list(shape)}, or less, got {list(temperature.shape)}") from None
+
+
+def _pairs(key_prior, batch):
+    """A prior over keys in float32, and what that leaves of float64."""
+    key_prior = np.asarray(key_prior)
+    if key_prior.dtype not in (np.float32, np.float64):
+        raise TypeError(f"key_prior: expected float32 or float64, got {key_prior.dtype}")
+    key_prior = np.broadcast_to(key_prior, shape_over_keys(key_prior.shape, batch))
+    high = np.ascontiguousarray(key_prior, np.float32)
+    return high, np.ascontiguousarray(key_prior - high, np.float32) if key_prior.dtype == np.float64 else None
 
 
 def _as_documents(ids):

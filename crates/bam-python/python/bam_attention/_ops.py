@@ -15,16 +15,17 @@ from . import _operation as operation
 
 _LIBRARY = torch.library.Library("bam_attention", "DEF")
 _RULES = (
-    "bool causal, SymInt query_offset, SymInt? window, SymInt first_lag, str temperature_scope, str skipping"
+    "bool causal, SymInt query_offset, SymInt? window, SymInt first_lag, str temperature_scope, str key_prior_scope, "
+    "str skipping"
 )
 _OPERANDS = (
-    "Tensor q, Tensor k, Tensor v, Tensor ln_weights, Tensor? temperature, Tensor? query_documents, "
-    "Tensor? key_documents"
+    "Tensor q, Tensor k, Tensor v, Tensor ln_weights, Tensor? temperature, Tensor? key_prior, Tensor? key_remainders, "
+    "Tensor? query_documents, Tensor? key_documents"
 )
 _LIBRARY.define(f"attend({_OPERANDS}, {_RULES}) -> (Tensor, Tensor)")
 _LIBRARY.define(
     f"attend_backward(Tensor gradient, Tensor out, Tensor ln_evidence, {_OPERANDS}, {_RULES}) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _TYPES = (torch.float32, torch.bfloat16)
 # Integers that 32 bits with a sign hold.
@@ -34,7 +35,10 @@ _INSTRUCTIONS: str | None = None
 _PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 
-def attend(q, k, v, log_prior, causal, query_offset, window, documents, temperature, temperature_scope, skipping):
+def attend(
+    q, k, v, log_prior, causal, query_offset, window, documents, temperature, temperature_scope, key_prior,
+    key_prior_scope, skipping,
+):
     """`bam_attention.attend` on tensors of PyTorch."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor):
@@ -50,7 +54,10 @@ def attend(q, k, v, log_prior, causal, query_offset, window, documents, temperat
     width = q.shape[3]
     if width and 0 < v.shape[3] != width:
         # The kernel's values are as wide as its keys: columns of v apart, the last ones beside zeros.
-        rest = (log_prior, causal, query_offset, window, documents, temperature, temperature_scope, skipping)
+        rest = (
+            log_prior, causal, query_offset, window, documents, temperature, temperature_scope, key_prior,
+            key_prior_scope, skipping,
+        )
         parts = v.split(width, 3)
         outs = [attend(q, k, pad(part, (0, width - part.shape[3])), *rest)[..., : part.shape[3]] for part in parts]
         return torch.cat(outs, 3)
@@ -58,8 +65,9 @@ def attend(q, k, v, log_prior, causal, query_offset, window, documents, temperat
     ln_weights = _floats("log_prior", prior.ln_weights)
     if temperature is not None:
         temperature = _broadcast(_floats("temperature", temperature), q.shape[:3])
+    high, low = (None, None) if key_prior is None else _pairs(key_prior, q.shape[0])
     of_queries, of_keys = _documents(documents)
-    operands = (q, k, v, ln_weights, temperature)
+    operands = (q, k, v, ln_weights, temperature, high, low)
     _refuse_tangents("attend", *operands)
     if _is_transformed():
         call = _Transformed.apply
@@ -71,7 +79,7 @@ def attend(q, k, v, log_prior, causal, query_offset, window, documents, temperat
         call = _attend
     out, _ = call(
         *operands, of_queries, of_keys, causal, query_offset, window, prior.first_lag, temperature_scope,
-        operation.skipping_as_text(skipping),
+        key_prior_scope, operation.skipping_as_text(skipping),
     )
     return out.to(q.dtype)
 
@@ -161,6 +169,19 @@ def _floats(name: str, x) -> Tensor:
     return x.float()
 
 
+def _pairs(key_prior, batch) -> tuple[Tensor, Tensor | None]:
+    """A prior over keys in float32, and what that leaves of float64; the gradient is that of the first."""
+    if not isinstance(key_prior, Tensor):
+        raise TypeError(f"key_prior: expected a tensor, got {type(key_prior).__name__}")
+    if key_prior.dtype not in (torch.float32, torch.float64) or not _in_memory(key_prior):
+        raise TypeError(f"key_prior: expected float32 or float64 on the CPU, got {_kind(key_prior)}")
+    key_prior = key_prior.expand(operation.shape_over_keys(key_prior.shape, batch))
+    high = key_prior.float()
+    if key_prior.dtype is torch.float32:
+        return high, None
+    return high, (key_prior.detach() - high.detach()).float()
+
+
 def _documents(documents) -> tuple[Tensor | None, Tensor | None]:
     """Those of the queries and of the keys."""
     if documents is None:
@@ -237,26 +258,31 @@ def _as_int32(ids: Tensor) -> Tensor:
     return narrow
 
 
-def _operands(q, k, v, ln_weights, temperature, of_queries, of_keys, *rules):
+def _operands(q, k, v, ln_weights, temperature, key_prior, key_remainders, of_queries, of_keys, *rules):
     return (
         _rows(q),
         _rows(k),
         _rows(v),
         _numbers(ln_weights),
         _numbers(temperature),
+        _numbers(key_prior),
+        _numbers(key_remainders),
         _ids(of_queries, of_keys),
         _rules(*rules, torch.get_num_threads()),
     )
 
 
 @functools.lru_cache(256, typed=True)
-def _rules(causal, query_offset, window, first_lag, temperature_scope, skipping, threads) -> _native.Rules:
+def _rules(
+    causal, query_offset, window, first_lag, temperature_scope, key_prior_scope, skipping, threads
+) -> _native.Rules:
     return _native.Rules(
         causal=causal,
         query_offset=query_offset,
         window=window,
         first_lag=first_lag,
         temperature_scope=temperature_scope,
+        key_prior_scope=key_prior_scope,
         skipping=skipping,
         threads=threads,
         instructions=_INSTRUCTIONS,
@@ -269,18 +295,20 @@ def _attend(q, *rest):
     return out, ln_evidence
 
 
-def _attend_backward(gradient, out, ln_evidence, q, k, v, ln_weights, temperature, *rest):
-    operands = _operands(q, k, v, ln_weights, temperature, *rest)
+def _attend_backward(gradient, out, ln_evidence, q, k, v, ln_weights, temperature, key_prior, *rest):
+    operands = _operands(q, k, v, ln_weights, temperature, key_prior, *rest)
     of_rows = [_like(of) for of in (q, k, v)]
     of_ln_weights = ln_weights.new_empty(ln_weights.shape)
     of_temperature = ln_weights.new_empty(0 if temperature is None else temperature.shape)
+    of_key_prior = ln_weights.new_empty(0 if key_prior is None else key_prior.shape)
     wanted = (
         *map(to_dlpack, of_rows),
         to_dlpack(of_ln_weights),
         None if temperature is None else to_dlpack(of_temperature),
+        None if key_prior is None else to_dlpack(of_key_prior),
     )
     _native.backward(_rows(gradient), to_dlpack(out), to_dlpack(ln_evidence), operands, wanted)
-    return (*(d.to(q.dtype) for d in of_rows), of_ln_weights, of_temperature)
+    return (*(d.to(q.dtype) for d in of_rows), of_ln_weights, of_temperature, of_key_prior)
 
 
 _LIBRARY.impl("attend", _attend, "CPU")
@@ -293,14 +321,14 @@ def _(q, *_rest):
 
 
 @torch.library.register_fake("bam_attention::attend_backward", lib=_LIBRARY)
-def _(gradient, out, ln_evidence, q, k, v, ln_weights, temperature, *_rest):
+def _(gradient, out, ln_evidence, q, k, v, ln_weights, temperature, key_prior, *_rest):
     like = [_like(of).to(of.dtype) for of in (q, k, v)]
-    shape = 0 if temperature is None else temperature.shape
-    return (*like, ln_weights.new_empty(ln_weights.shape), ln_weights.new_empty(shape))
+    rest = [ln_weights.new_empty(0 if of is None else of.shape) for of in (temperature, key_prior)]
+    return (*like, ln_weights.new_empty(ln_weights.shape), *rest)
 
 
 def _keep(ctx, inputs, output):
-    tensors, ctx.rules = inputs[:7], inputs[7:]
+    tensors, ctx.rules = inputs[:9], inputs[9:]
     ctx.save_for_backward(*tensors, *output)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
@@ -311,7 +339,7 @@ def _back(ctx, *of_outputs):
     *tensors, out, ln_evidence = map(_alive, ctx.saved_tensors)
     nothing = (None,) * len(ctx.rules)
     if gradient is None:
-        return (None,) * 7 + nothing
+        return (None,) * 9 + nothing
     _refuse_batches(gradient)
     arguments = (gradient, out, ln_evidence, *tensors, *ctx.rules)
     plain = _is_plain(gradient, *tensors[:4])
@@ -319,8 +347,10 @@ def _back(ctx, *of_outputs):
         gradients = _Once.apply(_attend_backward, *arguments)
     else:
         gradients = (_attend_backward if plain else torch.ops.bam_attention.attend_backward)(*arguments)
-    *gradients, of_temperature = gradients
-    return (*gradients, None if tensors[4] is None else of_temperature, None, None) + nothing
+    *gradients, of_temperature, of_key_prior = gradients
+    of_rows = None if tensors[4] is None else of_temperature
+    of_keys = None if tensors[5] is None else of_key_prior
+    return (*gradients, of_rows, of_keys, None, None, None) + nothing
 
 
 def _alive(x):
@@ -412,7 +442,7 @@ def visible_counts(
 
 
 def _visible_counts(of_queries, of_keys, queries, keys, causal, query_offset, window):
-    rules = _rules(causal, query_offset, window, 0, "likelihood", "off", 1)
+    rules = _rules(causal, query_offset, window, 0, "likelihood", "added", "off", 1)
     batch = 1 if of_queries is None else of_queries.shape[0]
     out = torch.empty(batch, queries, dtype=torch.float32, device="cpu")
     _native.visible_counts(batch, queries, keys, _ids(of_queries, of_keys), rules, to_dlpack(out))

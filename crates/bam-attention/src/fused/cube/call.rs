@@ -72,6 +72,8 @@ impl<'a> Call<'a> {
                 v: readable(&operands.v),
                 ln_weights: into_contiguous(operands.ln_weights.clone()),
                 temperature: into_contiguous(operands.temperature.clone()),
+                key_prior: operands.key_prior.clone(),
+                key_remainders: operands.key_remainders.clone(),
                 q,
             },
         };

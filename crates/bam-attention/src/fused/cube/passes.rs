@@ -219,6 +219,9 @@ impl Call<'_> {
                 true => d_temperature,
                 false => zeros(of.q.device.clone(), Shape::from(of_temperature), DType::F32),
             },
+            // Refused before: nobody reads these.
+            key_prior: of.key_prior.clone(),
+            key_remainders: of.key_remainders.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::tiles::{SIDE, Tiles};
 use crate::layers::Matrix;
 use crate::layers::product_bf16::product_by;
 use crate::testing::{Case, Shape, oracle, product_oracle, signed_numbers, sums_of_gradients};
-use crate::{Call, Gradients, Instructions, SkipLog, Skipping, bf16};
+use crate::{Call, Gradients, Instructions, KeyPriorScope, SkipLog, Skipping, bf16};
 use std::sync::Arc;
 
 fn pairs(count: usize, seed: u64) -> Vec<u32> {
@@ -122,7 +122,9 @@ fn attention_on_tiles_is_the_definition() {
             case.clone().full(),
             case.clone().with_window(40),
             case.clone().with_documents(3),
-            case.with_temperature(true).with_documents(2),
+            case.clone().with_temperature(true).with_documents(2),
+            case.with_temperature(true)
+                .with_key_prior(true, KeyPriorScope::Added),
         ] {
             let error = largest_error(&on_tiles(&case, |as_it_is| as_it_is), &case);
             assert!(error <= 1.0, "{sizes:?}: {error}");
@@ -162,7 +164,7 @@ fn skipping_on_tiles_is_exact() {
     assert!(gradients_on_tiles(&case, Skipping::Off) == gradients_on_tiles(&case, Skipping::Exact));
 }
 
-const NAMES: [&str; 5] = ["q", "k", "v", "ln_weights", "temperature"];
+const NAMES: [&str; 6] = ["q", "k", "v", "ln_weights", "temperature", "key_prior"];
 
 /// The case's gradients with `q`, `k`, `v` and the gradient of the output in `bf16`, on tiles.
 fn gradients_on_tiles(case: &Case, skipping: Skipping) -> Gradients {
@@ -175,8 +177,16 @@ fn gradients_on_tiles(case: &Case, skipping: Skipping) -> Gradients {
     case.forward_backward_narrow(on_amx).unwrap().1
 }
 
-fn by_name(of: Gradients) -> [Vec<f32>; 5] {
-    [of.q, of.k, of.v, of.ln_weights, of.temperature]
+fn by_name(of: Gradients) -> [Vec<f32>; 6] {
+    let Gradients {
+        q,
+        k,
+        v,
+        ln_weights,
+        temperature,
+        key_prior,
+    } = of;
+    [q, k, v, ln_weights, temperature, key_prior]
 }
 
 fn rounded_weights(case: &Case) -> Vec<f32> {
@@ -188,7 +198,7 @@ fn rounded_weights(case: &Case) -> Vec<f32> {
 /// digits and `ε` for the rounding of weights in `f32`: a weight that is multiplied by `g` is off by `(u + ε)p`;
 /// `δ` by `u + ε` of its terms, since forward rounded the weights too; `g·v` as a sum of `D` products in `f32`; and
 /// the gradient of a logit is rounded once itself.
-fn definition_and_bounds(case: &Case) -> [[Vec<f64>; 5]; 2] {
+fn definition_and_bounds(case: &Case) -> [[Vec<f64>; 6]; 2] {
     let (u, epsilon) = (1.0 / 256.0, case.rounding_of_weights());
     let of_sum = (case.dim + 64) as f64 * f64::from(f32::EPSILON);
     let weights = rounded_weights(case);
@@ -214,7 +224,7 @@ fn norm(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// The largest error in units of its bound, and all errors over the gradient, by name.
-fn errors_back(got: &[Vec<f32>; 5], [definition, bounds]: &[[Vec<f64>; 5]; 2]) -> [(f64, f64); 5] {
+fn errors_back(got: &[Vec<f32>; 6], [definition, bounds]: &[[Vec<f64>; 6]; 2]) -> [(f64, f64); 6] {
     std::array::from_fn(|name| {
         let (got, definition) = (&got[name], &definition[name]);
         assert_eq!(got.len(), definition.len());
@@ -243,7 +253,10 @@ fn gradients_on_tiles_are_the_definitions() {
             case.clone().with_window(40),
             case.clone().with_documents(3),
             case.clone().with_temperature(false).with_documents(2),
-            case.with_temperature(true).with_documents(2),
+            case.clone().with_temperature(true).with_documents(2),
+            case.clone().with_key_prior(false, KeyPriorScope::Added),
+            case.with_temperature(true)
+                .with_key_prior(true, KeyPriorScope::Scaled),
         ]
         .iter()
         .enumerate()
@@ -253,8 +266,10 @@ fn gradients_on_tiles_are_the_definitions() {
             for (name, (largest, share)) in NAMES.iter().zip(errors) {
                 let what = format!("{sizes:?}, {number}: gradient of {name}");
                 assert!(largest <= 1.0, "{what}: {largest} of what rounding may do");
-                // Errors of both signs: together they are less than the largest that one may be.
-                assert!(share <= 1.0 / 128.0, "{what}: off by {share}");
+                // Errors of both signs: together they are less than the largest that one may be; under nine keys'
+                // numbers there are too few to even out.
+                let few = case.key_prior.is_some() && case.keys * case.dim < 16;
+                assert!(share <= 1.0 / 128.0 || few, "{what}: off by {share}");
             }
         }
     }
@@ -264,7 +279,10 @@ fn gradients_on_tiles_are_the_definitions() {
 /// have forgotten by the bounds of each.
 #[test]
 fn wrong_gradients_are_seen() {
-    let case = case(SHAPES[1], 2).with_temperature(true).with_documents(2);
+    let case = case(SHAPES[1], 2)
+        .with_temperature(true)
+        .with_documents(2)
+        .with_key_prior(false, KeyPriorScope::Scaled);
     let got = by_name(gradients_on_tiles(&case, Skipping::Off));
     let expected = definition_and_bounds(&case);
     let larger = got
@@ -274,15 +292,20 @@ fn wrong_gradients_are_seen() {
         assert!(share > 1.0 / 128.0, "{name}");
     }
     type Change = fn(&mut Case);
-    let impostors: [(&str, Change, &[&str]); 5] = [
+    let impostors: [(&str, Change, &[&str]); 6] = [
         ("prior", |case| case.ln_weights.fill(0.0), &NAMES),
         ("keys", |case| case.k.rotate_right(case.dim), &NAMES),
         (
             "values",
             |case| case.v.rotate_right(case.dim),
-            &["q", "k", "ln_weights", "temperature"],
+            &["q", "k", "ln_weights", "temperature", "key_prior"],
         ),
         ("documents", |case| case.documents = None, &NAMES),
+        (
+            "prior over keys",
+            |case| case.key_prior.as_mut().unwrap().high.rotate_right(1),
+            &NAMES,
+        ),
         (
             "temperature",
             |case| case.temperature.as_mut().unwrap().0.fill(1.0),
@@ -304,7 +327,9 @@ fn wrong_gradients_are_seen() {
 
 #[test]
 fn gradients_on_tiles_are_the_same_bits_for_any_number_of_threads() {
-    let case = case([1, 3, 1, 500, 500, 20], 9).with_temperature(true);
+    let case = case([1, 3, 1, 500, 500, 20], 9)
+        .with_temperature(true)
+        .with_key_prior(true, KeyPriorScope::Added);
     let with = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         let pass = || gradients_on_tiles(&case, Skipping::Exact);

@@ -1,11 +1,13 @@
 use super::*;
 use crate::analysis::measured::measured;
 use crate::testing::{lively, small};
-use bam_attention::testing::{Case, oracle, signed_numbers};
+use bam_attention::testing::{Case, KeyNumbers, oracle, signed_numbers};
 use bam_attention::{Implementation, attend};
 use burn::tensor::{Device, Tensor, TensorData};
 
-const ENCODINGS: [&str; 11] = [
+const ENCODINGS: [&str; 13] = [
+    "fox+bam",
+    "fox+ssmax-content",
     "bam+ssmax",
     "bam+ssmax-content",
     "alibi:2,student_t:4",
@@ -42,6 +44,17 @@ fn case(attended: &Attended, values: &[f32]) -> Case {
         documents: None,
         temperature: (layer.temperature)
             .map(|(values, scope)| (values, scope == TemperatureScope::LikelihoodAndPrior)),
+        key_prior: attended
+            .call
+            .options
+            .key_prior
+            .as_ref()
+            .map(|of| KeyNumbers {
+                high: host_values(of.values.clone()),
+                low: host_values(of.remainders.clone().expect("sums have some")),
+                heads: of.values.dims()[1],
+                scope: of.scope,
+            }),
         q: layer.q,
         k: layer.k,
         v: values.to_vec(),

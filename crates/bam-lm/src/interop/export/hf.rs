@@ -46,6 +46,7 @@ pub fn config_fields(
     model: &Transformer,
     tokenizer: Option<&Tokenizer>,
 ) -> Result<Map<String, Value>, Error> {
+    model.config().check_lags_alone("export to transformers")?;
     let own = serde_json::to_value(model.config()).expect("a config is plain data");
     let names = own.as_object().into_iter().flat_map(Map::keys);
     for name in names {

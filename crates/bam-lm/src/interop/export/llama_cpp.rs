@@ -142,6 +142,10 @@ fn architecture(model: &Transformer) -> Result<Architecture, Error> {
         let expected = "a model without scalable softmax, for which GGUF has no key";
         return Err(refused(expected, format!("{encoding}")));
     }
+    if encoding.forgets() {
+        let expected = "a model without forget gates, for which GGUF has no key";
+        return Err(refused(expected, format!("{encoding}")));
+    }
     match &all.position {
         Position::Rotary => Ok(Architecture::Llama),
         Position::Prior(_) => match off_alibi(model)? {

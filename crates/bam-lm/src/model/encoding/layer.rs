@@ -1,5 +1,6 @@
 //! The encoding of one layer: a way for position to enter, and a temperature of its rows.
 
+use super::fox;
 use crate::Error;
 use bam_attention::TemperatureScope;
 use bam_prior::Family;
@@ -10,6 +11,8 @@ use std::fmt;
 pub struct LayerEncoding {
     /// The way that position enters.
     pub position: Position,
+    /// Whether heads have forget gates besides.
+    pub forgets: bool,
     /// The factor on the logits of each row, if there is one.
     pub temperature: Option<RowTemperature>,
 }
@@ -226,6 +229,14 @@ impl LayerEncoding {
         groups
             .map(|group| group.prior)
             .any(|prior| matches!(prior, PriorKind::Learned(_)))
+    }
+
+    /// Its position's text, with its gates.
+    pub(super) fn with_gates(&self, position: String) -> String {
+        match self.forgets {
+            true => fox::put_on(&position),
+            false => position,
+        }
     }
 
     /// The suffix that says how softmax is scaled.

@@ -38,6 +38,7 @@ pub fn plain_config() -> ModelConfig {
     ModelConfig {
         encoding: Encoding::from(LayerEncoding {
             position: PriorKind::Nope.into(),
+            forgets: false,
             temperature: None,
         }),
         dim: 0,
