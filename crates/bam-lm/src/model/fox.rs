@@ -61,7 +61,7 @@ mod tests {
         for text in ENCODINGS
             .into_iter()
             .chain(["fox+rotary", "fox+laplace+ssmax", "fox+adaptive"])
-            .chain(["fox*3,nope+ssmax", "bam,fox+(alibi:2,bam:4)*2+ssmax"])
+            .chain(["fox,nope+ssmax", "bam,fox+(alibi:2,bam:4)+ssmax"])
         {
             let encoding: Encoding = text.parse().unwrap();
             assert!(encoding.forgets());
@@ -70,6 +70,8 @@ mod tests {
             let json = serde_json::to_string(&config).unwrap();
             assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
         }
+        let longer = "fox*3,fox+(alibi:2,bam:4)*2+ssmax";
+        assert_eq!(longer.parse::<Encoding>().unwrap().to_string(), longer);
         for text in ["foxy", "fox+", "fox+fox", "bam+fox", "fox+softmax", "fox:2"] {
             let error = text.parse::<Encoding>().unwrap_err().to_string();
             assert!(error.starts_with("encoding: expected"), "{text}: {error}");
@@ -80,7 +82,7 @@ mod tests {
     #[test]
     fn pieces_are_the_whole() {
         let device = Device::flex();
-        for encoding in ENCODINGS {
+        for encoding in ENCODINGS.into_iter().chain(["alibi,fox+bam+ssmax"]) {
             let model = lively(small(encoding), 7, &device);
             let all = tokens(150);
             let of = |implementation| {
