@@ -119,7 +119,7 @@ class BayesianAttention(nn.Module):
         self.head_dim = embed_dim // num_heads
         self.causal, self.window, self.skipping = causal, window_of(window), skipping
         # What no call could mean is refused here.
-        _ops._rules(causal, 0, self.window, 0, "likelihood", skipping_as_text(skipping), 1)
+        _ops._rules(causal, 0, self.window, 0, "likelihood", "added", skipping_as_text(skipping), 1)
         self.temperature_scope = scalable_softmax
         self.scalable_softmax = None if scalable_softmax is None else ScalableSoftmax(num_heads)
         of_keys = key_heads * self.head_dim
