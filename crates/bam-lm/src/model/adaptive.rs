@@ -1,7 +1,5 @@
 //! The temperature of ASEntmax, on softmax: learned of every row, so that some rows are sharp and others flat.
 
-use super::block::Projections;
-use super::config::ModelConfig;
 use crate::Error;
 use bam_attention::nn::linear;
 use bam_attention::{Options, Temperature, TemperatureScope, scalable_softmax};
@@ -42,17 +40,9 @@ pub(crate) struct Gates {
 const LARGEST_POWER: f64 = 2.0;
 
 impl AdaptiveTemperature {
-    pub(crate) fn new(
-        config: &ModelConfig,
-        scope: TemperatureScope,
-        projections: &Projections<'_>,
-    ) -> Self {
-        let weights = || projections.make(config.dim, config.heads, false);
-        Self {
-            beta: weights(),
-            gamma: weights(),
-            scope,
-        }
+    /// With these weights, of `β` and of `γ`.
+    pub(crate) fn new([beta, gamma]: [Linear; 2], scope: TemperatureScope) -> Self {
+        Self { beta, gamma, scope }
     }
 
     /// Of rows of a layer's input, `[batch, rows, width]`.

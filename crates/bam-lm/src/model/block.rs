@@ -128,10 +128,10 @@ impl Block {
         let (ssmax, adaptive) = match temperature {
             None => (None, None),
             Some(RowTemperature::Scalable(scope)) => (Some(scope), None),
-            Some(RowTemperature::Adaptive(scope)) => (
-                None,
-                Some(AdaptiveTemperature::new(config, scope, projections)),
-            ),
+            Some(RowTemperature::Adaptive(scope)) => {
+                let weights = [(); 2].map(|()| projections.make(config.dim, config.heads, false));
+                (None, Some(AdaptiveTemperature::new(weights, scope)))
+            }
         };
         let attention = BayesianAttentionConfig::new(config.dim, prior)
             .with_key_heads(Some(config.key_heads))

@@ -253,7 +253,7 @@ impl FromStr for Encoding {
     }
 }
 
-/// What stands between separators that are not within parentheses.
+/// The parts between separators that are not within parentheses.
 fn outside_parentheses(text: &str, separator: char) -> Vec<&str> {
     let mut depth = 0_i32;
     let is_separator = |c| {
