@@ -62,9 +62,9 @@ enum Of {
     /// Of all but `Only`.
     Fast,
     All,
-    /// Where a device is named.
+    /// If a device is named.
     Device,
-    /// Where MPI is.
+    /// If MPI is there.
     Mpi,
     /// Of MPI's tests alone: in `All` they are among all others.
     MpiAlone,
