@@ -4,9 +4,6 @@
 //! A gate `f = σ(w·x + b)` for every token and head, of the layer's normed input, makes a prior over keys,
 //! `u_j = −Σ_{l ≤ j} ln f_l`; see [`KeyPrior::forgetting`](bam_attention::KeyPrior::forgetting).
 
-use super::config::ModelConfig;
-use crate::Error;
-
 /// The name in encodings.
 const NAME: &str = "fox";
 
@@ -25,24 +22,6 @@ pub(super) fn put_on(position: &str) -> String {
     match position {
         "nope" => NAME.into(),
         beside => format!("{NAME}+{beside}"),
-    }
-}
-
-impl ModelConfig {
-    /// # Errors
-    /// If the model has forget gates: `what` follows from priors over lags alone.
-    pub(crate) fn check_lags_alone(&self, what: &'static str) -> Result<(), Error> {
-        match self.encoding.forgets {
-            false => Ok(()),
-            true => Err(Error::Value {
-                what,
-                expected: "priors over lags alone".into(),
-                got: format!(
-                    "forget gates ({}), a prior over keys that depends on the text",
-                    self.encoding
-                ),
-            }),
-        }
     }
 }
 

@@ -44,6 +44,22 @@ impl PriorKind {
 }
 
 impl ModelConfig {
+    /// # Errors
+    /// If the model has forget gates: `what` follows from priors over lags alone.
+    pub(crate) fn check_lags_alone(&self, what: &'static str) -> Result<(), Error> {
+        match self.encoding.forgets {
+            false => Ok(()),
+            true => Err(Error::Value {
+                what,
+                expected: "priors over lags alone".into(),
+                got: format!(
+                    "forget gates ({}), a prior over keys that depends on the text",
+                    self.encoding
+                ),
+            }),
+        }
+    }
+
     /// The encoding's groups of heads; none where position enters elsewhere.
     pub(crate) fn head_groups(&self) -> &[HeadGroup] {
         match &self.encoding.position {
