@@ -102,6 +102,10 @@ pub(crate) trait FusedKernel: Backend {
 /// The operation as Burn's dispatch sees it.
 #[burn::backend::backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub(crate) trait FusedAttention: Backend {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "Burn's dispatch wants each tensor as an argument"
+    )]
     fn fused_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,

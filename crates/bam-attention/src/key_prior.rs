@@ -16,7 +16,7 @@ use std::ops::Range;
 pub struct KeyPrior {
     /// `[batch, heads, keys]`, of the query heads or of the key heads.
     pub values: Tensor<3>,
-    /// All that `f32` left of each number, where sums are long: `u` is the sum of both. The gradient is that of `values`.
+    /// The rest that `f32` left of each number, where sums are long: `u` is the sum of both. The gradient is that of `values`.
     pub remainders: Option<Tensor<3>>,
     /// Whether a temperature multiplies it too.
     pub scope: KeyPriorScope,

@@ -45,7 +45,7 @@ impl<'a> KeyPrior<'a> {
         })
     }
 
-    /// Remainders: all that `f32` left of each number: `u` is the sum of the two.
+    /// The rest that `f32` left of each number: `u` is the sum of the two.
     ///
     /// # Errors
     /// If there are more or fewer than numbers.

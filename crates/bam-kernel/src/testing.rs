@@ -73,7 +73,7 @@ pub const AWKWARD_SIZES: [[usize; 6]; 17] = [
 pub struct KeyNumbers {
     /// `[batch, heads, keys]`.
     pub high: Vec<f32>,
-    /// All that `f32` left of each.
+    /// The rest that `f32` left of each.
     pub low: Vec<f32>,
     /// The case's query heads, or its key heads.
     pub heads: usize,

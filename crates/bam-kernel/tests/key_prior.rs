@@ -117,7 +117,7 @@ fn long_sums_keep_their_digits() {
     }
 }
 
-/// The gradients that a row gives its keys add up to nothing: a constant cancels. So does what keys are given, over all of them.
+/// The gradients that a row gives its keys add up to nothing: a constant cancels. So do those of all rows.
 #[test]
 fn gradients_of_all_keys_cancel() {
     for by_query_head in [false, true] {

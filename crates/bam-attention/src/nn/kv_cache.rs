@@ -184,7 +184,7 @@ pub(super) struct Seen {
     pub key_prior: Option<KeyPrior>,
 }
 
-/// The tokens that a group has read, to come back to if a call fails. What is written beyond the tokens of a full
+/// A group's tokens, to come back to if a call fails. What is written beyond the tokens of a full
 /// cache is not read.
 pub(super) struct Before {
     window_tokens: Option<[Tensor<4>; 2]>,
