@@ -41,11 +41,11 @@ fn a_pattern_goes_through_every_command() {
     let heads = succeed(&args!["inspect heads {} --keys 500", run]);
     assert!(heads.contains("generalized_gaussian"), "{heads}");
     let context = succeed_json(&args!["inspect context {} --length 500 --json", run]);
-    let heads = context["metrics"]["heads"].as_array().unwrap();
+    let heads = context["heads"].as_array().unwrap();
     for head in heads {
         assert_eq!(head["horizon"] == 8, head["layer"] == 0, "{head}");
     }
-    let bytes = context["metrics"]["cache_bytes"].as_u64().unwrap();
+    let bytes = context["cache_bytes"].as_u64().unwrap();
     assert!(
         bytes.is_multiple_of(509),
         "{bytes}: nine keys of one layer and all of the other"
@@ -95,7 +95,7 @@ fn a_temperature_of_rows_is_trained_and_read_but_not_exported() {
     let passkey = succeed_json(&[passkeys(&run, "2"), args!["--json"]].concat());
     assert_eq!(passkey["name"], "bam+adaptive");
     let context = succeed_json(&args!["inspect context {} --length 100 --json", run]);
-    let heads = context["metrics"]["heads"].as_array().unwrap();
+    let heads = context["heads"].as_array().unwrap();
     assert!(heads.iter().all(|head| head["horizon"].is_null()));
     succeed(&args!["inspect heads {} --keys 50", run]);
     succeed(&args!["doctor {}", run]);
