@@ -62,9 +62,9 @@ enum Of {
     /// Of all but `Only`.
     Fast,
     All,
-    /// If a device is named.
+    /// Of a device that is named.
     Device,
-    /// If MPI is there.
+    /// Of MPI, if it is named.
     Mpi,
     /// Of MPI's tests alone: in `All` they are among all others.
     MpiAlone,

@@ -48,7 +48,7 @@ const SIZES: [Size; 2] = [
         vocabulary: 8192,
         rows: 4,
         length: 256,
-        steps: 8,
+        steps: 6,
     },
 ];
 
@@ -215,7 +215,7 @@ fn made_up(kinds: usize) -> String {
                 char::from(b"aeiou"[of / 15 % 5]),
             ]
         };
-        let syllables = [kind, kind / 75, kind * 7 / 3];
+        let syllables = [kind, kind / 75, kind / (75 * 75)];
         syllables.into_iter().flat_map(syllable).collect::<String>()
     });
     words.collect::<Vec<_>>().join(" ")
