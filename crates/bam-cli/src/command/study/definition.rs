@@ -105,6 +105,9 @@ pub struct Reading {
     pub window: usize,
 }
 
+/// RULER's samples, and the tasks and lengths that are asked.
+type RulerGrid = (RulerSamples, Vec<(Task, usize)>);
+
 /// One model of a group, before its seed.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -240,11 +243,7 @@ impl Group {
     ///
     /// # Errors
     /// If the books can't be read.
-    pub fn ruler(
-        &self,
-        train_length: usize,
-        seed: u64,
-    ) -> anyhow::Result<Option<(RulerSamples, Vec<(Task, usize)>)>> {
+    pub fn ruler(&self, train_length: usize, seed: u64) -> anyhow::Result<Option<RulerGrid>> {
         let Some(Samples { lengths, samples }) = &self.ruler else {
             return Ok(None);
         };
