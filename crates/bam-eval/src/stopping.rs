@@ -80,7 +80,7 @@ mod tests {
     fn batches_are_all_samples() {
         let test = Stopping::new(&[0.5], 10).unwrap();
         assert_eq!(Stopping::batches(Some(&test), 25), [0..10, 10..20, 20..25]);
-        assert_eq!(Stopping::batches(None, 25), [0..25]);
+        assert_eq!(Stopping::batches(None, 25), vec![0..25; 1]);
         assert!(Stopping::batches(None, 0).is_empty());
     }
 }
