@@ -13,6 +13,7 @@ mod prior;
 mod quickstart;
 mod reference;
 mod serve;
+mod study;
 mod train;
 mod upcycle;
 
@@ -31,6 +32,7 @@ pub use prior::{PriorCommand, PriorDiffArgs, PriorEditArgs};
 pub use quickstart::{QuickstartArgs, ReportArgs};
 pub use reference::{LogitsArgs, ParityArgs};
 pub use serve::ServeArgs;
+pub use study::StudyArgs;
 pub use train::{PlanArgs, TrainArgs};
 pub use upcycle::UpcycleArgs;
 
@@ -48,6 +50,8 @@ pub struct Arguments {
 pub enum Command {
     /// Train three small models on books, measure them to 500 × their context, write a report
     Quickstart(QuickstartArgs),
+    /// Compare encodings by a plan: models by seeds by measures, resumable, in parallel
+    Study(StudyArgs),
     /// Tokenizers
     #[command(subcommand)]
     Tokenizer(TokenizerCommand),

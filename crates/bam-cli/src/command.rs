@@ -13,6 +13,7 @@ pub mod quickstart;
 pub mod reference;
 pub mod report;
 pub mod serve;
+pub mod study;
 pub mod tokenizer;
 pub mod train;
 pub mod upcycle;

@@ -28,6 +28,14 @@ pub fn catch_interrupts() {
     });
 }
 
+/// Asks the work to stop after a while, as Ctrl-C does.
+pub fn stop_after(time: Duration) {
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        ASKED_TO_STOP.store(true, Ordering::SeqCst);
+    });
+}
+
 /// Whether the person asked to stop.
 pub fn interrupted() -> bool {
     ASKED_TO_STOP.load(Ordering::SeqCst)

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use bam_data::Document;
+use bam_eval::ruler::Essays;
 use serde::Deserialize;
 
 const TRAIN: &[u8] = include_bytes!("../assets/books-train.jsonl.zst");
@@ -23,6 +24,13 @@ pub fn training_books() -> anyhow::Result<Vec<Book>> {
     read(TRAIN)
 }
 
+/// The training books as a text to hide RULER's needles in.
+pub fn essays() -> anyhow::Result<Essays> {
+    let books = training_books()?;
+    let texts: Vec<&str> = books.iter().map(|book| book.text.as_str()).collect();
+    Ok(Essays::new(NAME, &texts.join("\n\n"))?)
+}
+
 /// A book by an author who is not among them.
 pub fn held_out_book() -> anyhow::Result<Book> {
     read(HELD_OUT)?
@@ -39,6 +47,11 @@ fn read(bytes: &[u8]) -> anyhow::Result<Vec<Book>> {
 }
 
 impl Book {
+    /// Title and author.
+    pub fn name(&self) -> String {
+        format!("{} ({})", self.title, self.author)
+    }
+
     /// The book as a document of a corpus.
     pub fn document(&self) -> Document {
         Document {

@@ -10,6 +10,7 @@ mod console;
 mod corpus;
 mod device;
 mod error_text;
+mod experiment;
 mod ranks;
 mod runs;
 
@@ -59,12 +60,16 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
-    ranks::begin(matches!(
-        command,
-        Command::Quickstart(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_)
-    ))?;
+    // Processes of a study take its jobs one by one and need not know of each other.
+    if !matches!(command, Command::Study(_)) {
+        ranks::begin(matches!(
+            command,
+            Command::Quickstart(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_)
+        ))?;
+    }
     match command {
         Command::Quickstart(args) => command::quickstart::run(&args),
+        Command::Study(args) => command::study::run(&args),
         Command::Tokenizer(TokenizerCommand::Train(args)) => command::tokenizer::train(&args),
         Command::Prepare(args) => command::prepare::run(&args),
         Command::Train(args) => command::train::run(&args),

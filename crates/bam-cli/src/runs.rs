@@ -184,7 +184,7 @@ fn record<M>(
         commit: version(),
         seed,
         model: serde_json::to_value(model.config())?,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        threads: rayon::current_num_threads(),
         device: Some(device::in_use().unwrap_or_default().to_string()),
         seconds,
         metrics,
@@ -244,6 +244,8 @@ pub fn read_records(dir: &Path) -> anyhow::Result<RunRecords> {
         passkey: read_if_there(&dir.join(PASSKEY))?,
         perplexity: read_if_there(&dir.join(PERPLEXITY))?,
         heads: read_if_there(&dir.join(HEADS))?,
+        synthetic: read_if_there(&dir.join(SYNTHETIC))?,
+        ruler: read_if_there(&dir.join(RULER))?,
     })
 }
 

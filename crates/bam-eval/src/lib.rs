@@ -16,6 +16,7 @@ pub mod passkey;
 pub mod perplexity;
 pub mod ruler;
 mod sentences;
+pub mod stopping;
 pub mod synthetic;
 #[cfg(test)]
 mod tests;

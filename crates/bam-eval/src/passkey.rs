@@ -5,6 +5,7 @@
 
 use crate::evaluation::{Evaluation, Found, Stop, Subject, Work};
 use crate::journal::{digest, exact};
+use crate::stopping::Stopping;
 use bam_attention::{HeadSkips, Skipping};
 use bam_data::Tokenizer;
 use bam_data::passkey::{Key, PasskeyTask, Prompt, SCORED_DIGITS};
@@ -12,11 +13,12 @@ use bam_lm::Error;
 use bam_lm::analysis;
 use bam_lm::engine::generate::argmax;
 use bam_lm::model::{CachePriors, Horizons, KvCache, Transformer, check_length, host_values};
-use bam_record::{CertifiedCache, KeptKeys, NotRun, Passkey, PasskeyCell, SkippedHead};
+use bam_record::{CertifiedCache, Decided, KeptKeys, NotRun, Passkey, PasskeyCell, SkippedHead};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The samples of a length, and their depths.
@@ -54,6 +56,8 @@ pub struct PasskeyPlan {
     pub greedy: bool,
     /// Stops after this many lengths in a row without a single right sample.
     pub patience: Option<usize>,
+    /// Ends the samples of a length early; samples of a length are then asked in batches, and depths take turns.
+    pub stopping: Option<Stopping>,
     /// Decides keys and random depths.
     pub seed: u64,
     /// Keys that may be left unread.
@@ -95,14 +99,15 @@ struct ExactSkips {
     dropped_mass: f64,
 }
 
-/// Passkeys over a grid of lengths; a cell is a length here, and its record has one for each depth.
+/// Passkeys over a grid of lengths; a cell is a length here, or a batch of its samples where a sequential test may end
+/// them, and its record has one for each depth.
 pub struct PasskeyEvaluation<'a> {
     model: &'a Transformer,
     task: PasskeyTask<'a>,
     plan: &'a PasskeyPlan,
 }
 
-/// The samples of a length.
+/// The samples of a length, or some of them.
 pub struct PasskeySet<'a> {
     at: &'a LengthPlan,
     /// Depths and keys.
@@ -114,17 +119,30 @@ pub struct PasskeySet<'a> {
     right: AtomicUsize,
 }
 
-/// The outcome of a length.
-pub struct LengthScore {
+/// The outcome of a set.
+pub struct PasskeyScore {
+    length: usize,
     results: Vec<SampleResult>,
     not_run: Option<NotRun>,
     kept: Option<KeptKeys>,
 }
 
-impl LengthScore {
+impl PasskeyScore {
     fn right(&self) -> usize {
         self.results.iter().filter(|result| result.correct).count()
     }
+}
+
+/// Right samples, and samples, of each length that was run.
+fn by_length(scores: &[PasskeyScore]) -> Vec<(usize, usize, usize)> {
+    let lengths = scores.chunk_by(|a, b| a.length == b.length);
+    let run = lengths.filter(|of| of.iter().any(|score| !score.results.is_empty()));
+    run.map(|of| {
+        let right = of.iter().map(PasskeyScore::right).sum();
+        let samples = of.iter().map(|score| score.results.len()).sum();
+        (of[0].length, right, samples)
+    })
+    .collect()
 }
 
 impl<'a> PasskeyEvaluation<'a> {
@@ -142,11 +160,11 @@ impl<'a> PasskeyEvaluation<'a> {
 }
 
 impl<'a> Evaluation for PasskeyEvaluation<'a> {
-    type Cell = &'a LengthPlan;
+    type Cell = (&'a LengthPlan, Range<usize>);
     type Set = PasskeySet<'a>;
     type Ready = CachePriors;
     type Finding = SampleResult;
-    type Score = LengthScore;
+    type Score = PasskeyScore;
     type Metrics = Passkey;
 
     const NAME: &'static str = "passkey";
@@ -156,38 +174,60 @@ impl<'a> Evaluation for PasskeyEvaluation<'a> {
         json!({"skip": plan.skipping.to_string(), "certified_cache": plan.certified_cache})
     }
 
-    fn grid(&self) -> Vec<&'a LengthPlan> {
-        self.plan.lengths.iter().collect()
+    fn grid(&self) -> Vec<(&'a LengthPlan, Range<usize>)> {
+        let batches = |at: &'a LengthPlan| {
+            let batches = Stopping::batches(self.plan.stopping.as_ref(), at.samples);
+            batches.into_iter().map(move |samples| (at, samples))
+        };
+        self.plan.lengths.iter().flat_map(batches).collect()
     }
 
-    fn steps(&self, at: &&LengthPlan) -> u64 {
-        at.samples as u64
+    fn steps(&self, (_, samples): &Self::Cell) -> u64 {
+        samples.len() as u64
     }
 
-    fn set(&self, at: &&'a LengthPlan, before: &[LengthScore], _: Stop) -> Found<PasskeySet<'a>> {
+    fn set(
+        &self,
+        (at, samples): &Self::Cell,
+        before: &[PasskeyScore],
+        _: Stop,
+    ) -> Found<PasskeySet<'a>> {
         let mut set = PasskeySet {
             at,
             samples: Vec::new(),
             not_run: None,
             horizons: None,
-            right: before.iter().map(LengthScore::right).sum::<usize>().into(),
+            right: before.iter().map(PasskeyScore::right).sum::<usize>().into(),
         };
-        let run = before.iter().rev().filter(|of| of.not_run.is_none());
-        let misses = run.take_while(|of| of.right() == 0).count();
-        if self
-            .plan
-            .patience
-            .is_some_and(|patience| misses >= patience)
-        {
-            set.not_run = Some(NotRun {
-                length: at.length,
-                reason: format!("no sample right at {misses} shorter lengths in a row"),
-            });
-            return Ok(Some(set));
+        let known = by_length(before);
+        if samples.start > 0 {
+            let of = known.last().filter(|(length, ..)| *length == at.length);
+            let test = self.plan.stopping.as_ref();
+            let decided = |&(_, right, samples): &(usize, usize, usize)| {
+                test.is_some_and(|test| test.is_decided(right, samples))
+            };
+            // Without samples so far the length is not run at all.
+            if of.is_none_or(decided) {
+                return Ok(Some(set));
+            }
+        } else {
+            let misses = known.iter().rev().take_while(|(_, right, _)| *right == 0);
+            let misses = misses.count();
+            if self
+                .plan
+                .patience
+                .is_some_and(|patience| misses >= patience)
+            {
+                set.not_run = Some(NotRun {
+                    length: at.length,
+                    reason: format!("no sample right at {misses} shorter lengths in a row"),
+                });
+                return Ok(Some(set));
+            }
         }
         let horizons = |epsilon| self.model.horizons(at.length, epsilon);
         set.horizons = self.plan.certified_cache.map(horizons).transpose()?;
-        for sample in 0..at.samples {
+        for sample in samples.clone() {
             set.samples.push(draw(&self.task, self.plan, at, sample)?);
         }
         Ok(Some(set))
@@ -249,28 +289,42 @@ impl<'a> Evaluation for PasskeyEvaluation<'a> {
         format!("{right} right, now {} tokens", set.at.length)
     }
 
-    fn score(&self, set: &PasskeySet, results: Vec<SampleResult>, _: f64) -> LengthScore {
+    fn score(&self, set: &PasskeySet, results: Vec<SampleResult>, _: f64) -> PasskeyScore {
         let kept = |horizons| self.model.config().kept_keys(set.at.length, horizons);
-        LengthScore {
+        PasskeyScore {
+            length: set.at.length,
             results,
             not_run: set.not_run.clone(),
             kept: set.horizons.as_ref().map(kept),
         }
     }
 
-    fn record(&self, scores: Vec<LengthScore>) -> Result<Passkey, Error> {
+    fn record(&self, scores: Vec<PasskeyScore>) -> Result<Passkey, Error> {
         let mut cells = Vec::new();
         let mut skips: Vec<Vec<HeadSkips>> = Vec::new();
         for result in scores.iter().flat_map(|score| &score.results) {
             add_skips(&mut skips, &result.skips);
             add(&mut cells, result);
         }
-        let kept: Vec<KeptKeys> = scores.iter().filter_map(|score| score.kept).collect();
+        let mut kept: Vec<KeptKeys> = scores.iter().filter_map(|score| score.kept).collect();
+        kept.dedup_by_key(|of| of.length);
+        let planned = |length| {
+            let of = self.plan.lengths.iter().filter(|at| at.length == length);
+            of.map(|at| at.samples).sum()
+        };
+        let known = by_length(&scores).into_iter();
+        let decided = known.map(|(length, _, samples)| Decided {
+            length,
+            samples,
+            planned: planned(length),
+        });
+        let decided = decided.filter(|of| of.samples < of.planned).collect();
         Ok(Passkey {
             train_length: self.model.config().train_length,
             scored_digits: SCORED_DIGITS,
             given_digits: self.plan.given_digits,
             cells,
+            decided,
             not_run: scores.into_iter().filter_map(|of| of.not_run).collect(),
             skipping: self.plan.skipping.to_string(),
             heads: skipped_heads(self.model, self.plan, &skips)?,

@@ -5,6 +5,7 @@
 
 use crate::evaluation::{Evaluation, Found, Stop, Subject, Work};
 use crate::passkey::argmax_rows;
+use crate::stopping::Stopping;
 use bam_attention::Skipping;
 use bam_data::synthetic_task::{ALPHABET, SyntheticTask, TaskDocument};
 use bam_lm::Error;
@@ -14,6 +15,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A grid to run.
@@ -27,6 +29,8 @@ pub struct SyntheticPlan {
     pub samples: usize,
     /// Of a task, stops after this many lengths in a row without a single right answer.
     pub patience: Option<usize>,
+    /// Ends the samples of a task and length early; they are then asked in batches.
+    pub stopping: Option<Stopping>,
     /// Decides the samples.
     pub seed: u64,
     /// Keys that may be left unread.
@@ -42,7 +46,8 @@ pub struct Answered {
     pub right: usize,
 }
 
-/// Synthetic tasks over lengths; a cell is a task at a length.
+/// Synthetic tasks over lengths; a cell is a task at a length, or a batch of its samples where a sequential test may end
+/// them.
 pub struct SyntheticEvaluation<'a> {
     subject: Subject<'a>,
     plan: &'a SyntheticPlan,
@@ -103,17 +108,17 @@ impl<'a> SyntheticEvaluation<'a> {
     }
 }
 
-/// The samples of a task at a length.
+/// The samples of a task at a length, or some of them.
 pub struct SyntheticSet {
     task: SyntheticTask,
     length: usize,
-    samples: usize,
+    samples: Range<usize>,
     not_run: Option<String>,
     /// Right samples so far.
     right: AtomicUsize,
 }
 
-/// The outcome of a task at a length.
+/// The outcome of a set.
 pub struct SyntheticScore {
     task: SyntheticTask,
     length: usize,
@@ -122,8 +127,20 @@ pub struct SyntheticScore {
     seconds: f64,
 }
 
+/// The sets of one task and length.
+fn by_cell(scores: &[SyntheticScore]) -> impl DoubleEndedIterator<Item = &[SyntheticScore]> {
+    scores.chunk_by(|a, b| (a.task, a.length) == (b.task, b.length))
+}
+
+/// Results of several sets: samples that are right, and samples.
+fn samples(sets: &[SyntheticScore]) -> (usize, usize) {
+    let results = || sets.iter().flat_map(|set| &set.results);
+    let right = results().filter(|of| of.right == of.answers);
+    (right.count(), results().count())
+}
+
 impl Evaluation for SyntheticEvaluation<'_> {
-    type Cell = (SyntheticTask, usize);
+    type Cell = (SyntheticTask, usize, Range<usize>);
     type Set = SyntheticSet;
     type Ready = CachePriors;
     type Finding = Answered;
@@ -136,65 +153,75 @@ impl Evaluation for SyntheticEvaluation<'_> {
         json!({"skip": self.plan.skipping.to_string()})
     }
 
-    fn grid(&self) -> Vec<(SyntheticTask, usize)> {
+    fn grid(&self) -> Vec<Self::Cell> {
         let plan = self.plan;
-        let of_task = |task: &SyntheticTask| {
-            plan.lengths
-                .iter()
-                .map(|length| (*task, *length))
-                .collect::<Vec<_>>()
-        };
-        plan.tasks.iter().flat_map(of_task).collect()
+        let batches = Stopping::batches(plan.stopping.as_ref(), plan.samples);
+        let mut grid = Vec::new();
+        for &task in &plan.tasks {
+            for &length in &plan.lengths {
+                let of = batches.iter().cloned();
+                grid.extend(of.map(|samples| (task, length, samples)));
+            }
+        }
+        grid
     }
 
-    fn steps(&self, _: &(SyntheticTask, usize)) -> u64 {
-        self.plan.samples as u64
+    fn steps(&self, (_, _, samples): &Self::Cell) -> u64 {
+        samples.len() as u64
     }
 
     fn set(
         &self,
-        &(task, length): &(SyntheticTask, usize),
+        (task, length, asked): &Self::Cell,
         before: &[SyntheticScore],
         _: Stop,
     ) -> Found<SyntheticSet> {
-        let run = before
-            .iter()
-            .rev()
-            .filter(|of| of.task == task && of.not_run.is_none());
-        let misses = run
-            .take_while(|of| of.results.iter().all(|of| of.right == 0))
-            .count();
-        let shortest = self.shortest(task);
-        let not_run = if length < shortest {
-            Some(format!("a sample has at least {shortest} tokens"))
-        } else if self
-            .plan
-            .patience
-            .is_some_and(|patience| misses >= patience)
-        {
-            Some(format!(
-                "no answer right at {misses} shorter lengths in a row"
-            ))
-        } else {
-            None
-        };
-        Ok(Some(SyntheticSet {
+        let (task, length) = (*task, *length);
+        let mut set = SyntheticSet {
             task,
             length,
-            samples: if not_run.is_some() {
-                0
-            } else {
-                self.plan.samples
-            },
-            not_run,
+            samples: 0..0,
+            not_run: None,
             right: AtomicUsize::new(0),
-        }))
+        };
+        let of_task = by_cell(before).rev().take_while(|of| of[0].task == task);
+        let mut run = of_task.filter(|of| samples(of).1 > 0).peekable();
+        let shortest = self.shortest(task);
+        if asked.start > 0 {
+            let of = run.next_if(|of| of[0].length == length);
+            let test = self.plan.stopping.as_ref();
+            let decided = |of: &[SyntheticScore]| {
+                let (right, samples) = samples(of);
+                test.is_some_and(|test| test.is_decided(right, samples))
+            };
+            // Without samples so far the length is not run at all.
+            if of.is_some_and(|of| !decided(of)) {
+                set.samples = asked.clone();
+            }
+        } else if length < shortest {
+            set.not_run = Some(format!("a sample has at least {shortest} tokens"));
+        } else {
+            let wrong = |sets: &&[SyntheticScore]| {
+                let mut results = sets.iter().flat_map(|set| &set.results);
+                results.all(|of| of.right == 0)
+            };
+            let misses = run.take_while(wrong).count();
+            match self.plan.patience {
+                Some(patience) if misses >= patience => {
+                    set.not_run = Some(format!(
+                        "no answer right at {misses} shorter lengths in a row"
+                    ));
+                }
+                _ => set.samples = asked.clone(),
+            }
+        }
+        Ok(Some(set))
     }
 
     fn names(&self, set: &SyntheticSet) -> Vec<String> {
         let (task, length, seed) = (set.task, set.length, self.plan.seed);
         let name = |sample| format!("{task}, {length} tokens, seed {seed}, {sample}");
-        (0..set.samples).map(name).collect()
+        set.samples.clone().map(name).collect()
     }
 
     fn prepare(&self, set: &SyntheticSet) -> Result<CachePriors, Error> {
@@ -208,7 +235,8 @@ impl Evaluation for SyntheticEvaluation<'_> {
         at: usize,
         work: &Work,
     ) -> Found<Answered> {
-        let TaskDocument { tokens, answers } = self.document(set.task, set.length, at)?;
+        let TaskDocument { tokens, answers } =
+            self.document(set.task, set.length, set.samples.start + at)?;
         let model = self.subject.model;
         let cache = model.cache_with(1, tokens.len(), priors, None)?;
         let mut cache = cache.with_skipping(self.plan.skipping);
@@ -246,31 +274,28 @@ impl Evaluation for SyntheticEvaluation<'_> {
 
     fn record(&self, scores: Vec<SyntheticScore>) -> Result<Synthetic, Error> {
         let (mut cells, mut not_run) = (Vec::new(), Vec::new());
-        for SyntheticScore {
-            task,
-            length,
-            results,
-            not_run: reason,
-            seconds,
-        } in scores
-        {
-            let task = task.to_string();
-            match reason {
-                Some(reason) => not_run.push(SyntheticNotRun {
+        for sets in by_cell(&scores) {
+            let (task, length) = (sets[0].task.to_string(), sets[0].length);
+            if let Some(reason) = &sets[0].not_run {
+                not_run.push(SyntheticNotRun {
                     task,
                     length,
-                    reason,
-                }),
-                None => cells.push(SyntheticCell {
-                    task,
-                    length,
-                    samples: results.len(),
-                    correct: results.iter().filter(|of| of.right == of.answers).count(),
-                    answers: results.iter().map(|of| of.answers).sum(),
-                    correct_answers: results.iter().map(|of| of.right).sum(),
-                    seconds,
-                }),
+                    reason: reason.clone(),
+                });
+                continue;
             }
+            let results = || sets.iter().flat_map(|set| &set.results);
+            let (correct, samples) = samples(sets);
+            cells.push(SyntheticCell {
+                task,
+                length,
+                samples,
+                correct,
+                answers: results().map(|of| of.answers).sum(),
+                correct_answers: results().map(|of| of.right).sum(),
+                seconds: sets.iter().map(|set| set.seconds).sum(),
+                planned: (samples < self.plan.samples).then_some(self.plan.samples),
+            });
         }
         Ok(Synthetic {
             train_length: self.subject.model.config().train_length,
@@ -305,6 +330,7 @@ mod tests {
             lengths: vec![60, 1100],
             samples: 2,
             patience: None,
+            stopping: None,
             seed: 3,
             skipping: Skipping::Exact,
         }
@@ -363,6 +389,35 @@ mod tests {
             right += cell.correct_answers;
         }
         assert!(right > 0, "counts that are 0 whatever is counted");
+    }
+
+    /// The samples that are asked are the first of those of a plan without the test.
+    #[test]
+    fn a_sequential_test_ends_the_samples_of_a_cell() {
+        let model = model();
+        let found = |samples, stopping| {
+            let plan = SyntheticPlan {
+                tasks: vec![SyntheticTask::Induction, SyntheticTask::Copy],
+                samples,
+                stopping,
+                ..plan()
+            };
+            let subject = Subject {
+                model: &model,
+                tokenizer: tokenizer(),
+            };
+            let evaluation = SyntheticEvaluation::new(subject, &plan).unwrap();
+            let found = evaluate(&evaluation, &Context::default(), None, |_, _| Ok(()));
+            found.unwrap().unwrap().0.cells
+        };
+        let mut tested = found(25, Some(Stopping::new(&[0.5], 4).unwrap()));
+        assert_eq!(tested.len(), 4);
+        assert!(
+            tested.iter().all(|cell| cell.planned == Some(25)),
+            "{tested:?}"
+        );
+        tested.iter_mut().for_each(|cell| cell.planned = None);
+        assert_eq!(tested, found(8, None));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::journal::Journal;
 use super::passkey::{Depths, LengthPlan, PasskeyEvaluation, PasskeyPlan};
 use super::perplexity::{PerplexityEvaluation, PerplexityPlan, WindowRead, by_position, tokens_of};
 use super::ruler::testing::tokenizer;
+use super::stopping::Stopping;
 use bam_attention::Skipping;
 use bam_lm::Error;
 use bam_lm::model::{ModelConfig, Transformer};
@@ -160,6 +161,7 @@ fn plan() -> PasskeyPlan {
         given_digits: 1,
         greedy: false,
         patience: None,
+        stopping: None,
         seed: 1,
         skipping: Skipping::Exact,
         certified_cache: None,
@@ -209,6 +211,43 @@ fn passkeys_that_are_known_are_not_read_again() {
     // All is known, and it is time to stop: that stops nothing. Another seed asks for other keys.
     assert_eq!(again(&plan, &|| true).unwrap(), whole);
     assert_eq!(again(&PasskeyPlan { seed: 2, ..plan }, &|| true), None);
+}
+
+/// A model that is always wrong is asked until that is decided, and its samples are the first of those of a plan without the
+/// test, also where it is stopped in between.
+#[test]
+fn a_sequential_test_ends_the_samples_of_a_length() {
+    let (model, plain) = (model("bam+ssmax"), plan());
+    let with = |samples, stopping| {
+        let mut plan = plain.clone();
+        plan.lengths.iter_mut().for_each(|at| at.samples = samples);
+        PasskeyPlan { stopping, ..plan }
+    };
+    let go_on = Context::default();
+    let tested = with(25, Some(Stopping::new(&[0.5], 5).unwrap()));
+    let found = passkeys(&model, &tested, &go_on, None).unwrap();
+    let first = passkeys(&model, &with(10, None), &go_on, None).unwrap();
+    assert_eq!(found.cells, first.cells);
+    let decided: Vec<_> = found
+        .decided
+        .iter()
+        .map(|of| (of.samples, of.planned))
+        .collect();
+    assert_eq!(decided, [(10, 25), (10, 25)]);
+    assert!(first.decided.is_empty(), "the null control");
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("passkey.jsonl");
+    for kept in [3, 13] {
+        let stop: Stop = &|| entries(&path).len() == kept;
+        let context = Context { stop, ..go_on };
+        assert_eq!(
+            passkeys(&model, &tested, &context, Some(&journal(&path))),
+            None
+        );
+    }
+    let again = passkeys(&model, &tested, &go_on, Some(&journal(&path)));
+    assert_eq!((again.unwrap(), entries(&path).len()), (found, 20));
 }
 
 /// Asked before every piece of a row, not only before every row.

@@ -16,6 +16,9 @@ pub struct Passkey {
     pub cells: Vec<PasskeyCell>,
     /// Lengths that were asked for and not run, each with the reason.
     pub not_run: Vec<NotRun>,
+    /// Lengths at which a sequential test ended the samples early.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decided: Vec<Decided>,
     /// The keys that may be left unread: `off`, `exact`, or `certified` with an epsilon.
     #[serde(default)]
     pub skipping: String,
@@ -81,6 +84,18 @@ pub struct PasskeyCell {
     pub seconds: f64,
 }
 
+/// Samples that a sequential test ended early: their accuracy's [confidence sequence](crate::confidence_sequence) held
+/// none of the shares that were to be told apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Tokens of the prompt and the key together, at most.
+    pub length: usize,
+    /// Samples that were asked.
+    pub samples: usize,
+    /// Samples that would have been.
+    pub planned: usize,
+}
+
 /// A length left out, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NotRun {
@@ -120,6 +135,9 @@ pub struct SyntheticCell {
     pub correct_answers: usize,
     /// Wall-clock seconds of them all.
     pub seconds: f64,
+    /// Samples that would have been asked, where a sequential test ended them early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<usize>,
 }
 
 /// A cell left out, and why.

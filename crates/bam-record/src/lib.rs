@@ -8,10 +8,12 @@
 mod evaluation;
 pub mod history;
 mod inspection;
+mod interval;
 pub mod testing;
 
 pub use evaluation::*;
 pub use inspection::*;
+pub use interval::*;
 use serde::{Deserialize, Serialize};
 
 /// One evaluation or training run: what was asked, of which model, with which seed, and what came out.
@@ -115,6 +117,10 @@ pub struct RunRecords {
     pub perplexity: Option<Record<Perplexity>>,
     /// `heads.json`.
     pub heads: Option<Record<Heads>>,
+    /// `synthetic.json`.
+    pub synthetic: Option<Record<Synthetic>>,
+    /// `ruler.json`.
+    pub ruler: Option<Record<Ruler>>,
 }
 
 impl<M> Record<M> {
@@ -142,34 +148,17 @@ impl RunRecords {
         let passkey = self.passkey.as_ref().map(Record::provenance);
         let perplexity = self.perplexity.as_ref().map(Record::provenance);
         let heads = self.heads.as_ref().map(Record::provenance);
+        let synthetic = self.synthetic.as_ref().map(Record::provenance);
+        let ruler = self.ruler.as_ref().map(Record::provenance);
         [
             ("passkey", passkey),
             ("perplexity", perplexity),
             ("heads", heads),
+            ("synthetic", synthetic),
+            ("ruler", ruler),
         ]
         .into_iter()
         .filter_map(|(kind, record)| Some((kind, record?)))
         .collect()
     }
-}
-
-/// Wilson's score interval for a proportion at 95 %: `(low, high)`, `(0, 1)` without samples.
-///
-/// With `p = correct / samples`, `n = samples` and `z = 1.96`:
-/// `(p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)` (Wilson 1927).
-#[must_use]
-pub fn wilson_interval(correct: usize, samples: usize) -> (f64, f64) {
-    if samples == 0 {
-        return (0.0, 1.0);
-    }
-    const Z: f64 = 1.959_963_984_540_054;
-    let n = samples as f64;
-    let p = correct as f64 / n;
-    let centre = p + Z * Z / (2.0 * n);
-    let spread = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + Z * Z / n;
-    (
-        ((centre - spread) / scale).max(0.0),
-        ((centre + spread) / scale).min(1.0),
-    )
 }

@@ -42,6 +42,7 @@ pub fn passkey(cells: &[(usize, f64, usize, usize)], not_run: &[(usize, &str)]) 
         given_digits: 1,
         cells: cells.collect(),
         not_run: not_run.collect(),
+        decided: Vec::new(),
         skipping: "exact".into(),
         heads: Vec::new(),
         certified_cache: None,

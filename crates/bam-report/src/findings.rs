@@ -2,7 +2,7 @@
 
 use crate::runs::{Runs, documents, passkeys, perplexities};
 use crate::text::{interval, join, multiple, percent, perplexity, plain, thousands};
-use bam_record::{Passkey, Perplexity, wilson_interval};
+use bam_record::{Passkey, Perplexity, confidence_sequence, wilson_interval};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The samples of one length, all depths together.
@@ -14,6 +14,8 @@ pub struct Outcome {
     pub samples: usize,
     /// Samples with the whole key right.
     pub correct: usize,
+    /// Samples that would have been asked, where a sequential test ended them early.
+    pub planned: Option<usize>,
 }
 
 impl Outcome {
@@ -22,9 +24,12 @@ impl Outcome {
         (self.samples > 0).then(|| self.correct as f64 / self.samples as f64)
     }
 
-    /// Wilson's 95 % interval of the accuracy, as shares.
+    /// A 95 % interval of the accuracy, as shares: Wilson's, or one that holds whenever the samples were ended.
     pub fn interval(&self) -> (f64, f64) {
-        wilson_interval(self.correct, self.samples)
+        match self.planned {
+            None => wilson_interval(self.correct, self.samples),
+            Some(_) => confidence_sequence(self.correct, self.samples),
+        }
     }
 
     /// The interval in whole percent: `57–100`.
@@ -45,6 +50,10 @@ pub fn outcomes(passkey: &Passkey) -> Vec<Outcome> {
         *samples = samples.saturating_add(cell.samples);
         *correct = correct.saturating_add(cell.correct.min(cell.samples));
     }
+    let planned = |length| {
+        let mut decided = passkey.decided.iter();
+        Some(decided.find(|of| of.length == length)?.planned)
+    };
     by_length
         .into_iter()
         .filter(|(_, (samples, _))| *samples > 0)
@@ -52,6 +61,7 @@ pub fn outcomes(passkey: &Passkey) -> Vec<Outcome> {
             length,
             samples,
             correct,
+            planned: planned(length),
         })
         .collect()
 }

@@ -49,7 +49,7 @@ fn priors(heads: &Heads) -> Table {
         row
     };
     Table {
-        header: "layer.head · 50 % · 90 % · 99 % · entropy · class and parameters",
+        header: "layer.head · 50 % · 90 % · 99 % · entropy · class and parameters".into(),
         rows: heads.heads.iter().map(row).collect(),
     }
 }
@@ -66,7 +66,7 @@ fn posteriors(heads: &Heads, measured: &Measured) -> Table {
         row
     };
     Table {
-        header: "layer.head · prior 50 % · 90 % · 99 % · posterior 50 % · 90 % · 99 % · KL · entropy · ln evidence · class and parameters",
+        header: "layer.head · prior 50 % · 90 % · 99 % · posterior 50 % · 90 % · 99 % · KL · entropy · ln evidence · class and parameters".into(),
         rows: heads.heads.iter().zip(&measured.heads).map(row).collect(),
     }
 }
@@ -112,12 +112,12 @@ pub fn context(encoding: &str, context: &Context, passkey: Option<&Passkey>) -> 
         ]
     });
     let horizons = Table {
-        header: "layer.head · |q·k|/√D at most · prior's horizon · certified horizon · keys that suffice · class",
+        header: "layer.head · |q·k|/√D at most · prior's horizon · certified horizon · keys that suffice · class".into(),
         rows: rows.collect(),
     };
     let beyond = context.beyond.iter();
     let beyond = Table {
-        header: "beyond lag · heads · ",
+        header: "beyond lag · heads · ".into(),
         rows: beyond
             .map(|(lag, heads)| vec![thousands(*lag), heads.to_string(), String::new()])
             .collect(),
@@ -201,7 +201,7 @@ pub fn checkup(encoding: &str, checkup: &Checkup) -> String {
         ]
     };
     let table = Table {
-        header: "layer.head · ln w from · to · logits within · 0 in f32 from · f32 step · bf16 step · verdict",
+        header: "layer.head · ln w from · to · logits within · 0 in f32 from · f32 step · bf16 step · verdict".into(),
         rows: checkup.heads.iter().map(row).collect(),
     };
     let count = |verdict: &str| {
@@ -232,7 +232,7 @@ pub fn listed(encoding: &str, reading: &Reading) -> String {
         ]
     });
     let table = Table {
-        header: "position · ln evidence · mean distance · near · token",
+        header: "position · ln evidence · mean distance · near · token".into(),
         rows: rows.collect(),
     };
     format!("{}\n{}", opening(encoding, reading), table.text())

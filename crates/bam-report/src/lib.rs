@@ -11,6 +11,7 @@ pub mod page;
 mod plot;
 mod runs;
 pub mod scores;
+pub mod study;
 pub mod surgery;
 pub mod table;
 #[cfg(test)]

@@ -4,10 +4,12 @@ mod document;
 mod head_table;
 mod heads;
 mod reading;
+mod study;
 mod tables;
 
 pub use heads::heads_page;
 pub use reading::reading_page;
+pub use study::study_page;
 
 use crate::findings::{headline, outcomes};
 use crate::plot;

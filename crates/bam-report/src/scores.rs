@@ -2,10 +2,10 @@
 
 use crate::findings::outcomes;
 use crate::table::Table;
-use crate::text::{interval, multiple, number, percent, perplexity, plain, thousands};
+use crate::text::{decided, interval, multiple, number, percent, perplexity, plain, thousands};
 use bam_record::{
     Babilong, BabilongCell, CertifiedCache, Loglikelihood, Passkey, Perplexity, Record, Ruler,
-    RulerCell, Synthetic, wilson_interval,
+    RulerCell, Synthetic, confidence_sequence, wilson_interval,
 };
 use std::collections::BTreeMap;
 
@@ -49,7 +49,8 @@ pub fn table(scores: &[Score]) -> String {
         row
     };
     let table = Table {
-        header: "model · task · tokens · × training · metric · value · 95 % · samples · note",
+        header: "model · task · tokens · × training · metric · value · 95 % · samples · note"
+            .into(),
         rows: scores.iter().map(row).collect(),
     };
     table.text()
@@ -82,7 +83,10 @@ pub fn passkey(name: &str, record: &Record<Passkey>) -> Vec<Score> {
             value: outcome.accuracy().map_or(String::new(), share),
             interval: format!("{} %", outcome.interval_text()),
             samples: thousands(outcome.samples),
-            note: kept(passkey.certified_cache.as_ref(), outcome.length),
+            note: match outcome.planned {
+                Some(planned) => decided(planned),
+                None => kept(passkey.certified_cache.as_ref(), outcome.length),
+            },
             ..at(outcome.length)
         };
         lines.insert(outcome.length, score);
@@ -122,11 +126,15 @@ pub fn synthetic(name: &str, record: &Record<Synthetic>) -> Vec<Score> {
                 metric,
                 value: share(right as f64 / count.max(1) as f64),
                 // Answers of one sample hang together.
-                interval: match metric {
-                    "right" => format!("{} %", interval(wilson_interval(right, count))),
+                interval: match (metric, cell.planned) {
+                    ("right", None) => format!("{} %", interval(wilson_interval(right, count))),
+                    ("right", Some(_)) => {
+                        format!("{} %", interval(confidence_sequence(right, count)))
+                    }
                     _ => String::new(),
                 },
                 samples: thousands(count),
+                note: cell.planned.map_or_else(String::new, decided),
                 ..at(&cell.task, cell.length)
             });
         }

@@ -21,7 +21,7 @@ pub fn edit(encoding: &str, heads: &[HeadChange]) -> String {
         ]
     };
     let table = Table {
-        header: "layer.head · before · after",
+        header: "layer.head · before · after".into(),
         rows: heads.iter().map(row).collect(),
     };
     format!("{encoding} · heads that changed\n\n{}\n", table.text())
@@ -68,7 +68,14 @@ pub fn difference(found: &Difference) -> String {
         true => "every head is the same\n".to_owned(),
         false => {
             let header = "layer.head · 50 % · 90 % · 99 % · class and parameters";
-            format!("\n{}\n", Table { header, rows }.text())
+            format!(
+                "\n{}\n",
+                Table {
+                    header: header.into(),
+                    rows
+                }
+                .text()
+            )
         }
     };
     let (differ, all) = (found.tensors.len(), found.other_tensors);

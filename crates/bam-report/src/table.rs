@@ -2,7 +2,7 @@
 
 use crate::findings::{bits_per_byte, headline, longest, mean_up_to, outcomes};
 use crate::runs::{Runs, document, perplexities as perplexity_records};
-use crate::text::{class, duration, multiple, percent, perplexity, plain, thousands};
+use crate::text::{class, decided, duration, multiple, percent, perplexity, plain, thousands};
 use bam_record::{Passkey, SkippedHead};
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ pub fn skipped(passkey: &Passkey) -> String {
         ]
     };
     let table = Table {
-        header: "layer.head · unread · mass at most · class",
+        header: "layer.head · unread · mass at most · class".into(),
         rows: passkey.heads.iter().map(head).collect(),
     };
     let how = &passkey.skipping;
@@ -89,7 +89,11 @@ fn retrieval(runs: &Runs) -> Table {
         }
         for outcome in outcomes(passkey) {
             let reason = passkey.not_run.iter().find(|n| n.length == outcome.length);
-            let note = reason.map_or(String::new(), |n| format!("in part only: {}", n.reason));
+            let note = match (reason, outcome.planned) {
+                (Some(n), _) => format!("in part only: {}", n.reason),
+                (None, Some(planned)) => decided(planned),
+                (None, None) => String::new(),
+            };
             lines.insert(outcome.length, (Some(outcome), note));
         }
         for (length, (outcome, note)) in lines {
@@ -127,7 +131,7 @@ fn retrieval(runs: &Runs) -> Table {
         rows.clear();
     }
     Table {
-        header: "encoding · tokens · × training · right · accuracy · 95 % Wilson · time · note",
+        header: "encoding · tokens · × training · right · accuracy · 95 % · time · note".into(),
         rows,
     }
 }
@@ -157,7 +161,7 @@ fn perplexities(runs: &Runs) -> Table {
         Some(cells)
     });
     Table {
-        header: "encoding · training · perplexity · bits/byte · longest · perplexity · bits/byte · document",
+        header: "encoding · training · perplexity · bits/byte · longest · perplexity · bits/byte · document".into(),
         rows: rows.collect(),
     }
 }
@@ -165,12 +169,12 @@ fn perplexities(runs: &Runs) -> Table {
 /// Rows below a header. The first and the last column are words, the others numbers.
 pub(crate) struct Table {
     /// Names of the columns, ` · ` between them.
-    pub header: &'static str,
+    pub header: String,
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn columns(&self) -> Vec<String> {
+    pub fn columns(&self) -> Vec<String> {
         self.header.split(" · ").map(String::from).collect()
     }
 
@@ -208,7 +212,7 @@ impl Table {
         text
     }
 
-    fn markdown(&self) -> String {
+    pub fn markdown(&self) -> String {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
         let header = self.columns();
         let mut rule = vec!["--:".to_string(); header.len()];

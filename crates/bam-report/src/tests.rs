@@ -82,6 +82,7 @@ fn two(far: &str, near: &str) -> Vec<(String, RunRecords)> {
         passkey: Some(record(far, long)),
         perplexity: Some(record(far, falling)),
         heads: Some(record(far, heads)),
+        ..RunRecords::default()
     };
     vec![(near.to_string(), short), (far.to_string(), long)]
 }
@@ -297,14 +298,14 @@ fn a_dip_below_one_half_is_told() {
 fn the_terminal_table_has_a_line_for_each_length() {
     let text = table::summary(&two("bam+ssmax", "rotary"));
     let expected = "\
-encoding    tokens  × training  right  accuracy  95 % Wilson  time  note
-─────────  ───────  ──────────  ─────  ────────  ───────────  ────  ─────────────────────────────────────
-rotary         128         1 ×   9/10      90 %      60–98 %   2 s
-            64,000       500 ×   1/10      10 %       2–40 %   2 s
-           128,000     1,000 ×      –         –            –     –  not run: longer than the time allowed
-bam+ssmax      128         1 ×  10/10     100 %     72–100 %   2 s
-            64,000       500 ×   8/10      80 %      49–94 %   2 s
-           128,000     1,000 ×      –         –            –     –  not run: longer than the time allowed
+encoding    tokens  × training  right  accuracy      95 %  time  note
+─────────  ───────  ──────────  ─────  ────────  ────────  ────  ─────────────────────────────────────
+rotary         128         1 ×   9/10      90 %   60–98 %   2 s
+            64,000       500 ×   1/10      10 %    2–40 %   2 s
+           128,000     1,000 ×      –         –         –     –  not run: longer than the time allowed
+bam+ssmax      128         1 ×  10/10     100 %  72–100 %   2 s
+            64,000       500 ×   8/10      80 %   49–94 %   2 s
+           128,000     1,000 ×      –         –         –     –  not run: longer than the time allowed
 ";
     assert!(text.contains(expected), "{text}");
     // exp 3 up to the training length; exp 2 and exp 6 over the last octave.

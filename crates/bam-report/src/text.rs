@@ -87,6 +87,11 @@ pub fn interval((low, high): (f64, f64)) -> String {
     format!("{:.0}–{:.0}", low * 100.0, high * 100.0)
 }
 
+/// Samples that a sequential test ended.
+pub fn decided(planned: usize) -> String {
+    format!("decided early, of {}", thousands(planned))
+}
+
 /// A length as a multiple of the training length: `500`, `0.5`, `1.6`.
 pub fn multiple(length: usize, train_length: usize) -> String {
     let ratio = length as f64 / train_length.max(1) as f64;

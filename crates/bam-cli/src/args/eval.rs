@@ -1,12 +1,14 @@
 //! `bam eval`.
 
 mod babilong;
+mod ends;
 mod export;
 mod output;
 mod ruler;
 mod synthetic;
 
 pub use babilong::BabilongArgs;
+pub use ends::EndsArgs;
 pub use output::OutputArgs;
 pub use ruler::{RulerArgs, TaskChoice};
 pub use synthetic::SyntheticArgs;
@@ -67,9 +69,8 @@ pub struct PasskeyArgs {
     /// this share of any row's posterior, for example 1e-6
     #[arg(long, value_name = "EPSILON", value_parser = share)]
     pub certified_cache: Option<f64>,
-    /// Stop after this many lengths in a row without a right sample
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub patience: Option<u32>,
+    #[command(flatten)]
+    pub ends: EndsArgs,
     /// Seed of keys and random depths
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

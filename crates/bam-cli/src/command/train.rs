@@ -263,6 +263,7 @@ fn open_tokens(recipe: &Recipe, tokenizer: &Tokenizer) -> anyhow::Result<Stores>
     Ok((text, validation))
 }
 
+/// Threads that work is shared by: all of the machine's that this process may use, or `RAYON_NUM_THREADS`.
 pub fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    rayon::current_num_threads()
 }

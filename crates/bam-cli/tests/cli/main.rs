@@ -26,6 +26,7 @@ mod resume;
 mod roles;
 mod serve;
 mod server;
+mod study;
 mod tensors;
 mod terminal;
 mod upcycle;

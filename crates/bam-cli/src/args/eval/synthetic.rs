@@ -1,6 +1,6 @@
 //! `bam eval synthetic`.
 
-use super::OutputArgs;
+use super::{EndsArgs, OutputArgs};
 use crate::args::Length;
 use bam_attention::Skipping;
 use bam_data::synthetic_task::SyntheticTask;
@@ -25,9 +25,8 @@ pub struct SyntheticArgs {
     /// that may be dropped, for example 1e-6
     #[arg(long, default_value = "exact")]
     pub skip: Skipping,
-    /// Stop a task after this many lengths in a row without a right answer
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub patience: Option<u32>,
+    #[command(flatten)]
+    pub ends: EndsArgs,
     /// Seed of the samples
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
     let models = Models::new(&args.models, &args.output, &[], runs::PASSKEY)?;
-    let depths = args.depths()?;
+    let (depths, stopping) = (args.depths()?, args.ends.stopping()?);
     let records = models.records(|loaded, session| {
         let at = |length| LengthPlan {
             length,
@@ -23,7 +23,8 @@ pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
             lengths: lengths.into_iter().map(at).collect(),
             given_digits: args.given as usize,
             greedy: args.greedy,
-            patience: args.patience.map(|lengths| lengths as usize),
+            patience: args.ends.patience(),
+            stopping: stopping.clone(),
             seed: args.seed,
             skipping: args.skip,
             certified_cache: args.certified_cache,

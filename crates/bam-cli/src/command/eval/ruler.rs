@@ -127,11 +127,7 @@ fn read(args: &RulerArgs, tasks: &[Task]) -> anyhow::Result<RulerSamples> {
 fn made(args: &RulerArgs) -> anyhow::Result<RulerSamples> {
     let essays = match &args.essays {
         Some(path) => Essays::read(path)?,
-        None => {
-            let books = corpus::training_books()?;
-            let texts: Vec<&str> = books.iter().map(|book| book.text.as_str()).collect();
-            Essays::new(corpus::NAME, &texts.join("\n\n"))?
-        }
+        None => corpus::essays()?,
     };
     let squad = args.squad.as_deref().map(Paragraphs::read_squad);
     let hotpotqa = args.hotpotqa.as_deref().map(Paragraphs::read_hotpotqa);

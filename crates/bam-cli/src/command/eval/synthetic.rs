@@ -14,13 +14,15 @@ pub fn run(args: &SyntheticArgs) -> anyhow::Result<ExitCode> {
         true => SyntheticTask::ALL.into(),
         false => args.tasks.clone(),
     };
+    let stopping = args.ends.stopping()?;
     models.run(
         |loaded, session| {
             let plan = SyntheticPlan {
                 tasks: tasks.clone(),
                 lengths: loaded.tokens_of(&args.lengths),
                 samples: args.samples as usize,
-                patience: args.patience.map(|lengths| lengths as usize),
+                patience: args.ends.patience(),
+                stopping: stopping.clone(),
                 seed: args.seed,
                 skipping: args.skip,
             };

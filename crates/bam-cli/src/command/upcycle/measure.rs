@@ -141,6 +141,7 @@ fn passkey_plan(plan: &Plan, tokenizer: &Tokenizer) -> anyhow::Result<PasskeyPla
         given_digits: 1,
         greedy: false,
         patience: None,
+        stopping: None,
         seed: plan.seed,
         skipping: Skipping::Exact,
         certified_cache: None,

@@ -1,0 +1,368 @@
+//! `bam study`: models by seeds by measures, in pieces, by as many processes as there are; a page and tables at the end.
+
+mod definition;
+mod jobs;
+mod plan;
+
+use crate::args::StudyArgs;
+use crate::command::eval::models::Session;
+use crate::command::train::available_threads;
+use crate::console::{self, UsageError};
+use crate::error_text::text_of;
+use crate::experiment::{Materials, Measured, trained};
+use crate::runs;
+use anyhow::{Context, ensure};
+use bam_attention::Skipping;
+use bam_data::atomic_file::write_atomically;
+use bam_eval::evaluation::Subject;
+use bam_eval::greedy::GreedyGenerator;
+use bam_eval::passkey::{PasskeyEvaluation, PasskeyPlan};
+use bam_eval::perplexity::{PerplexityEvaluation, PerplexityPlan};
+use bam_eval::ruler::RulerEvaluation;
+use bam_eval::synthetic::{SyntheticEvaluation, SyntheticPlan};
+use bam_lm::train::plan::Plan;
+use bam_report::study::{StudyGroup, StudyModel, StudyRun};
+use burn::tensor::Device;
+use definition::{Group, Study};
+use jobs::{Job, Run, Stage};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+pub fn run(args: &StudyArgs) -> anyhow::Result<ExitCode> {
+    let study = Study::read(&args.study)?;
+    for name in &args.group {
+        let known = || study.groups.iter().map(|group| &group.name);
+        if !known().any(|of| of == name) {
+            let known: Vec<_> = known().collect();
+            return Err(
+                UsageError(format!("--group: expected one of {known:?}, got {name:?}")).into(),
+            );
+        }
+    }
+    let all = jobs::runs(&study, &args.study, &args.out)?;
+    let wanted = |run: &Run| {
+        let name = &study.groups[run.group].name;
+        args.group.is_empty() || args.group.contains(name)
+    };
+    let runs: Vec<Run> = all.iter().filter(|run| wanted(run)).cloned().collect();
+    let jobs = jobs::jobs(&study, &runs);
+    if args.plan {
+        return plan::show(&study, &jobs);
+    }
+    console::catch_interrupts();
+    if let Some(minutes) = args.minutes {
+        console::stop_after(Duration::from_secs_f64(60.0 * minutes));
+    }
+    let failed = match args.jobs {
+        1 => Worker::open(&study, args)?.work(&jobs)?,
+        several => side_by_side(args, several)?,
+    };
+    write(&study, &all, &args.out)?;
+    let left = jobs.iter().filter(|job| !job.is_done()).count();
+    let page = args.out.join("study.html");
+    console::note(&format!(
+        "{} of {} jobs done; {}",
+        jobs.len() - left,
+        jobs.len(),
+        page.display()
+    ));
+    ensure!(
+        failed == 0,
+        "{failed} jobs failed; the same command tries them again"
+    );
+    if left > 0 {
+        console::note("stopped; the same command goes on from there");
+        return Ok(ExitCode::from(console::INTERRUPTED));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One process at work.
+struct Worker<'a> {
+    study: &'a Study,
+    materials: Materials,
+    device: Device,
+}
+
+impl<'a> Worker<'a> {
+    fn open(study: &'a Study, args: &StudyArgs) -> anyhow::Result<Self> {
+        let out = &args.out;
+        std::fs::create_dir_all(out)
+            .with_context(|| format!("{}: could not create it", out.display()))?;
+        // One process makes the tokenizer; it is the same whoever does.
+        let path = out.join("tokenizer.lock");
+        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        let lock = lock.with_context(|| format!("{}: could not lock it", path.display()))?;
+        let materials = Materials::open(out)?;
+        drop(lock);
+        Ok(Self {
+            study,
+            materials,
+            device: args.device.open()?,
+        })
+    }
+
+    /// Does jobs that no other process has until all are done or it is asked to stop; gives back how many failed.
+    fn work(&self, jobs: &[Job]) -> anyhow::Result<usize> {
+        /// Between two looks at what others have.
+        const PAUSE: Duration = Duration::from_secs(2);
+        let mut failed = vec![false; jobs.len()];
+        while !console::interrupted() {
+            let mut open = 0;
+            let mut taken = None;
+            for (place, job) in jobs.iter().enumerate() {
+                if failed[place] || job.is_done() {
+                    continue;
+                }
+                // A run whose training failed here has nothing to measure.
+                open += usize::from(job.is_ready() || !lost(jobs, &failed, job.run));
+                if !job.is_ready() {
+                    continue;
+                }
+                if let Some(lock) = job.claim()? {
+                    // Another process may have done it just now.
+                    if !job.is_done() {
+                        taken = Some((place, lock));
+                        break;
+                    }
+                }
+            }
+            match taken {
+                Some((place, _lock)) => {
+                    let job = &jobs[place];
+                    if let Err(error) = self.job(job) {
+                        console::note(&format!("{}: {}", job.title(), text_of(&error)));
+                        failed[place] = true;
+                    }
+                }
+                None if open == 0 => break,
+                None => std::thread::sleep(PAUSE),
+            }
+        }
+        Ok(failed.into_iter().filter(|failed| *failed).count())
+    }
+
+    fn job(&self, job: &Job) -> anyhow::Result<()> {
+        let Run {
+            name,
+            seed,
+            recipe,
+            dir,
+            group,
+            ..
+        } = job.run;
+        let group = &self.study.groups[*group];
+        let name = format!("{name}, seed {seed}");
+        let model = trained(dir, &name, recipe.clone(), &self.materials, &self.device)?;
+        let Some(model) = model.filter(|_| job.stage != Stage::Train) else {
+            return Ok(());
+        };
+        let measured = Measured {
+            dir,
+            name: &name,
+            subject: Subject {
+                model: &model,
+                tokenizer: &self.materials.tokenizer,
+            },
+            seed: *seed,
+        };
+        let mut session = Session::open(&[])?;
+        if self.measure(job.stage, group, &measured, &mut session)? {
+            session.finish()?;
+        }
+        Ok(())
+    }
+
+    /// `false` where it was interrupted.
+    fn measure(
+        &self,
+        stage: Stage,
+        group: &Group,
+        measured: &Measured,
+        session: &mut Session,
+    ) -> anyhow::Result<bool> {
+        let trained = measured.subject.model.config().train_length;
+        let (patience, stopping) = (self.study.patience, self.study.stopping()?);
+        let (seed, skipping) = (measured.seed, Skipping::Exact);
+        let lengths = group.passkey_lengths(trained)?;
+        let of = (stage.record().unwrap_or_default(), stage.name());
+        match stage {
+            Stage::Train => Ok(true),
+            Stage::Heads => {
+                let longest = lengths.last().map_or(trained, |at| at.length);
+                measured.heads(longest).map(|()| true)
+            }
+            Stage::Perplexity => {
+                let book = &self.materials.held_out;
+                let plan = PerplexityPlan {
+                    title: &book.name(),
+                    text: &book.text,
+                    length: group.reading(trained)?.flatten(),
+                    window: group.perplexity.as_ref().map_or(trained, |of| of.window),
+                    certified_cache: None,
+                };
+                measured.record(session, of, |subject| {
+                    PerplexityEvaluation::new(subject, plan)
+                })
+            }
+            Stage::Passkey => {
+                let plan = PasskeyPlan {
+                    lengths,
+                    given_digits: 1,
+                    greedy: false,
+                    patience,
+                    stopping,
+                    seed,
+                    skipping,
+                    certified_cache: None,
+                };
+                measured.record(session, of, |subject| {
+                    PasskeyEvaluation::new(subject, &plan)
+                })
+            }
+            Stage::Ruler => {
+                let Some((samples, grid)) = group.ruler(trained, seed)? else {
+                    return Ok(true);
+                };
+                measured.record(session, of, |subject| {
+                    Ok(RulerEvaluation {
+                        generator: GreedyGenerator {
+                            subject,
+                            begin: true,
+                            skipping,
+                        },
+                        grid,
+                        samples: &samples,
+                        samples_from: Vec::new(),
+                    })
+                })
+            }
+            Stage::Synthetic => {
+                let (tasks, lengths) = group.synthetic_tasks(trained)?.unwrap_or_default();
+                let plan = SyntheticPlan {
+                    tasks,
+                    lengths,
+                    samples: group.synthetic.as_ref().map_or(1, |of| of.samples),
+                    patience,
+                    stopping,
+                    seed,
+                    skipping,
+                };
+                measured.record(session, of, |subject| {
+                    SyntheticEvaluation::new(subject, &plan)
+                })
+            }
+        }
+    }
+}
+
+/// Whether a run's training failed in this process.
+fn lost(jobs: &[Job], failed: &[bool], run: &Run) -> bool {
+    let of = jobs.iter().zip(failed);
+    let mut of = of.filter(|(job, _)| job.stage == Stage::Train && job.run.dir == run.dir);
+    of.any(|(_, failed)| *failed)
+}
+
+/// Runs the same command in several processes, and waits for them; gives back how many failed.
+fn side_by_side(args: &StudyArgs, processes: usize) -> anyhow::Result<usize> {
+    let program = std::env::current_exe().context("could not find the program itself")?;
+    let threads = (available_threads() / processes).max(1).to_string();
+    let mut children = Vec::new();
+    for number in 1..=processes {
+        let mut command = Command::new(&program);
+        command
+            .arg("study")
+            .arg(&args.study)
+            .arg("--out")
+            .arg(&args.out);
+        for group in &args.group {
+            command.args(["--group", group]);
+        }
+        if let Some(minutes) = args.minutes {
+            command.args(["--minutes", &minutes.to_string()]);
+        }
+        if let Some(device) = args.device.device {
+            command.args(["--device", &device.to_string()]);
+        }
+        let mut child = command
+            .env("RAYON_NUM_THREADS", &threads)
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("could not begin another process")?;
+        // Lines of several, one after the other.
+        let lines = child.stderr.take().map(|stderr| {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    console::note(&format!("[{number}] {line}"));
+                }
+            })
+        });
+        children.push((child, lines));
+    }
+    let mut failed = 0;
+    for (mut child, lines) in children {
+        let status = child.wait().context("could not wait for a process")?;
+        lines.map(|lines| lines.join());
+        let well = status.success() || status.code() == Some(console::INTERRUPTED.into());
+        failed += usize::from(!well);
+    }
+    Ok(failed)
+}
+
+/// Page and tables, from the records that are there.
+fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
+    let mut groups = Vec::new();
+    let mut added = HashMap::new();
+    for of_group in runs.chunk_by(|a, b| a.group == b.group) {
+        let group = &study.groups[of_group[0].group];
+        let mut models: Vec<StudyModel> = Vec::new();
+        for run in of_group {
+            if !run.dir.is_dir() {
+                continue;
+            }
+            let of_seed = StudyRun {
+                seed: run.seed,
+                records: runs::read_records(&run.dir)?,
+            };
+            match models.iter_mut().find(|model| model.name == run.name) {
+                Some(model) => model.runs.push(of_seed),
+                None => models.push(StudyModel {
+                    name: run.name.clone(),
+                    added: *added
+                        .entry((run.group, run.model))
+                        .or_insert(parameters_added(run, out)?),
+                    runs: vec![of_seed],
+                }),
+            }
+        }
+        if models.is_empty() {
+            continue;
+        }
+        groups.push(StudyGroup {
+            name: group.name.clone(),
+            about: group.about.clone(),
+            models,
+        });
+    }
+    let title = &study.title;
+    let markdown = bam_report::study::markdown(title, &groups);
+    write_atomically(&out.join("study.md"), markdown.as_bytes())?;
+    let html = bam_report::page::study_page(title, &groups);
+    Ok(write_atomically(&out.join("study.html"), html.as_bytes())?)
+}
+
+/// Parameters that a model has beyond one without any position.
+fn parameters_added(run: &Run, out: &Path) -> anyhow::Result<u64> {
+    let tokenizer = bam_data::Tokenizer::from_file(&out.join("tokenizer.json"))?;
+    let of = |recipe| -> anyhow::Result<u64> {
+        let vocabulary = tokenizer.vocabulary_size();
+        Ok(Plan::new(recipe, vocabulary, None, 1, 1)?.parameters)
+    };
+    let mut without = run.recipe.clone();
+    without.model.encoding = "nope".parse()?;
+    Ok(of(&run.recipe)?.saturating_sub(of(&without)?))
+}

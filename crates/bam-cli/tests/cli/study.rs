@@ -1,0 +1,170 @@
+//! A study at toy size: the same records in one piece and in several, by one process and by two.
+
+use crate::program::{FAILED, INTERRUPTED, MISUSED, Running, args, fail, succeed};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const STUDY: &str = r#"
+title = "Two encodings"
+decide = [0.5, 0.9]
+patience = 1
+
+[[group]]
+name = "Keys"
+about = "Toys."
+recipe = "toy.toml"
+set = ["train.steps=6"]
+seeds = [1, 2]
+models = ["alibi", { name = "flat at the start", encoding = "bam", set = ["model.prior_start.shape=0.0"] }]
+passkey = [{ lengths = ["1x"], samples = 30 }, { lengths = ["2x", "4x"], samples = 10 }]
+synthetic = { tasks = ["copy"], lengths = ["1x", "2x"], samples = 20 }
+perplexity = { length = "4x", window = 128 }
+ruler = { lengths = ["8x"], samples = 1 }
+"#;
+
+/// A study's file beside its recipe.
+fn study(folder: &Path, text: &str) -> PathBuf {
+    let recipe = include_str!("../../../../recipes/quickstart.toml");
+    fs::write(folder.join("toy.toml"), recipe).unwrap();
+    let path = folder.join("study.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+const RUNS: [&str; 4] = [
+    "keys/alibi/seed-1",
+    "keys/alibi/seed-2",
+    "keys/flat-at-the-start/seed-1",
+    "keys/flat-at-the-start/seed-2",
+];
+
+/// All that a study found, without times.
+fn findings(out: &Path) -> Vec<Value> {
+    let mut all = Vec::new();
+    for run in RUNS {
+        for record in ["heads", "perplexity", "passkey", "synthetic", "ruler"] {
+            let path = out.join(run).join(record).with_extension("json");
+            let text = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let mut found: Value = serde_json::from_slice(&text).unwrap();
+            without_times(&mut found);
+            all.push(found);
+        }
+    }
+    all
+}
+
+fn without_times(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for key in ["seconds", "created", "threads"] {
+                fields.remove(key);
+            }
+            fields.values_mut().for_each(without_times);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_times),
+        _ => {}
+    }
+}
+
+#[test]
+fn pieces_and_processes_find_the_same() {
+    let folder = TempDir::new().unwrap();
+    let file = study(folder.path(), STUDY);
+    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+    let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
+    assert!(
+        plan.contains("4 models") && plan.contains("24 jobs"),
+        "{plan}"
+    );
+    assert!(plan.contains("no time is known"), "{plan}");
+    assert!(!whole.exists(), "a plan leaves nothing");
+    succeed(&args!["study {} --out {}", file, whole]);
+
+    let words = args!["study {} --out {} --jobs 2", file, parts];
+    let mut running = Running::start(args!["study {} --out {}", file, parts]);
+    running.until_lines(&parts.join(RUNS[0]).join("metrics.jsonl"), 1);
+    assert_eq!(running.interrupt(), Some(INTERRUPTED));
+    assert!(parts.join("study.html").exists(), "a page of what there is");
+    succeed(&words);
+    assert_eq!(findings(&whole), findings(&parts));
+    for run in RUNS {
+        let weights = |out: &Path| fs::read(out.join(run).join("model.safetensors")).unwrap();
+        assert_eq!(weights(&whole), weights(&parts), "{run}");
+    }
+
+    // Toys find nothing: a few samples decide that.
+    let passkey = &findings(&whole)[2]["metrics"];
+    let asked = |length: u64| -> u64 {
+        let cells = passkey["cells"].as_array().unwrap().iter();
+        let cells = cells.filter(|cell| cell["length"] == length);
+        cells.map(|cell| cell["samples"].as_u64().unwrap()).sum()
+    };
+    assert_eq!((asked(128), asked(256)), (10, 0), "{passkey}");
+    assert_eq!(passkey["decided"][0]["planned"], 30);
+    assert_eq!(passkey["not_run"].as_array().unwrap().len(), 2);
+
+    let tables = fs::read_to_string(whole.join("study.md")).unwrap();
+    for expected in [
+        "## Keys",
+        "0/10†",
+        "flat at the start",
+        "### copy",
+        "### RULER",
+        "parameters added",
+    ] {
+        assert!(tables.contains(expected), "{expected}: {tables}");
+    }
+    let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
+    assert_eq!(plan.matches("nothing left").count(), 6, "{plan}");
+
+    // A model that was trained otherwise is not taken for this one.
+    study(folder.path(), &STUDY.replace("steps=6", "steps=7"));
+    fs::remove_file(whole.join(RUNS[0]).join("passkey.json")).unwrap();
+    let message = fail(FAILED, &args!["study {} --out {}", file, whole]);
+    assert!(
+        message.contains("got another one (7 steps, seed 1)"),
+        "{message}"
+    );
+    assert!(message.contains("1 jobs failed"), "{message}");
+}
+
+#[test]
+fn what_makes_no_sense_is_named() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out");
+    for (from, to, expected) in [
+        ("title", "titel", "titel"),
+        ("[0.5, 0.9]", "[1.5]", "sequential test"),
+        ("toy.toml", "none.toml", "none.toml"),
+        ("\"alibi\"", "\"alibaba\"", "alibaba"),
+        ("\"4x\"]", "\"4y\"]", "got 4y"),
+        ("\"2x\", \"4x\"", "\"1x\"", "each length once"),
+        ("\"copy\"", "\"copying\"", "copying"),
+        (
+            "seeds = [1, 2]",
+            "seeds = []",
+            "seeds: expected at least one",
+        ),
+        ("flat at the start", "ALIBI", "names that differ"),
+        ("\"Keys\"", "\"…\"", "group.name"),
+    ] {
+        let text = STUDY.replace(from, to);
+        assert_ne!(text, STUDY);
+        let file = study(folder.path(), &text);
+        let message = fail(FAILED, &args!["study {} --out {}", file, out]);
+        assert!(message.contains(expected), "{expected}: {message}");
+        assert!(message.contains("study.toml"), "{message}");
+        assert!(!out.exists());
+    }
+    let file = study(folder.path(), STUDY);
+    let message = fail(
+        MISUSED,
+        &args!["study {} --out {} --group Locks", file, out],
+    );
+    assert!(
+        message.contains("\"Keys\"") && message.contains("\"Locks\""),
+        "{message}"
+    );
+}

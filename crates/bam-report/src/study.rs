@@ -1,0 +1,442 @@
+//! A study: models by seeds, several groups of them, as tables.
+//!
+//! A seed is one trained model, so it counts as one observation: means are over seeds, and the range of seeds stands beside
+//! them. A length at which a seed was not asked, because it had found nothing at shorter ones, counts as 0.
+
+use crate::findings::{Outcome, longest, mean_up_to, outcomes};
+use crate::table::Table;
+use crate::text::{duration, multiple, percent, perplexity, short, thousands};
+use bam_record::{Passkey, PasskeyCell, Perplexity, Ruler, RunRecords, Synthetic};
+use std::collections::BTreeSet;
+
+/// Models of one size, trained alike.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StudyGroup {
+    /// Its name.
+    pub name: String,
+    /// Words on its models and what they read.
+    pub about: String,
+    /// The models.
+    pub models: Vec<StudyModel>,
+}
+
+/// A model, trained with several seeds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StudyModel {
+    /// Its name: its encoding, or what is special about it.
+    pub name: String,
+    /// Parameters beyond those of a model without position.
+    pub added: u64,
+    /// One for each seed.
+    pub runs: Vec<StudyRun>,
+}
+
+/// A model with one seed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StudyRun {
+    /// Of weights, rows and samples.
+    pub seed: u64,
+    /// All that was measured.
+    pub records: RunRecords,
+}
+
+/// The study as Markdown.
+pub fn markdown(title: &str, groups: &[StudyGroup]) -> String {
+    let mut text = format!("# {title}\n");
+    for group in groups {
+        text += &format!("\n## {}\n\n{}\n", group.name, group.about.trim());
+        for (title, table) in tables(group) {
+            text += &format!("\n### {title}\n\n{}", table.markdown());
+        }
+    }
+    text
+}
+
+/// The tables of a group that have rows.
+pub(crate) fn tables(group: &StudyGroup) -> Vec<(String, Table)> {
+    let mut all = vec![
+        (
+            "Passkey: percent right, mean over seeds (lowest to highest seed)".into(),
+            passkey(group),
+        ),
+        (
+            "Passkey by seed: right of asked; † ended early, as the accuracy was decided; – not asked".into(),
+            passkey_by_seed(group),
+        ),
+    ];
+    for task in tasks(group) {
+        let title =
+            format!("{task}: percent of samples right, mean over seeds (lowest to highest seed)");
+        all.push((title, synthetic(group, &task)));
+    }
+    all.push((
+        "RULER: mean score of its tasks, percent, mean over seeds (lowest to highest seed)".into(),
+        ruler(group),
+    ));
+    all.push((
+        "Perplexity over the octave of positions up to each, mean over seeds (lowest to highest seed)".into(),
+        perplexities(group),
+    ));
+    all.push(("Costs".into(), costs(group)));
+    all.retain(|(_, table)| !table.rows.is_empty());
+    all
+}
+
+/// One run for each model, the samples of its seeds together: what is drawn.
+pub(crate) fn pooled(group: &StudyGroup) -> Vec<(String, RunRecords)> {
+    let of = |model: &StudyModel| {
+        let mut all = model.runs.iter().map(|run| &run.records);
+        let mut sum = all.next().cloned().unwrap_or_default();
+        for records in all {
+            if let (Some(sum), Some(of)) = (&mut sum.passkey, &records.passkey) {
+                add(&mut sum.metrics, &of.metrics);
+            }
+        }
+        (model.name.clone(), sum)
+    };
+    group.models.iter().map(of).collect()
+}
+
+fn add(sum: &mut Passkey, of: &Passkey) {
+    let at = |cell: &PasskeyCell| (cell.length, cell.depth.to_bits());
+    for cell in &of.cells {
+        match sum.cells.iter_mut().find(|known| at(known) == at(cell)) {
+            None => sum.cells.push(cell.clone()),
+            Some(known) => {
+                known.samples += cell.samples;
+                known.correct += cell.correct;
+                known.correct_digits += cell.correct_digits;
+                known.seconds += cell.seconds;
+            }
+        }
+    }
+    sum.decided.extend(of.decided.iter().cloned());
+    let run: BTreeSet<usize> = sum.cells.iter().map(|cell| cell.length).collect();
+    sum.not_run.retain(|of| !run.contains(&of.length));
+}
+
+type Kind<M> = fn(&RunRecords) -> Option<&M>;
+
+fn passkey_of(records: &RunRecords) -> Option<&Passkey> {
+    Some(&records.passkey.as_ref()?.metrics)
+}
+
+fn synthetic_of(records: &RunRecords) -> Option<&Synthetic> {
+    Some(&records.synthetic.as_ref()?.metrics)
+}
+
+fn ruler_of(records: &RunRecords) -> Option<&Ruler> {
+    Some(&records.ruler.as_ref()?.metrics)
+}
+
+fn perplexity_of(records: &RunRecords) -> Option<&Perplexity> {
+    Some(&records.perplexity.as_ref()?.metrics)
+}
+
+/// A model's records of one kind, with their seeds.
+fn seeds<M>(model: &StudyModel, kind: Kind<M>) -> Vec<(u64, &M)> {
+    let runs = model.runs.iter();
+    runs.filter_map(|run| Some((run.seed, kind(&run.records)?)))
+        .collect()
+}
+
+/// Records of one kind of all models.
+fn all<M>(group: &StudyGroup, kind: Kind<M>) -> Vec<&M> {
+    let models = group.models.iter();
+    let all = models.flat_map(|model| seeds(model, kind));
+    all.map(|(_, of)| of).collect()
+}
+
+/// A row for each model, a column for each place of a record: a figure of every seed there, `None` where it has none.
+fn by_model<M>(
+    group: &StudyGroup,
+    kind: Kind<M>,
+    (columns, places): (&str, &BTreeSet<usize>),
+    figure: impl Fn(&M, usize) -> Option<f64>,
+    cell: impl Fn(Vec<Option<f64>>) -> String,
+) -> Table {
+    let row = |model: &StudyModel| {
+        let seeds = seeds(model, kind);
+        let of = |place: &usize| cell(seeds.iter().map(|(_, of)| figure(of, *place)).collect());
+        let mut row = vec![model.name.clone()];
+        row.extend(places.iter().map(of));
+        row.push(seeds.len().to_string());
+        (!seeds.is_empty()).then_some(row)
+    };
+    Table {
+        header: format!("model · {columns} · seeds"),
+        rows: group.models.iter().filter_map(row).collect(),
+    }
+}
+
+/// Shares of seeds in percent. One that was not asked had found nothing before; where none was, there is no figure.
+fn right(of_seeds: Vec<Option<f64>>) -> String {
+    match of_seeds.iter().any(Option::is_some) {
+        true => mean_and_range(of_seeds.into_iter().map(Option::unwrap_or_default), percent),
+        false => "–".into(),
+    }
+}
+
+/// `97 (92–100)`; the range is left out of a single one.
+fn mean_and_range(of_seeds: impl IntoIterator<Item = f64>, text: impl Fn(f64) -> String) -> String {
+    let of_seeds: Vec<f64> = of_seeds.into_iter().collect();
+    let Some(lowest) = of_seeds.iter().copied().reduce(f64::min) else {
+        return "–".into();
+    };
+    let highest = of_seeds.iter().copied().fold(lowest, f64::max);
+    let mean = text(of_seeds.iter().sum::<f64>() / of_seeds.len() as f64);
+    match of_seeds.len() {
+        1 => mean,
+        _ => format!("{mean} ({}–{})", text(lowest), text(highest)),
+    }
+}
+
+fn times(lengths: &BTreeSet<usize>, train_length: usize) -> String {
+    let of = |length: &usize| format!("{} ×", multiple(*length, train_length));
+    lengths.iter().map(of).collect::<Vec<_>>().join(" · ")
+}
+
+/// Lengths of a group's passkeys, those not run included, and the columns' names.
+fn passkey_lengths(group: &StudyGroup) -> (String, BTreeSet<usize>) {
+    let all = all(group, passkey_of);
+    let lengths = all.iter().flat_map(|of| {
+        let run = of.cells.iter().map(|cell| cell.length);
+        run.chain(of.not_run.iter().map(|of| of.length))
+    });
+    let lengths = lengths.collect();
+    let train_length = all.first().map_or(1, |of| of.train_length);
+    (times(&lengths, train_length), lengths)
+}
+
+fn passkey(group: &StudyGroup) -> Table {
+    let (columns, lengths) = passkey_lengths(group);
+    let accuracy = |of: &Passkey, length| {
+        let outcomes = outcomes(of);
+        let at = outcomes.iter().find(|of| of.length == length);
+        at.and_then(Outcome::accuracy)
+    };
+    by_model(group, passkey_of, (&columns, &lengths), accuracy, right)
+}
+
+fn passkey_by_seed(group: &StudyGroup) -> Table {
+    let (columns, lengths) = passkey_lengths(group);
+    let mut rows = Vec::new();
+    for model in &group.models {
+        for (seed, of) in seeds(model, passkey_of) {
+            let found = outcomes(of);
+            let at = |length: &usize| {
+                let outcome = found.iter().find(|of| of.length == *length);
+                outcome.map_or_else(
+                    || "–".to_owned(),
+                    |of| {
+                        let early = if of.planned.is_some() { "†" } else { "" };
+                        format!("{}/{}{early}", thousands(of.correct), thousands(of.samples))
+                    },
+                )
+            };
+            let mut row = vec![model.name.clone()];
+            row.extend(lengths.iter().map(at));
+            row.push(seed.to_string());
+            rows.push(row);
+        }
+    }
+    Table {
+        header: format!("model · {columns} · seed"),
+        rows,
+    }
+}
+
+/// Names of a group's synthetic tasks, in their order.
+fn tasks(group: &StudyGroup) -> Vec<String> {
+    let mut names = Vec::new();
+    for of in all(group, synthetic_of) {
+        let run = of.cells.iter().map(|cell| &cell.task);
+        for task in run.chain(of.not_run.iter().map(|of| &of.task)) {
+            if !names.contains(task) {
+                names.push(task.clone());
+            }
+        }
+    }
+    names
+}
+
+fn synthetic(group: &StudyGroup, task: &str) -> Table {
+    let all = all(group, synthetic_of);
+    let cells = all.iter().flat_map(|of| &of.cells);
+    let cells = cells.filter(|cell| cell.task == task);
+    let lengths = cells.map(|cell| cell.length).collect();
+    let columns = times(&lengths, all.first().map_or(1, |of| of.train_length));
+    let share = |of: &Synthetic, length| {
+        let mut cells = of.cells.iter();
+        let cell = cells.find(|cell| cell.task == task && cell.length == length)?;
+        Some(cell.correct as f64 / cell.samples.max(1) as f64)
+    };
+    by_model(group, synthetic_of, (&columns, &lengths), share, right)
+}
+
+/// Tasks that a length has no room for are left out of its mean.
+fn ruler(group: &StudyGroup) -> Table {
+    let all = all(group, ruler_of);
+    let cells = all.iter().flat_map(|of| &of.cells);
+    let lengths = cells.map(|cell| cell.length).collect();
+    let columns = times(&lengths, all.first().map_or(1, |of| of.train_length));
+    let mean = |of: &Ruler, length| {
+        let cells = of.cells.iter().filter(|cell| cell.length == length);
+        let scores: Vec<f64> = cells.filter_map(|cell| Some(cell.score?.0)).collect();
+        (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
+    };
+    let cell = |seeds: Vec<Option<f64>>| mean_and_range(seeds.into_iter().flatten(), percent);
+    by_model(group, ruler_of, (&columns, &lengths), mean, cell)
+}
+
+fn perplexities(group: &StudyGroup) -> Table {
+    let all = all(group, perplexity_of);
+    let end = all.iter().filter_map(|of| longest(of)).max().unwrap_or(0);
+    let begin = all.first().map_or(1, |of| of.train_length.max(1));
+    let quadrupled = std::iter::successors(Some(begin), |length| length.checked_mul(4));
+    let mut positions: BTreeSet<usize> = quadrupled.take_while(|length| *length < end).collect();
+    positions.insert(end);
+    let columns: Vec<String> = positions.iter().map(|at| thousands(*at)).collect();
+    let cell = |seeds: Vec<Option<f64>>| mean_and_range(seeds.into_iter().flatten(), perplexity);
+    let columns = columns.join(" · ");
+    by_model(
+        group,
+        perplexity_of,
+        (&columns, &positions),
+        mean_up_to,
+        cell,
+    )
+}
+
+/// Parameters, speed of training, loss, and the time of a sample at the longest length that all models were asked at.
+fn costs(group: &StudyGroup) -> Table {
+    let asked = |model: &StudyModel| -> BTreeSet<usize> {
+        let all = seeds(model, passkey_of).into_iter();
+        all.flat_map(|(_, of)| outcomes(of))
+            .map(|of| of.length)
+            .collect()
+    };
+    let all = group.models.iter().map(asked).filter(|of| !of.is_empty());
+    let common = all.reduce(|a, b| &a & &b).unwrap_or_default();
+    let common = common.last().copied();
+    let row = |model: &StudyModel| {
+        let trained = model
+            .runs
+            .iter()
+            .filter(|run| !run.records.training.is_empty());
+        let trained: Vec<&StudyRun> = trained.collect();
+        let rates = trained.iter().map(|run| median_rate(run));
+        let losses = trained.iter().filter_map(|run| last_loss(run));
+        let (mut seconds, mut samples) = (0.0, 0);
+        for (_, of) in seeds(model, passkey_of) {
+            for cell in of.cells.iter().filter(|cell| Some(cell.length) == common) {
+                seconds += cell.seconds;
+                samples += cell.samples;
+            }
+        }
+        let per_sample = match samples {
+            0 => "–".to_owned(),
+            samples => duration(seconds / samples as f64),
+        };
+        let row = vec![
+            model.name.clone(),
+            thousands(model.added as usize),
+            mean_and_range(rates, short),
+            mean_and_range(losses, |bits| format!("{bits:.3}")),
+            per_sample,
+            trained.len().to_string(),
+        ];
+        (!trained.is_empty()).then_some(row)
+    };
+    let at = common.map_or(String::new(), |length| {
+        format!(", {} tokens", thousands(length))
+    });
+    Table {
+        header: format!(
+            "model · parameters added · tokens/s in training · validation, bits/byte · a sample{at} · seeds"
+        ),
+        rows: group.models.iter().filter_map(row).collect(),
+    }
+}
+
+fn median_rate(run: &StudyRun) -> f64 {
+    let steps = run.records.training.iter();
+    let mut rates: Vec<f64> = steps.map(|step| step.tokens_per_second).collect();
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+fn last_loss(run: &StudyRun) -> Option<f64> {
+    let mut steps = run.records.training.iter().rev();
+    steps.find_map(|step| step.validation_bits_per_byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::study_page;
+    use bam_record::{Decided, testing};
+
+    fn run(seed: u64, passkey: Passkey) -> StudyRun {
+        let records = RunRecords {
+            passkey: Some(testing::record(passkey)),
+            perplexity: Some(testing::record(testing::perplexity(&[
+                (0, 128, 3.0),
+                (128, 1024, 2.0 + seed as f64),
+            ]))),
+            ..RunRecords::default()
+        };
+        StudyRun { seed, records }
+    }
+
+    fn group() -> StudyGroup {
+        let mut holds = testing::passkey(&[(128, 0.5, 10, 10), (1024, 0.5, 70, 70)], &[]);
+        holds.decided.push(Decided {
+            length: 1024,
+            samples: 70,
+            planned: 100,
+        });
+        let fails = testing::passkey(&[(128, 0.5, 8, 10)], &[(1024, "nothing at 128")]);
+        StudyGroup {
+            name: "Keys".into(),
+            about: "Small.".into(),
+            models: vec![StudyModel {
+                name: "bam".into(),
+                added: 12,
+                runs: vec![run(1, holds), run(2, fails)],
+            }],
+        }
+    }
+
+    #[test]
+    fn seeds_count_as_one_each() {
+        let text = markdown("A study", &[group()]);
+        // 70 of 70 and nothing: a half, whatever the samples.
+        let expected = [
+            "| model | 1 × | 8 × | seeds |",
+            "| bam | 90 (80–100) | 50 (0–100) | 2 |",
+            "| bam | 10/10 | 70/70† | 1 |",
+            "| bam | 8/10 | – | 2 |",
+            "| bam | 20.1 (20.1–20.1) |",
+        ];
+        for line in expected {
+            assert!(text.contains(line), "{line}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_table_and_draws_the_samples_of_all_seeds() {
+        let group = group();
+        let page = study_page("A study", std::slice::from_ref(&group));
+        for (title, _) in tables(&group) {
+            assert!(page.contains(&title), "{title}");
+        }
+        let pooled = pooled(&group);
+        let passkey = pooled[0].1.passkey.as_ref().unwrap();
+        let of: Vec<_> = outcomes(&passkey.metrics);
+        let counts: Vec<_> = of.iter().map(|of| (of.correct, of.samples)).collect();
+        assert_eq!(counts, [(18, 20), (70, 70)]);
+        assert_eq!((of[0].planned, of[1].planned), (None, Some(100)));
+        assert!(passkey.metrics.not_run.is_empty());
+    }
+}
