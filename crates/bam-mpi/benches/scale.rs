@@ -94,7 +94,7 @@ fn exchanges(ranks: &dyn Ranks) {
             assert!(right, "rank {rank} gave others; no time is reported");
         }
         let repeats = ((1 << 24) / numbers).clamp(20, 2000);
-        let seconds = median((0..repeats).map(|_| timed(&exchange)).collect());
+        let seconds = median((0..repeats).map(|_| timed(exchange)).collect());
         let bytes = numbers * size_of::<f32>() * (size - 1);
         say(
             ranks,
