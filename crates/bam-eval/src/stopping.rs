@@ -36,6 +36,15 @@ impl Stopping {
         })
     }
 
+    /// The same; no test without a mark.
+    ///
+    /// # Errors
+    /// Those of [`Stopping::new`].
+    pub fn unless_empty(marks: &[f64], batch: usize) -> Result<Option<Self>, Error> {
+        let marks = Some(marks).filter(|marks| !marks.is_empty());
+        marks.map(|marks| Self::new(marks, batch)).transpose()
+    }
+
     /// The samples between two looks; all at once without a test.
     pub(crate) fn batches(test: Option<&Self>, samples: usize) -> Vec<Range<usize>> {
         let batch = test.map_or(samples, |test| test.batch).max(1);

@@ -14,6 +14,20 @@ mod oracle;
 
 pub use oracle::{Link, oracle, oracle_gradients, oracle_row, product_oracle, sums_of_gradients};
 
+/// Gradients in the order of [`oracle_gradients`].
+#[must_use]
+pub fn in_order(of: Gradients) -> [Vec<f32>; 6] {
+    let Gradients {
+        q,
+        k,
+        v,
+        ln_weights,
+        temperature,
+        key_prior,
+    } = of;
+    [q, k, v, ln_weights, temperature, key_prior]
+}
+
 /// The sizes and options of a random [`Case`].
 #[derive(Clone, Debug)]
 pub struct Shape {

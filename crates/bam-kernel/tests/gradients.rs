@@ -1,7 +1,7 @@
 //! Gradients against those of the definition in `f64`, which are checked against finite differences; and
 //! the same bits for any number of threads.
 
-use bam_kernel::testing::{Case, gradient_cases, oracle, oracle_gradients};
+use bam_kernel::testing::{Case, gradient_cases, in_order, oracle, oracle_gradients};
 use bam_kernel::{Call, Gradients, Instructions, KeyPriorScope};
 
 const NAMES: [&str; 6] = ["q", "k", "v", "ln_weights", "temperature", "key_prior"];
@@ -16,16 +16,7 @@ fn relative_error(got: &[f64], expected: &[f64]) -> f64 {
 }
 
 fn widened(of: Gradients) -> [Vec<f64>; 6] {
-    let Gradients {
-        q,
-        k,
-        v,
-        ln_weights,
-        temperature,
-        key_prior,
-    } = of;
-    [q, k, v, ln_weights, temperature, key_prior]
-        .map(|values| values.into_iter().map(f64::from).collect())
+    in_order(of).map(|values| values.into_iter().map(f64::from).collect())
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::experiment::{Materials, Measured, trained};
 use crate::runs;
 use anyhow::{Context, ensure};
 use bam_attention::Skipping;
+use bam_data::Tokenizer;
 use bam_data::atomic_file::write_atomically;
 use bam_eval::evaluation::Subject;
 use bam_eval::greedy::GreedyGenerator;
@@ -20,12 +21,12 @@ use bam_eval::passkey::{PasskeyEvaluation, PasskeyPlan};
 use bam_eval::perplexity::{PerplexityEvaluation, PerplexityPlan};
 use bam_eval::ruler::RulerEvaluation;
 use bam_eval::synthetic::{SyntheticEvaluation, SyntheticPlan};
+use bam_lm::train::Recipe;
 use bam_lm::train::plan::Plan;
 use bam_report::study::{StudyGroup, StudyModel, StudyRun};
 use burn::tensor::Device;
 use definition::{Group, Study};
 use jobs::{Job, Run, Stage};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -242,11 +243,13 @@ impl<'a> Worker<'a> {
                 })
             }
             Stage::Synthetic => {
-                let (tasks, lengths) = group.synthetic_tasks(trained)?.unwrap_or_default();
+                let Some((tasks, lengths, samples)) = group.synthetic_tasks(trained)? else {
+                    return Ok(true);
+                };
                 let plan = SyntheticPlan {
                     tasks,
                     lengths,
-                    samples: group.synthetic.as_ref().map_or(1, |of| of.samples),
+                    samples,
                     patience,
                     stopping,
                     seed,
@@ -316,7 +319,7 @@ fn side_by_side(args: &StudyArgs, processes: usize) -> anyhow::Result<usize> {
 /// Page and tables, from the records that are there.
 fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
     let mut groups = Vec::new();
-    let mut added = HashMap::new();
+    let vocabulary = Tokenizer::from_file(&out.join("tokenizer.json"))?.vocabulary_size();
     for of_group in runs.chunk_by(|a, b| a.group == b.group) {
         let group = &study.groups[of_group[0].group];
         let mut models: Vec<StudyModel> = Vec::new();
@@ -332,9 +335,7 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
                 Some(model) => model.runs.push(of_seed),
                 None => models.push(StudyModel {
                     name: run.name.clone(),
-                    added: *added
-                        .entry((run.group, run.model))
-                        .or_insert(parameters_added(run, out)?),
+                    added: parameters_added(&run.recipe, vocabulary)?,
                     runs: vec![of_seed],
                 }),
             }
@@ -356,13 +357,9 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
 }
 
 /// Parameters that a model has beyond one without any position.
-fn parameters_added(run: &Run, out: &Path) -> anyhow::Result<u64> {
-    let tokenizer = bam_data::Tokenizer::from_file(&out.join("tokenizer.json"))?;
-    let of = |recipe| -> anyhow::Result<u64> {
-        let vocabulary = tokenizer.vocabulary_size();
-        Ok(Plan::new(recipe, vocabulary, None, 1, 1)?.parameters)
-    };
-    let mut without = run.recipe.clone();
+fn parameters_added(recipe: &Recipe, vocabulary: usize) -> anyhow::Result<u64> {
+    let mut without = recipe.clone();
     without.model.encoding = "nope".parse()?;
-    Ok(of(&run.recipe)?.saturating_sub(of(&without)?))
+    let of = |recipe| Plan::new(recipe, vocabulary, None, 1, 1).map(|plan| plan.parameters);
+    Ok(of(recipe)?.saturating_sub(of(&without)?))
 }

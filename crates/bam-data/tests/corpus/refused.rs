@@ -151,20 +151,6 @@ fn wrong_columns_are_described() {
         "optional binary text;",
         "optional binary text (JSON);",
         "repeated binary text (UTF8);",
-    ] {
-        let schema = Arc::new(parse_message_type(&format!("message m {{ {column} }}")).unwrap());
-        let file = File::create(&path).unwrap();
-        SerializedFileWriter::new(file, schema, Arc::default())
-            .unwrap()
-            .close()
-            .unwrap();
-        let error = read(&path).unwrap_err();
-        assert!(
-            matches!(error, DataError::ColumnType { .. }),
-            "{column}: {error}"
-        );
-    }
-    for column in [
         "required int64 text;",
         "required group text { required binary text (UTF8); }",
     ] {

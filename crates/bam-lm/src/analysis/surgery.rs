@@ -1,9 +1,9 @@
 //! Prior surgery: other priors in the heads of a trained model, everything else as it was.
 //!
 //! An encoding names one family a head for all layers, or for those that share an item of its pattern.
-//! Where an edit makes a head's family differ between such layers, the head becomes what contains them
-//! all, exactly: the generalised Gaussian is the uniform prior at shape 0 and the Laplace prior at shape 1.
-//! What nothing here contains is refused.
+//! A head whose family an edit makes differ between such layers becomes one that contains them all,
+//! exactly: the generalised Gaussian is the uniform prior at shape 0 and the Laplace prior at shape 1.
+//! Families that nothing here contains are refused.
 
 mod overflow;
 

@@ -24,7 +24,6 @@ impl EndsArgs {
     }
 
     pub fn stopping(&self) -> Result<Option<Stopping>, bam_lm::Error> {
-        let marks = Some(&self.decide).filter(|marks| !marks.is_empty());
-        marks.map(|marks| Stopping::new(marks, BATCH)).transpose()
+        Stopping::unless_empty(&self.decide, BATCH)
     }
 }

@@ -90,9 +90,9 @@ pub struct Samples {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tasks {
-    pub tasks: Vec<String>,
+    tasks: Vec<String>,
     lengths: Vec<String>,
-    pub samples: usize,
+    samples: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,6 +104,9 @@ pub struct Reading {
     /// Positions of a window.
     pub window: usize,
 }
+
+/// Tasks, their lengths in tokens, ascending, and samples of each.
+type TaskGrid = (Vec<SyntheticTask>, Vec<usize>, usize);
 
 /// RULER's samples, and the tasks and lengths that are asked.
 type RulerGrid = (RulerSamples, Vec<(Task, usize)>);
@@ -149,9 +152,7 @@ impl Study {
 
     /// The test that ends samples early, if there is one.
     pub fn stopping(&self) -> Result<Option<Stopping>, bam_lm::Error> {
-        let marks = Some(&self.decide).filter(|marks| !marks.is_empty());
-        let of = |marks: &Vec<f64>| Stopping::new(marks, self.batch);
-        marks.map(of).transpose()
+        Stopping::unless_empty(&self.decide, self.batch)
     }
 }
 
@@ -225,16 +226,14 @@ impl Group {
         Ok(plans)
     }
 
-    /// Tasks and their lengths in tokens, ascending.
-    pub fn synthetic_tasks(
-        &self,
-        train_length: usize,
-    ) -> anyhow::Result<Option<(Vec<SyntheticTask>, Vec<usize>)>> {
-        let of = |tasks: &Tasks| {
-            let mut lengths = tokens("synthetic.lengths", &tasks.lengths, train_length)?;
+    /// Tasks of exact difficulty, where they are asked for.
+    pub fn synthetic_tasks(&self, train_length: usize) -> anyhow::Result<Option<TaskGrid>> {
+        let of = |of: &Tasks| {
+            let mut lengths = tokens("synthetic.lengths", &of.lengths, train_length)?;
             lengths.sort_unstable();
-            let tasks = tasks.tasks.iter().map(|task| task.parse());
-            Ok((tasks.collect::<Result<_, bam_data::DataError>>()?, lengths))
+            let tasks = of.tasks.iter().map(|task| task.parse());
+            let tasks = tasks.collect::<Result<_, bam_data::DataError>>()?;
+            Ok((tasks, lengths, of.samples))
         };
         self.synthetic.as_ref().map(of).transpose()
     }

@@ -13,7 +13,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// A piece of work on one model, in the order in which they are done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Train,
     Heads,
@@ -62,8 +62,6 @@ impl Stage {
 pub struct Run {
     /// Its group's place in the study.
     pub group: usize,
-    /// Its model's place in the group.
-    pub model: usize,
     pub name: String,
     pub seed: u64,
     pub recipe: Recipe,
@@ -87,13 +85,12 @@ pub fn runs(study: &Study, file: &Path, out: &Path) -> anyhow::Result<Vec<Run>> 
     for (index, group) in study.groups.iter().enumerate() {
         let models = group.models(file)?;
         for &seed in &group.seeds {
-            for (place, Model { name, recipe }) in models.iter().enumerate() {
+            for Model { name, recipe } in &models {
                 let mut recipe = recipe.clone();
                 recipe.train.seed = seed;
                 let dir = out.join(slug(&group.name)).join(slug(name));
                 all.push(Run {
                     group: index,
-                    model: place,
                     name: name.clone(),
                     seed,
                     recipe,

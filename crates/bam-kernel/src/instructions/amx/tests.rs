@@ -5,7 +5,9 @@ use super::emulator::{Count, counted, provide};
 use super::tiles::{SIDE, Tiles};
 use crate::layers::Matrix;
 use crate::layers::product_bf16::product_by;
-use crate::testing::{Case, Shape, oracle, product_oracle, signed_numbers, sums_of_gradients};
+use crate::testing::{
+    Case, Shape, in_order, oracle, product_oracle, signed_numbers, sums_of_gradients,
+};
 use crate::{Call, Gradients, Instructions, KeyPriorScope, SkipLog, Skipping, bf16};
 use std::sync::Arc;
 
@@ -177,18 +179,6 @@ fn gradients_on_tiles(case: &Case, skipping: Skipping) -> Gradients {
     case.forward_backward_narrow(on_amx).unwrap().1
 }
 
-fn by_name(of: Gradients) -> [Vec<f32>; 6] {
-    let Gradients {
-        q,
-        k,
-        v,
-        ln_weights,
-        temperature,
-        key_prior,
-    } = of;
-    [q, k, v, ln_weights, temperature, key_prior]
-}
-
 fn rounded_weights(case: &Case) -> Vec<f32> {
     let weights = case.loss_weights().into_iter();
     weights.map(|w| bf16::from_f32(w).to_f32()).collect()
@@ -261,7 +251,7 @@ fn gradients_on_tiles_are_the_definitions() {
         .iter()
         .enumerate()
         {
-            let got = by_name(gradients_on_tiles(case, Skipping::Off));
+            let got = in_order(gradients_on_tiles(case, Skipping::Off));
             let errors = errors_back(&got, &definition_and_bounds(case));
             for (name, (largest, share)) in NAMES.iter().zip(errors) {
                 let what = format!("{sizes:?}, {number}: gradient of {name}");
@@ -283,7 +273,7 @@ fn wrong_gradients_are_seen() {
         .with_temperature(true)
         .with_documents(2)
         .with_key_prior(false, KeyPriorScope::Scaled);
-    let got = by_name(gradients_on_tiles(&case, Skipping::Off));
+    let got = in_order(gradients_on_tiles(&case, Skipping::Off));
     let expected = definition_and_bounds(&case);
     let larger = got
         .each_ref()

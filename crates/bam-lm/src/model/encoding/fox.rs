@@ -5,14 +5,8 @@ const NAME: &str = "fox";
 
 /// Whether an encoding's text has forget gates, and the text without them: `fox` alone is `nope` beside the gates.
 pub(super) fn taken_off(text: &str) -> (bool, String) {
-    let alone = |rest: &str| {
-        ["", "*", "+ssmax", "+adaptive"]
-            .iter()
-            .any(|next| match *next {
-                "" => rest.is_empty(),
-                next => rest.starts_with(next),
-            })
-    };
+    let ends = ["*", "+ssmax", "+adaptive"];
+    let alone = |rest: &str| rest.is_empty() || ends.iter().any(|end| rest.starts_with(end));
     match text.strip_prefix(NAME) {
         Some(rest) if alone(rest) => (true, format!("nope{rest}")),
         Some(rest) if rest.starts_with('+') => (true, rest[1..].to_owned()),
