@@ -50,7 +50,7 @@ pub fn run(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         args.group.is_empty() || args.group.contains(name)
     };
     let runs: Vec<Run> = all.iter().filter(|run| wanted(run)).cloned().collect();
-    let jobs = jobs::jobs(&study, &runs);
+    let jobs = jobs::jobs(&runs);
     if args.plan {
         return plan::show(&study, &jobs);
     }

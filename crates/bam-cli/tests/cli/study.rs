@@ -119,6 +119,14 @@ fn pieces_and_processes_find_the_same() {
     let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
     assert_eq!(plan.matches("nothing left").count(), 6, "{plan}");
 
+    // Records alone are enough; a model that one is missing of is made again, the same.
+    fs::remove_file(whole.join(RUNS[1]).join("model.safetensors")).unwrap();
+    let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
+    assert_eq!(plan.matches("nothing left").count(), 6, "{plan}");
+    fs::remove_file(whole.join(RUNS[1]).join("passkey.json")).unwrap();
+    succeed(&args!["study {} --out {}", file, whole]);
+    assert_eq!(findings(&whole), findings(&parts));
+
     // A model that was trained otherwise is not taken for this one.
     study(folder.path(), &STUDY.replace("steps=6", "steps=7"));
     fs::remove_file(whole.join(RUNS[0]).join("passkey.json")).unwrap();

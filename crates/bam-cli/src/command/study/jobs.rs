@@ -1,10 +1,11 @@
 //! A study's jobs, and who does which.
 //!
-//! A job leaves a file and is done when the file is there. Processes agree by locks on files beside the runs' folders, which
+//! A job leaves a file and is done when the file is there; a model that has all its records need not be there itself, so
+//! a study goes on from records alone. Processes agree by locks on files beside the runs' folders, which
 //! the system takes back from a process that ends, however it ends. So any number of them, on one machine or on several with
 //! a common file system, may work at one study and need not know of each other.
 
-use super::definition::{Model, Study, slug};
+use super::definition::{Group, Model, Study, slug};
 use crate::experiment::is_trained;
 use crate::runs;
 use anyhow::Context;
@@ -66,6 +67,8 @@ pub struct Run {
     pub seed: u64,
     pub recipe: Recipe,
     pub dir: PathBuf,
+    /// In their order.
+    stages: Vec<Stage>,
 }
 
 /// A stage of a run.
@@ -83,7 +86,7 @@ pub struct Job<'a> {
 pub fn runs(study: &Study, file: &Path, out: &Path) -> anyhow::Result<Vec<Run>> {
     let mut all = Vec::new();
     for (index, group) in study.groups.iter().enumerate() {
-        let models = group.models(file)?;
+        let (models, stages) = (group.models(file)?, stages(group));
         for &seed in &group.seeds {
             for Model { name, recipe } in &models {
                 let mut recipe = recipe.clone();
@@ -95,6 +98,7 @@ pub fn runs(study: &Study, file: &Path, out: &Path) -> anyhow::Result<Vec<Run>> 
                     seed,
                     recipe,
                     dir: dir.join(format!("seed-{seed}")),
+                    stages: stages.clone(),
                 });
             }
         }
@@ -102,30 +106,45 @@ pub fn runs(study: &Study, file: &Path, out: &Path) -> anyhow::Result<Vec<Run>> 
     Ok(all)
 }
 
+/// The stages that a group asks for.
+fn stages(group: &Group) -> Vec<Stage> {
+    let asked = |stage: &Stage| match stage {
+        Stage::Train | Stage::Heads => true,
+        Stage::Perplexity => group.perplexity.is_some(),
+        Stage::Passkey => !group.passkey.is_empty(),
+        Stage::Synthetic => group.synthetic.is_some(),
+        Stage::Ruler => group.ruler.is_some(),
+    };
+    Stage::ALL.into_iter().filter(asked).collect()
+}
+
 /// The jobs on runs: of each group and seed first those of one stage.
-pub fn jobs<'a>(study: &Study, runs: &'a [Run]) -> Vec<Job<'a>> {
+pub fn jobs(runs: &[Run]) -> Vec<Job<'_>> {
     let mut jobs = Vec::new();
     for of_seed in runs.chunk_by(|a, b| (a.group, a.seed) == (b.group, b.seed)) {
-        let group = &study.groups[of_seed[0].group];
-        let asked = |stage: &Stage| match stage {
-            Stage::Train | Stage::Heads => true,
-            Stage::Perplexity => group.perplexity.is_some(),
-            Stage::Passkey => !group.passkey.is_empty(),
-            Stage::Synthetic => group.synthetic.is_some(),
-            Stage::Ruler => group.ruler.is_some(),
-        };
-        for stage in Stage::ALL.into_iter().filter(asked) {
+        for &stage in &of_seed[0].stages {
             jobs.extend(of_seed.iter().map(|run| Job { run, stage }));
         }
     }
     jobs
 }
 
+impl Run {
+    fn has_record(&self, stage: Stage) -> bool {
+        stage
+            .record()
+            .is_some_and(|record| self.dir.join(record).exists())
+    }
+}
+
 impl Job<'_> {
     pub fn is_done(&self) -> bool {
-        match self.stage.record() {
-            None => is_trained(&self.run.dir),
-            Some(record) => self.run.dir.join(record).exists(),
+        let Run { dir, stages, .. } = self.run;
+        match self.stage {
+            Stage::Train => {
+                is_trained(dir) || stages[1..].iter().all(|&of| self.run.has_record(of))
+            }
+            measured => self.run.has_record(measured),
         }
     }
 
