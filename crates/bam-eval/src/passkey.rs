@@ -30,6 +30,8 @@ pub struct LengthPlan {
     pub samples: usize,
     /// The places of the key.
     pub depths: Depths,
+    /// The length is asked only where at least this share of the samples of the one before was right.
+    pub after: Option<f64>,
 }
 
 /// Places of keys: 0 at the beginning, 1 right before the question.
@@ -145,6 +147,25 @@ fn by_length(scores: &[PasskeyScore]) -> Vec<(usize, usize, usize)> {
     .collect()
 }
 
+impl PasskeyPlan {
+    /// Why a length is not asked after others: of each its tokens, right samples, and samples.
+    fn unasked(&self, at: &LengthPlan, known: &[(usize, usize, usize)]) -> Option<String> {
+        let misses = known.iter().rev().take_while(|(_, right, _)| *right == 0);
+        let misses = misses.count();
+        if self.patience.is_some_and(|patience| misses >= patience) {
+            return Some(format!(
+                "no sample right at {misses} shorter lengths in a row"
+            ));
+        }
+        let (&(before, right, samples), least) = (known.last()?, at.after?);
+        (right as f64 / (samples as f64) < least).then(|| {
+            format!(
+                "{right} of {samples} right at {before} tokens, and {least} of them were wanted"
+            )
+        })
+    }
+}
+
 impl<'a> PasskeyEvaluation<'a> {
     /// # Errors
     /// If there is no sample, or a length is below the prompt's minimum.
@@ -211,17 +232,9 @@ impl<'a> Evaluation for PasskeyEvaluation<'a> {
                 return Ok(Some(set));
             }
         } else {
-            let misses = known.iter().rev().take_while(|(_, right, _)| *right == 0);
-            let misses = misses.count();
-            if self
-                .plan
-                .patience
-                .is_some_and(|patience| misses >= patience)
-            {
-                set.not_run = Some(NotRun {
-                    length: at.length,
-                    reason: format!("no sample right at {misses} shorter lengths in a row"),
-                });
+            if let Some(reason) = self.plan.unasked(at, &known) {
+                let length = at.length;
+                set.not_run = Some(NotRun { length, reason });
                 return Ok(Some(set));
             }
         }

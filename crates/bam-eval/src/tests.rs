@@ -155,6 +155,7 @@ fn plan() -> PasskeyPlan {
         length,
         samples,
         depths: Depths::Equidistant(3),
+        after: None,
     };
     PasskeyPlan {
         lengths: vec![at(500, 3), at(1400, 4)],
@@ -211,6 +212,28 @@ fn passkeys_that_are_known_are_not_read_again() {
     // All is known, and it is time to stop: that stops nothing. Another seed asks for other keys.
     assert_eq!(again(&plan, &|| true).unwrap(), whole);
     assert_eq!(again(&PasskeyPlan { seed: 2, ..plan }, &|| true), None);
+}
+
+/// A share of 0 is always reached, any other never by a model that finds nothing.
+#[test]
+fn a_length_waits_for_the_one_before() {
+    let model = model("bam+ssmax");
+    for (least, cells) in [(Some(0.0), 6), (Some(0.01), 3), (None, 6)] {
+        let mut plan = plan();
+        plan.lengths[1].after = least;
+        let found = passkeys(&model, &plan, &Context::default(), None).unwrap();
+        assert_eq!(found.cells.len(), cells, "{least:?}");
+        let reasons: Vec<_> = found
+            .not_run
+            .iter()
+            .map(|of| (of.length, &*of.reason))
+            .collect();
+        let expected = (
+            1400,
+            "0 of 3 right at 500 tokens, and 0.01 of them were wanted",
+        );
+        assert_eq!(reasons, if cells == 3 { vec![expected] } else { vec![] });
+    }
 }
 
 /// A model that is always wrong is asked until that is decided, and its samples are the first of those of a plan without the

@@ -12,7 +12,8 @@ pub mod checkpoint;
 mod config;
 mod design;
 pub mod encoding;
-mod fox;
+#[cfg(test)]
+mod fox_tests;
 mod kv_cache;
 mod parameters;
 mod prefill;

@@ -55,6 +55,31 @@ def test_it_goes_on_after_a_cache():
     assert none is None and torch.allclose(last, whole[:, 15:], atol=1e-6)
 
 
+def test_gates_forget():
+    """Rows of the Forgetting Transformer: a sum of ln f between key and row, beside what the layer has otherwise."""
+    torch.manual_seed(0)
+    layer = BayesianAttention(32, 4, Uniform(4), num_kv_heads=2, kdim=24, vdim=24, scalable_softmax="likelihood", forget_gate=True)
+    x, memory = torch.randn(2, 21, 32), torch.randn(2, 21, 24)
+    heads = lambda projected, count: projected.unflatten(2, (count, 8)).transpose(1, 2).repeat_interleave(4 // count, 1)
+    q, k, v = heads(layer.q_proj(x), 4), heads(layer.k_proj(memory), 2), heads(layer.v_proj(memory), 2)
+    sums = torch.nn.functional.logsigmoid(layer.forget_gate(memory)).transpose(1, 2).cumsum(-1)
+    seen = torch.arange(1, 22).log()[:, None]
+    expected = seen * (q @ k.transpose(2, 3)) / 8**0.5 + sums[..., None] - sums[:, :, None]
+    later = torch.ones(21, 21, dtype=torch.bool).triu(1)
+    rows = expected.masked_fill(later, -torch.inf).softmax(-1) @ v
+    expected = layer.out_proj(rows.transpose(1, 2).flatten(2))
+    got, _ = layer(x, memory, memory)
+    assert torch.allclose(got, expected, atol=1e-5)
+    last, _ = layer(x[:, 15:], memory, memory, query_offset=15)
+    assert torch.allclose(last, got[:, 15:], atol=1e-5)
+    gradients = [torch.autograd.grad(out.square().sum(), layer.forget_gate.parameters()) for out in (got, expected)]
+    for ours, theirs in zip(*gradients):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        layer.forget_gate.bias.fill_(30)
+    assert not torch.allclose(layer(x, memory, memory)[0], expected, atol=1e-2)
+
+
 def test_it_learns_a_lag():
     """To copy the token seven places back is to find a location of −7."""
     torch.manual_seed(0)
@@ -96,6 +121,7 @@ def test_wrong_settings_are_named():
         (lambda: BayesianAttention(32, 4, num_kv_heads=3), "num_heads: expected a multiple of 3, got 4"),
         (lambda: BayesianAttention(32, 4, ALiBi(3)), "prior: expected 4 heads, got 3"),
         (lambda: BayesianAttention(32, 4, scalable_softmax="yes"), "scalable_softmax: expected .*'yes'"),
+        (lambda: BayesianAttention(32, 4, causal=False, forget_gate=True), "forget_gate: expected False .*, got True"),
         (lambda: BayesianAttention(32, 4, window=-1), "window: expected at least 0, got -1"),
         (lambda: BayesianAttention(32, 4, skipping="foo"), "skipping: expected off, exact, or a number"),
         (lambda: BayesianAttention(32, 4, causal=False)(x, is_causal=True), "is_causal: expected False"),

@@ -36,6 +36,11 @@ ENCODINGS = {
     "rotary": {"position_embedding_type": "rotary"},
     "rotary in a window": {"position_embedding_type": "rotary_local"},
     "windows below a layer that sees all": {"position_embedding_type": "rotary_local:7,bam+ssmax", "ssmax": SSMAX},
+    "forget gates": {"position_embedding_type": "fox"},
+    "forget gates beside a prior": {"position_embedding_type": "fox+bam+ssmax", "ssmax": SSMAX},
+    "forget gates in some layers": {"position_embedding_type": "rotary,fox+(alibi:2,bam:2)"},
+    "a temperature that rows learn": {"position_embedding_type": "bam+adaptive", "ssmax": SSMAX},
+    "of content": {"position_embedding_type": "fox+bam+adaptive-content", "ssmax": SSMAX},
 }
 
 
@@ -56,7 +61,11 @@ def test_encodings_of_layers(exported):
     def period(text, **sizes):
         sizes = {"num_attention_heads": 4, "num_hidden_layers": 4, "train_length": 16} | sizes
         config = exported.BamConfig(position_embedding_type=text, **sizes)
-        return [(of.position, of.groups, of.window, of.scope) for of in map(config.encoding, range(4))]
+        layers = list(map(config.encoding, range(4)))
+        extras.append("".join("f" * of.forgets + "a" * of.adapts + "." for of in layers))
+        return [(of.position, of.groups, of.window, of.scope) for of in layers]
+
+    extras = []
 
     nope, bam = (("nope", 4),), (("bam", 4),)
     local = ("rotary_local", nope, 128, None)
@@ -65,7 +74,20 @@ def test_encodings_of_layers(exported):
     mixed = ("prior", (("alibi", 1), ("bam", 3)), None, None)
     assert period("alibi:1,bam:3") == [mixed] * 4
     assert period("(alibi:1,bam:3)*3,rotary") == [mixed] * 3 + [("rotary", nope, None, None)]
-    for wrong in ("bamm", "bam:3", "bam*0", "rotary:2", "rotary_local:x,bam", "bam*5", "bam,nope+ssmx", "(alibi:1,bam:3", ""):
+    assert set(extras) == {"...."}
+    scaled = [("prior", groups, None, "likelihood_and_prior") for groups in (nope, bam)]
+    for text, layers, extra in [
+        ("fox", [("prior", nope, None, None)] * 4, "f.f.f.f."),
+        ("fox+bam+ssmax", [scaled[1]] * 4, "f.f.f.f."),
+        ("bam+adaptive", [scaled[1]] * 4, "a.a.a.a."),
+        ("fox+adaptive", [scaled[0]] * 4, "fa.fa.fa.fa."),
+        ("fox*3,bam+adaptive", [("prior", nope, None, None)] * 3 + [scaled[1]], "f.f.f.a."),
+        ("fox+alibi:1,bam:3", [mixed] * 4, "f.f.f.f."),
+        ("fox+rotary_local:128*3,fox+ssmax", [local] * 3 + [scaled[0]], "f.f.f.f."),
+        ("rotary_local:128,fox+(alibi:1,bam:3)", [local, mixed] * 2, ".f..f."),
+    ]:
+        assert (period(text), extras[-1]) == (layers, extra), text
+    for wrong in ("foxy", "fox+", "fox+fox", "bam+fox", "fox+softmax", "fox:2", "bamm", "bam:3", "bam*0", "rotary:2", "rotary_local:x,bam", "bam*5", "bam,nope+ssmx", "(alibi:1,bam:3", ""):
         with pytest.raises(ValueError, match="position_embedding_type"):
             period(wrong)
 

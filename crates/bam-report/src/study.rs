@@ -3,10 +3,10 @@
 //! A seed is one trained model, so it counts as one observation: means are over seeds, and the range of seeds stands beside
 //! them. A length at which a seed was not asked, because it had found nothing at shorter ones, counts as 0.
 
-use crate::findings::{Outcome, longest, mean_up_to, outcomes};
+use crate::findings::{longest, mean_up_to, outcomes};
 use crate::table::Table;
 use crate::text::{duration, multiple, percent, perplexity, short, thousands};
-use bam_record::{Passkey, PasskeyCell, Perplexity, Ruler, RunRecords, Synthetic};
+use bam_record::{Passkey, PasskeyCell, Perplexity, Ruler, RunRecords, Synthetic, SyntheticCell};
 use std::collections::BTreeSet;
 
 /// Models of one size, trained alike.
@@ -169,12 +169,23 @@ fn by_model<M>(
     }
 }
 
-/// Shares of seeds in percent. One that was not asked had found nothing before; where none was, there is no figure.
+/// Shares of seeds in percent; of how many, where not all were asked.
 fn right(of_seeds: Vec<Option<f64>>) -> String {
-    match of_seeds.iter().any(Option::is_some) {
-        true => mean_and_range(of_seeds.into_iter().map(Option::unwrap_or_default), percent),
-        false => "–".into(),
+    let (seeds, asked) = (of_seeds.len(), of_seeds.iter().flatten().count());
+    let text = mean_and_range(of_seeds.into_iter().flatten(), percent);
+    match asked {
+        0 => text,
+        _ if asked == seeds => text,
+        _ => format!("{text}, {asked} of {seeds}"),
     }
+}
+
+/// The share of right samples at a length, from those of the lengths that were asked, ascending: nothing beyond one where
+/// nothing was right, and no figure beyond others.
+fn share_at(shares: impl IntoIterator<Item = (usize, f64)>, length: usize) -> Option<f64> {
+    let up_to = shares.into_iter().take_while(|(asked, _)| *asked <= length);
+    let (asked, share) = up_to.last()?;
+    (asked == length || share == 0.0).then_some(share)
 }
 
 /// `97 (92–100)`; the range is left out of a single one.
@@ -212,8 +223,10 @@ fn passkey(group: &StudyGroup) -> Table {
     let (columns, lengths) = passkey_lengths(group);
     let accuracy = |of: &Passkey, length| {
         let outcomes = outcomes(of);
-        let at = outcomes.iter().find(|of| of.length == length);
-        at.and_then(Outcome::accuracy)
+        let asked = outcomes
+            .iter()
+            .filter_map(|of| Some((of.length, of.accuracy()?)));
+        share_at(asked, length)
     };
     by_model(group, passkey_of, (&columns, &lengths), accuracy, right)
 }
@@ -267,9 +280,9 @@ fn synthetic(group: &StudyGroup, task: &str) -> Table {
     let lengths = cells.map(|cell| cell.length).collect();
     let columns = times(&lengths, all.first().map_or(1, |of| of.train_length));
     let share = |of: &Synthetic, length| {
-        let mut cells = of.cells.iter();
-        let cell = cells.find(|cell| cell.task == task && cell.length == length)?;
-        Some(cell.correct as f64 / cell.samples.max(1) as f64)
+        let cells = of.cells.iter().filter(|cell| cell.task == task);
+        let share = |cell: &SyntheticCell| cell.correct as f64 / cell.samples.max(1) as f64;
+        share_at(cells.map(|cell| (cell.length, share(cell))), length)
     };
     by_model(group, synthetic_of, (&columns, &lengths), share, right)
 }
@@ -396,7 +409,7 @@ mod tests {
             samples: 70,
             planned: 100,
         });
-        let fails = testing::passkey(&[(128, 0.5, 8, 10)], &[(1024, "nothing at 128")]);
+        let fails = testing::passkey(&[(128, 0.5, 0, 10)], &[(1024, "nothing at 128")]);
         StudyGroup {
             name: "Keys".into(),
             about: "Small.".into(),
@@ -411,17 +424,23 @@ mod tests {
     #[test]
     fn seeds_count_as_one_each() {
         let text = markdown("A study", &[group()]);
-        // 70 of 70 and nothing: a half, whatever the samples.
+        // 70 of 70 and nothing: a half, whatever the samples. Where a length waits for another, seeds are counted.
         let expected = [
             "| model | 1 × | 8 × | seeds |",
-            "| bam | 90 (80–100) | 50 (0–100) | 2 |",
+            "| bam | 50 (0–100) | 50 (0–100) | 2 |",
             "| bam | 10/10 | 70/70† | 1 |",
-            "| bam | 8/10 | – | 2 |",
+            "| bam | 0/10 | – | 2 |",
             "| bam | 20.1 (20.1–20.1) |",
         ];
         for line in expected {
             assert!(text.contains(line), "{line}:\n{text}");
         }
+        let mut group = group();
+        let waits = testing::passkey(&[(128, 0.5, 8, 10)], &[(1024, "8 of 10 at 128")]);
+        group.models[0].runs[1].records.passkey = Some(testing::record(waits));
+        let text = markdown("A study", &[group]);
+        let line = "| bam | 90 (80–100) | 100, 1 of 2 | 2 |";
+        assert!(text.contains(line), "{line}:\n{text}");
     }
 
     #[test]
@@ -435,7 +454,7 @@ mod tests {
         let passkey = pooled[0].1.passkey.as_ref().unwrap();
         let of: Vec<_> = outcomes(&passkey.metrics);
         let counts: Vec<_> = of.iter().map(|of| (of.correct, of.samples)).collect();
-        assert_eq!(counts, [(18, 20), (70, 70)]);
+        assert_eq!(counts, [(10, 20), (70, 70)]);
         assert_eq!((of[0].planned, of[1].planned), (None, Some(100)));
         assert!(passkey.metrics.not_run.is_empty());
     }

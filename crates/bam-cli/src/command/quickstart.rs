@@ -205,6 +205,7 @@ fn plan(args: &QuickstartArgs, train_length: usize) -> PasskeyPlan {
                 length: times as usize * train_length,
                 samples,
                 depths: Depths::Equidistant(samples.min(10)),
+                after: None,
             })
             .collect(),
         given_digits: 1,

@@ -149,6 +149,12 @@ fn what_makes_no_sense_is_named() {
         ("\"alibi\"", "\"alibaba\"", "alibaba"),
         ("\"4x\"]", "\"4y\"]", "got 4y"),
         ("\"2x\", \"4x\"", "\"1x\"", "each length once"),
+        (
+            "samples = 30",
+            "samples = 30, after = 90.0",
+            "passkey.after",
+        ),
+        ("samples = 1 }", "samples = 1, after = 0.9 }", "ruler.after"),
         ("\"copy\"", "\"copying\"", "copying"),
         (
             "seeds = [1, 2]",

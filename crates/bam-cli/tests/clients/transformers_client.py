@@ -2,7 +2,7 @@
 
     python transformers_client.py BAM MODEL [quick]
 
-BAM is the program, MODEL a folder with a tokenizer; `quick` tries each position with one kind of softmax only. Wants
+BAM is the program, MODEL a folder with a tokenizer; `quick` tries each position with one kind of temperature only. Wants
 torch, transformers and safetensors.
 """
 
@@ -25,6 +25,7 @@ POSITIONS = [
     "nope", "sinusoidal", "rotary", "rotary_local", "alibi", "bam", "laplace", "gaussian", "kerple_log", "kerple_power",
     "student_t", "t5_buckets", "table", "laplace_slab", "alibi:1,bam:2,nope:1,table:2",
     "rotary_local:5*2,bam", "alibi*1,nope", "(alibi:2,bam:4)*1,rotary_local",
+    "fox", "fox+bam", "fox+rotary_local", "fox+alibi:2,bam:4", "bam,fox*2", "fox+(alibi:2,bam:4)*2,nope",
 ]
 # MPT's, Bloom's, Alilama's, and a LLaMA with biases and a tied head: encodings with designs that are not the usual one.
 DESIGNS = {
@@ -107,7 +108,7 @@ def variant(source, work, position, ssmax, index, design=None):
     )
     # Layers that differ have priors of their own.
     config["attn_prior"]["scope"] = ["layer", "global"][index % 2 if "*" not in position else 0]
-    config["ssmax"] = {"enabled": ssmax != "", "scale_prior": ssmax == "+ssmax", "from_layer": index % 3 if ssmax else 0}
+    config["ssmax"] = {"enabled": ssmax != "", "scale_prior": ssmax in ("+ssmax", "+adaptive"), "from_layer": index % 3 if ssmax else 0}
     for name in ("bos_token_id", "eos_token_id"):
         config.pop(name, None)
     if design is not None:
@@ -169,7 +170,7 @@ def check_variant(folder):
     # Lags have more digits than bfloat16.
     narrow = load(folder, dtype=torch.bfloat16)
     wide = {name for name, tensor in narrow.state_dict().items() if tensor.dtype == torch.float32}
-    assert all("prior" in name or "seq_scale" in name for name in wide)
+    assert all(any(part in name for part in ("prior", "seq_scale", "temperature", "wf")) for name in wide)
     assert logits(narrow, tokens).isfinite().all()
     # What transformers saves is a model of ours.
     again = folder / "again"
@@ -183,14 +184,14 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(work)
         source = exported_model(work)
-        kinds = ("", "+ssmax", "+ssmax-content")
+        kinds = ("", "+ssmax", "+ssmax-content", "+adaptive", "+adaptive-content")
         variants = [(position, kind) for position in POSITIONS for kind in kinds]
         if QUICK:
-            variants = [(position, kinds[index % 3]) for index, position in enumerate(POSITIONS)]
+            variants = [(position, kinds[index % len(kinds)]) for index, position in enumerate(POSITIONS)]
         for index, (position, ssmax) in enumerate(variants):
             check_variant(variant(source, work, position, ssmax, index))
         for index, (position, design) in enumerate(DESIGNS.items()):
-            check_variant(variant(source, work, position, kinds[index % 3], 100 + index, design))
+            check_variant(variant(source, work, position, kinds[index % len(kinds)], 100 + index, design))
     print(f"transformers {transformers.__version__}, torch {torch.__version__}: {len(variants)} encodings and "
           f"{len(DESIGNS)} designs agree")
 

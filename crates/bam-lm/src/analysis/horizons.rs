@@ -26,7 +26,16 @@ impl Transformer {
         keys: usize,
         epsilon: f64,
     ) -> Result<Horizons, Error> {
-        self.config.check_lags_alone("certified horizons")?;
+        let encoding = &self.config.encoding;
+        if encoding.forgets() {
+            return Err(Error::Value {
+                what: "certified horizons",
+                expected: "priors over lags alone".into(),
+                got: format!(
+                    "forget gates ({encoding}), a prior over keys that depends on the text"
+                ),
+            });
+        }
         check_length(keys)?;
         if keys == 0 {
             return Err(Error::Value {

@@ -73,6 +73,8 @@ class BayesianAttention(nn.Module):
         causal: rows see nothing after them
         window: hides keys at this distance and beyond
         scalable_softmax: `"likelihood_and_prior"` or `"likelihood"`, what `s·ln n` multiplies; none if not given
+        forget_gate: a gate `f_j = σ(w_h·key_j + b_h)` a head, whose sums `u_j = −Σ_{l ≤ j} ln f_l` are a prior over keys
+            beside that over lags (the Forgetting Transformer, arXiv 2503.02130); of layers that are causal
         bias: biases of the projections
         kdim, vdim: widths of keys and values, `embed_dim` if not given
         skipping: as of `attend`
@@ -93,6 +95,7 @@ class BayesianAttention(nn.Module):
         causal: bool = True,
         window: int | None = None,
         scalable_softmax: str | None = None,
+        forget_gate: bool = False,
         bias: bool = True,
         kdim: int | None = None,
         vdim: int | None = None,
@@ -115,6 +118,8 @@ class BayesianAttention(nn.Module):
             raise ValueError(
                 f"scalable_softmax: expected 'likelihood_and_prior', 'likelihood' or None, got {scalable_softmax!r}"
             )
+        if forget_gate and not causal:
+            raise ValueError("forget_gate: expected False in a layer that is not causal, got True")
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, key_heads
         self.head_dim = embed_dim // num_heads
         self.causal, self.window, self.skipping = causal, window_of(window), skipping
@@ -123,14 +128,17 @@ class BayesianAttention(nn.Module):
         self.temperature_scope = scalable_softmax
         self.scalable_softmax = None if scalable_softmax is None else ScalableSoftmax(num_heads)
         of_keys = key_heads * self.head_dim
+        kdim = embed_dim if kdim is None else kdim
         self.q_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
-        self.k_proj = nn.Linear(embed_dim if kdim is None else kdim, of_keys, bias=bias)
+        self.k_proj = nn.Linear(kdim, of_keys, bias=bias)
         self.v_proj = nn.Linear(embed_dim if vdim is None else vdim, of_keys, bias=bias)
         self.out_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
+        self.forget_gate = nn.Linear(kdim, num_heads) if forget_gate else None
 
     def reset_parameters(self) -> None:
-        """Sets the initial values of the projections, the prior and the softmax's scale."""
-        for part in (self.prior, self.scalable_softmax, self.q_proj, self.k_proj, self.v_proj, self.out_proj):
+        """Sets the initial values of the projections, the prior, the softmax's scale and the gates."""
+        projections = (self.q_proj, self.k_proj, self.v_proj, self.out_proj)
+        for part in (self.prior, self.scalable_softmax, *projections, self.forget_gate):
             if part is not None:
                 part.reset_parameters()
 
@@ -217,6 +225,10 @@ class BayesianAttention(nn.Module):
         temperature = None
         if self.scalable_softmax is not None:
             temperature = self.scalable_softmax(queries, keys, window=self.window, documents=documents, **rules)
+        key_prior = None
+        if self.forget_gate is not None:
+            ln_f = nn.functional.logsigmoid(self.forget_gate(key).double())
+            key_prior = -ln_f.transpose(1, 2).cumsum(-1)
         out = attend(
             _by_head(self.q_proj(query), self.num_heads),
             _by_head(self.k_proj(key), self.num_kv_heads),
@@ -226,6 +238,7 @@ class BayesianAttention(nn.Module):
             documents=documents,
             temperature=temperature,
             temperature_scope=self.temperature_scope or "likelihood_and_prior",
+            key_prior=key_prior,
             skipping=self.skipping,
             **rules,
         )

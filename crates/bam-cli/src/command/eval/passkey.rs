@@ -17,6 +17,7 @@ pub fn run(args: &PasskeyArgs) -> anyhow::Result<ExitCode> {
             length,
             samples: args.samples as usize,
             depths,
+            after: None,
         };
         let lengths = loaded.tokens_of(&args.lengths);
         let plan = PasskeyPlan {

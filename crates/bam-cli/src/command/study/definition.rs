@@ -85,6 +85,9 @@ enum ModelEntry {
 pub struct Samples {
     lengths: Vec<String>,
     samples: usize,
+    /// Of passkeys: asked only where at least this share was right at the length before.
+    #[serde(default)]
+    after: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -171,6 +174,8 @@ impl Group {
         self.passkey_lengths(trained)?;
         self.synthetic_tasks(trained)?;
         self.reading(trained)?;
+        let after = self.ruler.as_ref().and_then(|of| of.after);
+        ensure!(after.is_none(), "ruler.after: expected none, got {after:?}");
         let ruler = self.ruler.iter().flat_map(|of| of.lengths.clone());
         tokens("ruler.lengths", &ruler.collect::<Vec<_>>(), trained)?;
         Ok(())
@@ -207,13 +212,23 @@ impl Group {
     /// Lengths in tokens and their samples, ascending.
     pub fn passkey_lengths(&self, train_length: usize) -> anyhow::Result<Vec<LengthPlan>> {
         let mut plans = Vec::new();
-        for Samples { lengths, samples } in &self.passkey {
+        for Samples {
+            lengths,
+            samples,
+            after,
+        } in &self.passkey
+        {
+            let share = after.is_none_or(|share| (0.0..=1.0).contains(&share));
+            ensure!(
+                share,
+                "passkey.after: expected a share from 0 to 1, got {after:?}"
+            );
             for length in tokens("passkey.lengths", lengths, train_length)? {
-                let (samples, depths) = (*samples, Depths::Equidistant((*samples).min(10)));
                 plans.push(LengthPlan {
                     length,
-                    samples,
-                    depths,
+                    samples: *samples,
+                    depths: Depths::Equidistant((*samples).min(10)),
+                    after: *after,
                 });
             }
         }
@@ -243,7 +258,10 @@ impl Group {
     /// # Errors
     /// If the books can't be read.
     pub fn ruler(&self, train_length: usize, seed: u64) -> anyhow::Result<Option<RulerGrid>> {
-        let Some(Samples { lengths, samples }) = &self.ruler else {
+        let Some(Samples {
+            lengths, samples, ..
+        }) = &self.ruler
+        else {
             return Ok(None);
         };
         let mut lengths = tokens("ruler.lengths", lengths, train_length)?;

@@ -151,6 +151,7 @@ fn passkey_plan(plan: &Plan, tokenizer: &Tokenizer) -> anyhow::Result<PasskeyPla
             length,
             samples: plan.samples,
             depths: Depths::Equidistant(DEPTHS),
+            after: None,
         };
         if fits(tokenizer, &passkey, &at)? {
             passkey.lengths.push(at);

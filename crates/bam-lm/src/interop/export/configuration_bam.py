@@ -10,8 +10,11 @@ FAMILIES = (
     "bam", "laplace", "gaussian", "kerple_log", "kerple_power", "student_t", "t5_buckets", "table", "laplace_slab",
 )
 OTHER_POSITIONS = ("sinusoidal", "rotary", "rotary_local")
-# What scalable softmax multiplies, by the suffix of an encoding.
-SCOPES = {"": None, "+ssmax": "likelihood_and_prior", "+ssmax-content": "likelihood"}
+# What scalable softmax, or a temperature that rows learn, multiplies, by the suffix of an encoding.
+SCOPES = {
+    "": None, "+ssmax": "likelihood_and_prior", "+ssmax-content": "likelihood",
+    "+adaptive": "likelihood_and_prior", "+adaptive-content": "likelihood",
+}
 # How a model is built besides its sizes, where nothing else is said.
 DESIGN = {
     "norm": "rms",
@@ -42,8 +45,12 @@ class LayerEncoding:
     groups: tuple
     # Keys at this distance and beyond are hidden.
     window: int | None
-    # What scalable softmax multiplies, if it is on.
+    # What the temperature of rows multiplies, if they have one.
     scope: str | None
+    # Whether rows learn it, instead of scalable softmax.
+    adapts: bool
+    # Whether heads have forget gates.
+    forgets: bool
 
     @property
     def rotates(self):
@@ -51,7 +58,7 @@ class LayerEncoding:
 
 
 class BamConfig(PretrainedConfig):
-    """`position_embedding_type` is the encoding: `bam`, `alibi:2,bam:6+ssmax`, `rotary_local:64*3,nope`, …"""
+    """`position_embedding_type` is the encoding: `bam`, `alibi:2,bam:6+ssmax`, `rotary_local:64*3,nope`, `fox+bam`, …"""
 
     model_type = "bam"
 
@@ -108,24 +115,28 @@ class BamConfig(PretrainedConfig):
         """The encodings of the layers of one period: one, or those of a pattern."""
         text = self.position_embedding_type
         # Commas between items; those within parentheses, and of a mixture of heads, stay.
-        mixture = re.fullmatch(r"\w+:\d+(,\w+:\d+)*(\+[\w-]+)?", text)
+        mixture = re.fullmatch(r"(fox\+)?\w+:\d+(,\w+:\d+)*(\+[\w-]+)?", text)
         items = [text] if mixture else re.split(r",(?![^(]*\))", text)
         layers = []
         for item in items:
-            parts = re.fullmatch(r"\(?([\w:,]+)\)?(?:\*([1-9]\d*))?(\+[\w-]+)?", item)
-            if not parts or (parts[3] or "") not in SCOPES:
+            # Forget gates alone are gates beside no position.
+            item = re.sub(r"^fox(?=\*|\+ssmax|\+adaptive|$)", "fox+nope", item)
+            parts = re.fullmatch(r"(fox\+)?\(?([\w:,]+)\)?(?:\*([1-9]\d*))?(\+[\w-]+)?", item)
+            if not parts or (parts[4] or "") not in SCOPES:
                 raise ValueError(f"position_embedding_type: no such encoding: {text}")
-            position, count, suffix = parts.groups()
-            layers += [self._layer(position, SCOPES[suffix or ""])] * int(count or 1)
+            gates, position, count, suffix = parts.groups(default="")
+            temperature = {"scope": SCOPES[suffix], "adapts": "adaptive" in suffix}
+            layers += [LayerEncoding(*self._place(position), **temperature, forgets=gates != "")] * int(count or 1)
         if len(layers) > max(1, self.num_hidden_layers):
             raise ValueError(f"position_embedding_type: expected {self.num_hidden_layers} layers at most, got {text}")
         return layers
 
-    def _layer(self, position, scope):
+    def _place(self, position):
+        """How a layer's position is said, the families of its heads, and its window."""
         name, _, number = position.partition(":")
         if name in OTHER_POSITIONS and number.isdecimal() == (":" in position) and (not number or name == "rotary_local"):
             window = int(number or self.train_length) if name == "rotary_local" else None
-            return LayerEncoding(name, (("nope", self.num_attention_heads),), window, scope)
+            return name, (("nope", self.num_attention_heads),), window
         groups = []
         for group in position.split(","):
             family, _, heads = group.partition(":")
@@ -135,7 +146,7 @@ class BamConfig(PretrainedConfig):
             groups.append((family, int(heads) if heads else self.num_attention_heads))
         if sum(heads for _, heads in groups) != self.num_attention_heads:
             raise ValueError(f"position_embedding_type: expected {self.num_attention_heads} heads, got {position}")
-        return LayerEncoding("prior", tuple(groups), None, scope)
+        return "prior", tuple(groups), None
 
     def encoding(self, layer):
         """That of a layer."""

@@ -46,7 +46,6 @@ pub fn config_fields(
     model: &Transformer,
     tokenizer: Option<&Tokenizer>,
 ) -> Result<Map<String, Value>, Error> {
-    model.config().check_lags_alone("export to transformers")?;
     let own = serde_json::to_value(model.config()).expect("a config is plain data");
     let names = own.as_object().into_iter().flat_map(Map::keys);
     for name in names {
@@ -57,14 +56,6 @@ pub fn config_fields(
                 got: format!("the field {name} = {}", own[name]),
             });
         }
-    }
-    let encoding = &model.config().encoding;
-    if encoding.adapts() {
-        return Err(Error::Value {
-            what: "export to transformers",
-            expected: "no temperature or scalable softmax, which modeling_bam.py knows".into(),
-            got: encoding.to_string(),
-        });
     }
     let mut fields = Map::from_iter([(
         "auto_map".to_owned(),

@@ -1,7 +1,7 @@
-"""A decoder whose attention rows are posteriors: softmax(temperature · (q·k/√D + ln prior(distance))).
+"""A decoder whose attention rows are posteriors: softmax(temperature · (q·k/√D + ln prior(distance)) + u(key)).
 
 Position is a log-weight per head and distance, so any length works: nothing here has a maximum. A distance is a number of
-tokens, so padding is none. Attention is computed a block of rows at a time, in float32, or by the package bam_attention
+tokens, so padding is none, and forgets nothing. Attention is computed a block of rows at a time, in float32, or by the package bam_attention
 where it is installed and the model is on the CPU. Tensors are named as in the files
 of the `bam` program.
 """
@@ -177,8 +177,12 @@ class Attention(nn.Module):
         self.wo = linear(config.hidden_size) if config.design["output_projection"] else nn.Identity()
         self.encoding = config.encoding(layer)
         self.prior = make_prior(self.encoding) if config.attn_prior["scope"] == "layer" else None
-        sharpens = self.encoding.scope is not None and layer >= config.ssmax.get("from_layer", 0)
-        self.seq_scale = nn.Parameter(torch.ones(1, config.num_attention_heads, 1, 1)) if sharpens else None
+        heads, sharpens = config.num_attention_heads, self.encoding.scope is not None and layer >= config.ssmax.get("from_layer", 0)
+        self.seq_scale = nn.Parameter(torch.ones(1, heads, 1, 1)) if sharpens and not self.encoding.adapts else None
+        of_row = lambda: nn.Linear(config.hidden_size, heads, bias=False)
+        adapts = sharpens and self.encoding.adapts
+        self.temperature = nn.ModuleDict({"beta": of_row(), "gamma": of_row()}) if adapts else None
+        self.wf = nn.Linear(config.hidden_size, heads) if self.encoding.forgets else None
 
     def forward(self, x, sight, prior, cache, keep_weights):
         config = self.config
@@ -188,9 +192,17 @@ class Attention(nn.Module):
         q, k, v = (split(clip(linear(x))) for linear in (self.wq, self.wk, self.wv))
         if self.encoding.rotates:
             q, k = (rotate(x, sight.positions, config.rope_theta) for x in (q, k))
+        if self.wf is not None:
+            # Logarithms of gates are cached as further columns of their keys, since caches know of keys and values alone.
+            ln_forget = F.logsigmoid(self.wf(x.float())).transpose(1, 2)
+            k = torch.cat([k, ln_forget.unflatten(1, (k.shape[1], -1)).transpose(2, 3).to(k.dtype)], 3)
         if cache is not None:
             k, v = cache.update(k, v, self.layer, {"cache_position": sight.places})
-        keys = k.shape[2]
+        keys, key_prior = k.shape[2], None
+        if self.wf is not None:
+            k, ln_forget = k.split([config.head_dim, k.shape[3] - config.head_dim], 3)
+            # u = −Σ ln f up to the key; differences of long sums want float64.
+            key_prior = -sight.of_tokens(ln_forget.transpose(2, 3).flatten(1, 2).double()).cumsum(2)
         prior = self.prior if self.prior is not None else prior
         reach = sight.farthest(keys)
         if reach is not None:
@@ -203,46 +215,57 @@ class Attention(nn.Module):
         fusable = fusable and q.dtype in (torch.float32, torch.bfloat16)
         runs = sight.runs(q.shape[2], keys, bam_attention.PADDING) if fusable else False
         if runs is not False:
-            out = self.fused(q, k, v, sight.before, table.flip(1), runs)
+            out = self.fused(q, k, v, x, sight.before, table.flip(1), key_prior, runs)
             return self.wo(out.transpose(1, 2).flatten(2)), None
         group = config.num_attention_heads // config.num_key_value_heads
         k, v = (x.repeat_interleave(group, 1).float() for x in (k, v))
         rows = max(1, BLOCK // (x.shape[0] * config.num_attention_heads * keys))
+        parts = zip(q.float().split(rows, 2), x.split(rows, 1))
         blocks = [
-            self.attend(part, k, v, rows * index, sight, ln_weights, keep_weights)
-            for index, part in enumerate(q.float().split(rows, 2))
+            self.attend(*part, k, v, rows * index, sight, ln_weights, key_prior, keep_weights)
+            for index, part in enumerate(parts)
         ]
         outs, weights = zip(*blocks)
         out = self.wo(torch.cat(outs, 2).transpose(1, 2).flatten(2).to(x.dtype))
         return out, torch.cat(weights, 2).to(x.dtype) if keep_weights else None
 
-    def fused(self, q, k, v, before, ln_weights, documents):
+    def row_temperature(self, x, seen):
+        """What multiplies the scores of rows, `[batch or 1, heads, rows]`, by the keys that each sees, `[batch or 1, rows]`."""
+        seen = seen.clamp(min=1).float()[:, None]
+        if self.seq_scale is not None:
+            return self.seq_scale.float()[..., 0] * seen.log()
+        if self.temperature is None:
+            return None
+        beta, gamma = (self.temperature[name](x.float()).transpose(1, 2) for name in ("beta", "gamma"))
+        return 1 + F.softplus(beta) * (seen + 1).log() ** (2 * torch.tanh(gamma))
+
+    def fused(self, q, k, v, x, before, ln_weights, key_prior, documents):
         """`attend` of all rows, by the package."""
         rules = {"query_offset": before, "documents": documents, "window": self.encoding.window}
-        temperature, scope = None, self.encoding.scope or "likelihood"
-        if self.seq_scale is not None:
-            seen = bam_attention.visible_counts(q.shape[2], k.shape[2], **rules).clamp(min=1)
-            temperature = self.seq_scale.float()[..., 0] * seen.log()[:, None]
-        return bam_attention.attend(q, k, v, ln_weights, temperature=temperature, temperature_scope=scope, **rules)
+        seen = bam_attention.visible_counts(q.shape[2], k.shape[2], **rules)
+        rules |= {"temperature": self.row_temperature(x, seen), "temperature_scope": self.encoding.scope or "likelihood"}
+        return bam_attention.attend(q, k, v, ln_weights, key_prior=key_prior, **rules)
 
-    def attend(self, q, k, v, first, sight, ln_weights, keep_weights):
+    def attend(self, q, x, k, v, first, sight, ln_weights, key_prior, keep_weights):
         """The expectation of the values under the posterior of each row, and the posterior."""
         visible, lag = sight.rows(first, q.shape[2], k.shape[2])
         if self.encoding.window is not None:
             visible = visible & (lag < self.encoding.window)
-        visible = visible[:, None]
         likelihood = q @ k.transpose(2, 3) / math.sqrt(self.config.head_dim)
         prior = ln_weights(lag.clamp(min=0)).transpose(0, 1)
-        if self.seq_scale is None:
+        temperature = self.row_temperature(x, visible.sum(-1))
+        if temperature is None:
             logits = likelihood + prior
         else:
-            seen = visible.sum(-1, keepdim=True).clamp(min=1)
-            temperature = self.seq_scale.float() * seen.float().log()
             scales_prior = self.encoding.scope == "likelihood_and_prior"
+            temperature = temperature[..., None]
             logits = temperature * (likelihood + prior) if scales_prior else temperature * likelihood + prior
+        if key_prior is not None:
+            own = key_prior[:, :, sight.places[first : first + q.shape[2]]]
+            logits = logits + (key_prior[:, :, None] - own[..., None]).float()
         if sight.bias is not None:
             logits = logits + sight.bias[:, None, first : first + q.shape[2]]
-        posterior = logits.masked_fill(~visible, torch.finfo(torch.float32).min).softmax(-1)
+        posterior = logits.masked_fill(~visible[:, None], torch.finfo(torch.float32).min).softmax(-1)
         return posterior @ v, posterior if keep_weights else None
 
 
@@ -349,9 +372,9 @@ class BamModel(BamPreTrainedModel):
         if isinstance(self, BamForCausalLM):
             self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.prior = make_prior(config.encoding(0)) if config.attn_prior["scope"] == "global" else None
-        # Lags need more digits than bfloat16 has. Names that do not occur are an error in some versions.
+        # Lags, and gates that are nearly 1, need more digits than bfloat16 has. Names that do not occur are an error in some versions.
         names = {part for name, _ in self.named_parameters() for part in name.split(".")}
-        wide = sorted(names & {"prior", "seq_scale"})
+        wide = sorted(names & {"prior", "seq_scale", "temperature", "wf"})
         self._keep_in_fp32_modules = self._keep_in_fp32_modules_strict = wide
         self.post_init()
 

@@ -150,6 +150,13 @@ class Sight:
         tokens = visible | (key == place)
         return visible, tokens.sum(-1, keepdim=True) - tokens.cumsum(-1)
 
+    def of_tokens(self, numbers):
+        """Numbers of keys, `[batch, heads, keys]`, with 0 for those that are padding."""
+        if self.is_token is None:
+            return numbers
+        padded = F.pad(~self.is_token, (0, numbers.shape[-1] - self.is_token.shape[-1]))
+        return numbers.masked_fill(padded[:, None], 0)
+
     def runs(self, queries, keys, padding):
         """The documents of rows and keys for `bam_attention`, of which `None` is one, and `padding` none; False where
         places do not tell distances, or that can't be known."""
