@@ -24,9 +24,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
     device::quiet_panics();
-    let result = match catch_unwind(AssertUnwindSafe(|| run(arguments.command))) {
+    let result = match catch_unwind(AssertUnwindSafe(start)) {
         Ok(result) => result,
         Err(panic) => {
             // It was said when it happened.
@@ -59,14 +58,38 @@ fn main() -> ExitCode {
     code
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
-    // Processes of a study take its jobs one by one and need not know of each other.
-    if !matches!(command, Command::Study(_)) {
-        ranks::begin(matches!(
+/// Finds the other ranks, if there are any, before anything that was typed is done: one that was told otherwise would be waited for,
+/// or mix its work into theirs.
+fn start() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::try_parse();
+    match arguments.as_ref().map(|arguments| &arguments.command) {
+        // Processes of a study take its jobs one by one and need not know of each other.
+        Ok(Command::Study(_)) => {}
+        Ok(command) => ranks::begin(matches!(
             command,
             Command::Quickstart(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_)
-        ))?;
+        ))?,
+        // Help is given, and a mistake told, without others too.
+        Err(_) => drop(ranks::begin(true)),
     }
+    ranks::agree(Ok(()), |()| {
+        let words = std::env::args_os().skip(1);
+        let command = ranks::command(words.map(|word| word.to_string_lossy().into_owned()));
+        Ok(vec![("version", runs::version()), ("command", command)])
+    })?;
+    match arguments {
+        Ok(arguments) => run(arguments.command),
+        Err(mistake) => {
+            if ranks::leads() {
+                // Where nobody reads it, nothing is lost.
+                let _ = mistake.print();
+            }
+            Ok(ExitCode::from(mistake.exit_code() as u8))
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Quickstart(args) => command::quickstart::run(&args),
         Command::Study(args) => command::study::run(&args),

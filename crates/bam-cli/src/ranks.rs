@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use bam_lm::ranks::counted::{Counted, Traffic};
 use bam_lm::ranks::{Alone, Ranks};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 #[cfg(feature = "mpi")]
@@ -178,17 +179,37 @@ fn refusal(words: &[Word]) -> Option<String> {
     })
 }
 
-/// The lines that are not in both; of texts of one line, those.
+/// A command's words, without those that may differ between ranks: their threads and devices.
+pub fn command(words: impl IntoIterator<Item = String>) -> String {
+    const OWN: [&str; 2] = ["--threads", "--device"];
+    let mut words = words.into_iter();
+    let mut same = Vec::new();
+    while let Some(word) = words.next() {
+        let (name, value) = word
+            .split_once('=')
+            .map_or((&*word, false), |of| (of.0, true));
+        match OWN.contains(&name) {
+            true if value => {}
+            true => drop(words.next()),
+            false => same.push(word),
+        }
+    }
+    same.join(" ")
+}
+
+/// The lines that are not in both, a few of them; of texts of one line, those.
 fn different_lines(one: &str, other: &str) -> (String, String) {
+    const FEW: usize = 3;
     let only = |of: &str, not: &str| {
-        let lines = of
-            .lines()
-            .filter(|line| !not.lines().any(|other| other == *line));
-        let lines = lines.collect::<Vec<_>>().join(", ");
-        if lines.is_empty() {
-            "no such line".into()
-        } else {
-            lines
+        let known: HashSet<&str> = not.lines().collect();
+        let lines = of.lines().filter(|line| !known.contains(line));
+        let lines: Vec<&str> = lines.collect();
+        let more = lines.len().saturating_sub(FEW);
+        let few = lines[..lines.len() - more].join(", ");
+        match (lines.len(), more) {
+            (0, _) => "no such line".into(),
+            (_, 0) => few,
+            _ => format!("{few} and {more} more"),
         }
     };
     (only(one, other), only(other, one))
@@ -223,5 +244,25 @@ mod tests {
             "rank 1 of 2: no file"
         );
         assert_eq!(refusal(&[failed(), failed()]).unwrap(), "no file");
+    }
+
+    #[test]
+    fn a_few_of_the_lines_that_differ_are_told() {
+        let (all, two) = ("a\nb\nc\nd\ne\nf", "f\ne");
+        let expected = ("a, b, c and 1 more".to_owned(), "no such line".to_owned());
+        assert_eq!(different_lines(all, two), expected);
+        assert_eq!(different_lines("a", "b"), ("a".into(), "b".into()));
+    }
+
+    #[test]
+    fn threads_and_devices_are_a_ranks_own() {
+        let of = |text: &str| command(text.split(' ').map(str::to_owned));
+        let expected = "train r.toml --set train.device=\"cpu\" --out a";
+        for own in ["--threads 3 ", "--threads=3 --device cuda:1 ", ""] {
+            let words = format!("train r.toml {own}--set train.device=\"cpu\" --out a");
+            assert_eq!(of(&words), expected);
+        }
+        assert_eq!(of("eval --threads"), "eval");
+        assert_ne!(of("train r.toml --seed 1"), of("train r.toml --seed 2"));
     }
 }

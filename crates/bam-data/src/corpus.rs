@@ -101,6 +101,21 @@ impl Corpus {
         &self.source
     }
 
+    /// The files of a corpus that is here and their bytes, in their order; none of the hub's.
+    ///
+    /// # Errors
+    /// If they can't be listed.
+    pub fn local_files(&self) -> Result<Vec<(PathBuf, u64)>, DataError> {
+        let Source::Local(path) = &self.source else {
+            return Ok(Vec::new());
+        };
+        let sized = |(path, _): (PathBuf, FileKind)| {
+            let bytes = bytes(&path)?;
+            Ok((path, bytes))
+        };
+        folder::files(path)?.into_iter().map(sized).collect()
+    }
+
     /// All documents in order. Files are opened, and fetched from the hub, as the iteration comes to them.
     ///
     /// The same files give the same documents in the same order. The first error ends the iteration, and
@@ -217,6 +232,11 @@ impl Iterator for Documents<'_> {
     }
 }
 
+fn bytes(path: &Path) -> Result<u64, DataError> {
+    let metadata = std::fs::metadata(path).map_err(DataError::io("open", path))?;
+    Ok(metadata.len())
+}
+
 /// A file is in the run that its middle byte is in.
 fn run(
     files: Vec<(PathBuf, FileKind)>,
@@ -225,10 +245,7 @@ fn run(
     if of == 1 {
         return Ok(files);
     }
-    let size = |(path, _): &(PathBuf, FileKind)| {
-        let metadata = std::fs::metadata(path).map_err(DataError::io("open", path))?;
-        Ok(u128::from(metadata.len()))
-    };
+    let size = |(path, _): &(PathBuf, FileKind)| Ok(u128::from(bytes(path)?));
     let sizes: Vec<u128> = files.iter().map(size).collect::<Result<_, DataError>>()?;
     let all = sizes.iter().sum::<u128>().max(1);
     let mut end = 0;

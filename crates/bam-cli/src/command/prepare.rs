@@ -2,11 +2,12 @@
 //! would write.
 
 use crate::args::PrepareArgs;
-use crate::{console, ranks, runs};
+use crate::{console, ranks};
 use anyhow::{Context, ensure};
 use bam_data::atomic_file::{NewFolder, sweep};
 use bam_data::{
-    DataError, PrepareProgress, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer, Verify,
+    Corpus, DataError, PrepareProgress, ShardOptions, ShardWriter, Source, TokenStore, Tokenizer,
+    Verify,
 };
 use bam_lm::ranks::Ranks;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ pub fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     let read = Tokenizer::from_file(&args.tokenizer).map_err(Into::into);
     let tokenizer = ranks::agree(read, |of| {
         let tokenizer = ("tokenizer", of.sha256().to_owned());
-        Ok(vec![("version", runs::version()), tokenizer])
+        Ok(vec![tokenizer, ("corpus", listing(args)?)])
     })?;
     let writer = ranks.leads().then(|| begin(args, &tokenizer)).transpose();
     // All begin after the first has cleared away.
@@ -102,6 +103,14 @@ fn finished(writer: ShardWriter, filled: anyhow::Result<Prepared>) -> anyhow::Re
             Err(error)
         }
     }
+}
+
+/// The files of a corpus that is here, and their sizes: a copy that is not up to date is another corpus.
+fn listing(args: &PrepareArgs) -> anyhow::Result<String> {
+    let files = Corpus::new(args.corpus.corpus.parse()?).local_files()?;
+    let line = |(path, bytes): &(PathBuf, u64)| format!("{} ({bytes} bytes)", path.display());
+    let lines: Vec<String> = files.iter().map(line).collect();
+    Ok(lines.join("\n"))
 }
 
 /// Tokenizes one of so many runs of the corpus's files.

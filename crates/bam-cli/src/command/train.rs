@@ -113,7 +113,6 @@ impl Ready {
         // Places may differ: cuda:0 on one, cuda:1 on the other.
         let recipe = self.recipe.clone().on(&[DeviceName::Cpu]);
         Ok(vec![
-            ("version", runs::version()),
             ("recipe", recipe.to_toml()),
             ("tokenizer", self.tokenizer.sha256().to_owned()),
             ("tokens", bam_data::sha256_of(&stores)?),

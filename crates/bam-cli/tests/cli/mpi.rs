@@ -1,7 +1,7 @@
 //! Several ranks under `mpirun`: the same bits as one process, and errors that name the rank.
 
 use crate::preparing::{self, large_corpus};
-use crate::program::{FAILED, Running, args, assert_no_panic, program, succeed, tree};
+use crate::program::{FAILED, MISUSED, Running, args, assert_no_panic, program, succeed, tree};
 use crate::resume::{Trace, json};
 use crate::workshop::{Workshop, passkeys};
 use std::ffi::OsString;
@@ -260,46 +260,68 @@ fn interrupted_jobs_leave_a_checkpoint() {
     assert!(last_of(&dir) >= 10);
 }
 
-#[test]
-fn ranks_that_differ_are_refused_at_the_start() {
-    let shop = Workshop::new();
-    let words = shop.train("run", &SETTINGS);
-    let with = |name: &str, path: &Path| {
-        let place = words.iter().position(|word| word == name).unwrap() + 1;
-        let mut words = words.clone();
-        words[place] = path.into();
-        words
-    };
-    let before = tree(shop.dir());
-    let other_recipe = shop.train("run", &["train.steps=60", "train.parts=2"]);
-    let refusal = fail_on(&[(2, &words), (1, &other_recipe)]);
-    assert!(
-        refusal.contains("error: rank 2 of 3: recipe: expected"),
-        "{refusal}"
-    );
-    assert!(
-        refusal.contains("parts = 4") && refusal.contains("parts = 2"),
-        "{refusal}"
-    );
-    let missing = with("--tokenizer", &shop.path("none.json"));
-    let refusal = fail_on(&[(1, &words), (1, &missing)]);
-    assert!(
-        refusal.contains("error: rank 1 of 2: ") && refusal.contains("none.json"),
-        "{refusal}"
-    );
-    // Where all are wrong alike, it is said once.
-    let refusal = fail_on(&[(2, &missing)]);
-    assert_eq!(refusal.matches("error: ").count(), 1, "{refusal}");
-    assert_eq!(tree(shop.dir()), before);
-
-    // Tokens of the same text in another order are other data, a copy of them is not.
-    let corpus = shop.path("other");
-    std::fs::create_dir(&corpus).unwrap();
-    for (from, to) in [("one.txt", "two.txt"), ("two.md", "one.md")] {
-        std::fs::copy(shop.path("corpus").join(from), corpus.join(to)).unwrap();
+/// `mpirun` of two ranks, each in a folder of its own, `node-0` and `node-1`, as on two machines; what is there is for `files`.
+fn on_nodes(shop: &Workshop, words: &[OsString], files: impl Fn(usize, &Path)) -> String {
+    for rank in 0..2 {
+        let node = shop.path(&format!("node-{rank}"));
+        let _ = std::fs::remove_dir_all(&node);
+        std::fs::create_dir_all(node.join("corpus")).unwrap();
+        for file in [
+            "recipe.toml",
+            "tokenizer.json",
+            "corpus/one.txt",
+            "corpus/two.md",
+        ] {
+            std::fs::copy(shop.path(file), node.join(file)).unwrap();
+        }
+        files(rank, &node);
     }
-    let prepare = |corpus: &Path, out: &str| {
-        let (tokenizer, out) = (shop.path("tokenizer.json"), shop.path(out));
+    let there = format!(
+        "cd {:?}/node-$OMPI_COMM_WORLD_RANK && exec \"$@\"",
+        shop.dir()
+    );
+    let mut command = Command::new("mpirun");
+    command.args(["-n", "2", "sh", "-c", &there, "sh"]);
+    command.arg(program()).args(words);
+    within_limits(&mut command);
+    let output = command.output().unwrap();
+    assert_no_panic(&output, words);
+    assert_eq!(output.status.code(), Some(FAILED), "{words:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Before anything is written, and with the rank, what is expected and what came.
+#[test]
+fn nodes_that_differ_are_refused_at_the_start() {
+    let shop = Workshop::new();
+    let run = shop.path("run");
+    let train = args!["train recipe.toml --tokenizer tokenizer.json --out {}", run];
+    let edit = |path: &Path, from: &str, to: &str| {
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    };
+    let refusal = on_nodes(&shop, &train, |rank, node| {
+        if rank == 1 {
+            edit(&node.join("recipe.toml"), "parts = 2", "parts = 4");
+        }
+    });
+    let expected = "error: rank 1 of 2: recipe: expected parts = 2 as on rank 0, got parts = 4";
+    assert!(refusal.contains(expected), "{refusal}");
+    let refusal = on_nodes(&shop, &train, |rank, node| {
+        if rank == 1 {
+            std::fs::remove_file(node.join("tokenizer.json")).unwrap();
+        }
+    });
+    let (rank, file) = ("error: rank 1 of 2: ", "tokenizer.json");
+    assert!(
+        refusal.contains(rank) && refusal.contains(file),
+        "{refusal}"
+    );
+
+    // Tokens of the same text in another order are other data.
+    let prepare = |corpus: &Path, out: &Path| {
+        let tokenizer = shop.path("tokenizer.json");
         succeed(&args![
             "prepare {} --tokenizer {} --out {}",
             corpus,
@@ -307,22 +329,82 @@ fn ranks_that_differ_are_refused_at_the_start() {
             out
         ]);
     };
-    prepare(&corpus, "other-tokens");
-    let recipe = std::fs::read_to_string(shop.path("recipe.toml")).unwrap();
-    let tokens = shop.path("tokens").display().to_string();
-    let others = shop.path("other-tokens").display().to_string();
-    std::fs::write(shop.path("other.toml"), recipe.replace(&tokens, &others)).unwrap();
-    let mut other = words.clone();
-    other[1] = shop.path("other.toml").into();
-    let refusal = fail_on(&[(1, &words), (1, &other)]);
-    assert!(refusal.contains("rank 1 of 2: "), "{refusal}");
-    assert!(!shop.path("run").exists());
-
-    let refusal = fail_on(&[(2, &args!["doctor {}", shop.path("run")])]);
+    let refusal = on_nodes(&shop, &train, |rank, node| {
+        let tokens = format!("{:?}", shop.path("tokens"));
+        edit(&node.join("recipe.toml"), &tokens, "\"tokens\"");
+        if rank == 1 {
+            let [one, two] = ["one.txt", "two.md"].map(|file| node.join("corpus").join(file));
+            let text = std::fs::read(&one).unwrap();
+            std::fs::rename(&two, one).unwrap();
+            std::fs::write(two, text).unwrap();
+        }
+        prepare(&node.join("corpus"), &node.join("tokens"));
+    });
     assert!(
-        refusal.contains("expected one process, got one of 2"),
+        refusal.contains("rank 1 of 2: tokens: expected"),
         "{refusal}"
     );
+
+    // A corpus that is not up to date on one node.
+    let tokens = shop.path("prepared");
+    let words = args!["prepare corpus --tokenizer tokenizer.json --out {}", tokens];
+    let refusal = on_nodes(&shop, &words, |rank, node| {
+        if rank == 1 {
+            std::fs::remove_file(node.join("corpus/two.md")).unwrap();
+        }
+    });
+    let expected = "error: rank 1 of 2: corpus: expected corpus/two.md (";
+    assert!(refusal.contains(expected), "{refusal}");
+    assert!(
+        refusal.contains("bytes) as on rank 0, got no such line"),
+        "{refusal}"
+    );
+    assert!(!run.exists() && !tokens.exists());
+}
+
+/// Another command on one rank would be waited for, or mix its samples into those of the others.
+#[test]
+fn commands_that_differ_are_refused_at_the_start() {
+    let shop = Workshop::new();
+    let model = shop.trained_model();
+    let before = tree(shop.dir());
+    let (train, eval) = (shop.train("run", &SETTINGS), passkeys(&model, "2"));
+    let with = |words: &[OsString], more: &[OsString]| [words, more].concat();
+    for (words, other) in [
+        (&train, shop.train("elsewhere", &SETTINGS)),
+        (&train, with(&train, &args!["--set {}", "train.seed=2"])),
+        (&train, with(&train, &args!["--plan"])),
+        (&train, args!["--version"]),
+        (&train, with(&train, &args!["--bogus"])),
+        (&train, eval.clone()),
+        (&eval, passkeys(&model, "3")),
+        (&eval, with(&eval, &args!["--seed 2"])),
+        (&eval, with(&eval, &args!["--greedy"])),
+    ] {
+        let refusal = fail_on(&[(1, words), (1, &other)]);
+        let expected = "error: rank 1 of 2: command: expected ";
+        assert!(refusal.contains(expected), "{other:?}: {refusal}");
+        assert_eq!(refusal.matches("error: ").count(), 1, "{refusal}");
+    }
+    assert_eq!(tree(shop.dir()), before);
+    // Devices are a rank's own, and where all are wrong alike it is said once.
+    let other = with(&eval, &args!["--device cpu"]);
+    assert!(output(&[(1, &eval), (1, &other)]).status.success());
+    for (words, code) in [
+        (
+            args!["train none.toml --tokenizer none.json --out run"],
+            FAILED,
+        ),
+        (args!["train --bogus"], MISUSED),
+    ] {
+        let output = output(&[(2, &words)]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(said.matches("error: ").count(), 1, "{said}");
+    }
+    let refusal = fail_on(&[(2, &args!["doctor {}", model])]);
+    let expected = "expected one process, got one of 2";
+    assert!(refusal.contains(expected), "{refusal}");
 }
 
 /// A record without the times and the threads of its making.

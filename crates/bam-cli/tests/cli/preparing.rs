@@ -2,7 +2,7 @@
 
 use crate::program::{FAILED, Running, args, fail, succeed, tree};
 use crate::workshop::{self, Workshop};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -20,21 +20,30 @@ pub fn large_corpus(shop: &Workshop, files: usize) -> PathBuf {
     corpus
 }
 
-/// Files of a folder, by name; those of a temporary name apart.
-fn files(dir: &Path) -> (BTreeMap<OsString, Vec<u8>>, usize) {
-    let all = if dir.exists() { tree(dir) } else { Vec::new() };
-    let all = all
-        .into_iter()
-        .map(|path| (path.file_name().unwrap().to_owned(), path));
-    let (temporary, named): (Vec<_>, Vec<_>) =
-        all.partition(|(name, _)| name.to_string_lossy().ends_with(".tmp"));
-    let named = named.into_iter();
-    let read = named.map(|(name, path)| (name, std::fs::read(path).unwrap()));
-    (read.collect(), temporary.len())
+/// Names of a folder's files: those that are temporary, and the others.
+fn names(dir: &Path) -> (BTreeSet<OsString>, BTreeSet<OsString>) {
+    // It may come and go meanwhile.
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name());
+    names.partition(|name| name.to_string_lossy().ends_with(".tmp"))
 }
 
-/// Kills at twenty moments of a whole run's time, each in what the one before it left. `begin` starts a run of these words and says how
-/// to kill it.
+fn temporary(dir: &Path) -> BTreeSet<OsString> {
+    names(dir).0
+}
+
+/// Files of a folder, by name; of those of a temporary name how many.
+fn files(dir: &Path) -> (BTreeMap<OsString, Vec<u8>>, usize) {
+    let (temporary, named) = names(dir);
+    let read = |name: OsString| {
+        let bytes = std::fs::read(dir.join(&name)).unwrap();
+        (name, bytes)
+    };
+    (named.into_iter().map(read).collect(), temporary.len())
+}
+
+/// Kills twenty times, each in what the one before it left: at moments of a whole run's time, and every other time as soon as it has
+/// begun its files, which is in the midst however busy the machine is. `begin` starts a run of these words and says how to kill it.
 pub fn killed<K: Fn(&mut Running)>(
     shop: &Workshop,
     corpus: &Path,
@@ -55,8 +64,12 @@ pub fn killed<K: Fn(&mut Running)>(
     let out = shop.path("killed");
     let mut in_the_midst = 0;
     for kill in 0..KILLS {
+        let left = temporary(&out);
         let (mut running, lose) = begin(kill, &again);
-        std::thread::sleep(took * kill as u32 / KILLS as u32);
+        match kill % 2 {
+            0 => std::thread::sleep(took * kill as u32 / KILLS as u32),
+            _ => drop(running.comes_to(|| !temporary(&out).is_subset(&left))),
+        }
         lose(&mut running);
         let (code, said) = running.listen();
         let (named, temporary) = files(&out);

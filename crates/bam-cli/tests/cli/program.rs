@@ -139,8 +139,13 @@ impl Running {
 
     /// The same; `false` where it ended before.
     pub fn comes_to_lines(&mut self, file: &Path, lines: usize) -> bool {
+        self.comes_to(|| line_count(file) > lines)
+    }
+
+    /// Waits until something is there; `false` where it ended before.
+    pub fn comes_to(&mut self, there: impl Fn() -> bool) -> bool {
         let start = Instant::now();
-        while line_count(file) <= lines {
+        while !there() {
             if self.child.try_wait().expect("the run is ours").is_some() {
                 return false;
             }

@@ -220,7 +220,7 @@ impl<'a> Session<'a> {
         self.goes_on = E::INDEPENDENT;
         let (folder, began) = (dir.to_string_lossy(), moment());
         let run = run_digest(&runs::version(), dir, subject, evaluation)?;
-        ranks::all().same("version, model, tokenizer and settings", &run)?;
+        ranks::all().same("model and tokenizer", &run)?;
         let journal = ranks::leads().then(|| open_journal(out, run)).transpose()?;
         let mut exports = Exports::new(self.exports, &mut self.files, &folder, &began);
         let scored = |set: &E::Set, score: &E::Score| {
