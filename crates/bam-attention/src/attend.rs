@@ -32,7 +32,7 @@ use std::sync::Arc;
 /// - `q`: `[batch, query_heads, queries, dim]`
 /// - `k`, `v`: `[batch, key_heads, keys, dim]`; `query_heads` a multiple of `key_heads`
 /// - `prior`: `[query_heads, lags]`, at least every lag between a row and a key it sees
-/// - `options.key_prior`, `u`: `[batch, query_heads or key_heads, keys]`; on a CPU and by the reference
+/// - `options.key_prior`, `u`: `[batch, query_heads or key_heads, keys]`
 /// - result: `[batch, query_heads, queries, dim]`
 ///
 /// # Errors

@@ -159,7 +159,7 @@ pub(crate) fn attend(
     key_prior: Option<[Tensor<3>; 2]>,
     context: Context,
 ) -> Result<Tensor<4>, AttentionError> {
-    supported(&q, &context)?;
+    supported(&q)?;
     let device = q.device();
     let nobody_reads = || Tensor::ones([1, 1, 1], (&device, DType::F32));
     let temperature = temperature.unwrap_or_else(nobody_reads);
@@ -178,12 +178,8 @@ pub(crate) fn attend(
 }
 
 /// # Errors
-/// If there is no kernel for the device of the tensors, or none for their type or for a prior over keys.
-#[cfg_attr(
-    not(feature = "cube"),
-    expect(unused_variables, reason = "a CPU can do all")
-)]
-fn supported(q: &Tensor<4>, context: &Context) -> Result<(), AttentionError> {
+/// If there is no kernel for the device of the tensors, or none for their type.
+fn supported(q: &Tensor<4>) -> Result<(), AttentionError> {
     let refused = |expected, got| AttentionError::Unsupported {
         implementation: "fused",
         expected,
@@ -199,10 +195,6 @@ fn supported(q: &Tensor<4>, context: &Context) -> Result<(), AttentionError> {
     #[cfg(feature = "cube")]
     if on_gpu(q).is_some() {
         check_head_dim(&q.device(), q.dims()[3])?;
-        if context.key_prior.is_some() {
-            let expected = "no prior over keys on a GPU; the reference takes one";
-            return Err(refused(expected, "one".into()));
-        }
         let mut types = vec![DType::F32, DType::BF16, DType::F16];
         types.retain(|dtype| q.device().supports_dtype(*dtype));
         return one_of(

@@ -211,13 +211,11 @@ pub fn awkward_sizes() -> Vec<[usize; 6]> {
     all.filter(|size| affordable(size[5])).collect()
 }
 
-/// The kernel's cases for gradients, without priors over keys on a GPU, and fewer on a software device: see
-/// [`affordable`].
+/// The kernel's cases for gradients, or fewer on a software device: see [`affordable`].
 #[must_use]
 pub fn gradient_cases() -> Vec<Case> {
     let mut cases = bam_kernel::testing::gradient_cases();
-    let on_cpu = on_cpu();
-    cases.retain(|case| affordable(case.dim) && (on_cpu || case.key_prior.is_none()));
+    cases.retain(|case| affordable(case.dim));
     cases
 }
 

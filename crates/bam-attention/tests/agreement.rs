@@ -4,6 +4,7 @@
 //! small factor, and never less than the rounding of a result of that size.
 
 use bam_attention::Implementation::{Fused, Reference};
+use bam_attention::KeyPriorScope::{Added, Scaled};
 use bam_attention::Options;
 use bam_attention::testing::{
     Case, OnTensors, Shape, Tensors, awkward_sizes, instructions, oracle, test_device,
@@ -103,6 +104,26 @@ fn temperature() {
             assert_agreement(&case.with_temperature(on_prior).with_documents(2), &name);
         });
     }
+}
+
+/// Of query heads and of key heads, scaled and not, with documents and a window; few rows are of split keys.
+#[test]
+fn prior_over_keys() {
+    for (by_query_head, scope) in [(true, Scaled), (false, Added)] {
+        cases().for_each(|(name, case)| {
+            let case = case.with_key_prior(by_query_head, scope);
+            let scaled = case.clone().with_temperature(by_query_head);
+            assert_agreement(&scaled.with_documents(3), &name);
+            assert_agreement(&case.full().with_window(100), &name);
+        });
+    }
+    // Null control: who ignores it is told apart.
+    let case = Case::random(&Shape::from([2, 3, 1, 65, 65, 16]), 3).with_key_prior(false, Added);
+    let ignored = largest_error(&case, |tensors| Options {
+        key_prior: None,
+        ..case.options(tensors, Fused).unwrap()
+    });
+    assert!(ignored > 1e-2, "it makes a difference of {ignored:e} only");
 }
 
 /// A row that sees one key has the posterior 1 on it, whatever the temperature: `ln 1 = 0`.

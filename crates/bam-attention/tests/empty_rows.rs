@@ -3,29 +3,30 @@
 //! Guaranteed at [`Documents::PADDING`] only. A key that is hidden otherwise (it is later, beyond the
 //! window, of another document) gets the weight 0, and `0·NaN` is NaN: its values must be finite.
 
-use bam_attention::Documents;
 use bam_attention::Implementation::{self, Fused, Reference};
 use bam_attention::testing::{Case, OnTensors, Shape, Tensors, signed_numbers, test_device};
+use bam_attention::{Documents, KeyPriorScope};
 use burn::tensor::{Tensor, TensorData};
 
-/// Output, and the gradients of `Σ out·weights` by q, k, v, log-prior and temperature.
+/// Output, and the gradients of `Σ out·weights` by q, k, v, log-prior, temperature and prior over keys.
 struct Passes {
     out: Vec<f32>,
-    gradients: [Vec<f32>; 5],
+    gradients: [Vec<f32>; 6],
 }
 
-const NAMES: [&str; 5] = ["q", "k", "v", "ln_weights", "temperature"];
+const NAMES: [&str; 6] = ["q", "k", "v", "ln_weights", "temperature", "key_prior"];
 
 fn passes(case: &Case, implementation: Implementation) -> Passes {
     let device = test_device().autodiff();
     let plain = case.tensors(&device);
+    let [of_keys, low] = plain.key_prior;
     let tensors = Tensors {
         q: plain.q.require_grad(),
         k: plain.k.require_grad(),
         v: plain.v.require_grad(),
         ln_weights: plain.ln_weights.require_grad(),
         temperature: plain.temperature.require_grad(),
-        key_prior: plain.key_prior,
+        key_prior: [of_keys.require_grad(), low],
     };
     let out = case.attend(&tensors, implementation).unwrap();
     let weights = signed_numbers(out.dims().iter().product(), 1.0, 5);
@@ -40,6 +41,7 @@ fn passes(case: &Case, implementation: Implementation) -> Passes {
             values(tensors.v.grad(&gradients).map(Tensor::into_data)),
             values(tensors.ln_weights.grad(&gradients).map(Tensor::into_data)),
             values(tensors.temperature.grad(&gradients).map(Tensor::into_data)),
+            values(tensors.key_prior[0].grad(&gradients).map(Tensor::into_data)),
         ],
     }
 }
@@ -53,7 +55,9 @@ fn case(length: usize) -> Case {
         keys: length,
         dim: 5,
     };
-    Case::random(&shape, 8).with_temperature(true)
+    Case::random(&shape, 8)
+        .with_temperature(true)
+        .with_key_prior(false, KeyPriorScope::Scaled)
 }
 
 /// Padding before, in the middle of, and after two documents; the last batch row is nothing else.
@@ -90,13 +94,14 @@ fn padding_gives_exact_zeros_and_no_gradient() {
         let case = with_padding(case(length));
         for implementation in [Fused, Reference] {
             let Passes { out, gradients } = passes(&case, implementation);
-            let [q, k, v, ln_weights, temperature] = &gradients;
+            let [q, k, v, ln_weights, temperature, key_prior] = &gradients;
             for (name, values, heads, width) in [
                 ("out", &out, 4, 5),
                 ("gradient of q", q, 4, 5),
                 ("gradient of k", k, 2, 5),
                 ("gradient of v", v, 2, 5),
                 ("gradient of the temperature", temperature, 4, 1),
+                ("gradient of the prior over keys", key_prior, 2, 1),
             ] {
                 let mut padding = 0;
                 at_padding(&case, heads, width, |index| {
@@ -127,6 +132,8 @@ fn what_stands_at_padding_is_not_read() {
             at_padding(&clean, 4, 5, |index| poisoned.q[index] = poison);
             at_padding(&clean, 2, 5, |index| poisoned.k[index] = poison);
             at_padding(&clean, 2, 5, |index| poisoned.v[index] = poison);
+            let of_keys = poisoned.key_prior.as_mut().unwrap();
+            at_padding(&clean, 2, 1, |index| of_keys.high[index] = poison);
             for implementation in [Fused, Reference] {
                 let (clean, poisoned) = (
                     passes(&clean, implementation),

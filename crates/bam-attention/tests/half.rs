@@ -5,7 +5,7 @@ use bam_attention::Implementation::Fused;
 use bam_attention::testing::{
     Case, OnTensors, Shape, Tensors, affordable, instructions, on_cpu, oracle, test_device,
 };
-use bam_attention::{Instructions, Options};
+use bam_attention::{Instructions, KeyPriorScope, Options};
 use burn::tensor::{FloatDType, Tensor, TensorData, bf16};
 
 const SHAPES: [[usize; 6]; 6] = [
@@ -37,6 +37,11 @@ fn case(s: [usize; 6], seed: u64) -> Case {
     case
 }
 
+fn with_and_without_key_prior(case: Case) -> [Case; 2] {
+    let scope = KeyPriorScope::Added;
+    [case.clone(), case.with_key_prior(false, scope)]
+}
+
 fn round(x: f32) -> f32 {
     bf16::from_f32(x).to_f32()
 }
@@ -49,13 +54,14 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 fn passes(case: &Case, dtype: FloatDType, change: impl Fn(Options) -> Options) -> Vec<Vec<f32>> {
     let device = test_device().autodiff();
     let plain = case.tensors(&device);
+    let [of_keys, low] = plain.key_prior;
     let tensors = Tensors {
         q: plain.q.cast(dtype).require_grad(),
         k: plain.k.cast(dtype).require_grad(),
         v: plain.v.cast(dtype).require_grad(),
         ln_weights: plain.ln_weights.require_grad(),
         temperature: plain.temperature.require_grad(),
-        key_prior: plain.key_prior,
+        key_prior: [of_keys.require_grad(), low],
     };
     let options = change(case.options(&tensors, Fused).unwrap());
     let out = case.attend_as(&tensors, &options).unwrap();
@@ -63,14 +69,16 @@ fn passes(case: &Case, dtype: FloatDType, change: impl Fn(Options) -> Options) -
     let weights: Vec<f32> = case.loss_weights().into_iter().map(round).collect();
     let weights = Tensor::<4>::from_data(TensorData::new(weights, out.dims()), &device);
     let of = (out.clone() * weights.cast(dtype)).sum().backward();
-    vec![
+    let mut all = vec![
         values(out),
         values(tensors.q.grad(&of).unwrap()),
         values(tensors.k.grad(&of).unwrap()),
         values(tensors.v.grad(&of).unwrap()),
         values(tensors.ln_weights.grad(&of).unwrap()),
         values(tensors.temperature.grad(&of).unwrap()),
-    ]
+    ];
+    all.extend(tensors.key_prior[0].grad(&of).map(values));
+    all
 }
 
 #[test]
@@ -79,11 +87,14 @@ fn narrow_inputs_give_the_wide_results_rounded() {
         return; // Below.
     }
     for (seed, shape) in SHAPES.into_iter().enumerate() {
-        let case = case(shape, seed as u64);
-        for instructions in widening() {
+        let cases = with_and_without_key_prior(case(shape, seed as u64));
+        for (case, instructions) in cases
+            .iter()
+            .flat_map(|case| widening().into_iter().map(move |of| (case, of)))
+        {
             let with = |options: Options| options.with_instructions(instructions);
-            let narrow = passes(&case, FloatDType::BF16, with);
-            let wide = passes(&case, FloatDType::F32, with);
+            let narrow = passes(case, FloatDType::BF16, with);
+            let wide = passes(case, FloatDType::F32, with);
             for (index, (narrow, wide)) in narrow.iter().zip(wide).enumerate() {
                 // The prior and the temperature are wide in both.
                 let expected: Vec<f32> = match index {
@@ -136,18 +147,19 @@ fn narrow_results_are_the_wide_ones_to_their_digits() {
     });
     for (dtype, digits) in there {
         for shape in SHAPES.into_iter().filter(|shape| affordable(shape[5])) {
-            let case = case(shape, 5);
-            let narrow = passes(&case, dtype, |options| options);
-            let wide = passes(&case, FloatDType::F32, |options| options);
-            for (index, (narrow, wide)) in narrow.iter().zip(&wide).enumerate() {
-                let largest = wide.iter().fold(1.0f32, |m, x| m.max(x.abs()));
-                let errors = narrow.iter().zip(wide).map(|(a, b)| (a - b).abs());
-                let error = errors.fold(0.0, f32::max);
-                let allowed = 4.0 * largest * 2f32.powi(-digits);
-                assert!(
-                    error <= allowed,
-                    "{dtype:?}, {shape:?}, result {index}: {error:e}, allowed {allowed:e}"
-                );
+            for case in with_and_without_key_prior(case(shape, 5)) {
+                let narrow = passes(&case, dtype, |options| options);
+                let wide = passes(&case, FloatDType::F32, |options| options);
+                for (index, (narrow, wide)) in narrow.iter().zip(&wide).enumerate() {
+                    let largest = wide.iter().fold(1.0f32, |m, x| m.max(x.abs()));
+                    let errors = narrow.iter().zip(wide).map(|(a, b)| (a - b).abs());
+                    let error = errors.fold(0.0, f32::max);
+                    let allowed = 4.0 * largest * 2f32.powi(-digits);
+                    assert!(
+                        error <= allowed,
+                        "{dtype:?}, {shape:?}, result {index}: {error:e}, allowed {allowed:e}"
+                    );
+                }
             }
         }
     }

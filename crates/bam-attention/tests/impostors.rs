@@ -3,7 +3,7 @@
 
 use bam_attention::Implementation::{self, Fused, Reference};
 use bam_attention::KeyPriorScope::{Added, Scaled};
-use bam_attention::testing::{Case, OnTensors, Shape, on_cpu, oracle, test_device};
+use bam_attention::testing::{Case, OnTensors, Shape, oracle, test_device};
 
 fn error_against(case: &Case, implementation: Implementation, oracle_case: &Case) -> f64 {
     let out = case
@@ -104,9 +104,6 @@ fn who_ignores_the_temperature_is_caught() {
 
 #[test]
 fn who_ignores_the_prior_over_keys_is_caught() {
-    if !on_cpu() {
-        return;
-    }
     let by_key_head = case().with_key_prior(false, Added).with_temperature(false);
     assert_told_apart(&by_key_head, "prior over keys", |case| {
         case.key_prior = None;

@@ -3,7 +3,7 @@
 use bam_attention::nn::{
     BayesianAttention, BayesianAttentionConfig, Family, Mask, PositionalPriorConfig, Role,
 };
-use bam_attention::testing::{on_cpu, signed_numbers, test_device};
+use bam_attention::testing::{signed_numbers, test_device};
 use bam_attention::{
     AttentionError, Documents, Implementation, Lags, LogPrior, Options, Skipping, Temperature,
     TemperatureScope, attend, scalable_softmax,
@@ -293,9 +293,6 @@ fn a_failed_call_leaves_the_cache() {
         (None, true),
         (Some(7), true),
     ] {
-        if gated && !on_cpu() {
-            continue;
-        }
         let config = config().with_window(window).with_forget_gate(gated);
         let attention = made(&config, &device).with_implementation(Implementation::Reference);
         let x = input(2, 20, 5, &device);
@@ -341,9 +338,6 @@ fn cached_is_uncached() {
             .with_window(Some(65))
             .with_scalable_softmax(Some(TemperatureScope::Likelihood)),
     ] {
-        if config.forget_gate && !on_cpu() {
-            continue;
-        }
         let attention = made(&config, &device);
         let pieces = [1, 63, 2, 1, 1, 65, 1];
         let length: usize = pieces.iter().sum();
@@ -400,9 +394,7 @@ fn cached_is_uncached() {
 fn caches_forget_and_are_bounded() {
     let device = test_device();
     for gated in [false, true] {
-        if !gated || on_cpu() {
-            a_cache_forgets_and_is_bounded(made(&config().with_forget_gate(gated), &device));
-        }
+        a_cache_forgets_and_is_bounded(made(&config().with_forget_gate(gated), &device));
     }
 }
 

@@ -3,7 +3,7 @@
 use bam_attention::nn::{
     BayesianAttention, BayesianAttentionConfig, HeadGroupCache, PositionalPriorConfig, Projected,
 };
-use bam_attention::testing::{on_cpu, signed_numbers, test_device};
+use bam_attention::testing::{signed_numbers, test_device};
 use bam_attention::{KeyPrior, KeyPriorScope, Lags, Options, TemperatureScope, attend};
 use burn::module::Param;
 use burn::tensor::activation::sigmoid;
@@ -37,9 +37,6 @@ fn difference<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> f32 {
 /// A module with forget gates is [`attend`] with a running sum that is made by hand, and its gates learn.
 #[test]
 fn forget_gates_are_a_prior_over_keys() {
-    if !on_cpu() {
-        return;
-    }
     let ssmax = Some(TemperatureScope::LikelihoodAndPrior);
     let device = test_device().autodiff();
     let config = config().with_forget_gate(true).with_scalable_softmax(ssmax);
@@ -94,9 +91,6 @@ fn groups(attention: &BayesianAttention, cuts: &[usize], capacity: usize) -> Vec
 /// and taken over by another, is read at once.
 #[test]
 fn a_cache_keeps_the_prior_beside_its_keys() {
-    if !on_cpu() {
-        return;
-    }
     let attention = config().init(&test_device()).unwrap();
     let x = tensor([2, 40, WIDTH], 1.0, 5);
     for heads in [KEY_HEADS, HEADS] {

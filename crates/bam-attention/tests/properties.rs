@@ -2,7 +2,7 @@
 //! against the reference.
 
 use bam_attention::Implementation::{Fused, Reference};
-use bam_attention::testing::{Case, OnTensors, Shape, instructions, on_cpu, oracle};
+use bam_attention::testing::{Case, OnTensors, Shape, instructions, oracle};
 use bam_attention::{KeyPriorScope, Options};
 use proptest::prelude::*;
 
@@ -81,7 +81,7 @@ impl Recipe {
         if let Some(on_prior) = self.temperature {
             case = case.with_temperature(on_prior);
         }
-        if let Some((by_query_head, scaled)) = self.key_prior.filter(|_| on_cpu()) {
+        if let Some((by_query_head, scaled)) = self.key_prior {
             let scope = match scaled {
                 true => KeyPriorScope::Scaled,
                 false => KeyPriorScope::Added,

@@ -68,11 +68,16 @@ fn the_reference_trajectory() {
     assert!(wrong.is_none(), "{wrong:?}");
 }
 
-/// Prompts, one at a time and several at once, and what is generated after them.
 #[test]
 fn decoding_equals_the_processors() {
+    assert_decoding("bam+ssmax");
+    assert_decoding("fox+bam");
+}
+
+/// Prompts, one at a time and several at once, and what is generated after them.
+fn assert_decoding(encoding: &str) {
     let device = test_device();
-    let [host, other] = [cpu(), device.clone()].map(|d| lively(small("bam+ssmax"), 7, &d));
+    let [host, other] = [cpu(), device.clone()].map(|d| lively(small(encoding), 7, &d));
     let prompt: Vec<i32> = (0..12).map(|i| i * 7 % 31).collect();
     let logits = |model: &Transformer| -> Vec<f64> {
         let mut caches = [0, 1].map(|_| model.cache(1, 16).unwrap());
@@ -109,7 +114,7 @@ fn decoding_equals_the_processors() {
 
 const RECIPE: &str = r#"
     [model]
-    encoding = "bam+ssmax"
+    encoding = "ENCODING"
     dim = 16
     layers = 1
     heads = 2
@@ -126,7 +131,7 @@ const RECIPE: &str = r#"
 "#;
 
 /// A run that stops after step 6 on the first device and goes on from its checkpoint on the second.
-fn losses(devices: [&Device; 2]) -> Vec<f64> {
+fn losses(encoding: &str, devices: [&Device; 2]) -> Vec<f64> {
     let words = "the river bends around a quiet town where lanterns burn until morning ".repeat(40);
     let document = Document {
         text: words.clone(),
@@ -140,7 +145,8 @@ fn losses(devices: [&Device; 2]) -> Vec<f64> {
     let tokens = vec![tokenizer.encode(&words).unwrap()];
     let store = TokenStore::in_memory(tokenizer.identity(), &tokens, words.len() as u64);
     let (tokenizer, store) = (Arc::new(tokenizer), Arc::new(store.unwrap()));
-    let recipe = Recipe::from_toml(RECIPE, &[], Path::new("recipe.toml")).unwrap();
+    let recipe = RECIPE.replace("ENCODING", encoding);
+    let recipe = Recipe::from_toml(&recipe, &[], Path::new("recipe.toml")).unwrap();
     let dir = TempDir::new().unwrap();
     let folder = RunFolder::create(dir.path(), &recipe, &tokenizer).unwrap();
     for (device, outcome) in devices
@@ -178,8 +184,10 @@ fn losses(devices: [&Device; 2]) -> Vec<f64> {
 #[test]
 fn runs_move_between_devices() {
     let (host, other) = (cpu(), test_device());
-    let expected = losses([&host, &host]);
-    assert!(expected[0] > expected[expected.len() - 3], "it learns");
-    assert_close(&losses([&other, &host]), &expected);
-    assert_close(&losses([&host, &other]), &expected);
+    for encoding in ["bam+ssmax", "fox"] {
+        let expected = losses(encoding, [&host, &host]);
+        assert!(expected[0] > expected[expected.len() - 3], "it learns");
+        assert_close(&losses(encoding, [&other, &host]), &expected);
+        assert_close(&losses(encoding, [&host, &other]), &expected);
+    }
 }

@@ -4,7 +4,7 @@
 
 takes forward, by_rows and by_keys of each, such as 64-causal-f32, from `cargo xtask cuda-check`; two query heads on one key
 head, 129 tokens, so that the last block is short. Rules are `causal`, or `certified`: a window, documents and padding, a
-temperature of content and prior, tiles left out and counted. Needs g++. Ends with 1 where a number is off.
+temperature of content and priors, a prior over keys of the key head, tiles left out and counted. Needs g++. Ends with 1 where a number is off.
 """
 
 import array
@@ -99,7 +99,18 @@ def check(what, got, expected, tolerance):
     return error <= tolerance
 
 
-def bounds_of(q, k, width, scale, tau, ln_weights, ln_evidence):
+def pair_of(number):
+    """A number as two of 32 bits whose sum it is."""
+    high = array.array("f", [number])[0]
+    return [high, array.array("f", [number - high])[0]]
+
+
+def ends(pairs):
+    """Smallest and largest parts."""
+    return [of(part) for of in (min, max) for part in zip(*pairs)]
+
+
+def bounds_of(q, k, width, scale, tau, ln_weights, ln_evidence, references):
     """The bounds of rows before and with evidence, of keys, and of the prior, as docs/kernel.md has them."""
     n, of_grain = TOKENS, -(-TOKENS // GRAIN)
     norm = lambda x, at: math.sqrt(sum(y * y for y in x[at * width : (at + 1) * width]))
@@ -107,13 +118,15 @@ def bounds_of(q, k, width, scale, tau, ln_weights, ln_evidence):
     for grain in range(HEADS * of_grain):
         head, block = divmod(grain, of_grain)
         here = range(head * n + block * GRAIN, head * n + min((block + 1) * GRAIN, n))
-        of_rows = [max(tau[r] * norm(q, r) for r in here) * scale * 1.0001, min(tau[r] for r in here), max(tau[r] for r in here)]
-        before += [*of_rows, BIG]
-        back += [*of_rows, min(ln_evidence[r] for r in here)]
+        factors = [min(tau[r] for r in here), max(tau[r] for r in here)]
+        of_rows = [max(tau[r] * norm(q, r) for r in here) * scale * 1.0001, *factors]
+        by_key = [*factors, *ends([references[r % n] for r in here if references[r % n][0] > -BIG])]
+        before += [*of_rows, BIG, *by_key]
+        back += [*of_rows, min(ln_evidence[r] for r in here), *by_key]
         ranges += [min(ln_weights[r] for r in here), max(ln_weights[r] for r in here)]
     for block in range(of_grain):
         norms.append(max(norm(k, r) for r in range(block * GRAIN, min((block + 1) * GRAIN, n))) * 1.0001)
-    of_rows = (1, HEADS, of_grain, 4)
+    of_rows = (1, HEADS, of_grain, 10)
     numbers = [(of_rows, before), (of_rows, back), ((1, 1, of_grain), norms), ((HEADS, of_grain, 2), ranges)]
     return [(shape, array.array("f", of)) for shape, of in numbers]
 
@@ -134,19 +147,24 @@ def of_kernels(folder, width, rules, kind):
     tau = array.array("f", [draw.uniform(0.5, 1.5) if certified else 1.0 for _ in range(HEADS * n)])
     ids = [PADDING if certified and i in (7, 100) else 2 if certified and i > 29 else 1 for i in range(n)]
     window = 80 if certified else 1 << 29
+    # So large that 32 bits have few digits of what differs.
+    pairs = [pair_of(5000 + draw.uniform(-3, 3) if certified else 0.0) for _ in range(n)]
+    sees = lambda i, j: i - j < window and ids[i] == ids[j] != PADDING
+    references = [max((pairs[j] for j in range(i + 1) if sees(i, j)), default=[-BIG, -BIG]) for i in range(n)]
     scale, epsilon = 1 / math.sqrt(width), 1e-6
     numbers = {"scalars_f32": [scale, math.log(epsilon)], "scalars_i32": [0, window, 1 - n]}
     dot = lambda a, at, b, of: sum(x * y for x, y in zip(a[at * width : (at + 1) * width], b[of * width : (of + 1) * width]))
 
     out, ln_evidence, deltas, d_tau = zeros(HEADS * size), zeros(HEADS * n), zeros(HEADS * n), zeros(HEADS * n)
-    d_q, d_k, d_v, d_ln_weights = zeros(HEADS * size), zeros(size), zeros(size), zeros(HEADS * n)
+    d_q, d_k, d_v, d_ln_weights, d_u = zeros(HEADS * size), zeros(size), zeros(size), zeros(HEADS * n), zeros(n)
     for row in range(HEADS * n):
         head, i = divmod(row, n)
-        seen = [j for j in range(i + 1) if i - j < window and ids[i] == ids[j] != PADDING]
+        seen = [j for j in range(i + 1) if sees(i, j)]
         if not seen:
             ln_evidence[row] = BIG
             continue
-        plain = [dot(q, row, k, j) * scale + ln_weights[head * n + n - 1 - (i - j)] for j in seen]
+        by_key = [sum(pairs[j]) - sum(references[i]) for j in seen]
+        plain = [dot(q, row, k, j) * scale + ln_weights[head * n + n - 1 - (i - j)] + u for j, u in zip(seen, by_key)]
         largest = max(tau[row] * x for x in plain)
         ln_evidence[row] = largest + math.log(sum(math.exp(tau[row] * x - largest) for x in plain))
         weights = [math.exp(tau[row] * x - ln_evidence[row]) for x in plain]
@@ -155,6 +173,7 @@ def of_kernels(folder, width, rules, kind):
         for j, x, p, by_value in zip(seen, plain, weights, by_values):
             d_logit = p * (by_value - deltas[row])
             d_tau[row] += d_logit * x
+            d_u[j] += d_logit * tau[row]
             d_ln_weights[head * n + n - 1 - (i - j)] += d_logit * tau[row]
             for c in range(width):
                 out[row * width + c] += p * v[j * width + c]
@@ -165,23 +184,31 @@ def of_kernels(folder, width, rules, kind):
     many, few, none = (1, HEADS, n, width), (1, 1, n, width), ((1, 1, 1), zeros(1))
     of_ids = ((1, n), array.array("i", ids))
     of_prior, of_rows, blocks = ((HEADS, n), ln_weights), (1, HEADS, n), -(-n // rows)
-    before, back, norms, ranges = bounds_of(q, k, width, scale, tau, ln_weights, ln_evidence)
+    before, back, norms, ranges = bounds_of(q, k, width, scale, tau, ln_weights, ln_evidence, references)
+    numbers_in = lambda shape, rows: (shape, array.array("f", [x for row in rows for x in row]))
+    grains = [[pairs[j] for j in range(first, min(first + GRAIN, n)) if ids[j] != PADDING] for first in range(0, n, GRAIN)]
+    of_keys = [numbers_in((1, 1, n, 2), pairs), numbers_in((1, 1, n, 2), references)]
+    key_ranges = numbers_in((1, 1, len(grains), 2, 2), map(ends, grains))
     got = {of: zeros(count) for of, count in [("out", HEADS * size), ("evidence", HEADS * n), ("dq", HEADS * size), ("dtau", HEADS * n)]}
-    got |= {of: zeros(count) for of, count in [("diagonals", HEADS * SEGMENTS * n), ("dk", size), ("dv", size)]}
+    got |= {of: zeros(count) for of, count in [("diagonals", HEADS * SEGMENTS * n), ("dk", size), ("dv", size), ("du", HEADS * n)]}
     logs = [((1, HEADS, blocks, 3), zeros(HEADS * blocks * 3)) for _ in range(2)]
     operands, of_tau = [(many, q_bits), (few, k_bits), (few, v_bits)], (of_rows, tau)
     run(
         folder, f"forward-{width}-{rules}-{kind}",
-        [*operands, of_prior, of_tau, of_ids, of_ids, before, norms, ranges, (many, got["out"]), (of_rows, got["evidence"]), logs[0]],
+        [
+            *operands, of_prior, of_tau, *of_keys, of_ids, of_ids, before, norms, ranges, key_ranges,
+            (many, got["out"]), (of_rows, got["evidence"]), logs[0],
+        ],
         numbers, (blocks, HEADS),
     )
-    given = [*operands, (many, g_bits), of_prior, of_tau, of_ids, of_ids, (of_rows, ln_evidence), (of_rows, deltas), back, norms, ranges]
+    given = [*operands, (many, g_bits), of_prior, of_tau, *of_keys, of_ids, of_ids, (of_rows, ln_evidence), (of_rows, deltas)]
+    given += [back, norms, ranges, key_ranges]
     diagonals = ((1, HEADS, SEGMENTS, n), got["diagonals"])
     run(
         folder, f"by_rows-{width}-{rules}-{kind}",
         [*given, (many, got["dq"]), (of_rows, got["dtau"]), diagonals, logs[1]], numbers, (SEGMENTS, HEADS),
     )
-    run(folder, f"by_keys-{width}-{rules}-{kind}", [*given, (few, got["dk"]), (few, got["dv"])], numbers, (-(-n // keys), 1))
+    run(folder, f"by_keys-{width}-{rules}-{kind}", [*given, (few, got["dk"]), (few, got["dv"]), (of_rows, got["du"])], numbers, (-(-n // keys), 1))
     by_lag = [sum(got["diagonals"][(h * SEGMENTS + s) * n + lag] for s in range(SEGMENTS)) for h in range(HEADS) for lag in range(n)]
     seen = [x < BIG for x in ln_evidence]
     # Weights, and gradients of logits, are rounded to eight digits on the way into a product.
@@ -195,6 +222,7 @@ def of_kernels(folder, width, rules, kind):
     ]
     if certified:
         right.append(check("d tau", got["dtau"], d_tau, 8e-3 * exact))
+        right.append(check("d u", [sum(got["du"][h * n + j] for h in range(HEADS)) for j in range(n)], d_u, 1e-5))
         for name, (_, log) in zip(("forward", "backward"), logs):
             print(f"  {name}: {sum(log[1::3]):.0f} of {sum(log[0::3]):.0f} tiles left out")
             right.append(0 < sum(log[1::3]) < sum(log[0::3]))

@@ -2,6 +2,7 @@
 
 use crate::AttentionError as Error;
 use crate::Implementation::Fused;
+use crate::KeyPriorScope;
 use crate::testing::{Case, OnTensors, Shape, Tensors, oracle, oracle_gradients};
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData, Transaction};
 use serde::Serialize;
@@ -91,25 +92,28 @@ fn product(device: &Device) -> Check {
     Check::new("a matrix product", &numbers(got), &expected, 0.0)
 }
 
-/// Documents, shared key heads and a temperature, forward and backward, against the definition in `f64`.
+/// Documents, shared key heads, a temperature and a prior over keys, forward and backward, against the definition in `f64`.
 fn attention(device: &Device) -> Result<Vec<Check>, Error> {
-    const NAMES: [&str; 5] = [
+    const NAMES: [&str; 6] = [
         "gradient by queries",
         "gradient by keys",
         "gradient by values",
         "gradient by the log-prior",
         "gradient by the temperature",
+        "gradient by the prior over keys",
     ];
     let case = Case::random(&Shape::from([2, 2, 1, 33, 33, 16]), 1);
     let case = case.with_documents(3).with_temperature(true);
+    let case = case.with_key_prior(false, KeyPriorScope::Scaled);
     let plain = case.tensors(&device.clone().autodiff());
+    let [of_keys, low] = plain.key_prior;
     let tensors = Tensors {
         q: plain.q.require_grad(),
         k: plain.k.require_grad(),
         v: plain.v.require_grad(),
         ln_weights: plain.ln_weights.require_grad(),
         temperature: plain.temperature.require_grad(),
-        key_prior: plain.key_prior,
+        key_prior: [of_keys.require_grad(), low],
     };
     let out = case.attend(&tensors, Fused)?;
     let weights = TensorData::new(case.loss_weights(), out.dims());
@@ -122,7 +126,8 @@ fn attention(device: &Device) -> Result<Vec<Check>, Error> {
         .register(tensors.k.grad(&gradients).expect(missing))
         .register(tensors.v.grad(&gradients).expect(missing))
         .register(tensors.ln_weights.grad(&gradients).expect(missing))
-        .register(tensors.temperature.grad(&gradients).expect(missing));
+        .register(tensors.temperature.grad(&gradients).expect(missing))
+        .register(tensors.key_prior[0].grad(&gradients).expect(missing));
     let mut got = read.execute().into_iter().map(|data| {
         let values = data.convert::<f32>().try_into_vec();
         values.expect("data that was converted to f32 holds f32")
@@ -154,7 +159,7 @@ mod tests {
     #[test]
     fn the_processor_passes() {
         let checks = self_test(&super::super::cpu()).unwrap();
-        assert_eq!(checks.len(), 8);
+        assert_eq!(checks.len(), 9);
         for check in &checks {
             assert!(check.passes(), "{check:?}");
         }

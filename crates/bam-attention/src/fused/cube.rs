@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! bounds    norms of keys and rows, ranges of the prior: what skipping decides by
+//! by_key    a prior over keys: pairs, what each row takes it relative to, ranges
 //! forward   blocks of rows, tiles of keys stream past; merge, where keys were split
-//! backward  by rows: dq, dτ, diagonals of dlogit;  by keys: dk, dv;  add_up: partial sums, in order
+//! backward  by rows: dq, dτ, diagonals of dlogit;  by keys: dk, dv, du;  add_up: partial sums, in order
 //! ```
 //!
 //! No atomics: every number has one owner, and sums are taken in an order that sizes alone decide.
@@ -21,6 +22,7 @@ pub(crate) use norms::DeviceNorms;
 pub(crate) use tiling::{LARGEST_DIM, MOST_TENSORS};
 
 mod bounds;
+mod by_key;
 mod by_keys;
 mod by_rows;
 mod call;
@@ -30,6 +32,7 @@ mod documents;
 mod forward;
 mod log;
 mod norms;
+mod pairs;
 mod passes;
 mod rules;
 mod sums;

@@ -32,7 +32,7 @@ fn devices_are_listed_and_checked() {
     );
     let checks = of["checks"].as_array().unwrap();
     assert!(
-        checks.len() == 8 && checks.iter().all(|check| check["passes"] == true),
+        checks.len() == 9 && checks.iter().all(|check| check["passes"] == true),
         "{of}"
     );
     assert!(of["attention"]["f32"].is_string(), "{of}");

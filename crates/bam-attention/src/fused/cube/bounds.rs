@@ -1,6 +1,7 @@
 //! Certified skipping on a device: what is known of rows, keys and the prior before keys are read, and
 //! the bound made of it. The proof is in `docs/kernel.md`, §5 and §10.
 
+use super::pairs::{Pair, difference, pair, prior_head};
 use super::rules::{Numbers, Rules};
 use cubecl::prelude::*;
 
@@ -15,8 +16,9 @@ pub(super) const EXACT_ZERO: f32 = -70.0;
 pub(super) const BIG: f32 = 1e30;
 
 /// Numbers per block of rows in its bounds: largest `|factor|·‖q‖`, smallest and largest factor of the
-/// log-weights, and smallest `ln evidence`.
-pub(super) const OF_ROWS: usize = 4;
+/// log-weights, and smallest `ln evidence`; of a prior over keys, smallest and largest factor, and smallest and
+/// largest reference (pairs) of the rows that see a key.
+pub(super) const OF_ROWS: usize = 10;
 
 /// Raises a norm above what its rounding, and that of the product it bounds, can have taken: all are
 /// sums of at most 256 terms.
@@ -89,6 +91,7 @@ fn larger(a: f32, b: f32) -> f32 {
 pub(super) fn row_bounds<F: Float>(
     q: &Tensor<F>,
     temperature: &Tensor<f32>,
+    references: &Tensor<Pair>,
     ln_evidence: &Tensor<f32>,
     bounds: &mut Tensor<f32>,
     of: &Numbers,
@@ -108,6 +111,8 @@ pub(super) fn row_bounds<F: Float>(
         let mut low = f32::new(1.0);
         let mut high = f32::new(1.0);
         let mut evidence = f32::new(BIG);
+        let mut smallest = pair(BIG, BIG);
+        let mut largest = pair(-BIG, -BIG);
         for r in first..end {
             let norm = squares::<F>(q, base + r * q.stride(2)).sqrt();
             let mut factor = f32::new(1.0);
@@ -115,7 +120,7 @@ pub(super) fn row_bounds<F: Float>(
                 factor = temperature[row_of_temperature(temperature, at / blocks, heads, r, rows)];
             }
             content = larger(content, factor.abs() * norm);
-            if comptime!(rules.scales_prior()) {
+            if comptime!(rules.has_temperature()) {
                 if r == first {
                     low = factor;
                     high = factor;
@@ -123,18 +128,51 @@ pub(super) fn row_bounds<F: Float>(
                 low = min(low, factor);
                 high = max(high, factor);
             }
+            if comptime!(rules.has_key_prior()) {
+                let of_head = prior_head(
+                    references,
+                    at / blocks / heads,
+                    at / blocks % heads,
+                    heads,
+                    rules,
+                );
+                let reference = references[of_head * rows + r];
+                if reference.extract(0usize) > -BIG {
+                    smallest = min(smallest, reference);
+                    largest = max(largest, reference);
+                }
+            }
             if comptime!(has_evidence) {
                 evidence = min(evidence, ln_evidence[at / blocks * rows + r]);
             }
         }
         bounds[at * OF_ROWS] = content * of.scale * RAISED;
-        bounds[at * OF_ROWS + 1] = low;
-        bounds[at * OF_ROWS + 2] = high;
+        bounds[at * OF_ROWS + 1] = factor_if(rules.scales_prior(), low);
+        bounds[at * OF_ROWS + 2] = factor_if(rules.scales_prior(), high);
         bounds[at * OF_ROWS + 3] = evidence;
+        if comptime!(rules.has_key_prior()) {
+            bounds[at * OF_ROWS + 4] = factor_if(rules.scales_keys(), low);
+            bounds[at * OF_ROWS + 5] = factor_if(rules.scales_keys(), high);
+            #[unroll]
+            for part in 0..2usize {
+                bounds[at * OF_ROWS + 6 + part] = smallest.extract(part);
+                bounds[at * OF_ROWS + 8 + part] = largest.extract(part);
+            }
+        }
     }
 }
 
-/// The factors of a row's content and of its log-weights.
+/// A temperature where it multiplies a term, else 1.
+#[cube]
+fn factor_if(#[comptime] multiplies: bool, temperature: f32) -> f32 {
+    let mut factor = f32::new(1.0);
+    if comptime!(multiplies) {
+        factor = temperature;
+    }
+    factor
+}
+
+/// The factors of a row's content, of its log-weights and of its prior over keys.
 #[cube]
 pub(super) fn factors(
     temperature: &Tensor<f32>,
@@ -144,17 +182,18 @@ pub(super) fn factors(
     rows: usize,
     of: &Numbers,
     #[comptime] rules: Rules,
-) -> (f32, f32) {
+) -> (f32, f32, f32) {
+    let mut tau = f32::new(1.0);
     let mut content = of.scale;
-    let mut prior = f32::new(1.0);
     if comptime!(rules.has_temperature()) {
-        let tau = temperature[row_of_temperature(temperature, batch_head, heads, row, rows)];
+        tau = temperature[row_of_temperature(temperature, batch_head, heads, row, rows)];
         content = tau * of.scale;
-        if comptime!(rules.scales_prior()) {
-            prior = tau;
-        }
     }
-    (content, prior)
+    (
+        content,
+        factor_if(rules.scales_prior(), tau),
+        factor_if(rules.scales_keys(), tau),
+    )
 }
 
 /// The place of a row's temperature, which may be one for all batch rows: `batch_head` counts through
@@ -197,7 +236,8 @@ pub(super) fn prior_ranges(ln_weights: &Tensor<f32>, ranges: &mut Tensor<f32>) {
     }
 }
 
-/// An upper bound of the logits between rows and keys whose lags are `first..=last`, rounding included.
+/// An upper bound of the logits between rows and keys whose lags are `first..=last`, rounding included;
+/// the keys are of that grain and read that head of a prior over keys.
 #[cube]
 pub(super) fn bound(
     of_rows: &Tensor<f32>,
@@ -208,6 +248,10 @@ pub(super) fn bound(
     lags: i32,
     first: i32,
     last: i32,
+    key_ranges: &Tensor<Pair>,
+    prior_head: usize,
+    grain: usize,
+    #[comptime] rules: Rules,
 ) -> f32 {
     let blocks = ranges.shape(1);
     let from = clamp(first, 0, lags - 1) as usize / GRAIN;
@@ -221,8 +265,38 @@ pub(super) fn bound(
     let least = of_rows[rows_at * OF_ROWS + 1];
     let most = of_rows[rows_at * OF_ROWS + 2];
     let content = of_rows[rows_at * OF_ROWS] * norm;
-    let prior = max(max(least * low, least * high), max(most * low, most * high));
-    content + prior + (content + prior.abs()) * 2e-6
+    let mut prior = largest_product(least, most, low, high);
+    let mut size = content + prior.abs();
+    if comptime!(rules.has_key_prior()) {
+        let by_key = key_bound(of_rows, rows_at, key_ranges, prior_head, grain);
+        prior += by_key;
+        size += by_key.abs();
+    }
+    content + prior + size * 2e-6
+}
+
+/// An upper bound of what the prior over keys adds to the logits between a block of rows and the keys of a grain.
+#[cube]
+fn key_bound(
+    of_rows: &Tensor<f32>,
+    rows_at: usize,
+    ranges: &Tensor<Pair>,
+    prior_head: usize,
+    grain: usize,
+) -> f32 {
+    let at = rows_at * OF_ROWS + 4;
+    let smallest = pair(of_rows[at + 2], of_rows[at + 3]);
+    let largest = pair(of_rows[at + 4], of_rows[at + 5]);
+    let of_keys = (prior_head * ranges.shape(2) + grain) * 2;
+    let least = difference(ranges[of_keys], largest);
+    let most = difference(ranges[of_keys + 1], smallest);
+    largest_product(of_rows[at], of_rows[at + 1], least, most)
+}
+
+/// The largest product of a number of one range and a number of another: that of two ends.
+#[cube]
+fn largest_product(low: f32, high: f32, least: f32, most: f32) -> f32 {
+    max(max(low * least, low * most), max(high * least, high * most))
 }
 
 /// Whether a tile of so many columns can be left out of so many: `least` is a lower bound, over the

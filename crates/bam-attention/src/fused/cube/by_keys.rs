@@ -1,7 +1,9 @@
-//! The backward pass over keys: `dk` and `dv`, both summed over the queries that see a key.
+//! The backward pass over keys: `dk`, `dv` and the gradient of a prior over keys, all summed over the queries that see a
+//! key.
 
 use super::bounds::{GRAIN, OF_ROWS, bound, factors, negligible};
 use super::forward::{meets, weight};
+use super::pairs::{Pair, difference, prior_head};
 use super::rules::{Numbers, Rules, rows_in_sight, sees, shares};
 use super::tiling::Tiling;
 use super::units::{Units, span};
@@ -18,6 +20,8 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
     gradient: &Tensor<Vector<F, N>>,
     ln_weights: &Tensor<f32>,
     temperature: &Tensor<f32>,
+    key_pairs: &Tensor<Pair>,
+    references: &Tensor<Pair>,
     query_ids: &Tensor<i32>,
     key_ids: &Tensor<i32>,
     ln_evidence: &Tensor<f32>,
@@ -25,8 +29,10 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
     row_bounds: &Tensor<f32>,
     key_norms: &Tensor<f32>,
     ranges: &Tensor<f32>,
+    key_ranges: &Tensor<Pair>,
     d_k: &mut Tensor<f32>,
     d_v: &mut Tensor<f32>,
+    d_key_prior: &mut Tensor<f32>,
     of: &Numbers,
     #[comptime] t: Tiling,
     #[comptime] rules: Rules,
@@ -53,12 +59,17 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
     let mut verdicts = Shared::<[u32]>::new_slice(comptime!(t.units()));
     let mut of_content = Shared::<[f32]>::new_slice(t.columns);
     let mut of_prior = Shared::<[f32]>::new_slice(t.columns);
+    let keyed = comptime!(t.keyed(rules.has_key_prior()));
+    let mut of_key_prior = Shared::<[f32]>::new_slice(keyed);
+    let mut reference = Shared::<[Pair]>::new_slice(keyed);
     let mut evidence = Shared::<[f32]>::new_slice(t.columns);
     let mut delta = Shared::<[f32]>::new_slice(t.columns);
     let mut weights = Array::<f32>::new(comptime!(held * columns));
     let mut mixed = Array::<f32>::new(comptime!(held * columns));
     let mut keep = Array::<f32>::new(held);
     let mut ids = Array::<i32>::new(held);
+    let mut pairs = Array::<Pair>::new(held);
+    let mut sums_u = Array::<f32>::new(held);
     let mut sums_k = Array::<f32>::new(comptime!(held * outs));
     let mut sums_v = Array::<f32>::new(comptime!(held * outs));
     U::keep::<F, N>(k, &of_keys, 0usize, &mut memory, t);
@@ -66,6 +77,7 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
     #[unroll(t.unroll)]
     for i in 0..held {
         keep[i] = 1.0f32;
+        sums_u[i] = 0.0f32;
         if comptime!(rules.documents) {
             ids[i] = key_ids[batch * keys + min(first_key + U::row(i, t), keys - 1)];
         }
@@ -117,6 +129,10 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
                         lags,
                         lag - comptime!(t.columns as i32 - 1),
                         lag + comptime!(t.rows as i32 - 1),
+                        key_ranges,
+                        prior_head(key_ranges, batch, head, heads, rules),
+                        first_key / GRAIN,
+                        rules,
                     );
                     let blocks = CUBE_COUNT_X as f32;
                     let width = comptime!(t.rows as f32);
@@ -143,6 +159,7 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
                 let of_gradient = span::<F, N>(gradient, batch, head, first_row);
                 let lag = first_key as i32 - of.offset - first_row as i32;
                 let first_lag = lag - comptime!(t.columns as i32 - 1);
+                let by_key = prior_head(key_pairs, batch, head, heads, rules);
                 sync_cube();
                 load_window(ln_weights, head, first_lag, of.first_lag, &mut window, t);
                 U::bring::<F, N>(q, &of_rows, 0usize, &mut memory, t);
@@ -150,10 +167,14 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
                 let mut e = UNIT_POS as usize;
                 while e < t.columns {
                     let row = min(first_row + e, rows - 1);
-                    let (content, prior) =
+                    let (content, prior, key_prior) =
                         factors(temperature, batch_head, heads, row, rows, of, rules);
                     of_content[e] = content;
                     of_prior[e] = prior;
+                    if comptime!(rules.has_key_prior()) {
+                        of_key_prior[e] = key_prior;
+                        reference[e] = references[by_key * rows + row];
+                    }
                     evidence[e] = ln_evidence[batch_head * rows + row];
                     delta[e] = deltas[batch_head * rows + row];
                     e += comptime!(t.units());
@@ -179,15 +200,26 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
                     &mut mixed,
                     t,
                 );
+                if comptime!(rules.has_key_prior()) {
+                    #[unroll(t.unroll)]
+                    for i in 0..held {
+                        let key = min(first_key + U::row(i, t), keys - 1);
+                        pairs[i] = key_pairs[by_key * keys + key];
+                    }
+                }
                 #[unroll(t.unroll)]
                 for i in 0..held {
                     let key = U::row(i, t);
+                    let mut sum_u = f32::new(0.0);
                     #[unroll(t.unroll)]
                     for j in 0..columns {
                         let row = U::column(j, t);
                         let at = i * columns + j;
                         let w = window[key + comptime!(t.columns - 1) - row];
-                        let logit = of_content[row] * weights[at] + of_prior[row] * w;
+                        let mut logit = of_content[row] * weights[at] + of_prior[row] * w;
+                        if comptime!(rules.has_key_prior()) {
+                            logit += of_key_prior[row] * difference(pairs[i], reference[row]);
+                        }
                         let mut seen = first_row + row < rows
                             && first_key + key < keys
                             && sees(lag + key as i32 - row as i32, of, rules);
@@ -200,8 +232,13 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
                             p = weight(logit, evidence[row]);
                         }
                         weights[at] = p;
-                        mixed[at] = p * (mixed[at] - delta[row]) * of_content[row];
+                        let d_logit = p * (mixed[at] - delta[row]);
+                        mixed[at] = d_logit * of_content[row];
+                        if comptime!(rules.has_key_prior()) {
+                            sum_u += d_logit * of_key_prior[row];
+                        }
                     }
+                    sums_u[i] += sum_u;
                 }
                 U::mix::<F, N>(
                     &weights,
@@ -224,6 +261,22 @@ pub(super) fn by_keys<F: Float, N: Size, U: Units>(
                     &mut memory,
                     t,
                 );
+            }
+            // A prior may differ between the heads that share keys.
+            if comptime!(rules.has_key_prior()) {
+                if visit % tiles == tiles - 1 {
+                    let batch_head = batch * heads + key_head * group + visit / tiles;
+                    sync_cube();
+                    U::sum_across(&mut sums_u, &mut memory, t);
+                    #[unroll(t.unroll)]
+                    for i in 0..held {
+                        let key = first_key + U::row(i, t);
+                        if key < keys && U::leads(t) {
+                            d_key_prior[batch_head * keys + key] = sums_u[i];
+                        }
+                        sums_u[i] = 0.0f32;
+                    }
+                }
             }
         }
         start = end;

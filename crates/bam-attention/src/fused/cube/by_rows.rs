@@ -2,8 +2,10 @@
 //! log-weights. Weights are recomputed from the saved evidence.
 
 use super::bounds::{GRAIN, OF_ROWS, bound, factors, negligible};
+use super::by_key::load_pairs;
 use super::forward::{meets, weight};
 use super::log::{Counts, OF_LOG};
+use super::pairs::{Pair, difference, prior_head};
 use super::rules::{Numbers, Rules, keys_in_sight, sees, shares};
 use super::tiling::Tiling;
 use super::units::{Span, Units, number, span};
@@ -20,6 +22,8 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
     gradient: &Tensor<Vector<F, N>>,
     ln_weights: &Tensor<f32>,
     temperature: &Tensor<f32>,
+    key_pairs: &Tensor<Pair>,
+    references: &Tensor<Pair>,
     query_ids: &Tensor<i32>,
     key_ids: &Tensor<i32>,
     ln_evidence: &Tensor<f32>,
@@ -27,6 +31,7 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
     row_bounds: &Tensor<f32>,
     key_norms: &Tensor<f32>,
     ranges: &Tensor<f32>,
+    key_ranges: &Tensor<Pair>,
     d_q: &mut Tensor<f32>,
     d_temperature: &mut Tensor<f32>,
     d_ln_weights: &mut Tensor<f32>,
@@ -46,6 +51,7 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
     let lags = ln_weights.shape(1);
     let diagonals = (batch_head * segments + segment) * lags;
     let blocks = (rows + comptime!(t.rows - 1)) / t.rows;
+    let by_key = prior_head(key_pairs, batch, head, heads, rules);
 
     let held = comptime!(t.rows_held());
     let columns = comptime!(t.columns_held());
@@ -55,13 +61,16 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
     let mut verdicts = Shared::<[u32]>::new_slice(comptime!(t.units()));
     let mut told = Shared::<[f32]>::new_slice(comptime!(t.told()));
     let mut prior_factors = Shared::<[f32]>::new_slice(t.rows);
+    let mut pairs = Shared::<[Pair]>::new_slice(comptime!(t.keyed(rules.has_key_prior())));
 
     let mut of_content = Array::<f32>::new(held);
     let mut of_prior = Array::<f32>::new(held);
+    let mut of_key_prior = Array::<f32>::new(held);
+    let mut reference = Array::<Pair>::new(held);
     let mut ids = Array::<i32>::new(held);
     let mut evidence = Array::<f32>::new(held);
     let mut delta = Array::<f32>::new(held);
-    let mut d_prior = Array::<f32>::new(held);
+    let mut d_scaled = Array::<f32>::new(held);
     let mut keep = Array::<f32>::new(held);
     let mut weights = Array::<f32>::new(comptime!(held * columns));
     let mut mixed = Array::<f32>::new(comptime!(held * columns));
@@ -89,16 +98,20 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
             #[unroll(t.unroll)]
             for i in 0..held {
                 let row = min(first_row + U::row(i, t), rows - 1);
-                let (content, prior) =
+                let (content, prior, key_prior) =
                     factors(temperature, batch_head, heads, row, rows, of, rules);
                 of_content[i] = content;
                 of_prior[i] = prior;
+                if comptime!(rules.has_key_prior()) {
+                    of_key_prior[i] = key_prior;
+                    reference[i] = references[by_key * rows + row];
+                }
                 if comptime!(rules.documents) {
                     ids[i] = query_ids[batch * rows + row];
                 }
                 evidence[i] = ln_evidence[batch_head * rows + row];
                 delta[i] = deltas[batch_head * rows + row];
-                d_prior[i] = 0.0f32;
+                d_scaled[i] = 0.0f32;
                 keep[i] = 1.0f32;
                 prior_factors[U::row(i, t)] = of_prior[i];
             }
@@ -150,6 +163,10 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
                                 lags as i32,
                                 lag - comptime!(t.rows as i32 - 1),
                                 lag + comptime!(t.columns as i32 - 1),
+                                key_ranges,
+                                by_key,
+                                tile * t.columns / GRAIN,
+                                rules,
                             );
                             let least = row_bounds[at * OF_ROWS + 3];
                             if verdict == 0u32
@@ -186,6 +203,9 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
                         let first_lag = lag - comptime!(t.rows as i32 - 1);
                         sync_cube();
                         load_window(ln_weights, head, first_lag, of.first_lag, &mut window, t);
+                        if comptime!(rules.has_key_prior()) {
+                            load_pairs(key_pairs, by_key, first_key, &mut pairs, t);
+                        }
                         U::bring::<F, N>(k, &of_keys, 0usize, &mut memory, t);
                         U::bring::<F, N>(v, &of_values, 1usize, &mut memory, t);
                         U::ready();
@@ -217,7 +237,18 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
                                 let column = U::column(j, t);
                                 let at = i * columns + j;
                                 let w = window[column + comptime!(t.rows - 1) - row];
-                                let logit = of_content[i] * weights[at] + of_prior[i] * w;
+                                let mut logit = of_content[i] * weights[at] + of_prior[i] * w;
+                                let mut scaled = f32::new(0.0);
+                                if comptime!(rules.scales_prior()) {
+                                    scaled = w;
+                                }
+                                if comptime!(rules.has_key_prior()) {
+                                    let u = difference(pairs[column], reference[i]);
+                                    logit += of_key_prior[i] * u;
+                                    if comptime!(rules.scales_keys()) {
+                                        scaled += u;
+                                    }
+                                }
                                 let mut seen = first_key + column < keys
                                     && first_row + row < rows
                                     && sees(lag + column as i32 - row as i32, of, rules);
@@ -230,7 +261,7 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
                                     d_logit = weight(logit, evidence[i]) * (mixed[at] - delta[i]);
                                 }
                                 mixed[at] = d_logit;
-                                d_prior[i] += d_logit * w;
+                                d_scaled[i] += d_logit * scaled;
                             }
                         }
                         U::mix::<F, N>(
@@ -266,7 +297,7 @@ pub(super) fn by_rows<F: Float, N: Size, U: Units>(
                     q,
                     &of_rows,
                     &sums,
-                    &mut d_prior,
+                    &mut d_scaled,
                     d_temperature,
                     batch_head * rows,
                     &mut memory,
@@ -328,7 +359,7 @@ fn write_d_temperature<F: Float, N: Size, U: Units>(
     q: &Tensor<Vector<F, N>>,
     of_rows: &Span,
     sums: &Array<f32>,
-    d_prior: &mut Array<f32>,
+    d_scaled: &mut Array<f32>,
     d_temperature: &mut Tensor<f32>,
     base: usize,
     memory: &mut U::Memory,
@@ -351,17 +382,17 @@ fn write_d_temperature<F: Float, N: Size, U: Units>(
             }
         }
         sum *= of.scale;
-        if comptime!(rules.scales_prior()) {
-            sum += d_prior[i];
+        if comptime!(rules.scales_prior() || rules.scales_keys()) {
+            sum += d_scaled[i];
         }
-        d_prior[i] = sum;
+        d_scaled[i] = sum;
     }
-    U::sum_across(d_prior, memory, t);
+    U::sum_across(d_scaled, memory, t);
     #[unroll(t.unroll)]
     for i in 0..held {
         let row = of_rows.first + U::row(i, t);
         if row < of_rows.end && U::leads(t) {
-            d_temperature[base + row] = d_prior[i];
+            d_temperature[base + row] = d_scaled[i];
         }
     }
 }

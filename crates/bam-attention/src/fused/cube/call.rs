@@ -1,15 +1,16 @@
 //! A call on a device: its tensors as kernels read them, and the launches.
 
 use super::bounds::{self, GRAIN, OF_ROWS};
+use super::by_key::{self, ByKey, PER_REFERENCE};
 use super::documents::{self, DeviceIds};
 use super::log::OF_LOG;
 use super::norms::DeviceNorms;
-use super::rules::{Factor, NumbersLaunch, Rules, Skips};
+use super::rules::{Factor, KeyTerm, NumbersLaunch, Rules, Skips};
 use super::sums;
 use super::tensors::{arg, element, empty, one_each, readable};
 use super::tiling::{self, LINE, Limits, Products, Tiling};
 use crate::fused::{Context, Operands};
-use bam_kernel::{HeadSkips, Skipping, TemperatureScope, Visibility};
+use bam_kernel::{HeadSkips, KeyPriorScope, Skipping, TemperatureScope, Visibility};
 use burn_cubecl::Cube;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -26,6 +27,7 @@ pub(super) struct Call<'a> {
     pub(super) ids: DeviceIds,
     pub(super) ranges: CubeTensor,
     pub(super) key_norms: CubeTensor,
+    pub(super) by_key: ByKey,
     pub(super) rules: Rules,
     pub(super) limits: Limits,
     /// Numbers that are loaded at once.
@@ -49,6 +51,11 @@ impl<'a> Call<'a> {
                 Some(TemperatureScope::Likelihood) => Factor::Likelihood,
                 Some(TemperatureScope::LikelihoodAndPrior) => Factor::LikelihoodAndPrior,
             },
+            key_prior: match (context.key_prior, context.temperature) {
+                (None, _) => KeyTerm::None,
+                (Some(KeyPriorScope::Scaled), Some(_)) => KeyTerm::Scaled,
+                (Some(_), _) => KeyTerm::Added,
+            },
             skipping: match call.skipping {
                 Skipping::Off => Skips::Off,
                 Skipping::Exact => Skips::Exact,
@@ -56,13 +63,18 @@ impl<'a> Call<'a> {
             },
             counts: call.skip_log.is_some(),
         };
-        let nothing = empty(&q, &[1]);
+        let nothing = empty(&q, &[2]);
         let ids = documents::ids(call.documents.as_ref(), &q);
         let mut this = Self {
             context,
             ids,
             ranges: nothing.clone(),
-            key_norms: nothing,
+            key_norms: nothing.clone(),
+            by_key: ByKey {
+                pairs: nothing.clone(),
+                references: nothing.clone(),
+                ranges: nothing,
+            },
             rules,
             limits: limits(&client, &device),
             vector: 1,
@@ -72,8 +84,8 @@ impl<'a> Call<'a> {
                 v: readable(&operands.v),
                 ln_weights: into_contiguous(operands.ln_weights.clone()),
                 temperature: into_contiguous(operands.temperature.clone()),
-                key_prior: operands.key_prior.clone(),
-                key_remainders: operands.key_remainders.clone(),
+                key_prior: into_contiguous(operands.key_prior.clone()),
+                key_remainders: into_contiguous(operands.key_remainders.clone()),
                 q,
             },
         };
@@ -88,6 +100,9 @@ impl<'a> Call<'a> {
         }
         this.vector = this.numbers_at_once();
         this.products = this.what_multiplies();
+        if rules.has_key_prior() {
+            this.by_key = this.prior_by_key();
+        }
         if rules.skips() {
             this.ranges = this.prior_ranges();
             this.key_norms = this.largest_key_norms();
@@ -153,6 +168,7 @@ impl<'a> Call<'a> {
                 units,
                 arg(&of.q),
                 arg(&of.temperature),
+                arg(&self.by_key.references),
                 arg(ln_evidence.unwrap_or(&of.temperature)),
                 arg(&bounds),
                 self.numbers(),
@@ -180,6 +196,48 @@ impl<'a> Call<'a> {
             .of(batch, heads, keys)
             .expect("all keys were taken in")
             .clone()
+    }
+
+    fn prior_by_key(&self) -> ByKey {
+        let of = &self.operands;
+        let [batch, heads, keys] = of.key_prior.meta.shape().dims::<3>();
+        let [queries, grains] = [self.context.plan.positions().queries, keys.div_ceil(GRAIN)];
+        let by_key = ByKey {
+            pairs: self.empty(&[batch, heads, keys, 2]),
+            references: self.empty(&[batch, heads, queries, 2]),
+            ranges: self.empty(&[batch, heads, grains, 2, 2]),
+        };
+        let (count, units) = one_each(batch * heads * grains);
+        // SAFETY: one unit a grain.
+        unsafe {
+            by_key::key_pairs::launch_unchecked(
+                self.client(),
+                count,
+                units,
+                arg(&of.key_prior),
+                arg(&of.key_remainders),
+                arg(&self.ids.keys),
+                arg(&by_key.pairs),
+                arg(&by_key.ranges),
+                self.rules,
+            );
+        }
+        let (count, units) = one_each(batch * heads * queries * PER_REFERENCE);
+        // SAFETY: so many units a row, all of a cube, and those beyond the last row do nothing.
+        unsafe {
+            by_key::references::launch_unchecked(
+                self.client(),
+                count,
+                units,
+                arg(&by_key.pairs),
+                arg(&by_key.ranges),
+                arg(&self.ids.spans(self.context.plan.call().documents.as_ref())),
+                arg(&by_key.references),
+                self.numbers(),
+                self.rules,
+            );
+        }
+        by_key
     }
 
     fn prior_ranges(&self) -> CubeTensor {

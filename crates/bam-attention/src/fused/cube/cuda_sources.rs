@@ -4,14 +4,14 @@
 //!
 //! A new kernel, or a new type parameter of one, is a line of [`all`].
 
-use super::rules::{Factor, NumbersCompilationArg, Rules, Skips};
+use super::rules::{Factor, KeyTerm, NumbersCompilationArg, Rules, Skips};
 use super::tensors::one_each;
 use super::tiling::{self, FEW, LARGEST_DIM, Limits, MOST_TENSORS, Products, Tiling};
 use super::units::Units;
 use super::units::cmma::Cmma;
 use super::units::mma::Mma;
 use super::units::plain::Plain;
-use super::{bounds, by_keys, by_rows, documents, forward, sums};
+use super::{bounds, by_key, by_keys, by_rows, documents, forward, sums};
 use burn::tensor::{bf16, f16};
 use cubecl::cmma::MatrixLayout;
 use cubecl::ir::features::{Features, MmaConfig};
@@ -151,6 +151,18 @@ pub fn all() -> Vec<Kernel> {
         kernel!("copy_norms".into(), each(), bounds::copy_norms::CopyNorms, [from to]),
         kernel!("add_up".into(), each(), sums::add_up::AddUp, [parts out], (), ()),
     ];
+    for (of, rules) in rules()
+        .into_iter()
+        .filter(|(_, rules)| rules.has_key_prior())
+    {
+        all.push(
+            kernel!(format!("key_pairs-{of}"), each(), by_key::key_pairs::KeyPairs, [high low key_ids pairs ranges], rules),
+        );
+        all.push(kernel!(
+            format!("references-{of}"), each(), by_key::references::References, [pairs ranges spans references],
+            numbers(), rules
+        ));
+    }
     for (name, kind) in TYPES {
         let dtype = ElemType::Float(kind);
         let name = |kernel: &str| format!("{kernel}-{name}");
@@ -172,7 +184,7 @@ pub fn all() -> Vec<Kernel> {
                 });
                 all.push(kernel!(
                     format!("{name}-{of}"), each(), bounds::row_bounds::RowBounds,
-                    [q temperature ln_evidence bounds], numbers(), rules, evidence, dtype
+                    [q temperature references ln_evidence bounds], numbers(), rules, evidence, dtype
                 ));
             }
         }
@@ -241,14 +253,14 @@ fn by_units<U: Units>(
         forward::<U>(name("forward"), first, rules, dtype),
         kernel!(
             name("by_rows"), units(rows), by_rows::by_rows::ByRows<U>,
-            [q k v gradient ln_weights temperature query_ids key_ids ln_evidence deltas row_bounds key_norms ranges
-             d_q d_temperature d_ln_weights log],
+            [q k v gradient ln_weights temperature key_pairs references query_ids key_ids ln_evidence deltas row_bounds
+             key_norms ranges key_ranges d_q d_temperature d_ln_weights log],
             numbers(), vector(dtype), rows, rules, dtype
         ),
         kernel!(
             name("by_keys"), units(keys), by_keys::by_keys::ByKeys<U>,
-            [q k v gradient ln_weights temperature query_ids key_ids ln_evidence deltas row_bounds key_norms ranges d_k
-             d_v],
+            [q k v gradient ln_weights temperature key_pairs references query_ids key_ids ln_evidence deltas row_bounds
+             key_norms ranges key_ranges d_k d_v d_key_prior],
             numbers(), vector(dtype), keys, rules, dtype
         ),
     ]
@@ -257,7 +269,8 @@ fn by_units<U: Units>(
 fn forward<U: Units>(name: String, t: Tiling, rules: Rules, dtype: ElemType) -> Kernel {
     kernel!(
         name, units(t), forward::forward::Forward<U>,
-        [q k v ln_weights temperature query_ids key_ids row_bounds key_norms ranges out ln_evidence log],
+        [q k v ln_weights temperature key_pairs references query_ids key_ids row_bounds key_norms ranges key_ranges out
+         ln_evidence log],
         numbers(), vector(dtype), t, rules, dtype
     )
 }
@@ -288,11 +301,13 @@ fn rules() -> [(&'static str, Rules); 4] {
         window: false,
         documents: false,
         temperature: Factor::None,
+        key_prior: KeyTerm::None,
         skipping: Skips::Off,
         counts: false,
     };
     let exact = Rules {
         temperature: Factor::Likelihood,
+        key_prior: KeyTerm::Added,
         skipping: Skips::Exact,
         ..causal
     };
@@ -305,6 +320,7 @@ fn rules() -> [(&'static str, Rules); 4] {
     let certified = Rules {
         causal: true,
         temperature: Factor::LikelihoodAndPrior,
+        key_prior: KeyTerm::Scaled,
         skipping: Skips::Certified,
         counts: true,
         ..packed

@@ -6,7 +6,8 @@ use bam_kernel::Documents;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// The document of every query, `[batch, queries]`, and of every key.
 #[derive(Clone, Debug)]
@@ -15,6 +16,17 @@ pub(super) struct DeviceIds {
     pub keys: CubeTensor,
     /// Whether a token is padding.
     pub padded: bool,
+    spans: Arc<OnceLock<CubeTensor>>,
+}
+
+impl DeviceIds {
+    /// First key and end of every query's document, `[batch, queries, 2]`: of `documents`, whose ids these are. Uploaded where
+    /// they are asked for.
+    pub fn spans(&self, documents: Option<&Arc<Documents>>) -> CubeTensor {
+        let upload = |documents: &Arc<Documents>| upload(&spans(documents), &self.queries);
+        let of = |documents| self.spans.get_or_init(|| upload(documents)).clone();
+        documents.map_or_else(|| self.queries.clone(), of)
+    }
 }
 
 /// Those that are on a device already, for as long as their owner keeps them.
@@ -28,6 +40,7 @@ pub(super) fn ids(documents: Option<&Arc<Documents>>, like: &CubeTensor) -> Devi
             queries: nothing.clone(),
             keys: nothing,
             padded: false,
+            spans: Arc::default(),
         };
     };
     let mut uploaded = UPLOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,22 +63,39 @@ pub(super) fn ids(documents: Option<&Arc<Documents>>, like: &CubeTensor) -> Devi
         .iter()
         .chain(&keys)
         .any(|id| Documents::is_padding(*id));
-    let upload = |ids: Vec<i32>| {
-        CubeTensor::new_contiguous(
-            like.client.clone(),
-            like.device.clone(),
-            Shape::from(vec![ids.len()]),
-            like.client.create_from_slice(i32::as_bytes(&ids)),
-            DType::I32,
-        )
-    };
     let ids = DeviceIds {
-        queries: upload(queries),
-        keys: upload(keys),
+        queries: upload(&queries, like),
+        keys: upload(&keys, like),
         padded,
+        spans: Arc::default(),
     };
     uploaded.push((Arc::downgrade(documents), ids.clone()));
     ids
+}
+
+fn upload(numbers: &[i32], like: &CubeTensor) -> CubeTensor {
+    CubeTensor::new_contiguous(
+        like.client.clone(),
+        like.device.clone(),
+        Shape::from(vec![numbers.len()]),
+        like.client.create_from_slice(i32::as_bytes(numbers)),
+        DType::I32,
+    )
+}
+
+/// First key and end of every query's document, row after row; nothing of padding and of documents without a key.
+fn spans(documents: &Documents) -> Vec<i32> {
+    let of_row = |row| {
+        let mut found: HashMap<i32, [i32; 2]> = HashMap::new();
+        for (key, id) in (0..).zip(documents.key_ids(row)) {
+            found.entry(*id).or_insert([key, key])[1] = key + 1;
+        }
+        found.remove(&Documents::PADDING);
+        let of_queries = documents.query_ids(row).iter();
+        let span = |id| found.get(id).copied().unwrap_or_default();
+        of_queries.flat_map(span).collect::<Vec<_>>()
+    };
+    (0..documents.dims().0).flat_map(of_row).collect()
 }
 
 /// `x`, `[batch, heads, length, dim]`, one number after the other, and zeros at padding; one unit a number.
@@ -86,5 +116,20 @@ pub(super) fn without_padding<F: Float>(
             number = x[batch * x.stride(0) + head * x.stride(1) + row * x.stride(2) + c];
         }
         out[at] = number;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_from_first_to_last() {
+        const P: i32 = Documents::PADDING;
+        let keys = vec![P, 7, 7, -3, P, -3, 4, 4, 4, 7, P, 4];
+        let queries = vec![7, -3, P, 5, 4, 7];
+        let documents = Documents::with_cache(2, queries, keys).unwrap();
+        let expected = [[1, 3], [3, 6], [0, 0], [0, 0], [0, 6], [3, 4]];
+        assert_eq!(spans(&documents), expected.concat());
     }
 }

@@ -2,7 +2,9 @@
 //! over the keys and merged.
 
 use super::bounds::{BIG, GRAIN, bound, factors, negligible};
+use super::by_key::load_pairs;
 use super::log::{Counts, OF_LOG};
+use super::pairs::{Pair, difference, prior_head};
 use super::rules::{Numbers, PADDING, Rules, keys_in_sight, sees, shares};
 use super::tiling::Tiling;
 use super::units::{Units, span};
@@ -21,11 +23,14 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
     v: &Tensor<Vector<F, N>>,
     ln_weights: &Tensor<f32>,
     temperature: &Tensor<f32>,
+    key_pairs: &Tensor<Pair>,
+    references: &Tensor<Pair>,
     query_ids: &Tensor<i32>,
     key_ids: &Tensor<i32>,
     row_bounds: &Tensor<f32>,
     key_norms: &Tensor<f32>,
     ranges: &Tensor<f32>,
+    key_ranges: &Tensor<Pair>,
     out: &mut Tensor<f32>,
     ln_evidence: &mut Tensor<f32>,
     log: &mut Tensor<f32>,
@@ -44,6 +49,7 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
     let key_head = head / (heads / k.shape(1));
     let first_row = block * t.rows;
     let end_row = min(first_row + t.rows, rows);
+    let by_key = prior_head(key_pairs, batch, head, heads, rules);
     let of_rows = span::<F, N>(q, batch, head, first_row);
 
     let held = comptime!(t.rows_held());
@@ -53,9 +59,12 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
     let mut window = Shared::<[f32]>::new_slice(comptime!(t.lags()));
     let mut told = Shared::<[f32]>::new_slice(comptime!(t.told()));
     let mut verdicts = Shared::<[u32]>::new_slice(comptime!(t.units()));
+    let mut pairs = Shared::<[Pair]>::new_slice(comptime!(t.keyed(rules.has_key_prior())));
 
     let mut of_content = Array::<f32>::new(held);
     let mut of_prior = Array::<f32>::new(held);
+    let mut of_key_prior = Array::<f32>::new(held);
+    let mut reference = Array::<Pair>::new(held);
     let mut ids = Array::<i32>::new(held);
     let mut largest = Array::<f32>::new(held);
     let mut evidence = Array::<f32>::new(held);
@@ -68,9 +77,14 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
         let row = min(first_row + U::row(i, t), rows - 1);
         largest[i] = HIDDEN;
         evidence[i] = 0.0f32;
-        let (content, prior) = factors(temperature, batch_head, heads, row, rows, of, rules);
+        let (content, prior, key_prior) =
+            factors(temperature, batch_head, heads, row, rows, of, rules);
         of_content[i] = content;
         of_prior[i] = prior;
+        if comptime!(rules.has_key_prior()) {
+            of_key_prior[i] = key_prior;
+            reference[i] = references[by_key * rows + row];
+        }
         if comptime!(rules.documents) {
             ids[i] = query_ids[batch * rows + row];
         }
@@ -145,6 +159,10 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
                             ln_weights.shape(1) as i32,
                             lag - comptime!(t.rows as i32 - 1),
                             lag + comptime!(t.columns as i32 - 1),
+                            key_ranges,
+                            by_key,
+                            tile * t.columns / GRAIN,
+                            rules,
                         );
                         if negligible(upper, least, tiles, comptime!(t.columns as f32), of, rules) {
                             verdict = 1u32;
@@ -177,6 +195,9 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
                     &mut window,
                     t,
                 );
+                if comptime!(rules.has_key_prior()) {
+                    load_pairs(key_pairs, by_key, first_key, &mut pairs, t);
+                }
                 U::bring::<F, N>(k, &of_tile, 0usize, &mut memory, t);
                 U::bring::<F, N>(v, &of_values, 1usize, &mut memory, t);
                 U::ready();
@@ -199,6 +220,9 @@ pub(super) fn forward<F: Float, N: Size, U: Units>(
                         let column = U::column(j, t);
                         let w = window[column + comptime!(t.rows - 1) - row];
                         let mut logit = of_content[i] * scores[i * columns + j] + of_prior[i] * w;
+                        if comptime!(rules.has_key_prior()) {
+                            logit += of_key_prior[i] * difference(pairs[column], reference[i]);
+                        }
                         let mut seen = first_key + column < keys
                             && sees(lag + column as i32 - row as i32, of, rules);
                         if comptime!(rules.documents) {

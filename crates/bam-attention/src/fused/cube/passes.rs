@@ -64,11 +64,14 @@ impl Call<'_> {
                 arg(&of.v),
                 arg(&of.ln_weights),
                 arg(&of.temperature),
+                arg(&self.by_key.pairs),
+                arg(&self.by_key.references),
                 arg(&self.ids.queries),
                 arg(&self.ids.keys),
                 arg(&self.row_bounds(None)),
                 arg(&self.key_norms),
                 arg(&self.ranges),
+                arg(&self.by_key.ranges),
                 arg(&parts),
                 arg(&of_parts),
                 arg(&log),
@@ -145,6 +148,8 @@ impl Call<'_> {
                 arg(&gradient),
                 arg(&of.ln_weights),
                 arg(&of.temperature),
+                arg(&self.by_key.pairs),
+                arg(&self.by_key.references),
                 arg(&self.ids.queries),
                 arg(&self.ids.keys),
                 arg(&posterior.ln_evidence),
@@ -152,6 +157,7 @@ impl Call<'_> {
                 arg(&bounds),
                 arg(&self.key_norms),
                 arg(&self.ranges),
+                arg(&self.by_key.ranges),
                 arg(&d_q),
                 arg(&d_temperature),
                 arg(&diagonals),
@@ -178,6 +184,11 @@ impl Call<'_> {
         let t = self.tiling(Tiling::by_keys(width, self.limits), 2, false);
         let d_k = self.empty(&[batch, key_heads, keys, dim]);
         let d_v = self.empty(&[batch, key_heads, keys, dim]);
+        let zeros = |shape| zeros(of.q.device.clone(), Shape::from(shape), DType::F32);
+        let d_key_prior = match self.rules.has_key_prior() {
+            true => zeros(vec![batch, heads, keys]),
+            false => self.empty(&[1]),
+        };
         // SAFETY: as above.
         unsafe {
             launch!(
@@ -194,6 +205,8 @@ impl Call<'_> {
                 arg(&gradient),
                 arg(&of.ln_weights),
                 arg(&of.temperature),
+                arg(&self.by_key.pairs),
+                arg(&self.by_key.references),
                 arg(&self.ids.queries),
                 arg(&self.ids.keys),
                 arg(&posterior.ln_evidence),
@@ -201,14 +214,25 @@ impl Call<'_> {
                 arg(&bounds),
                 arg(&self.key_norms),
                 arg(&self.ranges),
+                arg(&self.by_key.ranges),
                 arg(&d_k),
                 arg(&d_v),
+                arg(&d_key_prior),
                 self.numbers(),
                 t,
                 self.rules,
                 element(&of.q),
             );
         }
+        let of_key_prior = of.key_prior.meta.shape().dims::<3>();
+        let d_key_prior = match self.rules.has_key_prior() && of_key_prior[1] < heads {
+            true => {
+                let sum = self.empty(&of_key_prior);
+                self.add_up(&d_key_prior, &sum, heads / of_key_prior[1], keys);
+                sum
+            }
+            false => d_key_prior,
+        };
         let dtype = of.q.dtype;
         Operands {
             q: cast(d_q, dtype),
@@ -217,10 +241,12 @@ impl Call<'_> {
             ln_weights: d_ln_weights,
             temperature: match self.rules.has_temperature() {
                 true => d_temperature,
-                false => zeros(of.q.device.clone(), Shape::from(of_temperature), DType::F32),
+                false => zeros(of_temperature.to_vec()),
             },
-            // Refused before: nobody reads these.
-            key_prior: of.key_prior.clone(),
+            key_prior: match self.rules.has_key_prior() {
+                true => d_key_prior,
+                false => zeros(of_key_prior.to_vec()),
+            },
             key_remainders: of.key_remainders.clone(),
         }
     }

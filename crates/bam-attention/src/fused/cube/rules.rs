@@ -9,6 +9,7 @@ pub(super) struct Rules {
     pub window: bool,
     pub documents: bool,
     pub temperature: Factor,
+    pub key_prior: KeyTerm,
     pub skipping: Skips,
     /// Whether tiles are counted.
     pub counts: bool,
@@ -20,6 +21,15 @@ pub(super) enum Factor {
     None,
     Likelihood,
     LikelihoodAndPrior,
+}
+
+/// The prior over keys in a logit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum KeyTerm {
+    None,
+    Added,
+    /// Multiplied by the temperature.
+    Scaled,
 }
 
 /// The tiles that may be left out.
@@ -37,6 +47,14 @@ impl Rules {
 
     pub fn scales_prior(&self) -> bool {
         self.temperature == Factor::LikelihoodAndPrior
+    }
+
+    pub fn has_key_prior(&self) -> bool {
+        self.key_prior != KeyTerm::None
+    }
+
+    pub fn scales_keys(&self) -> bool {
+        self.key_prior == KeyTerm::Scaled
     }
 
     pub fn skips(&self) -> bool {

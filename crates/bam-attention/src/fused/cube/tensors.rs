@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 /// Units of a cube where each has work of its own.
-const UNITS: usize = 64;
+pub(super) const UNITS: usize = 64;
 
 /// The tensor itself where its last axis is contiguous, else a copy.
 pub(super) fn readable(tensor: &CubeTensor) -> CubeTensor {

@@ -163,6 +163,11 @@ impl Tiling {
         3 * self.units()
     }
 
+    /// Columns of a tile for which a prior over keys has numbers in shared memory.
+    pub fn keyed(&self, is_there: bool) -> usize {
+        if is_there { self.columns } else { 1 }
+    }
+
     /// Lines of 16 bytes from a row to the next for `mma`.
     pub fn line_pitch(&self) -> usize {
         self.width / LINE + 1
@@ -232,7 +237,8 @@ impl Tiling {
     /// Numbers of shared memory that a pass takes beside its products.
     fn beside_products(&self) -> usize {
         let across = self.rows * self.units_x;
-        let per_row = 4 * self.rows.max(self.columns) + self.units();
+        // Going back by keys, three of them for a prior over keys.
+        let per_row = 7 * self.rows.max(self.columns) + self.units();
         across + self.told() + self.lags() + per_row
     }
 }
@@ -264,7 +270,7 @@ pub(crate) const LARGEST_DIM: usize = 256;
 pub(super) const WIDEST_MATRIX: usize = 128;
 
 /// The most tensors that a kernel is given: those of the pass over rows going back.
-pub(crate) const MOST_TENSORS: usize = 17;
+pub(crate) const MOST_TENSORS: usize = 20;
 
 /// Up to so many rows, keys are split instead of rows.
 pub(super) const FEW: usize = 8;
