@@ -4,7 +4,7 @@ mod plan;
 
 use crate::args::TrainArgs;
 use crate::console::{self, Progress};
-use crate::{device, ranks, runs};
+use crate::{device, ranks, runs::read_text};
 use anyhow::{Context, ensure};
 use bam_data::{TokenStore, Tokenizer, Verify};
 use bam_lm::device::{DeviceName, panic_text};
@@ -206,7 +206,7 @@ fn advice(trainer: &Trainer, reason: &str) -> String {
 }
 
 fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> {
-    let text = crate::runs::read_text(path)?;
+    let text = read_text(path)?;
     Ok(Recipe::from_toml(&text, overrides, path)?)
 }
 

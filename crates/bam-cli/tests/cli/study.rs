@@ -138,6 +138,15 @@ fn pieces_and_processes_find_the_same() {
     assert!(message.contains("1 jobs failed"), "{message}");
 }
 
+/// What docs/results.md has the plan of.
+#[test]
+fn the_study_is_one() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/study.toml");
+    let out = TempDir::new().unwrap().path().join("out");
+    let plan = succeed(&args!["study {} --out {} --plan", file, out]);
+    assert!(plan.contains("Keys and books") && !out.exists(), "{plan}");
+}
+
 #[test]
 fn what_makes_no_sense_is_named() {
     let folder = TempDir::new().unwrap();
