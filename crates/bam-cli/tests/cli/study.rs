@@ -138,7 +138,7 @@ fn pieces_and_processes_find_the_same() {
     assert!(message.contains("1 jobs failed"), "{message}");
 }
 
-/// What docs/results.md has the plan of.
+/// Its plan is that of docs/results.md.
 #[test]
 fn the_study_is_one() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/study.toml");
