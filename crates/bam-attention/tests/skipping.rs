@@ -29,9 +29,10 @@ fn case(queries: usize, keys: usize) -> Case {
     case
 }
 
-/// A prior over keys as of forget gates, of every query head: whatever lies far before a row is negligible.
+/// A prior over keys as of forget gates, of every query head: whatever lies far before a row is negligible, since a step is steeper
+/// than any prior over lags rises.
 fn forgetting(case: Case) -> Case {
-    let steps = signed_numbers(case.batch * case.heads * case.keys, 1.0, 31);
+    let steps = signed_numbers(case.batch * case.heads * case.keys, 2.0, 31);
     let of_head = |steps: &[f32]| {
         let sums = steps.iter().scan(0.0, |sum, step| {
             *sum += f64::from(step.abs());
