@@ -59,9 +59,12 @@ pub struct BayesianAttentionConfig {
     /// Scalable softmax, a learned factor `s_h·ln n` on the logits, and what it multiplies.
     pub scalable_softmax: Option<TemperatureScope>,
     /// Forget gates (arXiv 2503.02130): `f = σ(w·x + b)` for every token and query head, whose logarithms' running sum is a
-    /// prior over keys beside that over lags, `u_j = −Σ_{l ≤ j} ln f_l`. `w` starts as the other matrices, `b` at 0.
+    /// prior over keys beside that over lags, `u_j = −Σ_{l ≤ j} ln f_l`. `w` starts as the other matrices.
     #[config(default = false)]
     pub forget_gate: bool,
+    /// The start of `b`: at 0 a gate halves what lies behind it, at 5 it keeps all but a hundredth of it.
+    #[config(default = 0.0)]
+    pub forget_bias: f64,
     /// Biases of the projections; they start at 0.
     #[config(default = true)]
     pub bias: bool,
@@ -168,6 +171,9 @@ impl BayesianAttentionConfig {
             let expected = "none in a layer that is not causal".into();
             return wrong("forget_gate", expected, "one");
         }
+        if !self.forget_bias.is_finite() {
+            return wrong("forget_bias", "a finite number".into(), self.forget_bias);
+        }
         let key_width = key_heads * (d_model / heads);
         let linear = |input, output| {
             let mut linear = LinearConfig::new(input, output)
@@ -187,7 +193,8 @@ impl BayesianAttentionConfig {
             ssmax_scale: self.scalable_softmax.map(|_| ones()),
             forget: (self.forget_gate).then(|| {
                 let mut gate = linear(d_model, heads);
-                gate.bias = Some(Initializer::Zeros.init([heads], device));
+                let value = self.forget_bias;
+                gate.bias = Some(Initializer::Constant { value }.init([heads], device));
                 gate
             }),
             form: Form {

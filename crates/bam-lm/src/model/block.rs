@@ -138,6 +138,7 @@ impl Block {
             .with_window(config.window(layer))
             .with_scalable_softmax(ssmax)
             .with_forget_gate(encoding.forgets)
+            .with_forget_bias(config.prior_start.forget_bias)
             .with_bias(design.attention_bias)
             .with_output_projection(design.output_projection)
             .with_clip_qkv(design.clip_qkv)

@@ -52,7 +52,7 @@ pub enum PriorScope {
     Layer,
 }
 
-/// The start of learned generalised Gaussian priors.
+/// The start of what learns of priors: of generalised Gaussians, and of forget gates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriorStart {
@@ -60,6 +60,9 @@ pub struct PriorStart {
     pub shape: ShapeStart,
     /// Whether the location is learned, or stays at 0.
     pub learn_location: bool,
+    /// Bias of the forget gates: 0 is half open.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub forget_bias: f64,
 }
 
 impl Default for PriorStart {
@@ -67,6 +70,7 @@ impl Default for PriorStart {
         Self {
             shape: ShapeStart::Same(1.0),
             learn_location: true,
+            forget_bias: 0.0,
         }
     }
 }
@@ -187,6 +191,9 @@ impl ModelConfig {
             "a finite number".into(),
             &format!("{shapes:?}"),
         );
+        let bias = self.prior_start.forget_bias;
+        let what = "bias of forget gates";
+        expect(bias.is_finite(), what, "a finite number".into(), &bias);
         problems.extend(self.design.checked().err());
         problems
     }
@@ -256,8 +263,8 @@ struct RawConfig {
     torch_dtype: String,
 }
 
-fn is_default(design: &Design) -> bool {
-    *design == Design::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The reading of the reference's formula, spelled out for other tools.

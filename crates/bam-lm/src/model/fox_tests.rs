@@ -144,6 +144,25 @@ fn gates_learn_and_are_stored() {
     );
 }
 
+/// Open gates at the start are nearly none; the configuration says so, and older ones, which say nothing, are half open.
+#[test]
+fn gates_start_where_they_are_told() {
+    let mut config = small("fox+bam");
+    let plain = serde_json::to_string(&config).unwrap();
+    assert!(!plain.contains("forget_bias"), "{plain}");
+    config.prior_start.forget_bias = 5.0;
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
+    let bias = |config: ModelConfig| -> Vec<f32> {
+        let tensors = config.init(&Device::flex()).to_tensors();
+        tensors["layers.1.attention.wf.bias"].1.clone()
+    };
+    assert_eq!(bias(config.clone()), [5.0; 6]);
+    assert_eq!(bias(small("fox+bam")), [0.0; 6]);
+    config.prior_start.forget_bias = f64::NAN;
+    assert!(config.checked().is_err());
+}
+
 #[test]
 fn what_follows_from_lags_alone_is_refused() {
     let model = lively(small("fox+bam"), 7, &Device::flex());
