@@ -153,18 +153,14 @@ impl BayesianAttentionConfig {
             return wrong("d_model", format!("a multiple of {heads} heads"), d_model);
         }
         if key_heads == 0 || !heads.is_multiple_of(key_heads) {
-            return wrong(
-                "key_heads",
-                format!("a divisor of {heads} heads"),
-                key_heads,
-            );
+            let expected = format!("a divisor of {heads} heads");
+            return wrong("key_heads", expected, key_heads);
         }
         if self.window == Some(0) {
             return wrong("window", "at least 1 token, the own one".into(), 0);
         }
-        if let Some(limit) = self.clip_qkv
-            && !(limit > 0.0 && limit.is_finite())
-        {
+        let is_none = |limit: &f64| !(*limit > 0.0 && limit.is_finite());
+        if let Some(limit) = self.clip_qkv.filter(is_none) {
             return wrong("clip_qkv", "a number above 0".into(), limit);
         }
         if self.forget_gate && !self.causal {
@@ -588,8 +584,7 @@ fn gates(heads: &Projected, options: &Options) -> Result<Option<Tensor<3>>, Atte
     if heads.ln_forget.is_some() && options.key_prior.is_some() {
         return wrong("key_prior", "none beside forget gates".into(), "one");
     }
-    let ln_forget = heads.ln_forget.clone();
-    Ok(ln_forget.map(|ln_f_bkh| ln_f_bkh.swap_dims(1, 2)))
+    Ok(heads.ln_forget.clone().map(|ln_f| ln_f.swap_dims(1, 2)))
 }
 
 /// `[batch, length, heads, head dim]` → `[batch, heads, length, head dim]`.
@@ -600,7 +595,6 @@ fn by_row(Projected { q, k, v, .. }: Projected) -> [Tensor<4>; 3] {
 /// `[batch, heads, queries, head dim]` → `[batch, queries, heads · head dim]`.
 fn side_by_side(out_bhqd: Tensor<4>) -> Tensor<3> {
     let [batch, heads, queries, head_dim] = out_bhqd.dims();
-    out_bhqd
-        .swap_dims(1, 2)
-        .reshape([batch, queries, heads * head_dim])
+    let out_bqhd = out_bhqd.swap_dims(1, 2);
+    out_bqhd.reshape([batch, queries, heads * head_dim])
 }
