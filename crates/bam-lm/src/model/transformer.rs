@@ -212,7 +212,12 @@ impl ModelConfig {
         empty.with_tensors(tensors, path)
     }
 
-    fn made(&self, initializer: &Initializer, device: &Device) -> Result<Transformer, Error> {
+    /// Weights that are not drawn are zeros.
+    pub(crate) fn made(
+        &self,
+        initializer: &Initializer,
+        device: &Device,
+    ) -> Result<Transformer, Error> {
         let projections = Projections {
             initializer,
             device,

@@ -20,7 +20,7 @@ use bam_record::TrainingStep;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A run between two steps.
 pub struct Trainer {
@@ -306,6 +306,9 @@ impl EachParameter for Draw {
     fn visit<const D: usize>(&mut self, _id: ParamId, _tensor: Tensor<D>) {}
 }
 
+/// Held from seed to last draw: threads share a device's random numbers, and another run would take some of this one's.
+static DRAWING: Mutex<()> = Mutex::new(());
+
 /// The model before the first step.
 pub(super) fn first_model(
     recipe: &Recipe,
@@ -315,6 +318,7 @@ pub(super) fn first_model(
     let Some(start) = &recipe.model.start else {
         // Drawn where every device draws the same.
         let host = device::cpu().autodiff();
+        let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
         host.seed(recipe.train.seed);
         let model = recipe.model_config(tokens)?.init(&host);
         // Weights are drawn when they are first looked at: this fixes their order.
