@@ -23,7 +23,7 @@ struct Shared {
     messages: Mutex<Vec<VecDeque<Message>>>,
 }
 
-/// Calls a function on so many ranks at once; the results, by rank.
+/// Calls a function on so many ranks at once, each with a pool of threads of its own, as processes have; the results, by rank.
 ///
 /// # Panics
 /// If a rank does. Others that wait for it then wait forever, as ranks without a launcher do.
@@ -39,7 +39,11 @@ pub fn run<T: Send>(size: usize, work: impl Fn(Arc<dyn Ranks>) -> T + Sync) -> V
         let threads: Vec<_> = (0..size)
             .map(|rank| {
                 let shared = Arc::clone(&shared);
-                scope.spawn(move || work(Arc::new(ThreadRank { rank, shared })))
+                // In one pool the samples of a rank could take every thread, and others would wait.
+                let pool = rayon::ThreadPoolBuilder::new();
+                let pool = pool.num_threads(rayon::current_num_threads()).build();
+                let pool = pool.expect("threads can be begun");
+                scope.spawn(move || pool.install(|| work(Arc::new(ThreadRank { rank, shared }))))
             })
             .collect();
         let joined = threads.into_iter().map(|thread| thread.join());
