@@ -57,6 +57,15 @@ fn succeed_on(ranks: usize, words: &[OsString]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
+/// Of two ranks that a shell starts each, by a script whose arguments are the program and its words.
+fn two_in_shells(script: &str, words: &[OsString]) -> Output {
+    let mut command = Command::new("mpirun");
+    command.args(["-n", "2", "sh", "-c", script, "sh"]);
+    command.arg(program()).args(words);
+    within_limits(&mut command);
+    command.output().expect("there is an mpirun")
+}
+
 fn fail_on(groups: &[(usize, &[OsString])]) -> String {
     let output = output(groups);
     assert_no_panic(&output, groups[0].1);
@@ -182,12 +191,8 @@ fn a_full_disk_ends_the_job_and_names_the_rank() {
     let words = shop.train("full", &SETTINGS);
     // Blocks of 512 bytes. Ignored, so that the write fails instead.
     let limited = "trap '' XFSZ; ulimit -f 40; exec \"$@\"";
-    let mut command = Command::new("mpirun");
-    command.args(["-n", "2", "sh", "-c", limited, "sh"]);
-    command.arg(program()).args(&words);
-    within_limits(&mut command);
     let begun = Instant::now();
-    let output = command.output().unwrap();
+    let output = two_in_shells(limited, &words);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && begun.elapsed() < MINUTE);
     assert!(
@@ -280,11 +285,7 @@ fn on_nodes(shop: &Workshop, words: &[OsString], files: impl Fn(usize, &Path)) -
         "cd {:?}/node-$OMPI_COMM_WORLD_RANK && exec \"$@\"",
         shop.dir()
     );
-    let mut command = Command::new("mpirun");
-    command.args(["-n", "2", "sh", "-c", &there, "sh"]);
-    command.arg(program()).args(words);
-    within_limits(&mut command);
-    let output = command.output().unwrap();
+    let output = two_in_shells(&there, words);
     assert_no_panic(&output, words);
     assert_eq!(output.status.code(), Some(FAILED), "{words:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()

@@ -185,9 +185,10 @@ impl Call<'_> {
         let d_k = self.empty(&[batch, key_heads, keys, dim]);
         let d_v = self.empty(&[batch, key_heads, keys, dim]);
         let zeros = |shape| zeros(of.q.device.clone(), Shape::from(shape), DType::F32);
+        let of_key_prior = of.key_prior.meta.shape().dims::<3>();
         let d_key_prior = match self.rules.has_key_prior() {
             true => zeros(vec![batch, heads, keys]),
-            false => self.empty(&[1]),
+            false => zeros(of_key_prior.to_vec()),
         };
         // SAFETY: as above.
         unsafe {
@@ -224,7 +225,6 @@ impl Call<'_> {
                 element(&of.q),
             );
         }
-        let of_key_prior = of.key_prior.meta.shape().dims::<3>();
         let d_key_prior = match self.rules.has_key_prior() && of_key_prior[1] < heads {
             true => {
                 let sum = self.empty(&of_key_prior);
@@ -243,10 +243,7 @@ impl Call<'_> {
                 true => d_temperature,
                 false => zeros(of_temperature.to_vec()),
             },
-            key_prior: match self.rules.has_key_prior() {
-                true => d_key_prior,
-                false => zeros(of_key_prior.to_vec()),
-            },
+            key_prior: d_key_prior,
             key_remainders: of.key_remainders.clone(),
         }
     }

@@ -129,22 +129,13 @@ pub fn jobs(runs: &[Run]) -> Vec<Job<'_>> {
     jobs
 }
 
-impl Run {
-    fn has_record(&self, stage: Stage) -> bool {
-        stage
-            .record()
-            .is_some_and(|record| self.dir.join(record).exists())
-    }
-}
-
 impl Job<'_> {
     pub fn is_done(&self) -> bool {
         let Run { dir, stages, .. } = self.run;
-        match self.stage {
-            Stage::Train => {
-                is_trained(dir) || stages[1..].iter().all(|&of| self.run.has_record(of))
-            }
-            measured => self.run.has_record(measured),
+        let has = |record| dir.join(record).exists();
+        match self.stage.record() {
+            Some(record) => has(record),
+            None => is_trained(dir) || stages.iter().filter_map(|of| of.record()).all(has),
         }
     }
 

@@ -229,21 +229,21 @@ class Attention(nn.Module):
         out = self.wo(torch.cat(outs, 2).transpose(1, 2).flatten(2).to(x.dtype))
         return out, torch.cat(weights, 2).to(x.dtype) if keep_weights else None
 
-    def row_temperature(self, x, seen):
-        """What multiplies the scores of rows, `[batch or 1, heads, rows]`, by the keys that each sees, `[batch or 1, rows]`."""
-        seen = seen.clamp(min=1).float()[:, None]
+    def row_temperature(self, x, counts):
+        """What multiplies the scores of rows, `[batch or 1, heads, rows]`; `counts()` are the keys that each sees, `[batch or 1, rows]`."""
+        if self.seq_scale is None and self.temperature is None:
+            return None
+        seen = counts().clamp(min=1).float()[:, None]
         if self.seq_scale is not None:
             return self.seq_scale.float()[..., 0] * seen.log()
-        if self.temperature is None:
-            return None
         beta, gamma = (self.temperature[name](x.float()).transpose(1, 2) for name in ("beta", "gamma"))
         return 1 + F.softplus(beta) * (seen + 1).log() ** (2 * torch.tanh(gamma))
 
     def fused(self, q, k, v, x, before, ln_weights, key_prior, documents):
         """`attend` of all rows, by the package."""
         rules = {"query_offset": before, "documents": documents, "window": self.encoding.window}
-        seen = bam_attention.visible_counts(q.shape[2], k.shape[2], **rules)
-        rules |= {"temperature": self.row_temperature(x, seen), "temperature_scope": self.encoding.scope or "likelihood"}
+        temperature = self.row_temperature(x, lambda: bam_attention.visible_counts(q.shape[2], k.shape[2], **rules))
+        rules |= {"temperature": temperature, "temperature_scope": self.encoding.scope or "likelihood"}
         return bam_attention.attend(q, k, v, ln_weights, key_prior=key_prior, **rules)
 
     def attend(self, q, x, k, v, first, sight, ln_weights, key_prior, keep_weights):
@@ -253,7 +253,7 @@ class Attention(nn.Module):
             visible = visible & (lag < self.encoding.window)
         likelihood = q @ k.transpose(2, 3) / math.sqrt(self.config.head_dim)
         prior = ln_weights(lag.clamp(min=0)).transpose(0, 1)
-        temperature = self.row_temperature(x, visible.sum(-1))
+        temperature = self.row_temperature(x, lambda: visible.sum(-1))
         if temperature is None:
             logits = likelihood + prior
         else:
