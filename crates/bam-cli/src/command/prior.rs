@@ -1,15 +1,22 @@
 //! `bam prior`.
 
 use crate::args::{PriorCommand, PriorDiffArgs, PriorEditArgs};
+use crate::experiment::is_trained;
 use crate::{console, runs};
+use anyhow::ensure;
 use bam_lm::analysis::difference::difference;
 use bam_lm::analysis::surgery::{PriorEdit, edit_priors};
 use bam_lm::device::cpu;
+use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::weights_sha256;
 use bam_record::history::Event;
+use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// The event that an edit leaves in a model's history.
+const EDIT: &str = "prior edit";
 
 pub fn run(command: &PriorCommand) -> anyhow::Result<ExitCode> {
     match command {
@@ -30,21 +37,10 @@ fn edit(args: &PriorEditArgs) -> anyhow::Result<ExitCode> {
         shape: args.shape,
         location: args.location,
     };
-    let (edited, heads) = edit_priors(&model, &wanted)?;
-    let event = Event {
-        what: "prior edit".into(),
-        date: runs::now(),
-        arguments: arguments(args),
-        from: Some(weights_sha256(&args.model)?),
-        heads,
-    };
-    let edited = edited.with_event(event.clone());
+    let (edited, event) = operate(&model, &args.model, &wanted)?;
     let result = match &args.out {
         Some(out) => {
-            runs::new_folder(out, |dir| {
-                runs::copy_companions(&args.model, dir)?;
-                runs::save_model(&edited, &args.model, dir)
-            })?;
+            save_new(&edited, &args.model, out)?;
             out
         }
         None => {
@@ -67,17 +63,69 @@ fn edit(args: &PriorEditArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn arguments(args: &PriorEditArgs) -> BTreeMap<String, String> {
-    let heads: Vec<String> = args.heads.iter().map(ToString::to_string).collect();
+/// A model after an edit, and what was done.
+fn operate(
+    model: &Transformer,
+    from: &Path,
+    edit: &PriorEdit,
+) -> anyhow::Result<(Transformer, Event)> {
+    let (edited, heads) = edit_priors(model, edit)?;
+    let event = Event {
+        what: EDIT.into(),
+        date: runs::now(),
+        arguments: arguments(edit),
+        from: Some(weights_sha256(from)?),
+        heads,
+    };
+    Ok((edited.with_event(event.clone()), event))
+}
+
+fn save_new(edited: &Transformer, from: &Path, out: &Path) -> anyhow::Result<()> {
+    runs::new_folder(out, |dir| {
+        runs::copy_companions(from, dir)?;
+        runs::save_model(edited, from, dir)
+    })
+}
+
+/// The model of a folder after an edit, made from another folder's where it is not there.
+pub fn edited(
+    of: &Path,
+    edit: &PriorEdit,
+    dir: &Path,
+    device: &Device,
+) -> anyhow::Result<Transformer> {
+    if !is_trained(dir) {
+        let (edited, _) = operate(&runs::load_model(of, &cpu())?, of, edit)?;
+        save_new(&edited, of, dir)?;
+    }
+    let model = runs::load_model(dir, device)?;
+    let event = model.history().events.last();
+    let from = is_trained(of).then(|| weights_sha256(of)).transpose()?;
+    let same = event.is_some_and(|event| {
+        let same_model = from.is_none() || event.from == from;
+        event.what == EDIT && event.arguments == arguments(edit) && same_model
+    });
+    ensure!(
+        same,
+        "{}: expected {} after {:?}, got another model",
+        dir.display(),
+        of.display(),
+        arguments(edit)
+    );
+    Ok(model)
+}
+
+fn arguments(edit: &PriorEdit) -> BTreeMap<String, String> {
+    let heads: Vec<String> = edit.heads.iter().map(ToString::to_string).collect();
     let changes = [
-        ("scale", args.scale),
-        ("shape", args.shape),
-        ("location", args.location),
+        ("scale", edit.scale),
+        ("shape", edit.shape),
+        ("location", edit.location),
     ];
     let changes = changes
         .into_iter()
         .filter_map(|(name, change)| change.map(|change| (name.to_owned(), change.to_string())));
-    let family = args
+    let family = edit
         .family
         .map(|kind| ("family".into(), kind.name().into()));
     [("head".into(), heads.join(","))]

@@ -6,6 +6,7 @@ mod plan;
 
 use crate::args::StudyArgs;
 use crate::command::eval::models::Session;
+use crate::command::prior::edited;
 use crate::command::train::available_threads;
 use crate::console::{self, UsageError};
 use crate::error_text::text_of;
@@ -29,7 +30,7 @@ use definition::{Group, Study};
 use jobs::{Job, Run, Stage};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -153,12 +154,16 @@ impl<'a> Worker<'a> {
             seed,
             recipe,
             dir,
+            edit,
             group,
             ..
         } = job.run;
         let group = &self.study.groups[*group];
         let name = format!("{name}, seed {seed}");
-        let model = trained(dir, &name, recipe.clone(), &self.materials, &self.device)?;
+        let model = match edit {
+            None => trained(dir, &name, recipe.clone(), &self.materials, &self.device)?,
+            Some((of, edit)) => Some(edited(of, edit, dir, &self.device)?),
+        };
         let Some(model) = model.filter(|_| job.stage != Stage::Train) else {
             return Ok(());
         };
@@ -263,10 +268,12 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Whether a run's training failed in this process.
+/// Whether a run's model, or the one that it is made from, failed to be made in this process.
 fn lost(jobs: &[Job], failed: &[bool], run: &Run) -> bool {
+    let of = run.edit.as_ref().map(|(of, _)| of);
+    let needed = |dir: &PathBuf| *dir == run.dir || of == Some(dir);
     let of = jobs.iter().zip(failed);
-    let mut of = of.filter(|(job, _)| job.stage == Stage::Train && job.run.dir == run.dir);
+    let mut of = of.filter(|(job, _)| job.stage == Stage::Train && needed(&job.run.dir));
     of.any(|(_, failed)| *failed)
 }
 

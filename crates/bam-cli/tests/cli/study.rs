@@ -17,7 +17,11 @@ about = "Toys."
 recipe = "toy.toml"
 set = ["train.steps=6"]
 seeds = [1, 2]
-models = ["alibi", { name = "flat at the start", encoding = "bam", set = ["model.prior_start.shape=0.0"] }]
+models = [
+    "alibi",
+    { name = "flat at the start", encoding = "bam", set = ["model.prior_start.shape=0.0"] },
+    { name = "one head flat", of = "alibi", prior = { heads = ["1.2"], family = "uniform" } },
+]
 passkey = [{ lengths = ["1x"], samples = 30 }, { lengths = ["2x", "4x"], samples = 10 }]
 synthetic = { tasks = ["copy"], lengths = ["1x", "2x"], samples = 20 }
 perplexity = { length = "4x", window = 128 }
@@ -33,11 +37,13 @@ fn study(folder: &Path, text: &str) -> PathBuf {
     path
 }
 
-const RUNS: [&str; 4] = [
+const RUNS: [&str; 6] = [
     "keys/alibi/seed-1",
     "keys/alibi/seed-2",
     "keys/flat-at-the-start/seed-1",
     "keys/flat-at-the-start/seed-2",
+    "keys/one-head-flat/seed-1",
+    "keys/one-head-flat/seed-2",
 ];
 
 /// All that a study found, without times.
@@ -75,7 +81,7 @@ fn pieces_and_processes_find_the_same() {
     let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
     let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
     assert!(
-        plan.contains("4 models") && plan.contains("24 jobs"),
+        plan.contains("6 models") && plan.contains("36 jobs"),
         "{plan}"
     );
     assert!(plan.contains("no time is known"), "{plan}");
@@ -120,12 +126,29 @@ fn pieces_and_processes_find_the_same() {
     assert_eq!(plan.matches("nothing left").count(), 6, "{plan}");
 
     // Records alone are enough; a model that one is missing of is made again, the same.
-    fs::remove_file(whole.join(RUNS[1]).join("model.safetensors")).unwrap();
+    // So is the one that it is made from.
+    let (trained, edited) = (whole.join(RUNS[1]), whole.join(RUNS[5]));
+    for dir in [&trained, &edited] {
+        fs::remove_file(dir.join("model.safetensors")).unwrap();
+    }
     let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
     assert_eq!(plan.matches("nothing left").count(), 6, "{plan}");
-    fs::remove_file(whole.join(RUNS[1]).join("passkey.json")).unwrap();
+    fs::remove_dir_all(&edited).unwrap();
     succeed(&args!["study {} --out {}", file, whole]);
     assert_eq!(findings(&whole), findings(&parts));
+    assert!(trained.join("model.safetensors").exists());
+    let history = succeed(&args!["prior diff {} {}", trained, edited]);
+    assert!(history.contains("--family nope --head 1.2"), "{history}");
+
+    // Neither is one that was edited otherwise.
+    study(folder.path(), &STUDY.replace("[\"1.2\"]", "[\"1.1\"]"));
+    fs::remove_file(edited.join("passkey.json")).unwrap();
+    let message = fail(FAILED, &args!["study {} --out {}", file, whole]);
+    assert!(
+        message.contains("\"head\": \"1.1\"}, got another model"),
+        "{message}"
+    );
+    fs::remove_dir_all(&edited).unwrap();
 
     // A model that was trained otherwise is not taken for this one.
     study(folder.path(), &STUDY.replace("steps=6", "steps=7"));
@@ -163,8 +186,14 @@ fn what_makes_no_sense_is_named() {
             "samples = 30, after = 90.0",
             "passkey.after",
         ),
-        ("samples = 1 }", "samples = 1, after = 0.9 }", "ruler.after"),
+        ("samples = 1 }", "samples = 1, after = 0.9 }", "after"),
         ("\"copy\"", "\"copying\"", "copying"),
+        (
+            "of = \"alibi\"",
+            "of = \"bam\"",
+            "[\"alibi\", \"flat at the start\"]",
+        ),
+        ("\"1.2\"", "\"1,2\"", "one head flat"),
         (
             "seeds = [1, 2]",
             "seeds = []",

@@ -22,12 +22,16 @@ pub struct Size {
     pub right: (f64, f64),
 }
 
+/// Between two names.
+const GAP: f64 = 15.5;
+
 impl Chart {
+    /// A chart as high as its size says, or as its names need beside it.
     pub fn new<'a>(canvas: Canvas, size: &Size, names: impl Iterator<Item = &'a str>) -> Self {
-        let widest = names
-            .map(|name| text_width(name) + 52.0)
-            .fold(60.0, f64::max);
-        let height = canvas.either(size.height.0, size.height.1);
+        let widths: Vec<f64> = names.map(|name| text_width(name) + 52.0).collect();
+        let widest = widths.iter().copied().fold(60.0, f64::max);
+        let beside = size.top + widths.len() as f64 * GAP + size.bottom;
+        let height = canvas.either(size.height.0.max(beside), size.height.1);
         let frame = Frame {
             left: size.left,
             right: canvas.width() - canvas.either(widest.min(size.right.0), size.right.1),
@@ -63,12 +67,10 @@ impl Chart {
     }
 
     /// The height and the chart, with names at the ends of lines, moved apart, each with a thin leader. No names on a
-    /// narrow canvas, where the key speaks, and where there are more of them than room.
+    /// narrow canvas, where the key speaks.
     pub fn finish(&self, content: &Markup, ends: &[(&Series, (f64, f64), &str)]) -> (f64, Markup) {
-        const GAP: f64 = 15.5;
         let frame = &self.frame;
-        let room = ((frame.bottom - frame.top) / GAP) as usize + 1;
-        let shown = self.canvas.is_wide() && ends.len() <= room;
+        let shown = self.canvas.is_wide();
         let wishes: Vec<f64> = ends.iter().map(|(_, (_, y), _)| *y).collect();
         let places = spread(&wishes, GAP, (frame.top, frame.bottom));
         let start = frame.right + 26.0;

@@ -7,6 +7,7 @@ use bam_data::synthetic_task::SyntheticTask;
 use bam_eval::passkey::{Depths, LengthPlan};
 use bam_eval::ruler::{RulerSamples, Sources, Task};
 use bam_eval::stopping::Stopping;
+use bam_lm::analysis::surgery::PriorEdit;
 use bam_lm::model::encoding::Encoding;
 use bam_lm::train::Recipe;
 use serde::Deserialize;
@@ -60,7 +61,7 @@ pub struct Group {
     /// Tasks of exact difficulty.
     pub synthetic: Option<Tasks>,
     /// RULER's tasks, all but the two that need others' files.
-    pub ruler: Option<Samples>,
+    pub ruler: Option<Lengths>,
     /// Perplexity on the held-out book.
     pub perplexity: Option<Reading>,
 }
@@ -77,6 +78,24 @@ enum ModelEntry {
         #[serde(default)]
         set: Vec<String>,
     },
+    /// Another of the group's models with other priors.
+    Edited {
+        /// Its name in tables.
+        name: String,
+        of: String,
+        prior: Surgery,
+    },
+}
+
+/// `bam prior edit`, its flags as text.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Surgery {
+    heads: Vec<String>,
+    family: Option<String>,
+    scale: Option<String>,
+    shape: Option<String>,
+    location: Option<String>,
 }
 
 /// Lengths with a number of samples each.
@@ -85,9 +104,16 @@ enum ModelEntry {
 pub struct Samples {
     lengths: Vec<String>,
     samples: usize,
-    /// Of passkeys: asked only where at least this share was right at the length before.
+    /// Asked only where at least this share was right at the length before.
     #[serde(default)]
     after: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lengths {
+    lengths: Vec<String>,
+    samples: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,8 +144,27 @@ type RulerGrid = (RulerSamples, Vec<(Task, usize)>);
 #[derive(Clone, Debug)]
 pub struct Model {
     pub name: String,
-    /// Its recipe with the first seed.
+    /// Its recipe with the first seed; of an edited one, that of the model it was.
     pub recipe: Recipe,
+    /// The name of another and what is changed of it, where it is not trained itself.
+    pub edit: Option<(String, PriorEdit)>,
+}
+
+impl Surgery {
+    fn edit(&self) -> Result<PriorEdit, bam_lm::Error> {
+        let change = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
+        Ok(PriorEdit {
+            heads: self
+                .heads
+                .iter()
+                .map(|head| head.parse())
+                .collect::<Result<_, _>>()?,
+            family: self.family.as_deref().map(str::parse).transpose()?,
+            scale: change(&self.scale)?,
+            shape: change(&self.shape)?,
+            location: change(&self.location)?,
+        })
+    }
 }
 
 impl Study {
@@ -174,8 +219,6 @@ impl Group {
         self.passkey_lengths(trained)?;
         self.synthetic_tasks(trained)?;
         self.reading(trained)?;
-        let after = self.ruler.as_ref().and_then(|of| of.after);
-        ensure!(after.is_none(), "ruler.after: expected none, got {after:?}");
         let ruler = self.ruler.iter().flat_map(|of| of.lengths.clone());
         tokens("ruler.lengths", &ruler.collect::<Vec<_>>(), trained)?;
         Ok(())
@@ -188,7 +231,8 @@ impl Group {
     pub fn models(&self, study: &Path) -> anyhow::Result<Vec<Model>> {
         let path = study.with_file_name(&self.recipe);
         let text = crate::runs::read_text(&path)?;
-        let of = |entry: &ModelEntry| -> anyhow::Result<Model> {
+        let mut models: Vec<Model> = Vec::new();
+        for entry in &self.models {
             let (name, encoding, set) = match entry {
                 ModelEntry::Plain(encoding) => (encoding, encoding, &[][..]),
                 ModelEntry::Variant {
@@ -196,17 +240,36 @@ impl Group {
                     encoding,
                     set,
                 } => (name, encoding, &set[..]),
+                ModelEntry::Edited { name, of, prior } => {
+                    let known = models
+                        .iter()
+                        .find(|model| model.name == *of && model.edit.is_none());
+                    let known = known.with_context(|| {
+                        let known: Vec<_> = models.iter().map(|model| &model.name).collect();
+                        format!(
+                            "of: expected a trained model before it, one of {known:?}, got {of:?}"
+                        )
+                    })?;
+                    let edit = prior.edit().with_context(|| format!("model {name:?}"))?;
+                    models.push(Model {
+                        name: name.clone(),
+                        recipe: known.recipe.clone(),
+                        edit: Some((of.clone(), edit)),
+                    });
+                    continue;
+                }
             };
             let encoding: Encoding = encoding.parse()?;
             let encoding = format!("model.encoding=\"{encoding}\"");
             let overrides = self.set.iter().chain(set).cloned();
             let overrides: Vec<String> = std::iter::once(encoding).chain(overrides).collect();
-            Ok(Model {
+            models.push(Model {
                 name: name.clone(),
                 recipe: Recipe::from_toml(&text, &overrides, &path)?,
-            })
-        };
-        self.models.iter().map(of).collect()
+                edit: None,
+            });
+        }
+        Ok(models)
     }
 
     /// Lengths in tokens and their samples, ascending.
@@ -258,10 +321,7 @@ impl Group {
     /// # Errors
     /// If the books can't be read.
     pub fn ruler(&self, train_length: usize, seed: u64) -> anyhow::Result<Option<RulerGrid>> {
-        let Some(Samples {
-            lengths, samples, ..
-        }) = &self.ruler
-        else {
+        let Some(Lengths { lengths, samples }) = &self.ruler else {
             return Ok(None);
         };
         let mut lengths = tokens("ruler.lengths", lengths, train_length)?;

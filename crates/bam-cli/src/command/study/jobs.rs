@@ -9,6 +9,7 @@ use super::definition::{Group, Model, Study, slug};
 use crate::experiment::is_trained;
 use crate::runs;
 use anyhow::Context;
+use bam_lm::analysis::surgery::PriorEdit;
 use bam_lm::train::Recipe;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -67,8 +68,12 @@ pub struct Run {
     pub seed: u64,
     pub recipe: Recipe,
     pub dir: PathBuf,
+    /// The folder of the model that it is made from, and what is changed, where it is not trained itself.
+    pub edit: Option<(PathBuf, PriorEdit)>,
     /// In their order.
     stages: Vec<Stage>,
+    /// The folders of the models that are made from it.
+    made_from_it: Vec<PathBuf>,
 }
 
 /// A stage of a run.
@@ -88,17 +93,26 @@ pub fn runs(study: &Study, file: &Path, out: &Path) -> anyhow::Result<Vec<Run>> 
     for (index, group) in study.groups.iter().enumerate() {
         let (models, stages) = (group.models(file)?, stages(group));
         for &seed in &group.seeds {
-            for Model { name, recipe } in &models {
+            let dir = |name: &str| {
+                let dir = out.join(slug(&group.name)).join(slug(name));
+                dir.join(format!("seed-{seed}"))
+            };
+            for Model { name, recipe, edit } in &models {
                 let mut recipe = recipe.clone();
                 recipe.train.seed = seed;
-                let dir = out.join(slug(&group.name)).join(slug(name));
+                let edited = models.iter().filter(|model| {
+                    let of = model.edit.as_ref().map(|(of, _)| of);
+                    of == Some(name)
+                });
                 all.push(Run {
                     group: index,
                     name: name.clone(),
                     seed,
                     recipe,
-                    dir: dir.join(format!("seed-{seed}")),
+                    dir: dir(name),
+                    edit: edit.as_ref().map(|(of, edit)| (dir(of), edit.clone())),
                     stages: stages.clone(),
+                    made_from_it: edited.map(|model| dir(&model.name)).collect(),
                 });
             }
         }
@@ -131,17 +145,31 @@ pub fn jobs(runs: &[Run]) -> Vec<Job<'_>> {
 
 impl Job<'_> {
     pub fn is_done(&self) -> bool {
-        let Run { dir, stages, .. } = self.run;
-        let has = |record| dir.join(record).exists();
+        let Run {
+            dir,
+            stages,
+            made_from_it,
+            ..
+        } = self.run;
         match self.stage.record() {
-            Some(record) => has(record),
-            None => is_trained(dir) || stages.iter().filter_map(|of| of.record()).all(has),
+            Some(record) => dir.join(record).exists(),
+            None => {
+                let measured = |dir: &PathBuf| {
+                    let mut records = stages.iter().filter_map(|of| of.record());
+                    records.all(|record| dir.join(record).exists())
+                };
+                is_trained(dir) || (measured(dir) && made_from_it.iter().all(measured))
+            }
         }
     }
 
     /// Whether what it works on is there.
     pub fn is_ready(&self) -> bool {
-        self.stage == Stage::Train || is_trained(&self.run.dir)
+        match (self.stage, &self.run.edit) {
+            (Stage::Train, None) => true,
+            (Stage::Train, Some((of, _))) => is_trained(of),
+            _ => is_trained(&self.run.dir),
+        }
     }
 
     /// Its name for people.

@@ -56,7 +56,8 @@ pub fn show(study: &Study, jobs: &[Job]) -> anyhow::Result<ExitCode> {
     writeln!(out, "{}\n", study.title)?;
     let models: std::collections::BTreeSet<_> = jobs.iter().map(|job| &job.run.dir).collect();
     let mut tokens = 0;
-    for job in jobs.iter().filter(|job| job.stage == Stage::Train) {
+    let trained = |job: &&Job| job.stage == Stage::Train && job.run.edit.is_none();
+    for job in jobs.iter().filter(trained) {
         let train = &job.run.recipe.train;
         tokens += train.steps as usize * train.rows * train.length;
     }
