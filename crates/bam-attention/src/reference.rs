@@ -38,8 +38,8 @@ pub(crate) fn attend(
         false => scaled(true, ln_likelihood_bhqk) + ln_prior_bhqk,
     };
     if let Some(prior) = key_prior {
-        let u_bh1k = over_keys(prior, plan);
-        ln_joint_bhqk = ln_joint_bhqk + scaled(prior.scope == KeyPriorScope::Scaled, u_bh1k);
+        let u_bhqk = over_keys(prior, plan, hidden_bhqk.clone());
+        ln_joint_bhqk = ln_joint_bhqk + scaled(prior.scope == KeyPriorScope::Scaled, u_bhqk);
     }
     let visible_bhqk = hidden_bhqk
         .clone()
@@ -53,16 +53,20 @@ pub(crate) fn attend(
     (joint_bhqk / evidence_bhq1).matmul(v)
 }
 
-/// `[b, h or h/group, k]` for every query head, zeros at padding: `[b, h, 1, k]`.
-fn over_keys(prior: &KeyPrior, plan: &Plan) -> Tensor<4> {
-    let [high, low] = prior.pairs();
-    let u_bhk1 = (high + low).unsqueeze_dim::<4>(3);
-    let u_bhk1 = match padding(plan, &u_bhk1.device()) {
-        Some([_, of_keys]) => u_bhk1.mask_fill(of_keys, 0.0),
-        None => u_bhk1,
-    };
-    let group = plan.shapes().q[1] / u_bhk1.dims()[1];
-    share_heads(u_bhk1, group).swap_dims(2, 3)
+/// `[b, h or h/group, k]` for every query head, zeros at padding, relative to the largest that each row sees, which cancels:
+/// so long sums lose nothing. `[b, h, q, k]`.
+fn over_keys(prior: &KeyPrior, plan: &Plan, hidden_bhqk: Tensor<4, Bool>) -> Tensor<4> {
+    let [high, low] = prior.pairs().map(|u_bhk| {
+        let u_bhk1 = u_bhk.unsqueeze_dim::<4>(3);
+        let u_bhk1 = match padding(plan, &u_bhk1.device()) {
+            Some([_, of_keys]) => u_bhk1.mask_fill(of_keys, 0.0),
+            None => u_bhk1,
+        };
+        let group = plan.shapes().q[1] / u_bhk1.dims()[1];
+        share_heads(u_bhk1, group).swap_dims(2, 3)
+    });
+    let seen_bhqk = high.clone().detach() + hidden_bhqk.float().cast(high.dtype()) * LN_ZERO;
+    high - seen_bhqk.max_dim(3) + low
 }
 
 /// `[h, lags]` read at the lag of every (query, key): `[1, h, q, k]`.

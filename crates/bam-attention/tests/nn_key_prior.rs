@@ -1,10 +1,13 @@
 //! Priors over keys in modules: forget gates by hand, priors beside the keys of a cache, and what is refused.
 
 use bam_attention::nn::{
-    BayesianAttention, BayesianAttentionConfig, HeadGroupCache, PositionalPriorConfig, Projected,
+    BayesianAttention, BayesianAttentionConfig, HeadGroupCache, Mask, PositionalPriorConfig,
+    Projected,
 };
 use bam_attention::testing::{signed_numbers, test_device};
-use bam_attention::{KeyPrior, KeyPriorScope, Lags, Options, TemperatureScope, attend};
+use bam_attention::{
+    Implementation, KeyPrior, KeyPriorScope, Lags, LogPrior, Options, TemperatureScope, attend,
+};
 use burn::module::Param;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -179,4 +182,67 @@ fn what_does_not_fit_is_an_error() {
         with(wrong),
         "remainders of the prior over keys: expected shape [2, 3, 5], got [2, 6, 5]"
     );
+}
+
+/// What is no token forgets nothing: under a uniform prior, tokens attend as if padding between them were not there.
+#[test]
+fn padding_forgets_nothing() {
+    const BEFORE: usize = 8;
+    const NONE: usize = 5;
+    let config = BayesianAttentionConfig::new(WIDTH, PositionalPriorConfig::uniform(HEADS));
+    let attention = config.with_forget_gate(true).init(&test_device()).unwrap();
+    let x = tensor([1, 20, WIDTH], 1.0, 8);
+    let expected = attention.forward(x.clone(), None).unwrap();
+    let [first, rest] = [0..BEFORE, BEFORE..20].map(|of| x.clone().narrow(1, of.start, of.len()));
+    let length = 20 + NONE;
+    let none = tensor([1, NONE, WIDTH], 9.0, 9);
+    let padded = Tensor::cat(vec![first, none, rest], 1);
+    let padding: Vec<bool> = (0..length)
+        .map(|at| (BEFORE..BEFORE + NONE).contains(&at))
+        .collect();
+    let mask = |range: std::ops::Range<usize>| {
+        let padding = TensorData::new(padding[range.clone()].to_vec(), [1, range.len()]);
+        Mask::padding(Tensor::from_data(padding, &test_device())).unwrap()
+    };
+    let tokens = |out: Tensor<3>| {
+        let parts = [0..BEFORE, BEFORE + NONE..length];
+        let parts = parts.map(|of| out.clone().narrow(1, of.start, of.len()));
+        Tensor::cat(parts.to_vec(), 1)
+    };
+    let whole = attention
+        .forward(padded.clone(), Some(&mask(0..length)))
+        .unwrap();
+    assert!(difference(&tokens(whole), &expected) < 1e-5);
+    for cut in [BEFORE + 2, BEFORE + NONE] {
+        let mut cache = attention.cache(1, length).unwrap();
+        let pieces = [0..cut, cut..length].map(|of| {
+            let x = padded.clone().narrow(1, of.start, of.len());
+            attention
+                .forward_cached(x, Some(&mask(of)), &mut cache)
+                .unwrap()
+        });
+        assert!(difference(&tokens(Tensor::cat(pieces.to_vec(), 1)), &expected) < 1e-5);
+    }
+    // Null control: as tokens they count.
+    let read = attention.forward(padded, None).unwrap();
+    assert!(difference(&tokens(read), &expected) > 1e-2);
+}
+
+/// Also with every score in memory, what all keys have in common cancels before it is rounded.
+#[test]
+fn the_reference_keeps_the_digits_of_long_sums() {
+    let [q, k, v] = [1, 2, 3].map(|seed| tensor([1, HEADS, 40, 4], 1.0, seed));
+    let prior = LogPrior::uniform(HEADS, Lags::causal(40), &test_device());
+    let steps = tensor([1, HEADS, 40], 0.1, 4);
+    let out = |start: f32, summed: &dyn Fn(Tensor<3>) -> KeyPrior| {
+        let first = Tensor::full([1, HEADS, 1], start, &test_device());
+        let steps = Tensor::cat(vec![first, steps.clone().narrow(2, 1, 39)], 2);
+        let options = Options::causal(Implementation::Reference).with_key_prior(summed(steps));
+        attend(q.clone(), k.clone(), v.clone(), &prior, &options).unwrap()
+    };
+    let pairs = |steps| KeyPrior::running_sum(steps, KeyPriorScope::Added);
+    assert!(difference(&out(12_345.678, &pairs), &out(0.0, &pairs)) < 1e-6);
+    // Null control: one number for each sum.
+    let single = |steps: Tensor<3>| KeyPrior::new(steps.cumsum(2), KeyPriorScope::Added);
+    assert!(difference(&out(12_345.678, &single), &out(0.0, &pairs)) > 1e-5);
 }

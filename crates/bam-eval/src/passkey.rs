@@ -231,12 +231,10 @@ impl<'a> Evaluation for PasskeyEvaluation<'a> {
             if of.is_none_or(decided) {
                 return Ok(Some(set));
             }
-        } else {
-            if let Some(reason) = self.plan.unasked(at, &known) {
-                let length = at.length;
-                set.not_run = Some(NotRun { length, reason });
-                return Ok(Some(set));
-            }
+        } else if let Some(reason) = self.plan.unasked(at, &known) {
+            let length = at.length;
+            set.not_run = Some(NotRun { length, reason });
+            return Ok(Some(set));
         }
         let horizons = |epsilon| self.model.horizons(at.length, epsilon);
         set.horizons = self.plan.certified_cache.map(horizons).transpose()?;

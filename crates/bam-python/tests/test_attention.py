@@ -80,6 +80,20 @@ def test_gates_forget():
     assert not torch.allclose(layer(x, memory, memory)[0], expected, atol=1e-2)
 
 
+def test_padding_forgets_nothing():
+    """Under a uniform prior, tokens attend as if padding between them were not there."""
+    torch.manual_seed(0)
+    layer = BayesianAttention(32, 4, Uniform(4), forget_gate=True)
+    x, none = torch.randn(1, 20, 32), torch.randn(1, 5, 32)
+    padded = torch.cat([x[:, :8], none, x[:, 8:]], 1)
+    padding = torch.zeros(1, 25, dtype=torch.bool)
+    padding[:, 8:13] = True
+    expected, tokens = layer(x)[0], ~padding[0]
+    got = layer(padded, key_padding_mask=padding)[0][:, tokens]
+    assert torch.allclose(got, expected, atol=1e-5)
+    assert not torch.allclose(layer(padded)[0][:, tokens], expected, atol=1e-2)
+
+
 def test_it_learns_a_lag():
     """To copy the token seven places back is to find a location of −7."""
     torch.manual_seed(0)

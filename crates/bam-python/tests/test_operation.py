@@ -522,3 +522,18 @@ def test_random_calls_are_those_of_sdpa_with_a_bias(batch, key_heads, group, que
         tensors["q"], tensors["k"], tensors["v"], attn_mask=bias, enable_gqa=group > 1
     )
     assert torch.allclose(attend(**tensors, **rules), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("number", [torch.float32, torch.float64])
+def test_nothing_hides_a_key(number):
+    """ln 0 is the log-weight of a key that does not count, in both float types."""
+    case = Case(batch=1)
+    tensors = case.tensors()
+    u = torch.zeros(1, case.heads, case.keys, dtype=number)
+    u[..., 2] = -torch.inf
+    low = u.clamp_min(-1e30)
+    got, expected = (attend(**tensors, key_prior=of, **case.rules) for of in (u, low))
+    rows = slice(3, None)  # who sees other keys
+    assert torch.equal(got[..., rows, :], expected[..., rows, :]) and got[..., rows, :].isfinite().all()
+    arrays = {of: x.numpy() for of, x in tensors.items()} | {"key_prior": u.numpy()}
+    assert np.array_equal(attend(**arrays, **case.rules)[..., rows, :], got[..., rows, :].numpy())

@@ -3,10 +3,11 @@
 //! A seed is one trained model, so it counts as one observation: means are over seeds, and the range of seeds stands beside
 //! them. A length at which a seed was not asked, because it had found nothing at shorter ones, counts as 0.
 
-use crate::findings::{longest, mean_up_to, outcomes};
+use crate::findings::{Outcome, longest, mean_up_to, outcomes, reach};
 use crate::table::Table;
 use crate::text::{duration, multiple, percent, perplexity, short, thousands};
-use bam_record::{Passkey, PasskeyCell, Perplexity, Ruler, RunRecords, Synthetic, SyntheticCell};
+use bam_record::{Passkey, Perplexity, Ruler, RunRecords, Synthetic, SyntheticCell};
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 /// Models of one size, trained alike.
@@ -60,14 +61,22 @@ pub(crate) fn tables(group: &StudyGroup) -> Vec<(String, Table)> {
             passkey(group),
         ),
         (
-            "Passkey by seed: right of asked; † ended early, as the accuracy was decided; – not asked".into(),
+            "Passkey by seed: right of asked, and a 95 % interval in percent; † ended early, as the accuracy was decided; – not asked".into(),
             passkey_by_seed(group),
         ),
     ];
     for task in tasks(group) {
-        let title =
-            format!("{task}: percent of samples right, mean over seeds (lowest to highest seed)");
-        all.push((title, synthetic(group, &task)));
+        let title = |what| {
+            format!("{task}: percent of {what} right, mean over seeds (lowest to highest seed)")
+        };
+        all.push((
+            title("samples"),
+            synthetic(group, &task, |of| (of.correct, of.samples)),
+        ));
+        if asks_several(group, &task) {
+            let answers = |of: &SyntheticCell| (of.correct_answers, of.answers);
+            all.push((title("answers"), synthetic(group, &task, answers)));
+        }
     }
     all.push((
         "RULER: mean score of its tasks, percent, mean over seeds (lowest to highest seed)".into(),
@@ -82,37 +91,24 @@ pub(crate) fn tables(group: &StudyGroup) -> Vec<(String, Table)> {
     all
 }
 
-/// One run for each model, the samples of its seeds together: what is drawn.
-pub(crate) fn pooled(group: &StudyGroup) -> Vec<(String, RunRecords)> {
+/// One run for each model: what is drawn. Of its seeds the one in the middle by its reach in passkeys, and where that is the
+/// same by the share that it found; of two the lower.
+pub(crate) fn drawn(group: &StudyGroup) -> Vec<(String, RunRecords)> {
+    let rank = |run: &StudyRun| {
+        let passkey = passkey_of(&run.records)?;
+        let reach = reach(passkey).map_or(0, |of| of.last.length);
+        let found: f64 = outcomes(passkey).iter().filter_map(Outcome::accuracy).sum();
+        Some((reach, found))
+    };
     let of = |model: &StudyModel| {
-        let mut all = model.runs.iter().map(|run| &run.records);
-        let mut sum = all.next().cloned().unwrap_or_default();
-        for records in all {
-            if let (Some(sum), Some(of)) = (&mut sum.passkey, &records.passkey) {
-                add(&mut sum.metrics, &of.metrics);
-            }
-        }
-        (model.name.clone(), sum)
+        let mut runs: Vec<&StudyRun> = model.runs.iter().collect();
+        runs.retain(|run| rank(run).is_some() || model.runs.iter().all(|run| rank(run).is_none()));
+        runs.sort_by(|a, b| rank(a).partial_cmp(&rank(b)).unwrap_or(Ordering::Equal));
+        let middle = runs.get(runs.len().saturating_sub(1) / 2);
+        let records = middle.map(|run| run.records.clone());
+        (model.name.clone(), records.unwrap_or_default())
     };
     group.models.iter().map(of).collect()
-}
-
-fn add(sum: &mut Passkey, of: &Passkey) {
-    let at = |cell: &PasskeyCell| (cell.length, cell.depth.to_bits());
-    for cell in &of.cells {
-        match sum.cells.iter_mut().find(|known| at(known) == at(cell)) {
-            None => sum.cells.push(cell.clone()),
-            Some(known) => {
-                known.samples += cell.samples;
-                known.correct += cell.correct;
-                known.correct_digits += cell.correct_digits;
-                known.seconds += cell.seconds;
-            }
-        }
-    }
-    sum.decided.extend(of.decided.iter().cloned());
-    let run: BTreeSet<usize> = sum.cells.iter().map(|cell| cell.length).collect();
-    sum.not_run.retain(|of| !run.contains(&of.length));
 }
 
 type Kind<M> = fn(&RunRecords) -> Option<&M>;
@@ -243,7 +239,8 @@ fn passkey_by_seed(group: &StudyGroup) -> Table {
                     || "–".to_owned(),
                     |of| {
                         let early = if of.planned.is_some() { "†" } else { "" };
-                        format!("{}/{}{early}", thousands(of.correct), thousands(of.samples))
+                        let (right, asked) = (thousands(of.correct), thousands(of.samples));
+                        format!("{right}/{asked}{early} {}", of.interval_text())
                     },
                 )
             };
@@ -273,7 +270,19 @@ fn tasks(group: &StudyGroup) -> Vec<String> {
     names
 }
 
-fn synthetic(group: &StudyGroup, task: &str) -> Table {
+/// Whether samples of a task have more than one answer.
+fn asks_several(group: &StudyGroup, task: &str) -> bool {
+    let all = all(group, synthetic_of);
+    let mut cells = all.iter().flat_map(|of| &of.cells);
+    cells.any(|cell| cell.task == task && cell.answers > cell.samples)
+}
+
+/// Of a task the share of what a cell counts: right ones and all.
+fn synthetic(
+    group: &StudyGroup,
+    task: &str,
+    counts: impl Fn(&SyntheticCell) -> (usize, usize),
+) -> Table {
     let all = all(group, synthetic_of);
     let cells = all.iter().flat_map(|of| &of.cells);
     let cells = cells.filter(|cell| cell.task == task);
@@ -281,7 +290,10 @@ fn synthetic(group: &StudyGroup, task: &str) -> Table {
     let columns = times(&lengths, all.first().map_or(1, |of| of.train_length));
     let share = |of: &Synthetic, length| {
         let cells = of.cells.iter().filter(|cell| cell.task == task);
-        let share = |cell: &SyntheticCell| cell.correct as f64 / cell.samples.max(1) as f64;
+        let share = |cell: &SyntheticCell| {
+            let (right, all) = counts(cell);
+            right as f64 / all.max(1) as f64
+        };
         share_at(cells.map(|cell| (cell.length, share(cell))), length)
     };
     by_model(group, synthetic_of, (&columns, &lengths), share, right)
@@ -321,17 +333,8 @@ fn perplexities(group: &StudyGroup) -> Table {
     )
 }
 
-/// Parameters, speed of training, loss, and the time of a sample at the longest length that all models were asked at.
+/// Parameters, speed of training, loss, and the time of a passkey sample at the longest length that a model was asked at.
 fn costs(group: &StudyGroup) -> Table {
-    let asked = |model: &StudyModel| -> BTreeSet<usize> {
-        let all = seeds(model, passkey_of).into_iter();
-        all.flat_map(|(_, of)| outcomes(of))
-            .map(|of| of.length)
-            .collect()
-    };
-    let all = group.models.iter().map(asked).filter(|of| !of.is_empty());
-    let common = all.reduce(|a, b| &a & &b).unwrap_or_default();
-    let common = common.last().copied();
     let row = |model: &StudyModel| {
         let trained = model
             .runs
@@ -340,16 +343,20 @@ fn costs(group: &StudyGroup) -> Table {
         let trained: Vec<&StudyRun> = trained.collect();
         let rates = trained.iter().map(|run| median_rate(run));
         let losses = trained.iter().filter_map(|run| last_loss(run));
+        let passkeys = seeds(model, passkey_of).into_iter();
+        let cells: Vec<_> = passkeys.flat_map(|(_, of)| &of.cells).collect();
+        let longest = cells.iter().map(|cell| cell.length).max();
         let (mut seconds, mut samples) = (0.0, 0);
-        for (_, of) in seeds(model, passkey_of) {
-            for cell in of.cells.iter().filter(|cell| Some(cell.length) == common) {
-                seconds += cell.seconds;
-                samples += cell.samples;
-            }
+        for cell in cells.iter().filter(|cell| Some(cell.length) == longest) {
+            seconds += cell.seconds;
+            samples += cell.samples;
         }
-        let per_sample = match samples {
-            0 => "–".to_owned(),
-            samples => duration(seconds / samples as f64),
+        let per_sample = match longest.filter(|_| samples > 0) {
+            None => "–".to_owned(),
+            Some(length) => {
+                let each = duration(seconds / samples as f64);
+                format!("{each} at {}", thousands(length))
+            }
         };
         let row = vec![
             model.name.clone(),
@@ -361,13 +368,9 @@ fn costs(group: &StudyGroup) -> Table {
         ];
         (!trained.is_empty()).then_some(row)
     };
-    let at = common.map_or(String::new(), |length| {
-        format!(", {} tokens", thousands(length))
-    });
     Table {
-        header: format!(
-            "model · parameters added · tokens/s in training · validation, bits/byte · a sample{at} · seeds"
-        ),
+        header: "model · parameters added · tokens/s in training · validation, bits/byte · a passkey sample, tokens · seeds"
+            .into(),
         rows: group.models.iter().filter_map(row).collect(),
     }
 }
@@ -428,8 +431,8 @@ mod tests {
         let expected = [
             "| model | 1 × | 8 × | seeds |",
             "| bam | 50 (0–100) | 50 (0–100) | 2 |",
-            "| bam | 10/10 | 70/70† | 1 |",
-            "| bam | 0/10 | – | 2 |",
+            "| bam | 10/10 72–100 | 70/70† 90–100 | 1 |",
+            "| bam | 0/10 0–28 | – | 2 |",
             "| bam | 20.1 (20.1–20.1) |",
         ];
         for line in expected {
@@ -444,18 +447,20 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_every_table_and_draws_the_samples_of_all_seeds() {
-        let group = group();
+    fn the_page_has_every_table_and_draws_the_middle_seed() {
+        let mut group = group();
         let page = study_page("A study", std::slice::from_ref(&group));
         for (title, _) in tables(&group) {
             assert!(page.contains(&title), "{title}");
         }
-        let pooled = pooled(&group);
-        let passkey = pooled[0].1.passkey.as_ref().unwrap();
-        let of: Vec<_> = outcomes(&passkey.metrics);
-        let counts: Vec<_> = of.iter().map(|of| (of.correct, of.samples)).collect();
-        assert_eq!(counts, [(10, 20), (70, 70)]);
-        assert_eq!((of[0].planned, of[1].planned), (None, Some(100)));
-        assert!(passkey.metrics.not_run.is_empty());
+        let longest = |group: &StudyGroup| {
+            let passkey = drawn(group)[0].1.passkey.clone().unwrap();
+            outcomes(&passkey.metrics).last().unwrap().length
+        };
+        // Of two the lower, of three the middle one, wherever it stands.
+        assert_eq!(longest(&group), 128);
+        let third = testing::passkey(&[(128, 0.5, 10, 10), (512, 0.5, 9, 10)], &[]);
+        group.models[0].runs.push(run(3, third));
+        assert_eq!(longest(&group), 512);
     }
 }

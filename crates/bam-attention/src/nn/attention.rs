@@ -4,7 +4,7 @@
 
 use super::kv_cache::{HeadGroupCache, KvCache};
 use super::linear::linear;
-use super::mask::Mask;
+use super::mask::{Mask, forgetting_tokens};
 use super::prior::{PositionalPrior, PositionalPriorConfig};
 use crate::{
     AttentionError, Implementation, KeyPrior, Lags, LogPrior, Options, Skipping, Temperature,
@@ -443,9 +443,8 @@ impl BayesianAttention {
         if let Some(ln_f) = ln_forget {
             options.key_prior = Some(KeyPrior::forgetting(ln_f));
         }
-        Ok(side_by_side(attend(
-            q_bhqd, k_bhkd, v_bhkd, prior, &options,
-        )?))
+        let out_bhqd = attend(q_bhqd, k_bhkd, v_bhkd, prior, &options)?;
+        Ok(side_by_side(out_bhqd))
     }
 
     /// The same of new tokens after those in a cache, which takes them in.
@@ -584,7 +583,8 @@ fn gates(heads: &Projected, options: &Options) -> Result<Option<Tensor<3>>, Atte
     if heads.ln_forget.is_some() && options.key_prior.is_some() {
         return wrong("key_prior", "none beside forget gates".into(), "one");
     }
-    Ok(heads.ln_forget.clone().map(|ln_f| ln_f.swap_dims(1, 2)))
+    let ln_f = heads.ln_forget.clone().map(|ln_f| ln_f.swap_dims(1, 2));
+    Ok(ln_f.map(|ln_f| forgetting_tokens(ln_f, options.documents.as_deref())))
 }
 
 /// `[batch, length, heads, head dim]` → `[batch, heads, length, head dim]`.

@@ -2,7 +2,7 @@
 
 use crate::{AttentionError, Documents};
 use bam_kernel::KernelError;
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::{Bool, Tensor, TensorData};
 use std::sync::Arc;
 
 /// Everything that hides keys besides position: padding, or the boundaries of packed documents.
@@ -64,6 +64,25 @@ impl From<Arc<Documents>> for Mask {
     fn from(documents: Arc<Documents>) -> Self {
         Self(documents)
     }
+}
+
+/// Logarithms of the forget gates of the last keys that `documents` knows, `[batch, heads, keys]`: 0 at padding, which forgets
+/// nothing. Documents that do not fit are refused by attention.
+pub(super) fn forgetting_tokens(ln_f: Tensor<3>, documents: Option<&Documents>) -> Tensor<3> {
+    let [batch, _, keys] = ln_f.dims();
+    let fits = |of: &&Documents| of.dims().0 == batch && of.dims().2 >= keys;
+    let Some(documents) = documents.filter(fits) else {
+        return ln_f;
+    };
+    let last = |row| &documents.key_ids(row)[documents.dims().2 - keys..];
+    let padding = (0..batch).flat_map(last);
+    let padding: Vec<bool> = padding.map(|id| Documents::is_padding(*id)).collect();
+    if !padding.contains(&true) {
+        return ln_f;
+    }
+    let padding = TensorData::new(padding, [batch, 1, keys]);
+    let padding = Tensor::<3, Bool>::from_data(padding, &ln_f.device());
+    ln_f.mask_fill(padding, 0.0)
 }
 
 /// All tokens are one document.

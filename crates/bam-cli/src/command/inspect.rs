@@ -6,6 +6,7 @@ mod text;
 mod text_tokens;
 
 use crate::args::InspectCommand;
+pub use heads::beside_gates;
 use std::process::ExitCode;
 
 pub fn run(command: &InspectCommand) -> anyhow::Result<ExitCode> {

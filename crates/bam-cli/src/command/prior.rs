@@ -40,7 +40,7 @@ fn edit(args: &PriorEditArgs) -> anyhow::Result<ExitCode> {
     let (edited, event) = operate(&model, &args.model, &wanted)?;
     let result = match &args.out {
         Some(out) => {
-            save_new(&edited, &args.model, out)?;
+            runs::new_folder(out, |dir| save(&edited, &args.model, dir))?;
             out
         }
         None => {
@@ -80,11 +80,9 @@ fn operate(
     Ok((edited.with_event(event.clone()), event))
 }
 
-fn save_new(edited: &Transformer, from: &Path, out: &Path) -> anyhow::Result<()> {
-    runs::new_folder(out, |dir| {
-        runs::copy_companions(from, dir)?;
-        runs::save_model(edited, from, dir)
-    })
+fn save(edited: &Transformer, from: &Path, dir: &Path) -> anyhow::Result<()> {
+    runs::copy_companions(from, dir)?;
+    runs::save_model(edited, from, dir)
 }
 
 /// The model of a folder after an edit, made from another folder's where it is not there.
@@ -96,7 +94,8 @@ pub fn edited(
 ) -> anyhow::Result<Transformer> {
     if !is_trained(dir) {
         let (edited, _) = operate(&runs::load_model(of, &cpu())?, of, edit)?;
-        save_new(&edited, of, dir)?;
+        // Its records may be there.
+        save(&edited, of, dir)?;
     }
     let model = runs::load_model(dir, device)?;
     let event = model.history().events.last();

@@ -1,5 +1,6 @@
 //! `bam study`: models by seeds by measures, in pieces, by as many processes as there are; a page and tables at the end.
 
+mod agreement;
 mod definition;
 mod jobs;
 mod plan;
@@ -12,6 +13,7 @@ use crate::console::{self, UsageError};
 use crate::error_text::text_of;
 use crate::experiment::{Materials, Measured, trained};
 use crate::runs;
+use agreement::of_another_plan;
 use anyhow::{Context, ensure};
 use bam_attention::Skipping;
 use bam_data::Tokenizer;
@@ -57,7 +59,8 @@ pub fn run(args: &StudyArgs) -> anyhow::Result<ExitCode> {
     }
     console::catch_interrupts();
     if let Some(minutes) = args.minutes {
-        console::stop_after(Duration::from_secs_f64(60.0 * minutes));
+        let time = Duration::try_from_secs_f64(60.0 * minutes);
+        console::stop_after(time.unwrap_or(Duration::MAX));
     }
     let failed = match args.jobs {
         1 => Worker::open(&study, args)?.work(&jobs)?,
@@ -330,6 +333,7 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
     for of_group in runs.chunk_by(|a, b| a.group == b.group) {
         let group = &study.groups[of_group[0].group];
         let mut models: Vec<StudyModel> = Vec::new();
+        let mut others = Vec::new();
         for run in of_group {
             if !run.dir.is_dir() {
                 continue;
@@ -338,6 +342,9 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
                 seed: run.seed,
                 records: runs::read_records(&run.dir)?,
             };
+            for stage in of_another_plan(group, run, &of_seed.records)? {
+                others.push(Job { run, stage }.title());
+            }
             match models.iter_mut().find(|model| model.name == run.name) {
                 Some(model) => model.runs.push(of_seed),
                 None => models.push(StudyModel {
@@ -350,9 +357,21 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
         if models.is_empty() {
             continue;
         }
+        let mut about = group.about.trim().to_owned();
+        if !others.is_empty() {
+            let other = format!(
+                "Of another plan than the study's file has now: {}.",
+                others.join("; ")
+            );
+            console::note(&format!(
+                "{}: {other} Without their files they are made anew.",
+                group.name
+            ));
+            about += &format!("\n\n{other}");
+        }
         groups.push(StudyGroup {
             name: group.name.clone(),
-            about: group.about.clone(),
+            about,
             models,
         });
     }

@@ -133,7 +133,7 @@ fn pieces_and_processes_find_the_same() {
     }
     let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
     assert_eq!(plan.matches("nothing left").count(), 6, "{plan}");
-    fs::remove_dir_all(&edited).unwrap();
+    fs::remove_file(edited.join("passkey.json")).unwrap();
     succeed(&args!["study {} --out {}", file, whole]);
     assert_eq!(findings(&whole), findings(&parts));
     assert!(trained.join("model.safetensors").exists());
@@ -149,6 +149,16 @@ fn pieces_and_processes_find_the_same() {
         "{message}"
     );
     fs::remove_dir_all(&edited).unwrap();
+
+    // Records of another plan stay, and it is said.
+    study(
+        folder.path(),
+        &STUDY.replace("samples = 30", "samples = 29"),
+    );
+    succeed(&args!["study {} --out {}", file, whole]);
+    let tables = fs::read_to_string(whole.join("study.md")).unwrap();
+    let said = "Of another plan than the study's file has now: passkey alibi, seed 1; passkey flat";
+    assert!(tables.contains(said), "{tables}");
 
     // A model that was trained otherwise is not taken for this one.
     study(folder.path(), &STUDY.replace("steps=6", "steps=7"));
@@ -188,6 +198,14 @@ fn what_makes_no_sense_is_named() {
         ),
         ("samples = 1 }", "samples = 1, after = 0.9 }", "after"),
         ("\"copy\"", "\"copying\"", "copying"),
+        ("\"copy\"", "\"copy\", \"copy\"", "tasks, each once"),
+        ("samples = 20", "samples = 0", "samples, got"),
+        ("samples = 1 }", "samples = 0 }", "ruler.samples"),
+        ("window = 128", "window = 0", "perplexity.window"),
+        ("bam\", set", "bam\", sets", "expected an encoding, {"),
+        ("\"alibi\",", "\"alibi:2,bam:6\",", "4 heads"),
+        ("steps=6", "seed=6", "expected seeds in `seeds`"),
+        ("[\"1.2\"]", "[\"2.0\"]", "one head flat"),
         (
             "of = \"alibi\"",
             "of = \"bam\"",
@@ -199,6 +217,7 @@ fn what_makes_no_sense_is_named() {
             "seeds = []",
             "seeds: expected at least one",
         ),
+        ("seeds = [1, 2]", "seeds = [1, 1]", "each once, got [1, 1]"),
         ("flat at the start", "ALIBI", "names that differ"),
         ("\"Keys\"", "\"…\"", "group.name"),
     ] {

@@ -93,7 +93,8 @@ def attend(
         key_prior: u, a log-weight per key: how much it counts, whoever asks. `float64` where it is a running sum over many
             tokens: only differences of the keys that a row sees are rounded. A term per row cancels, so
             `-ln_f.double().cumsum(-1)` is the bias of the Forgetting Transformer (arXiv 2503.02130), of the logarithms `ln_f`
-            of its gates. With `key_prior_scope="scaled"` the temperature multiplies it too
+            of its gates, which must be above 0. −∞ hides a key. With `key_prior_scope="scaled"` the temperature multiplies
+            it too
         skipping: "exact" leaves out keys whose weight is exactly 0, and changes no bit; "off" reads all; a share such
             as 1e-6 leaves out at most that share of any row's posterior
 
@@ -285,8 +286,10 @@ def _pairs(key_prior, batch):
     if key_prior.dtype not in (np.float32, np.float64):
         raise TypeError(f"key_prior: expected float32 or float64, got {key_prior.dtype}")
     key_prior = np.broadcast_to(key_prior, shape_over_keys(key_prior.shape, batch))
-    high = np.ascontiguousarray(key_prior, np.float32)
-    return high, np.ascontiguousarray(key_prior - high, np.float32) if key_prior.dtype == np.float64 else None
+    with np.errstate(over="ignore", invalid="ignore"):
+        high = np.ascontiguousarray(key_prior, np.float32)
+        low = np.where(np.isinf(high), 0.0, key_prior - high)
+    return high, np.ascontiguousarray(low, np.float32) if key_prior.dtype == np.float64 else None
 
 
 def _as_documents(ids):

@@ -179,7 +179,8 @@ def _pairs(key_prior, batch) -> tuple[Tensor, Tensor | None]:
     high = key_prior.float()
     if key_prior.dtype is torch.float32:
         return high, None
-    return high, (key_prior.detach() - high.detach()).float()
+    low = (key_prior.detach() - high.detach()).float()
+    return high, torch.where(high.isinf(), 0.0, low)
 
 
 def _documents(documents) -> tuple[Tensor | None, Tensor | None]:

@@ -228,6 +228,8 @@ class BayesianAttention(nn.Module):
         key_prior = None
         if self.forget_gate is not None:
             ln_f = nn.functional.logsigmoid(self.forget_gate(key).double())
+            if documents is not None:
+                ln_f = _without_padding(ln_f, documents[1])  # what is no token forgets nothing
             key_prior = -ln_f.transpose(1, 2).cumsum(-1)
         out = attend(
             _by_head(self.q_proj(query), self.num_heads),

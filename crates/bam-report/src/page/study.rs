@@ -4,7 +4,7 @@ use super::document::document;
 use super::is_empty;
 use super::tables::scrolled;
 use crate::plot;
-use crate::study::{StudyGroup, pooled, tables};
+use crate::study::{StudyGroup, drawn, tables};
 use crate::table::Table;
 use crate::text::plain;
 use maud::{Markup, html};
@@ -27,7 +27,7 @@ pub fn study_page(title: &str, groups: &[StudyGroup]) -> String {
 }
 
 fn section(group: &StudyGroup) -> Markup {
-    let runs = pooled(group);
+    let runs = drawn(group);
     let (reach, passkey, perplexity) = (
         plot::reach(&runs),
         plot::passkey(&runs),
@@ -36,13 +36,13 @@ fn section(group: &StudyGroup) -> Markup {
     html! {
         section {
             h2 { (plain(&group.name)) }
-            p { (plain(&group.about)) }
+            @for text in group.about.trim().split("\n\n") { p { (plain(text)) } }
             @if !is_empty(&reach) {
                 figure {
                     (reach)
                     figcaption {
-                        "The longest context with more than half of the passkeys right, the samples of all seeds together; the bar "
-                        "is strong as far as the lower end of the 95\u{a0}% interval is above one half."
+                        "The longest context with more than half of the passkeys right, by the middle one of a model's seeds, of two "
+                        "the lower; the bar is strong as far as the lower end of that seed's 95\u{a0}% interval is above one half."
                     }
                 }
             }
@@ -50,14 +50,14 @@ fn section(group: &StudyGroup) -> Markup {
                 figure {
                     div.for-narrow { (plot::key(&runs)) }
                     (passkey)
-                    figcaption { "Passkeys right, the samples of all seeds together, with 95\u{a0}% intervals." }
+                    figcaption { "Passkeys right by the same seed, with 95\u{a0}% intervals." }
                 }
             }
             @if !is_empty(&perplexity) {
                 figure {
                     div.for-narrow { (plot::key(&runs)) }
                     (perplexity)
-                    figcaption { "Perplexity of the next token by its position in the held-out book, the first seed." }
+                    figcaption { "Perplexity of the next token by its position in the held-out book, the same seed." }
                 }
             }
             @for (title, of) in tables(group) {

@@ -10,10 +10,8 @@ use std::process::ExitCode;
 
 pub fn run(args: &SyntheticArgs) -> anyhow::Result<ExitCode> {
     let models = Models::new(&args.models, &args.output, &[], runs::SYNTHETIC)?;
-    let tasks = match args.tasks.is_empty() {
-        true => SyntheticTask::ALL.into(),
-        false => args.tasks.clone(),
-    };
+    let asked = |task: &SyntheticTask| args.tasks.is_empty() || args.tasks.contains(task);
+    let tasks: Vec<_> = SyntheticTask::ALL.into_iter().filter(asked).collect();
     let stopping = args.ends.stopping()?;
     models.run(
         |loaded, session| {

@@ -5,6 +5,7 @@ use crate::args::{HeadsArgs, Length};
 use crate::{console, runs};
 use bam_data::atomic_file::write_atomically;
 use bam_lm::analysis;
+use bam_lm::model::encoding::Encoding;
 use bam_report::page::heads_page;
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
         if !analysis::has_prior(&model) {
             text += "this encoding has no prior over distance: every head's is uniform\n";
         }
+        text += beside_gates(&model.config().encoding);
         if !model.history().is_empty() {
             let history = bam_report::surgery::history(model.history());
             text += &format!("\nhistory\n{history}");
@@ -51,4 +53,14 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
         text
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line for models whose lags are not all that position says.
+pub fn beside_gates(encoding: &Encoding) -> &'static str {
+    match encoding.forgets() {
+        true => {
+            "forget gates are not in these numbers, for what they keep depends on the text: `bam inspect heads --text`, `inspect text`\n"
+        }
+        false => "",
+    }
 }

@@ -2,12 +2,14 @@
 
 use crate::args::Length;
 use crate::corpus;
+use crate::experiment::TOKENS;
 use anyhow::{Context, ensure};
 use bam_data::synthetic_task::SyntheticTask;
 use bam_eval::passkey::{Depths, LengthPlan};
 use bam_eval::ruler::{RulerSamples, Sources, Task};
 use bam_eval::stopping::Stopping;
-use bam_lm::analysis::surgery::PriorEdit;
+use bam_lm::analysis::surgery::{PriorEdit, edit_priors};
+use bam_lm::device::cpu;
 use bam_lm::model::encoding::Encoding;
 use bam_lm::train::Recipe;
 use serde::Deserialize;
@@ -61,30 +63,41 @@ pub struct Group {
     /// Tasks of exact difficulty.
     pub synthetic: Option<Tasks>,
     /// RULER's tasks, all but the two that need others' files.
-    pub ruler: Option<Lengths>,
+    ruler: Option<Lengths>,
     /// Perplexity on the held-out book.
     pub perplexity: Option<Reading>,
 }
 
-/// An encoding, or a variant of one.
+/// An encoding, a variant of one, or another of the group's models with other priors.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected an encoding, { name, encoding, set } or { name, of, prior = { heads, family, scale, shape, location } }"
+)]
 enum ModelEntry {
     Plain(String),
-    Variant {
-        /// Its name in tables.
-        name: String,
-        encoding: String,
-        #[serde(default)]
-        set: Vec<String>,
-    },
-    /// Another of the group's models with other priors.
-    Edited {
-        /// Its name in tables.
-        name: String,
-        of: String,
-        prior: Surgery,
-    },
+    Variant(Variant),
+    Edited(Edited),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variant {
+    /// Its name in tables.
+    name: String,
+    encoding: String,
+    #[serde(default)]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edited {
+    /// Its name in tables.
+    name: String,
+    /// The name of the model that it was.
+    of: String,
+    prior: Surgery,
 }
 
 /// `bam prior edit`, its flags as text.
@@ -111,7 +124,7 @@ pub struct Samples {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lengths {
+struct Lengths {
     lengths: Vec<String>,
     samples: usize,
 }
@@ -148,6 +161,29 @@ pub struct Model {
     pub recipe: Recipe,
     /// The name of another and what is changed of it, where it is not trained itself.
     pub edit: Option<(String, PriorEdit)>,
+}
+
+impl Edited {
+    /// The model, of those before it.
+    fn model(&self, before: &[Model]) -> anyhow::Result<Model> {
+        let trained = before.iter().filter(|model| model.edit.is_none());
+        let of = trained.clone().find(|model| model.name == self.of);
+        let of = of.with_context(|| {
+            let known: Vec<_> = trained.map(|model| &model.name).collect();
+            format!(
+                "of: expected a trained model before it, one of {known:?}, got {:?}",
+                self.of
+            )
+        })?;
+        let edit = self.prior.edit()?;
+        // Whether it can be done at all is known without training.
+        edit_priors(&of.recipe.model_config(TOKENS)?.init(&cpu()), &edit)?;
+        Ok(Model {
+            name: self.name.clone(),
+            recipe: of.recipe.clone(),
+            edit: Some((self.of.clone(), edit)),
+        })
+    }
 }
 
 impl Surgery {
@@ -206,7 +242,12 @@ impl Study {
 
 impl Group {
     fn check(&self, study: &Path) -> anyhow::Result<()> {
-        ensure!(!self.seeds.is_empty(), "seeds: expected at least one");
+        let seeds = &self.seeds;
+        let distinct = seeds.iter().collect::<BTreeSet<_>>().len();
+        ensure!(
+            distinct == seeds.len() && distinct > 0,
+            "seeds: expected at least one, each once, got {seeds:?}"
+        );
         let models = self.models(study)?;
         ensure!(!models.is_empty(), "models: expected at least one");
         let folders: BTreeSet<String> = models.iter().map(|model| slug(&model.name)).collect();
@@ -216,11 +257,18 @@ impl Group {
             models.iter().map(|model| &model.name).collect::<Vec<_>>()
         );
         let trained = models[0].recipe.train.length;
+        let other = models
+            .iter()
+            .find(|model| model.recipe.train.length != trained);
+        ensure!(
+            other.is_none(),
+            "models: expected one training length, got {trained} and another of {:?}",
+            other.map(|model| &model.name)
+        );
         self.passkey_lengths(trained)?;
         self.synthetic_tasks(trained)?;
         self.reading(trained)?;
-        let ruler = self.ruler.iter().flat_map(|of| of.lengths.clone());
-        tokens("ruler.lengths", &ruler.collect::<Vec<_>>(), trained)?;
+        self.ruler_grid(trained)?;
         Ok(())
     }
 
@@ -235,27 +283,10 @@ impl Group {
         for entry in &self.models {
             let (name, encoding, set) = match entry {
                 ModelEntry::Plain(encoding) => (encoding, encoding, &[][..]),
-                ModelEntry::Variant {
-                    name,
-                    encoding,
-                    set,
-                } => (name, encoding, &set[..]),
-                ModelEntry::Edited { name, of, prior } => {
-                    let known = models
-                        .iter()
-                        .find(|model| model.name == *of && model.edit.is_none());
-                    let known = known.with_context(|| {
-                        let known: Vec<_> = models.iter().map(|model| &model.name).collect();
-                        format!(
-                            "of: expected a trained model before it, one of {known:?}, got {of:?}"
-                        )
-                    })?;
-                    let edit = prior.edit().with_context(|| format!("model {name:?}"))?;
-                    models.push(Model {
-                        name: name.clone(),
-                        recipe: known.recipe.clone(),
-                        edit: Some((of.clone(), edit)),
-                    });
+                ModelEntry::Variant(of) => (&of.name, &of.encoding, &of.set[..]),
+                ModelEntry::Edited(edited) => {
+                    let model = edited.model(&models);
+                    models.push(model.with_context(|| format!("model {:?}", edited.name))?);
                     continue;
                 }
             };
@@ -263,9 +294,17 @@ impl Group {
             let encoding = format!("model.encoding=\"{encoding}\"");
             let overrides = self.set.iter().chain(set).cloned();
             let overrides: Vec<String> = std::iter::once(encoding).chain(overrides).collect();
+            let seed = overrides.iter().find(|of| of.starts_with("train.seed"));
+            ensure!(
+                seed.is_none(),
+                "set: expected seeds in `seeds`, got {seed:?}"
+            );
+            let recipe = Recipe::from_toml(&text, &overrides, &path)?;
+            let model = recipe.model_config(TOKENS);
+            model.with_context(|| format!("model {name:?}"))?;
             models.push(Model {
                 name: name.clone(),
-                recipe: Recipe::from_toml(&text, &overrides, &path)?,
+                recipe,
                 edit: None,
             });
         }
@@ -286,6 +325,7 @@ impl Group {
                 share,
                 "passkey.after: expected a share from 0 to 1, got {after:?}"
             );
+            ensure!(*samples > 0, "passkey.samples: expected at least 1, got 0");
             for length in tokens("passkey.lengths", lengths, train_length)? {
                 plans.push(LengthPlan {
                     length,
@@ -310,10 +350,35 @@ impl Group {
             let mut lengths = tokens("synthetic.lengths", &of.lengths, train_length)?;
             lengths.sort_unstable();
             let tasks = of.tasks.iter().map(|task| task.parse());
-            let tasks = tasks.collect::<Result<_, bam_data::DataError>>()?;
+            let tasks: Vec<SyntheticTask> = tasks.collect::<Result<_, bam_data::DataError>>()?;
+            let distinct = of.tasks.iter().collect::<BTreeSet<_>>().len();
+            ensure!(
+                distinct == tasks.len() && distinct > 0 && of.samples > 0,
+                "synthetic: expected tasks, each once, and samples, got {of:?}"
+            );
             Ok((tasks, lengths, of.samples))
         };
         self.synthetic.as_ref().map(of).transpose()
+    }
+
+    /// Whether RULER is asked for.
+    pub fn asks_ruler(&self) -> bool {
+        self.ruler.is_some()
+    }
+
+    /// RULER's tasks by length, with samples of each; none where they are not asked for.
+    pub fn ruler_grid(&self, train_length: usize) -> anyhow::Result<Vec<(Task, usize, usize)>> {
+        let Some(Lengths { lengths, samples }) = &self.ruler else {
+            return Ok(Vec::new());
+        };
+        ensure!(*samples > 0, "ruler.samples: expected at least 1, got 0");
+        let mut lengths = tokens("ruler.lengths", lengths, train_length)?;
+        lengths.sort_unstable();
+        let tasks = Task::ALL.into_iter();
+        let tasks = tasks.filter(|task| !matches!(task, Task::Qa1 | Task::Qa2));
+        let tasks: Vec<Task> = tasks.collect();
+        let of = |length| tasks.iter().map(move |task| (*task, length, *samples));
+        Ok(lengths.into_iter().flat_map(of).collect())
     }
 
     /// RULER's samples and grid, where they are asked for; needles are hidden in the training books.
@@ -321,26 +386,27 @@ impl Group {
     /// # Errors
     /// If the books can't be read.
     pub fn ruler(&self, train_length: usize, seed: u64) -> anyhow::Result<Option<RulerGrid>> {
-        let Some(Lengths { lengths, samples }) = &self.ruler else {
+        let grid = self.ruler_grid(train_length)?;
+        let Some((_, _, samples)) = grid.first().copied() else {
             return Ok(None);
         };
-        let mut lengths = tokens("ruler.lengths", lengths, train_length)?;
-        lengths.sort_unstable();
         let sources = Sources {
             essays: corpus::essays()?,
             squad: None,
             hotpotqa: None,
         };
-        let made = RulerSamples::Made(Box::new(sources), *samples, seed);
-        let tasks = Task::ALL.into_iter();
-        let tasks = tasks.filter(|task| !matches!(task, Task::Qa1 | Task::Qa2));
-        let grid = made.grid(&tasks.collect::<Vec<_>>(), &lengths);
-        Ok(Some((made, grid)))
+        let made = RulerSamples::Made(Box::new(sources), samples, seed);
+        let grid = grid.into_iter().map(|(task, length, _)| (task, length));
+        Ok(Some((made, grid.collect())))
     }
 
     /// Tokens of the book that are read, all if `None`, where perplexity is measured.
     pub fn reading(&self, train_length: usize) -> anyhow::Result<Option<Option<usize>>> {
         let of = |reading: &Reading| {
+            ensure!(
+                reading.window > 0,
+                "perplexity.window: expected at least 1, got 0"
+            );
             let length = reading.length.iter().cloned().collect::<Vec<_>>();
             Ok(tokens("perplexity.length", &length, train_length)?.pop())
         };
@@ -355,7 +421,13 @@ fn tokens(what: &str, lengths: &[String], train_length: usize) -> anyhow::Result
             .map_err(|error| anyhow::anyhow!("{what}: {error}"))?;
         Ok(length.tokens(train_length))
     };
-    lengths.iter().map(of).collect()
+    let all: Vec<usize> = lengths.iter().map(of).collect::<anyhow::Result<_>>()?;
+    let distinct = all.iter().collect::<BTreeSet<_>>().len();
+    ensure!(
+        distinct == all.len(),
+        "{what}: expected each length once, got {lengths:?}"
+    );
+    Ok(all)
 }
 
 /// A name as a folder's: small letters, digits, `+`, and a hyphen for everything else.
