@@ -184,7 +184,7 @@ fn share_at(shares: impl IntoIterator<Item = (usize, f64)>, length: usize) -> Op
     (asked == length || share == 0.0).then_some(share)
 }
 
-/// `97 (92–100)`; the range is left out of a single one.
+/// `97 (92–100)`; the range is left out where seeds agree.
 fn mean_and_range(of_seeds: impl IntoIterator<Item = f64>, text: impl Fn(f64) -> String) -> String {
     let of_seeds: Vec<f64> = of_seeds.into_iter().collect();
     let Some(lowest) = of_seeds.iter().copied().reduce(f64::min) else {
@@ -192,9 +192,10 @@ fn mean_and_range(of_seeds: impl IntoIterator<Item = f64>, text: impl Fn(f64) ->
     };
     let highest = of_seeds.iter().copied().fold(lowest, f64::max);
     let mean = text(of_seeds.iter().sum::<f64>() / of_seeds.len() as f64);
-    match of_seeds.len() {
-        1 => mean,
-        _ => format!("{mean} ({}–{})", text(lowest), text(highest)),
+    let [lowest, highest] = [lowest, highest].map(text);
+    match lowest == highest {
+        true => mean,
+        false => format!("{mean} ({lowest}–{highest})"),
     }
 }
 
@@ -433,7 +434,7 @@ mod tests {
             "| bam | 50 (0–100) | 50 (0–100) | 2 |",
             "| bam | 10/10 72–100 | 70/70† 90–100 | 1 |",
             "| bam | 0/10 0–28 | – | 2 |",
-            "| bam | 20.1 (20.1–20.1) |",
+            "| bam | 20.1 |",
         ];
         for line in expected {
             assert!(text.contains(line), "{line}:\n{text}");
