@@ -184,7 +184,7 @@ fn what_does_not_fit_is_an_error() {
     );
 }
 
-/// What is no token forgets nothing: under a uniform prior, tokens attend as if padding between them were not there.
+/// Under a uniform prior, tokens attend as if padding between them were not there: it forgets nothing.
 #[test]
 fn padding_forgets_nothing() {
     const BEFORE: usize = 8;
