@@ -288,8 +288,10 @@ def _pairs(key_prior, batch):
     key_prior = np.broadcast_to(key_prior, shape_over_keys(key_prior.shape, batch))
     with np.errstate(over="ignore", invalid="ignore"):
         high = np.ascontiguousarray(key_prior, np.float32)
+        if key_prior.dtype == np.float32:
+            return high, None
         low = np.where(np.isinf(high), 0.0, key_prior - high)
-    return high, np.ascontiguousarray(low, np.float32) if key_prior.dtype == np.float64 else None
+    return high, np.ascontiguousarray(low, np.float32)
 
 
 def _as_documents(ids):
