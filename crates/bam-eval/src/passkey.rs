@@ -148,6 +148,27 @@ fn by_length(scores: &[PasskeyScore]) -> Vec<(usize, usize, usize)> {
 }
 
 impl PasskeyPlan {
+    /// The task, where all that is planned can be asked with this tokenizer.
+    ///
+    /// # Errors
+    /// If there is no sample, or a length is below the prompt's minimum.
+    pub fn check<'a>(&self, tokenizer: &'a Tokenizer) -> Result<PasskeyTask<'a>, Error> {
+        let task = PasskeyTask::new(tokenizer, self.given_digits)?;
+        if self.lengths.is_empty() || self.lengths.iter().any(|at| at.samples == 0) {
+            return Err(Error::Value {
+                what: "passkey grid",
+                expected: "at least one length and one sample".into(),
+                got: format!("{:?}", self.lengths),
+            });
+        }
+        for at in &self.lengths {
+            check_length(at.length)?;
+            let key = task.random_key(&mut sample_random(self.seed, at.length, 0))?;
+            task.prompt(&key, at.length, 0.0)?;
+        }
+        Ok(task)
+    }
+
     /// Why a length is not asked after others: of each its tokens, right samples, and samples.
     fn unasked(&self, at: &LengthPlan, known: &[(usize, usize, usize)]) -> Option<String> {
         let misses = known.iter().rev().take_while(|(_, right, _)| *right == 0);
@@ -168,13 +189,11 @@ impl PasskeyPlan {
 
 impl<'a> PasskeyEvaluation<'a> {
     /// # Errors
-    /// If there is no sample, or a length is below the prompt's minimum.
+    /// Those of [`PasskeyPlan::check`].
     pub fn new(subject: Subject<'a>, plan: &'a PasskeyPlan) -> Result<Self, Error> {
-        let task = PasskeyTask::new(subject.tokenizer, plan.given_digits)?;
-        check(&task, plan)?;
         Ok(Self {
             model: subject.model,
-            task,
+            task: plan.check(subject.tokenizer)?,
             plan,
         })
     }
@@ -430,22 +449,6 @@ fn sample_random(seed: u64, length: usize, sample: usize) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(((length as u64) << 24) ^ sample as u64);
     random
-}
-
-fn check(task: &PasskeyTask<'_>, plan: &PasskeyPlan) -> Result<(), Error> {
-    if plan.lengths.is_empty() || plan.lengths.iter().any(|at| at.samples == 0) {
-        return Err(Error::Value {
-            what: "passkey grid",
-            expected: "at least one length and one sample".into(),
-            got: format!("{:?}", plan.lengths),
-        });
-    }
-    for at in &plan.lengths {
-        check_length(at.length)?;
-        let key = task.random_key(&mut sample_random(plan.seed, at.length, 0))?;
-        task.prompt(&key, at.length, 0.0)?;
-    }
-    Ok(())
 }
 
 fn add(cells: &mut Vec<PasskeyCell>, result: &SampleResult) {

@@ -86,6 +86,9 @@ pub fn run(args: &StudyArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Keys that no row can tell apart from absent ones are not read.
+const SKIPPING: Skipping = Skipping::Exact;
+
 /// One process at work.
 struct Worker<'a> {
     study: &'a Study,
@@ -111,10 +114,24 @@ impl<'a> Worker<'a> {
         })
     }
 
+    /// Before hours of training: that prompts of the lengths asked can be made.
+    fn check(&self, jobs: &[Job]) -> anyhow::Result<()> {
+        for Job { run, stage } in jobs {
+            let group = &self.study.groups[run.group];
+            if *stage == Stage::Passkey {
+                let plan = passkey(self.study, group, run.recipe.train.length, run.seed)?;
+                plan.check(&self.materials.tokenizer)
+                    .with_context(|| format!("{}, {}", group.name, run.name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Does jobs that no other process has until all are done or it is asked to stop; gives back how many failed.
     fn work(&self, jobs: &[Job]) -> anyhow::Result<usize> {
         /// Between two looks at what others have.
         const PAUSE: Duration = Duration::from_secs(2);
+        self.check(jobs)?;
         let mut failed = vec![false; jobs.len()];
         while !console::interrupted() {
             let mut open = 0;
@@ -196,12 +213,12 @@ impl<'a> Worker<'a> {
     ) -> anyhow::Result<bool> {
         let trained = measured.subject.model.config().train_length;
         let (patience, stopping) = (self.study.patience, self.study.stopping()?);
-        let (seed, skipping) = (measured.seed, Skipping::Exact);
-        let lengths = group.passkey_lengths(trained)?;
+        let (seed, skipping) = (measured.seed, SKIPPING);
         let of = (stage.record().unwrap_or_default(), stage.name());
         match stage {
             Stage::Train => Ok(true),
             Stage::Heads => {
+                let lengths = group.passkey_lengths(trained)?;
                 let longest = lengths.last().map_or(trained, |at| at.length);
                 measured.heads(longest).map(|()| true)
             }
@@ -219,16 +236,7 @@ impl<'a> Worker<'a> {
                 })
             }
             Stage::Passkey => {
-                let plan = PasskeyPlan {
-                    lengths,
-                    given_digits: 1,
-                    greedy: false,
-                    patience,
-                    stopping,
-                    seed,
-                    skipping,
-                    certified_cache: None,
-                };
+                let plan = passkey(self.study, group, trained, seed)?;
                 measured.record(session, of, |subject| {
                     PasskeyEvaluation::new(subject, &plan)
                 })
@@ -269,6 +277,19 @@ impl<'a> Worker<'a> {
             }
         }
     }
+}
+
+fn passkey(study: &Study, group: &Group, trained: usize, seed: u64) -> anyhow::Result<PasskeyPlan> {
+    Ok(PasskeyPlan {
+        lengths: group.passkey_lengths(trained)?,
+        given_digits: 1,
+        greedy: false,
+        patience: study.patience,
+        stopping: study.stopping()?,
+        seed,
+        skipping: SKIPPING,
+        certified_cache: None,
+    })
 }
 
 /// Whether a run's model, or the one that it is made from, failed to be made in this process.
@@ -327,24 +348,34 @@ fn side_by_side(args: &StudyArgs, processes: usize) -> anyhow::Result<usize> {
 }
 
 /// Page and tables, from the records that are there.
+///
+/// # Errors
+/// If they can't be written; after they are, if there is a record that can't be read.
 fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
     let mut groups = Vec::new();
+    let mut unread = Vec::new();
     let vocabulary = Tokenizer::from_file(&out.join("tokenizer.json"))?.vocabulary_size();
     for of_group in runs.chunk_by(|a, b| a.group == b.group) {
         let group = &study.groups[of_group[0].group];
         let mut models: Vec<StudyModel> = Vec::new();
         let mut others = Vec::new();
-        for run in of_group {
-            if !run.dir.is_dir() {
-                continue;
-            }
+        let mut broken = Vec::new();
+        for run in of_group.iter().filter(|run| run.dir.is_dir()) {
+            let read = runs::read_records(&run.dir)
+                .and_then(|records| Ok((of_another_plan(group, run, &records)?, records)));
+            let (other, records) = match read {
+                Ok(read) => read,
+                Err(error) => {
+                    broken.push(format!("{}, seed {}", run.name, run.seed));
+                    unread.push(text_of(&error));
+                    continue;
+                }
+            };
+            others.extend(other.into_iter().map(|stage| Job { run, stage }.title()));
             let of_seed = StudyRun {
                 seed: run.seed,
-                records: runs::read_records(&run.dir)?,
+                records,
             };
-            for stage in of_another_plan(group, run, &of_seed.records)? {
-                others.push(Job { run, stage }.title());
-            }
             match models.iter_mut().find(|model| model.name == run.name) {
                 Some(model) => model.runs.push(of_seed),
                 None => models.push(StudyModel {
@@ -369,6 +400,12 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
             ));
             about += &format!("\n\n{other}");
         }
+        if !broken.is_empty() {
+            about += &format!(
+                "\n\nLeft out, for want of readable records: {}.",
+                broken.join("; ")
+            );
+        }
         groups.push(StudyGroup {
             name: group.name.clone(),
             about,
@@ -379,7 +416,13 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
     let markdown = bam_report::study::markdown(title, &groups);
     write_atomically(&out.join("study.md"), markdown.as_bytes())?;
     let html = bam_report::page::study_page(title, &groups);
-    Ok(write_atomically(&out.join("study.html"), html.as_bytes())?)
+    write_atomically(&out.join("study.html"), html.as_bytes())?;
+    ensure!(
+        unread.is_empty(),
+        "the page was made without what could not be read:\n{}",
+        unread.join("\n")
+    );
+    Ok(())
 }
 
 /// Parameters that a model has beyond one without any position.

@@ -160,6 +160,20 @@ fn pieces_and_processes_find_the_same() {
     let said = "Of another plan than the study's file has now: passkey alibi, seed 1; passkey flat";
     assert!(tables.contains(said), "{tables}");
 
+    // One that can't be read leaves its model out of the page, and the command fails.
+    let heads = whole.join(RUNS[2]).join("heads.json");
+    let record = fs::read(&heads).unwrap();
+    fs::write(&heads, &record[..record.len() / 2]).unwrap();
+    let message = fail(FAILED, &args!["study {} --out {}", file, whole]);
+    assert!(
+        message.contains("heads.json: expected a record"),
+        "{message}"
+    );
+    let tables = fs::read_to_string(whole.join("study.md")).unwrap();
+    let said = "Left out, for want of readable records: flat at the start, seed 1.";
+    assert!(tables.contains(said), "{tables}");
+    fs::write(&heads, &record).unwrap();
+
     // A model that was trained otherwise is not taken for this one.
     study(folder.path(), &STUDY.replace("steps=6", "steps=7"));
     fs::remove_file(whole.join(RUNS[0]).join("passkey.json")).unwrap();
@@ -229,6 +243,17 @@ fn what_makes_no_sense_is_named() {
         assert!(message.contains("study.toml"), "{message}");
         assert!(!out.exists());
     }
+    // That a prompt fits is known once there is a tokenizer, and asked before anything is trained.
+    let short = STUDY.replace("[\"1x\"], samples = 30", "[\"20\"], samples = 30");
+    let file = study(folder.path(), &short);
+    let message = fail(FAILED, &args!["study {} --out {}", file, out]);
+    assert!(message.contains("Keys, alibi"), "{message}");
+    assert!(
+        message.contains("tokens of a prompt without filler, got 20"),
+        "{message}"
+    );
+    assert!(!out.join("keys").exists());
+
     let file = study(folder.path(), STUDY);
     let message = fail(
         MISUSED,
