@@ -119,7 +119,7 @@ impl<'a> Worker<'a> {
         for Job { run, stage } in jobs {
             let group = &self.study.groups[run.group];
             if *stage == Stage::Passkey {
-                let plan = passkey(self.study, group, run.recipe.train.length, run.seed)?;
+                let plan = self.passkeys(group, run.recipe.train.length, run.seed)?;
                 plan.check(&self.materials.tokenizer)
                     .with_context(|| format!("{}, {}", group.name, run.name))?;
             }
@@ -203,6 +203,20 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    /// Passkeys for a model that was trained at a length.
+    fn passkeys(&self, group: &Group, trained: usize, seed: u64) -> anyhow::Result<PasskeyPlan> {
+        Ok(PasskeyPlan {
+            lengths: group.passkey_lengths(trained)?,
+            given_digits: 1,
+            greedy: false,
+            patience: self.study.patience,
+            stopping: self.study.stopping()?,
+            seed,
+            skipping: SKIPPING,
+            certified_cache: None,
+        })
+    }
+
     /// `false` where it was interrupted.
     fn measure(
         &self,
@@ -236,7 +250,7 @@ impl<'a> Worker<'a> {
                 })
             }
             Stage::Passkey => {
-                let plan = passkey(self.study, group, trained, seed)?;
+                let plan = self.passkeys(group, trained, seed)?;
                 measured.record(session, of, |subject| {
                     PasskeyEvaluation::new(subject, &plan)
                 })
@@ -277,19 +291,6 @@ impl<'a> Worker<'a> {
             }
         }
     }
-}
-
-fn passkey(study: &Study, group: &Group, trained: usize, seed: u64) -> anyhow::Result<PasskeyPlan> {
-    Ok(PasskeyPlan {
-        lengths: group.passkey_lengths(trained)?,
-        given_digits: 1,
-        greedy: false,
-        patience: study.patience,
-        stopping: study.stopping()?,
-        seed,
-        skipping: SKIPPING,
-        certified_cache: None,
-    })
 }
 
 /// Whether a run's model, or the one that it is made from, failed to be made in this process.

@@ -2,7 +2,7 @@
 
 use crate::evaluations::facts;
 use crate::program::{INTERRUPTED, Running, args, run, succeed, tree};
-use crate::resume::json;
+use crate::resume::{json, json_without};
 use crate::workshop::{Workshop, passkeys};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -10,19 +10,7 @@ use std::path::Path;
 
 /// Everything but when it was and how long it took.
 fn figures(record: &Path) -> Value {
-    fn forget(value: &mut Value) {
-        match value {
-            Value::Object(fields) => {
-                fields.retain(|name, _| !["seconds", "created"].contains(&name.as_str()));
-                fields.values_mut().for_each(forget);
-            }
-            Value::Array(items) => items.iter_mut().for_each(forget),
-            _ => {}
-        }
-    }
-    let mut record = json(record);
-    forget(&mut record);
-    record
+    json_without(record, &["created", "seconds"])
 }
 
 /// Stops a command in the midst of it, whose record goes to `out`, and gives it again; it must come to the

@@ -2,7 +2,7 @@
 
 use crate::preparing::{self, large_corpus};
 use crate::program::{FAILED, MISUSED, Running, args, assert_no_panic, program, succeed, tree};
-use crate::resume::{Trace, json};
+use crate::resume::{Trace, json, record};
 use crate::workshop::{Workshop, passkeys};
 use std::ffi::OsString;
 use std::path::Path;
@@ -406,25 +406,6 @@ fn commands_that_differ_are_refused_at_the_start() {
     let refusal = fail_on(&[(2, &args!["doctor {}", model])]);
     let expected = "expected one process, got one of 2";
     assert!(refusal.contains(expected), "{refusal}");
-}
-
-/// A record without the times and the threads of its making.
-fn record(path: &Path) -> serde_json::Value {
-    let mut record = json(path);
-    fn forget(value: &mut serde_json::Value) {
-        match value {
-            serde_json::Value::Object(fields) => {
-                for name in ["created", "seconds", "threads"] {
-                    fields.remove(name);
-                }
-                fields.values_mut().for_each(forget);
-            }
-            serde_json::Value::Array(values) => values.iter_mut().for_each(forget),
-            _ => {}
-        }
-    }
-    forget(&mut record);
-    record
 }
 
 #[test]

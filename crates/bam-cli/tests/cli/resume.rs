@@ -57,6 +57,30 @@ pub fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// A record but for some fields, wherever they stand.
+pub fn json_without(path: &Path, names: &[&str]) -> serde_json::Value {
+    fn forget(value: &mut serde_json::Value, names: &[&str]) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                fields.retain(|name, _| !names.contains(&name.as_str()));
+                fields.values_mut().for_each(|value| forget(value, names));
+            }
+            serde_json::Value::Array(items) => {
+                items.iter_mut().for_each(|item| forget(item, names));
+            }
+            _ => {}
+        }
+    }
+    let mut record = json(path);
+    forget(&mut record, names);
+    record
+}
+
+/// A record without the times and the threads of its making.
+pub fn record(path: &Path) -> serde_json::Value {
+    json_without(path, &["created", "seconds", "threads"])
+}
+
 fn resume(run: &Path) {
     succeed(&args!["train --resume --out {}", run]);
 }

@@ -1,6 +1,7 @@
 //! A study at toy size: the same records in one piece and in several, by one process and by two.
 
 use crate::program::{FAILED, INTERRUPTED, MISUSED, Running, args, fail, succeed};
+use crate::resume;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,28 +51,13 @@ const RUNS: [&str; 6] = [
 fn findings(out: &Path) -> Vec<Value> {
     let mut all = Vec::new();
     for run in RUNS {
-        for record in ["heads", "perplexity", "passkey", "synthetic", "ruler"] {
-            let path = out.join(run).join(record).with_extension("json");
-            let text = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-            let mut found: Value = serde_json::from_slice(&text).unwrap();
-            without_times(&mut found);
-            all.push(found);
+        for name in ["heads", "perplexity", "passkey", "synthetic", "ruler"] {
+            all.push(resume::record(
+                &out.join(run).join(name).with_extension("json"),
+            ));
         }
     }
     all
-}
-
-fn without_times(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            for key in ["seconds", "created", "threads"] {
-                fields.remove(key);
-            }
-            fields.values_mut().for_each(without_times);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_times),
-        _ => {}
-    }
 }
 
 #[test]
