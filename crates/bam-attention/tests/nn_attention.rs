@@ -293,7 +293,9 @@ fn a_failed_call_leaves_the_cache() {
         (None, true),
         (Some(7), true),
     ] {
-        let config = config().with_window(window).with_forget_gate(gated);
+        let config = config()
+            .with_window(window)
+            .with_forget_gate(gated.then(|| vec![0.0; HEADS]));
         let attention = made(&config, &device).with_implementation(Implementation::Reference);
         let x = input(2, 20, 5, &device);
         let part = |start, count| x.clone().narrow(1, start, count);
@@ -326,10 +328,10 @@ fn cached_is_uncached() {
     let device = test_device();
     for config in [
         config(),
-        config().with_forget_gate(true),
+        config().with_forget_gate(Some(vec![0.0; HEADS])),
         config()
             .with_window(Some(7))
-            .with_forget_gate(true)
+            .with_forget_gate(Some(vec![0.0; HEADS]))
             .with_scalable_softmax(Some(TemperatureScope::Likelihood)),
         config().with_window(Some(7)),
         config().with_window(Some(1)),
@@ -394,7 +396,10 @@ fn cached_is_uncached() {
 fn caches_forget_and_are_bounded() {
     let device = test_device();
     for gated in [false, true] {
-        a_cache_forgets_and_is_bounded(made(&config().with_forget_gate(gated), &device));
+        a_cache_forgets_and_is_bounded(made(
+            &config().with_forget_gate(gated.then(|| vec![0.0; HEADS])),
+            &device,
+        ));
     }
 }
 

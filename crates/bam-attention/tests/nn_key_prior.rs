@@ -42,7 +42,9 @@ fn difference<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> f32 {
 fn forget_gates_are_a_prior_over_keys() {
     let ssmax = Some(TemperatureScope::LikelihoodAndPrior);
     let device = test_device().autodiff();
-    let config = config().with_forget_gate(true).with_scalable_softmax(ssmax);
+    let config = config()
+        .with_forget_gate(Some(vec![0.0; HEADS]))
+        .with_scalable_softmax(ssmax);
     let mut attention = config.init(&device).unwrap();
     let gate = attention.forget.as_mut().unwrap();
     assert!(gate.bias.is_some() && gate.weight.dims() == [WIDTH, HEADS]);
@@ -142,12 +144,22 @@ fn a_cache_keeps_the_prior_beside_its_keys() {
 #[test]
 fn what_does_not_fit_is_an_error() {
     let device: Device = test_device();
-    let both_ways = config().with_forget_gate(true).with_causal(false);
+    let both_ways = config()
+        .with_forget_gate(Some(vec![0.0; HEADS]))
+        .with_causal(false);
     assert_eq!(
         both_ways.init(&device).unwrap_err().to_string(),
         "forget_gate: expected none in a layer that is not causal, got one"
     );
-    let attention = config().with_forget_gate(true).init(&device).unwrap();
+    let short = config().with_forget_gate(Some(vec![0.0; 2]));
+    assert_eq!(
+        short.init(&device).unwrap_err().to_string(),
+        format!("forget_gate: expected {HEADS} finite numbers, got [0.0, 0.0]")
+    );
+    let attention = config()
+        .with_forget_gate(Some(vec![0.0; HEADS]))
+        .init(&device)
+        .unwrap();
     let x = tensor([2, 5, WIDTH], 1.0, 5);
     let heads = attention.project(x.clone(), x).unwrap();
     let options = attention.options();
@@ -190,7 +202,10 @@ fn padding_forgets_nothing() {
     const BEFORE: usize = 8;
     const NONE: usize = 5;
     let config = BayesianAttentionConfig::new(WIDTH, PositionalPriorConfig::uniform(HEADS));
-    let attention = config.with_forget_gate(true).init(&test_device()).unwrap();
+    let attention = config
+        .with_forget_gate(Some(vec![0.0; HEADS]))
+        .init(&test_device())
+        .unwrap();
     let x = tensor([1, 20, WIDTH], 1.0, 8);
     let expected = attention.forward(x.clone(), None).unwrap();
     let [first, rest] = [0..BEFORE, BEFORE..20].map(|of| x.clone().narrow(1, of.start, of.len()));

@@ -2,7 +2,7 @@
 //! work which was stopped goes on.
 
 use crate::command::eval::models::Session;
-use crate::command::train::{available_threads, begin, train};
+use crate::command::train::{begin, train};
 use crate::console::{self, Progress};
 use crate::corpus::{Book, held_out_book, training_books};
 use crate::{ranks, runs};
@@ -134,7 +134,7 @@ pub fn trained(
     if !trained {
         let workers = Workers {
             ranks: ranks::all(),
-            ..Workers::alone(device, available_threads())
+            ..Workers::alone(device, rayon::current_num_threads())
         };
         let mut trainer = Trainer::new(
             recipe,

@@ -58,7 +58,11 @@ def test_it_goes_on_after_a_cache():
 def test_gates_forget():
     """Rows of the Forgetting Transformer: a sum of ln f between key and row, beside what the layer has otherwise."""
     torch.manual_seed(0)
-    layer = BayesianAttention(32, 4, Uniform(4), num_kv_heads=2, kdim=24, vdim=24, scalable_softmax="likelihood", forget_gate=True)
+    starts = [-1.0, 0.0, 0.5, 2.0]
+    layer = BayesianAttention(
+        32, 4, Uniform(4), num_kv_heads=2, kdim=24, vdim=24, scalable_softmax="likelihood", forget_gate=True, forget_bias=starts
+    )
+    assert layer.forget_gate.bias.tolist() == starts
     x, memory = torch.randn(2, 21, 32), torch.randn(2, 21, 24)
     heads = lambda projected, count: projected.unflatten(2, (count, 8)).transpose(1, 2).repeat_interleave(4 // count, 1)
     q, k, v = heads(layer.q_proj(x), 4), heads(layer.k_proj(memory), 2), heads(layer.v_proj(memory), 2)
@@ -78,6 +82,9 @@ def test_gates_forget():
     with torch.no_grad():
         layer.forget_gate.bias.fill_(30)
     assert not torch.allclose(layer(x, memory, memory)[0], expected, atol=1e-2)
+    layer.reset_parameters()
+    assert layer.forget_gate.bias.tolist() == starts
+    assert BayesianAttention(32, 4, forget_gate=True, forget_bias=5).forget_gate.bias.tolist() == [5.0] * 4
 
 
 def test_padding_forgets_nothing():
@@ -136,6 +143,7 @@ def test_wrong_settings_are_named():
         (lambda: BayesianAttention(32, 4, ALiBi(3)), "prior: expected 4 heads, got 3"),
         (lambda: BayesianAttention(32, 4, scalable_softmax="yes"), "scalable_softmax: expected .*'yes'"),
         (lambda: BayesianAttention(32, 4, causal=False, forget_gate=True), "forget_gate: expected False .*, got True"),
+        (lambda: BayesianAttention(32, 4, forget_gate=True, forget_bias=[1, 2]), r"forget_bias: expected .* 4, got \[1, 2\]"),
         (lambda: BayesianAttention(32, 4, window=-1), "window: expected at least 0, got -1"),
         (lambda: BayesianAttention(32, 4, skipping="foo"), "skipping: expected off, exact, or a number"),
         (lambda: BayesianAttention(32, 4, causal=False)(x, is_causal=True), "is_causal: expected False"),

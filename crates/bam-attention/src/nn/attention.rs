@@ -15,7 +15,7 @@ use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::activation::log_sigmoid;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -59,12 +59,9 @@ pub struct BayesianAttentionConfig {
     /// Scalable softmax, a learned factor `s_h·ln n` on the logits, and what it multiplies.
     pub scalable_softmax: Option<TemperatureScope>,
     /// Forget gates (arXiv 2503.02130): `f = σ(w·x + b)` for every token and query head, whose logarithms' running sum is a
-    /// prior over keys beside that over lags, `u_j = −Σ_{l ≤ j} ln f_l`. `w` starts as the other matrices.
-    #[config(default = false)]
-    pub forget_gate: bool,
-    /// The start of `b`: at 0 a gate halves what lies behind it, at 5 it keeps all but a hundredth of it.
-    #[config(default = 0.0)]
-    pub forget_bias: f64,
+    /// prior over keys beside that over lags, `u_j = −Σ_{l ≤ j} ln f_l`. `w` starts as the other matrices, `b` at these
+    /// numbers, one a head: at 0 a gate halves what lies behind it, at 5 it keeps all but a hundredth of it.
+    pub forget_gate: Option<Vec<f64>>,
     /// Biases of the projections; they start at 0.
     #[config(default = true)]
     pub bias: bool,
@@ -163,12 +160,15 @@ impl BayesianAttentionConfig {
         if let Some(limit) = self.clip_qkv.filter(is_none) {
             return wrong("clip_qkv", "a number above 0".into(), limit);
         }
-        if self.forget_gate && !self.causal {
-            let expected = "none in a layer that is not causal".into();
-            return wrong("forget_gate", expected, "one");
-        }
-        if !self.forget_bias.is_finite() {
-            return wrong("forget_bias", "a finite number".into(), self.forget_bias);
+        if let Some(biases) = &self.forget_gate {
+            if !self.causal {
+                let expected = "none in a layer that is not causal".into();
+                return wrong("forget_gate", expected, "one");
+            }
+            if biases.len() != heads || biases.iter().any(|bias| !bias.is_finite()) {
+                let expected = format!("{heads} finite numbers");
+                return wrong("forget_gate", expected, format!("{biases:?}"));
+            }
         }
         let key_width = key_heads * (d_model / heads);
         let linear = |input, output| {
@@ -187,10 +187,10 @@ impl BayesianAttentionConfig {
             output: (self.output_projection).then(|| linear(d_model, d_model)),
             prior,
             ssmax_scale: self.scalable_softmax.map(|_| ones()),
-            forget: (self.forget_gate).then(|| {
+            forget: self.forget_gate.as_ref().map(|biases| {
                 let mut gate = linear(d_model, heads);
-                let value = self.forget_bias;
-                gate.bias = Some(Initializer::Constant { value }.init([heads], device));
+                let start = Tensor::from_data(TensorData::from(biases.as_slice()), device);
+                gate.bias = Some(Param::from_tensor(start));
                 gate
             }),
             form: Form {

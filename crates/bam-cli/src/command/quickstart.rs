@@ -4,7 +4,6 @@
 
 use crate::args::{EncodingList, QuickstartArgs};
 use crate::command::eval::models::Session;
-use crate::command::train::available_threads;
 use crate::console;
 use crate::experiment::{Materials, Measured, TOKENS, trained};
 use crate::{ranks, runs};
@@ -235,7 +234,7 @@ fn notes(args: &QuickstartArgs, materials: &Materials, minutes: f64) -> PageNote
         commands: vec![command_line(args)],
         machine: format!(
             "{} threads, {minutes:.1} minutes in all, {} {}",
-            available_threads(),
+            rayon::current_num_threads(),
             std::env::consts::ARCH,
             std::env::consts::OS
         ),

@@ -8,7 +8,6 @@ mod plan;
 use crate::args::StudyArgs;
 use crate::command::eval::models::Session;
 use crate::command::prior::edited;
-use crate::command::train::available_threads;
 use crate::console::{self, UsageError};
 use crate::error_text::text_of;
 use crate::experiment::{Materials, Measured, trained};
@@ -305,7 +304,9 @@ fn lost(jobs: &[Job], failed: &[bool], run: &Run) -> bool {
 /// Runs the same command in several processes, and waits for them; gives back how many failed.
 fn side_by_side(args: &StudyArgs, processes: usize) -> anyhow::Result<usize> {
     let program = std::env::current_exe().context("could not find the program itself")?;
-    let threads = (available_threads() / processes).max(1).to_string();
+    let threads = (rayon::current_num_threads() / processes)
+        .max(1)
+        .to_string();
     let mut children = Vec::new();
     for number in 1..=processes {
         let mut command = Command::new(&program);
@@ -386,7 +387,7 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
                 }),
             }
         }
-        if models.is_empty() {
+        if models.is_empty() && broken.is_empty() {
             continue;
         }
         let mut about = group.about.trim().to_owned();

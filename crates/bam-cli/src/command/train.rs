@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
-    let threads = args.threads.unwrap_or_else(available_threads);
+    let threads = args.threads.unwrap_or_else(rayon::current_num_threads);
     let Some(out) = args.out.as_deref().filter(|_| !args.plan.plan) else {
         let (recipe, tokenizer) = given(args)?;
         let recipe = recipe.context("the command line demands a recipe")?;
@@ -260,9 +260,4 @@ fn open_tokens(recipe: &Recipe, tokenizer: &Tokenizer) -> anyhow::Result<Stores>
     let text = open(&recipe.data.tokens)?;
     let validation = recipe.data.validation.as_deref().map(open).transpose()?;
     Ok((text, validation))
-}
-
-/// Threads that work is shared by: all of the machine's that this process may use, or `RAYON_NUM_THREADS`.
-pub fn available_threads() -> usize {
-    rayon::current_num_threads()
 }

@@ -13,7 +13,7 @@ mod measure;
 mod plan;
 
 use crate::args::UpcycleArgs;
-use crate::command::train::{available_threads, open_trainer, train};
+use crate::command::train::{open_trainer, train};
 use crate::{console, device, runs};
 use bam_data::Tokenizer;
 use bam_lm::model::Transformer;
@@ -42,7 +42,7 @@ struct Before {
 }
 
 pub fn run(args: &UpcycleArgs) -> anyhow::Result<ExitCode> {
-    let threads = args.threads.unwrap_or_else(available_threads);
+    let threads = args.threads.unwrap_or_else(rayon::current_num_threads);
     if !args.resume {
         // Before any text is read, which takes longer.
         args.device.unwrap_or_default().open()?;

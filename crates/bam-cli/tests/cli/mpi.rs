@@ -2,7 +2,7 @@
 
 use crate::preparing::{self, large_corpus};
 use crate::program::{FAILED, MISUSED, Running, args, assert_no_panic, program, succeed, tree};
-use crate::resume::{Trace, json, record};
+use crate::resume::{Trace, record};
 use crate::workshop::{Workshop, passkeys};
 use std::ffi::OsString;
 use std::path::Path;

@@ -146,19 +146,32 @@ fn pieces_and_processes_find_the_same() {
     let said = "Of another plan than the study's file has now: passkey alibi, seed 1; passkey flat";
     assert!(tables.contains(said), "{tables}");
 
-    // One that can't be read leaves its model out of the page, and the command fails.
-    let heads = whole.join(RUNS[2]).join("heads.json");
-    let record = fs::read(&heads).unwrap();
-    fs::write(&heads, &record[..record.len() / 2]).unwrap();
-    let message = fail(FAILED, &args!["study {} --out {}", file, whole]);
-    assert!(
-        message.contains("heads.json: expected a record"),
-        "{message}"
-    );
-    let tables = fs::read_to_string(whole.join("study.md")).unwrap();
-    let said = "Left out, for want of readable records: flat at the start, seed 1.";
-    assert!(tables.contains(said), "{tables}");
-    fs::write(&heads, &record).unwrap();
+    // One that can't be read leaves its model out of the page, all of them leave the group's name, and the command fails.
+    for (broken, said) in [
+        (&RUNS[2..3], "flat at the start, seed 1."),
+        (
+            &RUNS[..],
+            "alibi, seed 2; flat at the start, seed 2; one head flat, seed 2.",
+        ),
+    ] {
+        let records = broken.iter().map(|run| {
+            let heads = whole.join(run).join("heads.json");
+            let record = fs::read(&heads).unwrap();
+            fs::write(&heads, &record[..record.len() / 2]).unwrap();
+            (heads, record)
+        });
+        let records: Vec<_> = records.collect();
+        let message = fail(FAILED, &args!["study {} --out {}", file, whole]);
+        let named = message.matches("heads.json: expected a record").count();
+        assert_eq!(named, broken.len(), "{message}");
+        let tables = fs::read_to_string(whole.join("study.md")).unwrap();
+        assert!(tables.contains("## Keys\n"), "{tables}");
+        let (_, left_out) = tables.split_once("for want of readable records: ").unwrap();
+        assert!(left_out.lines().next().unwrap().ends_with(said), "{tables}");
+        for (heads, record) in records {
+            fs::write(heads, record).unwrap();
+        }
+    }
 
     // A model that was trained otherwise is not taken for this one.
     study(folder.path(), &STUDY.replace("steps=6", "steps=7"));

@@ -133,12 +133,13 @@ impl Block {
                 (None, Some(AdaptiveTemperature::new(weights, scope)))
             }
         };
+        let gates = || config.prior_start.forget_bias.of_heads(config.heads);
+        let gates = encoding.forgets.then(gates);
         let attention = BayesianAttentionConfig::new(config.dim, prior)
             .with_key_heads(Some(config.key_heads))
             .with_window(config.window(layer))
             .with_scalable_softmax(ssmax)
-            .with_forget_gate(encoding.forgets)
-            .with_forget_bias(config.prior_start.forget_bias)
+            .with_forget_gate(gates)
             .with_bias(design.attention_bias)
             .with_output_projection(design.output_projection)
             .with_clip_qkv(design.clip_qkv)

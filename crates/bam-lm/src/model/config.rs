@@ -57,38 +57,44 @@ pub enum PriorScope {
 #[serde(deny_unknown_fields)]
 pub struct PriorStart {
     /// Shape.
-    pub shape: ShapeStart,
+    pub shape: HeadStart,
     /// Whether the location is learned, or stays at 0.
     pub learn_location: bool,
     /// Bias of the forget gates: 0 is half open.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub forget_bias: f64,
+    pub forget_bias: HeadStart,
 }
 
 impl Default for PriorStart {
     fn default() -> Self {
         Self {
-            shape: ShapeStart::Same(1.0),
+            shape: HeadStart::Same(1.0),
             learn_location: true,
-            forget_bias: 0.0,
+            forget_bias: HeadStart::default(),
         }
     }
 }
 
-/// The shapes that the heads start with.
+/// The number that each head starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum ShapeStart {
-    /// The same for all: 1 is ALiBi, 0 is flat.
+pub enum HeadStart {
+    /// The same for all. A shape of 1 is ALiBi, of 0 flat.
     Same(f64),
     /// Evenly from the first number at the first head to the second at the last.
     Linear([f64; 2]),
 }
 
-impl ShapeStart {
+impl Default for HeadStart {
+    fn default() -> Self {
+        Self::Same(0.0)
+    }
+}
+
+impl HeadStart {
     pub(crate) fn of_heads(self, heads: usize) -> Vec<f64> {
         match self {
-            Self::Same(shape) => vec![shape; heads],
+            Self::Same(number) => vec![number; heads],
             Self::Linear([first, last]) => (0..heads)
                 .map(|h| first + (last - first) * h as f64 / (heads - 1).max(1) as f64)
                 .collect(),
@@ -184,16 +190,15 @@ impl ModelConfig {
             let fits = number > 0.0 && number.is_finite();
             expect(fits, what, "a positive number".into(), &number);
         }
-        let shapes = self.prior_start.shape.of_heads(2);
-        expect(
-            shapes.iter().all(|shape| shape.is_finite()),
-            "prior shape",
-            "a finite number".into(),
-            &format!("{shapes:?}"),
-        );
-        let bias = self.prior_start.forget_bias;
-        let what = "bias of forget gates";
-        expect(bias.is_finite(), what, "a finite number".into(), &bias);
+        for (what, start) in [
+            ("prior shape", self.prior_start.shape),
+            ("bias of forget gates", self.prior_start.forget_bias),
+        ] {
+            let numbers = start.of_heads(2);
+            let fits = numbers.iter().all(|number| number.is_finite());
+            let got = format!("{numbers:?}");
+            expect(fits, what, "a finite number".into(), &got);
+        }
         problems.extend(self.design.checked().err());
         problems
     }

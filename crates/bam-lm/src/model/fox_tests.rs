@@ -4,7 +4,7 @@
 //! `u_j = −Σ_{l ≤ j} ln f_l`; see [`KeyPrior::forgetting`](bam_attention::KeyPrior::forgetting).
 
 use crate::model::encoding::Encoding;
-use crate::model::{ModelConfig, ParameterKind, TokenRows, Transformer, host_values};
+use crate::model::{HeadStart, ModelConfig, ParameterKind, TokenRows, Transformer, host_values};
 use crate::testing::{lively, small};
 use bam_attention::Implementation::{Fused, Reference};
 use bam_attention::testing::signed_numbers;
@@ -144,22 +144,22 @@ fn gates_learn_and_are_stored() {
     );
 }
 
-/// Open gates at the start are nearly none; the configuration says so, and older ones, which say nothing, are half open.
+/// The configuration says where the gate of each head starts; of older ones, which say nothing, they are half open.
 #[test]
 fn gates_start_where_they_are_told() {
     let mut config = small("fox+bam");
     let plain = serde_json::to_string(&config).unwrap();
     assert!(!plain.contains("forget_bias"), "{plain}");
-    config.prior_start.forget_bias = 5.0;
+    config.prior_start.forget_bias = HeadStart::Linear([2.0, 12.0]);
     let json = serde_json::to_string(&config).unwrap();
     assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
     let bias = |config: ModelConfig| -> Vec<f32> {
         let tensors = config.init(&Device::flex()).to_tensors();
         tensors["layers.1.attention.wf.bias"].1.clone()
     };
-    assert_eq!(bias(config.clone()), [5.0; 6]);
+    assert_eq!(bias(config.clone()), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
     assert_eq!(bias(small("fox+bam")), [0.0; 6]);
-    config.prior_start.forget_bias = f64::NAN;
+    config.prior_start.forget_bias = HeadStart::Same(f64::NAN);
     assert!(config.checked().is_err());
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,6 +77,8 @@ class BayesianAttention(nn.Module):
         scalable_softmax: `"likelihood_and_prior"` or `"likelihood"`, what `s·ln n` multiplies; none if not given
         forget_gate: a gate `f_j = σ(w_h·key_j + b_h)` a head, whose sums `u_j = −Σ_{l ≤ j} ln f_l` are a prior over keys
             beside that over lags (the Forgetting Transformer, arXiv 2503.02130); of layers that are causal
+        forget_bias: the start of `b`, for all heads or one a head: at 0 a gate halves what lies behind it, at 5 it keeps
+            all but a hundredth of it
         bias: biases of the projections
         kdim, vdim: widths of keys and values, `embed_dim` if not given
         skipping: as of `attend`
@@ -96,6 +100,7 @@ class BayesianAttention(nn.Module):
         window: int | None = None,
         scalable_softmax: str | None = None,
         forget_gate: bool = False,
+        forget_bias: float | Sequence[float] = 0.0,
         bias: bool = True,
         kdim: int | None = None,
         vdim: int | None = None,
@@ -134,6 +139,10 @@ class BayesianAttention(nn.Module):
         self.v_proj = nn.Linear(embed_dim if vdim is None else vdim, of_keys, bias=bias)
         self.out_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
         self.forget_gate = nn.Linear(kdim, num_heads) if forget_gate else None
+        self.forget_bias = [forget_bias] * num_heads if isinstance(forget_bias, (int, float)) else list(forget_bias)
+        if len(self.forget_bias) != num_heads or not all(map(math.isfinite, self.forget_bias)):
+            raise ValueError(f"forget_bias: expected a finite number or {num_heads}, got {forget_bias}")
+        self._start_gate()
 
     def reset_parameters(self) -> None:
         """Sets the initial values of the projections, the prior, the softmax's scale and the gates."""
@@ -141,6 +150,12 @@ class BayesianAttention(nn.Module):
         for part in (self.prior, self.scalable_softmax, *projections, self.forget_gate):
             if part is not None:
                 part.reset_parameters()
+        self._start_gate()
+
+    def _start_gate(self) -> None:
+        if self.forget_gate is not None:
+            with torch.no_grad():
+                self.forget_gate.bias.copy_(torch.tensor(self.forget_bias, device="cpu"))
 
     if TYPE_CHECKING:
 

@@ -63,7 +63,7 @@ pub struct Group {
     /// Tasks of exact difficulty.
     pub synthetic: Option<Tasks>,
     /// RULER's tasks, all but the two that need others' files.
-    ruler: Option<Lengths>,
+    pub ruler: Option<Lengths>,
     /// Perplexity on the held-out book.
     pub perplexity: Option<Reading>,
 }
@@ -124,7 +124,7 @@ pub struct Samples {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Lengths {
+pub struct Lengths {
     lengths: Vec<String>,
     samples: usize,
 }
@@ -359,11 +359,6 @@ impl Group {
             Ok((tasks, lengths, of.samples))
         };
         self.synthetic.as_ref().map(of).transpose()
-    }
-
-    /// Whether RULER is asked for.
-    pub fn asks_ruler(&self) -> bool {
-        self.ruler.is_some()
     }
 
     /// RULER's tasks by length, with samples of each; none where they are not asked for.

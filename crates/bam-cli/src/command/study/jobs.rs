@@ -127,7 +127,7 @@ fn stages(group: &Group) -> Vec<Stage> {
         Stage::Perplexity => group.perplexity.is_some(),
         Stage::Passkey => !group.passkey.is_empty(),
         Stage::Synthetic => group.synthetic.is_some(),
-        Stage::Ruler => group.asks_ruler(),
+        Stage::Ruler => group.ruler.is_some(),
     };
     Stage::ALL.into_iter().filter(asked).collect()
 }
