@@ -92,12 +92,13 @@ impl KernelError {
     /// `Ok` where there are as many numbers as `shape` says.
     pub(crate) fn unless_long(
         what: &'static str,
-        numbers: &[f32],
+        numbers: usize,
         shape: &[usize],
     ) -> Result<(), Self> {
-        match shape.iter().product() {
-            expected if expected == numbers.len() => Ok(()),
-            expected => Err(Self::length(what, shape, Some(expected), "", numbers.len())),
+        let mut sizes = shape.iter();
+        match sizes.try_fold(1usize, |count, size| count.checked_mul(*size)) {
+            Some(expected) if expected == numbers => Ok(()),
+            expected => Err(Self::length(what, shape, expected, "", numbers)),
         }
     }
 

@@ -36,7 +36,7 @@ impl<'a> KeyPrior<'a> {
         shape: [usize; 3],
         scope: KeyPriorScope,
     ) -> Result<Self, KernelError> {
-        KernelError::unless_long("prior over keys", values, &shape)?;
+        KernelError::unless_long("prior over keys", values.len(), &shape)?;
         Ok(Self {
             high: values,
             low: None,
@@ -50,7 +50,7 @@ impl<'a> KeyPrior<'a> {
     /// # Errors
     /// If there are more or fewer than numbers.
     pub fn with_remainders(self, low: &'a [f32]) -> Result<Self, KernelError> {
-        KernelError::unless_long("remainders of the prior over keys", low, &self.shape)?;
+        KernelError::unless_long("remainders of the prior over keys", low.len(), &self.shape)?;
         Ok(Self {
             low: Some(low),
             ..self

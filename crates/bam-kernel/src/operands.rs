@@ -70,14 +70,12 @@ impl<'a> Rows<'a> {
     pub fn new(values: impl Into<Values<'a>>, shape: [usize; 4]) -> Result<Self, KernelError> {
         let values = values.into();
         let [_, heads, rows, dim] = shape;
-        match product(&shape) {
-            Some(count) if count == values.len() => Ok(Self {
-                values,
-                shape,
-                strides: [heads * rows * dim, rows * dim, dim],
-            }),
-            count => Err(KernelError::length("rows", &shape, count, "", values.len())),
-        }
+        KernelError::unless_long("rows", values.len(), &shape)?;
+        Ok(Self {
+            values,
+            shape,
+            strides: [heads * rows * dim, rows * dim, dim],
+        })
     }
 
     /// The row `(b, h, i)` begins at number `b·strides[0] + h·strides[1] + i·strides[2]`; a stride of 0
@@ -206,22 +204,13 @@ impl<'a> LogWeights<'a> {
     /// # Errors
     /// If there are more or fewer numbers than heads times lags.
     pub fn new(values: &'a [f32], heads: usize, lags: Lags) -> Result<Self, KernelError> {
-        let shape = [heads, lags.count()];
-        match product(&shape) {
-            Some(count) if count == values.len() => Ok(Self {
-                values,
-                heads,
-                lags,
-                ranges: None,
-            }),
-            count => Err(KernelError::length(
-                "log-prior",
-                &shape,
-                count,
-                "",
-                values.len(),
-            )),
-        }
+        KernelError::unless_long("log-prior", values.len(), &[heads, lags.count()])?;
+        Ok(Self {
+            values,
+            heads,
+            lags,
+            ranges: None,
+        })
     }
 
     /// With the ranges of **these** weights, found before. Those of others make skipping drop what they
@@ -284,20 +273,12 @@ impl<'a> Temperature<'a> {
         shape: [usize; 3],
         scope: TemperatureScope,
     ) -> Result<Self, KernelError> {
-        match product(&shape) {
-            Some(count) if count == values.len() => Ok(Self {
-                values,
-                shape,
-                scope,
-            }),
-            count => Err(KernelError::length(
-                "temperature",
-                &shape,
-                count,
-                "",
-                values.len(),
-            )),
-        }
+        KernelError::unless_long("temperature", values.len(), &shape)?;
+        Ok(Self {
+            values,
+            shape,
+            scope,
+        })
     }
 
     pub(crate) fn shape(&self) -> [usize; 3] {
@@ -371,11 +352,4 @@ impl Operands<'_> {
             key_prior: self.key_prior.map(|of| of.shape()),
         }
     }
-}
-
-/// `None` beyond what memory can hold.
-fn product(shape: &[usize]) -> Option<usize> {
-    shape
-        .iter()
-        .try_fold(1usize, |count, n| count.checked_mul(*n))
 }

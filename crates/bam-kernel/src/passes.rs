@@ -124,7 +124,8 @@ impl Plan {
         }
         self.unless_evidence(ln_evidence)?;
         let of_prior = [shapes.prior_heads, shapes.lags.count()];
-        KernelError::unless_long("gradient of the log-prior", gradients.ln_weights, &of_prior)?;
+        let got = gradients.ln_weights.len();
+        KernelError::unless_long("gradient of the log-prior", got, &of_prior)?;
         for (what, got, shape) in [
             (
                 "gradient of the temperature",
@@ -137,7 +138,8 @@ impl Plan {
                 &shapes.key_prior,
             ),
         ] {
-            KernelError::unless_long(what, got, shape.as_ref().map_or(&[0], |shape| shape))?;
+            let shape: &[usize] = shape.as_ref().map_or(&[0], |shape| shape);
+            KernelError::unless_long(what, got.len(), shape)?;
         }
         backward::backward(&inputs, *out, ln_evidence, *out_gradient, gradients);
         Ok(())
@@ -145,7 +147,7 @@ impl Plan {
 
     fn unless_evidence(&self, got: &[f32]) -> Result<(), KernelError> {
         let [batch, heads, queries, _] = self.shapes().q;
-        KernelError::unless_long("ln evidence", got, &[batch, heads, queries])
+        KernelError::unless_long("ln evidence", got.len(), &[batch, heads, queries])
     }
 
     fn inputs<'a>(&'a self, operands: &Operands<'a>) -> Result<Inputs<'a>, KernelError> {

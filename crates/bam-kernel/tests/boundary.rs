@@ -170,6 +170,11 @@ fn slices_that_are_not_as_long_as_their_shape() {
             message(KeyPrior::new(&numbers, [1, 4, 7], KeyPriorScope::Added).err()),
             "prior over keys: expected 28 numbers for the shape [1, 4, 7], got 24",
         ),
+        // 2⁶⁴ + 24 numbers, which are 24 where the count goes round.
+        (
+            message(KeyPrior::new(&numbers, [(1 << 62) + 6, 4, 1], KeyPriorScope::Added).err()),
+            "prior over keys: expected over 18446744073709551615 numbers for the shape [4611686018427387910, 4, 1], got 24",
+        ),
         (
             message(
                 KeyPrior::new(&numbers, [1, 4, 6], KeyPriorScope::Added)
