@@ -151,7 +151,8 @@ fn pieces_and_processes_find_the_same() {
         (&RUNS[2..3], "flat at the start, seed 1."),
         (
             &RUNS[..],
-            "alibi, seed 2; flat at the start, seed 2; one head flat, seed 2.",
+            "alibi, seed 1; flat at the start, seed 1; one head flat, seed 1; \
+             alibi, seed 2; flat at the start, seed 2; one head flat, seed 2.",
         ),
     ] {
         let records = broken.iter().map(|run| {
@@ -166,8 +167,8 @@ fn pieces_and_processes_find_the_same() {
         assert_eq!(named, broken.len(), "{message}");
         let tables = fs::read_to_string(whole.join("study.md")).unwrap();
         assert!(tables.contains("## Keys\n"), "{tables}");
-        let (_, left_out) = tables.split_once("for want of readable records: ").unwrap();
-        assert!(left_out.lines().next().unwrap().ends_with(said), "{tables}");
+        let said = format!("Left out, for want of readable records: {said}\n");
+        assert!(tables.contains(&said), "{tables}");
         for (heads, record) in records {
             fs::write(heads, record).unwrap();
         }

@@ -150,14 +150,22 @@ fn gates_start_where_they_are_told() {
     let mut config = small("fox+bam");
     let plain = serde_json::to_string(&config).unwrap();
     assert!(!plain.contains("forget_bias"), "{plain}");
-    config.prior_start.forget_bias = HeadStart::Linear([2.0, 12.0]);
-    let json = serde_json::to_string(&config).unwrap();
-    assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
     let bias = |config: ModelConfig| -> Vec<f32> {
         let tensors = config.init(&Device::flex()).to_tensors();
         tensors["layers.1.attention.wf.bias"].1.clone()
     };
-    assert_eq!(bias(config.clone()), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
+    for (start, expected) in [
+        (HeadStart::Same(5.0), [5.0; 6]),
+        (
+            HeadStart::Linear([2.0, 12.0]),
+            [2.0, 4.0, 6.0, 8.0, 10.0, 12.0],
+        ),
+    ] {
+        config.prior_start.forget_bias = start;
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
+        assert_eq!(bias(config.clone()), expected);
+    }
     assert_eq!(bias(small("fox+bam")), [0.0; 6]);
     config.prior_start.forget_bias = HeadStart::Same(f64::NAN);
     assert!(config.checked().is_err());
