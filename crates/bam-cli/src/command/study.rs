@@ -431,6 +431,8 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
 fn parameters_added(recipe: &Recipe, vocabulary: usize) -> anyhow::Result<u64> {
     let mut without = recipe.clone();
     without.model.encoding = "nope".parse()?;
+    // A model to begin with has the encoding that this one leaves out.
+    without.model.start = None;
     let of = |recipe| Plan::new(recipe, vocabulary, None, 1, 1).map(|plan| plan.parameters);
     Ok(of(recipe)?.saturating_sub(of(&without)?))
 }

@@ -86,6 +86,24 @@ fn pieces_and_processes_find_the_same() {
         assert_eq!(weights(&whole), weights(&parts), "{run}");
     }
 
+    // A group may begin with a trained model.
+    let trained = parts.join(RUNS[2]);
+    let on = format!(
+        "title = \"On\"\n[[group]]\nname = \"On\"\nabout = \"From there.\"\nrecipe = \"toy.toml\"\nseeds = [1]\nmodels = [\"bam\"]\n\
+         set = [\"train.steps=2\", \"model.prior_start.shape=0.0\", 'model.start={trained:?}', 'train.learn=[\"weights\"]']\n"
+    );
+    let further = study(folder.path(), &on);
+    succeed(&args!["study {} --out {}", further, parts]);
+    let tables = fs::read_to_string(parts.join("study.md")).unwrap();
+    assert!(tables.contains("| bam | 24 |"), "{tables}");
+    let priors = |run: &Path| -> Vec<Value> {
+        let heads = resume::record(&run.join("heads.json"))["metrics"]["heads"].clone();
+        let heads = heads.as_array().unwrap().iter();
+        heads.map(|head| head["parameters"].clone()).collect()
+    };
+    assert_eq!(priors(&parts.join("on/bam/seed-1")), priors(&trained));
+    study(folder.path(), STUDY);
+
     // Toys find nothing: a few samples decide that.
     let passkey = &findings(&whole)[2]["metrics"];
     let asked = |length: u64| -> u64 {

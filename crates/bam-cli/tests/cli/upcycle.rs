@@ -208,16 +208,29 @@ fn other_ways_there() {
         assert_eq!(*tensor != before[name], learned(name), "{name}");
     }
     for (setting, named) in [
-        ("train.learn=[]", "at least one of"),
-        ("train.learn=[\"priors\"]", "priors"),
-        ("train.learn=[\"ssmax\"]", "train.learn"),
-        ("model.heads=4", "the recipe's model"),
-        ("model.design.final_norm=false", "the recipe's model"),
-        ("model.design.last_norm=false", "last_norm"),
-        ("model.start=\"nowhere\"", "nowhere"),
+        ("train.learn=[]", &["at least one of"][..]),
+        ("train.learn=[\"priors\"]", &["priors"]),
+        ("train.learn=[\"ssmax\"]", &["train.learn"]),
+        (
+            "model.heads=4",
+            &[
+                "the recipe's model, num_attention_heads = 4",
+                "num_attention_heads = 2",
+            ],
+        ),
+        (
+            "model.design.final_norm=false",
+            &[
+                "the recipe's model",
+                "design.final_norm = false",
+                "design.final_norm as by default",
+            ],
+        ),
+        ("model.design.last_norm=false", &["last_norm"]),
+        ("model.start=\"nowhere\"", &["nowhere"]),
     ] {
         let settings = [&start, "model.encoding=laplace", setting];
-        shop.refuses(&shop.train("wrong", &settings), &[named]);
+        shop.refuses(&shop.train("wrong", &settings), named);
     }
 }
 

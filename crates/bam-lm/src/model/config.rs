@@ -5,6 +5,8 @@ use crate::Error;
 use crate::model::encoding::{Encoding, Position};
 use bam_attention::TemperatureScope;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that decides which tensors a model has and what they mean.
 ///
@@ -232,6 +234,37 @@ impl ModelConfig {
             problems.push(("prior_scope", expected, got));
         }
         problems
+    }
+
+    /// The settings of `config.json` that two models do not share: this one's, and the other's.
+    pub(crate) fn differences(&self, other: &Self) -> [String; 2] {
+        fn settings(path: &str, value: Value, all: &mut BTreeMap<String, String>) {
+            match value {
+                Value::Object(parts) => {
+                    for (key, part) in parts {
+                        let dot = if path.is_empty() { "" } else { "." };
+                        settings(&format!("{path}{dot}{key}"), part, all);
+                    }
+                }
+                value => _ = all.insert(path.into(), value.to_string()),
+            }
+        }
+        let of = |config: &Self| {
+            let mut all = BTreeMap::new();
+            settings("", serde_json::json!(config), &mut all);
+            all
+        };
+        let (this, other) = (of(self), of(other));
+        let names: BTreeSet<_> = this.keys().chain(other.keys()).collect();
+        let unlike = |name: &&String| this.get(*name) != other.get(*name);
+        let names: Vec<_> = names.into_iter().filter(unlike).collect();
+        [&this, &other].map(|all| {
+            let said = names.iter().map(|&name| match all.get(name) {
+                Some(value) => format!("{name} = {value}"),
+                None => format!("{name} as by default"),
+            });
+            said.collect::<Vec<_>>().join(", ")
+        })
     }
 
     /// The distance at which and beyond which a layer hides keys.

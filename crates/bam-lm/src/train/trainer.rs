@@ -335,12 +335,18 @@ pub(super) fn first_model(
         train_length: config.train_length,
         ..recipe.model_config(tokens)?
     };
-    if said != *config || tokens > config.vocabulary {
-        return Err(Error::File {
-            path: start.clone(),
-            expected: format!("the recipe's model, {said:?}, of at least {tokens} tokens"),
-            got: format!("{config:?}"),
-        });
+    let unlike = |expected, got| Error::File {
+        path: start.clone(),
+        expected,
+        got,
+    };
+    if said != *config {
+        let [expected, got] = said.differences(config);
+        return Err(unlike(format!("the recipe's model, {expected}"), got));
+    }
+    if tokens > config.vocabulary {
+        let expected = format!("a model of at least the tokenizer's {tokens} tokens");
+        return Err(unlike(expected, config.vocabulary.to_string()));
     }
     model.config.train_length = config.train_length.max(recipe.train.length);
     Ok(model)
