@@ -429,10 +429,12 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
 
 /// Parameters that a model has beyond one without any position.
 fn parameters_added(recipe: &Recipe, vocabulary: usize) -> anyhow::Result<u64> {
-    let mut without = recipe.clone();
-    without.model.encoding = "nope".parse()?;
-    // A model to begin with has the encoding that this one leaves out.
-    without.model.start = None;
-    let of = |recipe| Plan::new(recipe, vocabulary, None, 1, 1).map(|plan| plan.parameters);
-    Ok(of(recipe)?.saturating_sub(of(&without)?))
+    let of =
+        |recipe: &Recipe| Plan::new(recipe, vocabulary, None, 1, 1).map(|plan| plan.parameters);
+    let mut recipe = recipe.clone();
+    // A model to begin with is of the recipe's shape: it need not be read.
+    recipe.model.start = None;
+    let whole = of(&recipe)?;
+    recipe.model.encoding = "nope".parse()?;
+    Ok(whole.saturating_sub(of(&recipe)?))
 }

@@ -5,7 +5,7 @@ use crate::Error;
 use crate::model::encoding::{Encoding, Position};
 use bam_attention::TemperatureScope;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that decides which tensors a model has and what they mean.
@@ -236,42 +236,42 @@ impl ModelConfig {
         problems
     }
 
-    /// The settings of `config.json` that two models do not share: this one's, and the other's.
-    pub(crate) fn differences(&self, other: &Self) -> [String; 2] {
-        fn settings(path: &str, value: Value, all: &mut BTreeMap<String, String>) {
-            match value {
-                Value::Object(parts) => {
-                    for (key, part) in parts {
-                        let dot = if path.is_empty() { "" } else { "." };
-                        settings(&format!("{path}{dot}{key}"), part, all);
-                    }
-                }
-                value => _ = all.insert(path.into(), value.to_string()),
-            }
-        }
-        let of = |config: &Self| {
-            let mut all = BTreeMap::new();
-            settings("", serde_json::json!(config), &mut all);
-            all
-        };
-        let (this, other) = (of(self), of(other));
-        let names: BTreeSet<_> = this.keys().chain(other.keys()).collect();
-        let unlike = |name: &&String| this.get(*name) != other.get(*name);
-        let names: Vec<_> = names.into_iter().filter(unlike).collect();
-        [&this, &other].map(|all| {
-            let said = names.iter().map(|&name| match all.get(name) {
-                Some(value) => format!("{name} = {value}"),
-                None => format!("{name} as by default"),
-            });
-            said.collect::<Vec<_>>().join(", ")
-        })
-    }
-
     /// The distance at which and beyond which a layer hides keys.
     pub(crate) fn window(&self, layer: usize) -> Option<usize> {
         let position = &self.encoding.of_layer(layer).position;
         position.window(self.train_length)
     }
+}
+
+/// The name of a setting, what it should be and what it is: null where it is not written, as usual ones may be.
+pub(crate) type Difference = (String, Value, Value);
+
+/// The settings that two models, or two parts of them, do not share, as `config.json` says them; of a part within, `design.norm`.
+pub(crate) fn differences(expected: &impl Serialize, got: &impl Serialize) -> Vec<Difference> {
+    fn settings(name: String, value: Value, all: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(parts) => {
+                for (part, value) in parts {
+                    let dot = if name.is_empty() { "" } else { "." };
+                    settings(format!("{name}{dot}{part}"), value, all);
+                }
+            }
+            value => _ = all.insert(name, value),
+        }
+    }
+    let of = |value: Value| {
+        let mut all = BTreeMap::new();
+        settings(String::new(), value, &mut all);
+        all
+    };
+    let (mut expected, mut got) = (of(json!(expected)), of(json!(got)));
+    let names: BTreeSet<_> = expected.keys().chain(got.keys()).cloned().collect();
+    let value = |of: &mut BTreeMap<String, Value>, name: &str| of.remove(name).unwrap_or_default();
+    let pairs = names.into_iter().map(|name| {
+        let (expected, got) = (value(&mut expected, &name), value(&mut got, &name));
+        (name, expected, got)
+    });
+    pairs.filter(|(_, expected, got)| expected != got).collect()
 }
 
 /// `config.json` as written.

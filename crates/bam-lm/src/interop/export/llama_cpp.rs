@@ -14,10 +14,10 @@ use super::vocabulary;
 use crate::Error;
 use crate::analysis::prior::distributions;
 use crate::model::encoding::Position;
-use crate::model::{Design, ModelConfig, Transformer};
+use crate::model::{Design, Difference, ModelConfig, Transformer, differences};
 use bam_data::{ChatTemplates, Tokenizer};
 use bam_prior::{PositionalPrior, Prior};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// The architecture that says what the model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ fn check_design(design: Design) -> Result<(), Error> {
         tied_head: design.tied_head,
         ..Design::default()
     };
-    let differences = differences(usual, design);
+    let differences = differences(&usual, &design);
     if differences.is_empty() {
         return Ok(());
     }
@@ -184,24 +184,6 @@ fn check_design(design: Design) -> Result<(), Error> {
         named(|of| &of.1)
     );
     Err(refused(&expected, named(|of| &of.2)))
-}
-
-/// The name of a choice of `design`, what it should be and what it is.
-type Difference = (String, Value, Value);
-
-/// The differences of designs, as `config.json` says them.
-fn differences(expected: Design, got: Design) -> Vec<Difference> {
-    let fields = |design: Design| match serde_json::to_value(design) {
-        Ok(Value::Object(fields)) => fields,
-        _ => Map::new(),
-    };
-    let mut expected = fields(expected);
-    // What the usual design has not at all, it does not write.
-    let pairs = fields(got).into_iter().map(|(name, got)| {
-        let expected = expected.remove(&name).unwrap_or_default();
-        (name, expected, got)
-    });
-    pairs.filter(|(_, expected, got)| expected != got).collect()
 }
 
 /// The first head whose prior is not what llama.cpp computes for ALiBi, in words.
@@ -357,7 +339,7 @@ mod tests {
             let message = of(design).unwrap_err().to_string();
             assert!(message.contains("RMS norm, SwiGLU"), "{message}");
             assert!(!message.contains("Design"), "{message}");
-            let named = differences(usual, design);
+            let named = differences(&usual, &design);
             let [(name, expected, got)] = &named[..] else {
                 panic!("one choice differs, not {named:?}");
             };
