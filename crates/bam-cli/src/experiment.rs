@@ -2,11 +2,11 @@
 //! work which was stopped goes on.
 
 use crate::command::eval::models::Session;
-use crate::command::train::{begin, train};
+use crate::command::train::{begin, goes_on, train};
 use crate::console::{self, Progress};
 use crate::corpus::{Book, held_out_book, training_books};
 use crate::{ranks, runs};
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use bam_data::{TokenStore, Tokenizer, TokenizerConfig};
 use bam_eval::evaluation::Subject;
 use bam_eval::exchange::export::Export;
@@ -115,16 +115,7 @@ pub fn trained(
     let folder = match begun {
         true => {
             let (folder, begun, _) = RunFolder::open(dir)?;
-            ensure!(
-                begun.is_same_run(&recipe),
-                "{}: expected the recipe that this run was begun with ({} steps, seed {}), got another one \
-                 ({} steps, seed {})",
-                dir.display(),
-                begun.train.steps,
-                begun.train.seed,
-                recipe.train.steps,
-                recipe.train.seed
-            );
+            goes_on(dir, &begun, &recipe)?;
             folder
         }
         false => begin(dir, &recipe, &materials.tokenizer, false)?,

@@ -17,6 +17,7 @@ mod error;
 pub mod interop;
 pub mod model;
 pub mod ranks;
+mod settings;
 pub mod testing;
 pub mod train;
 

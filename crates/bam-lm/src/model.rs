@@ -26,7 +26,6 @@ mod transformer;
 pub use adaptive::AdaptiveTemperature;
 pub(crate) use attention::Attended;
 pub(crate) use block::Norm;
-pub(crate) use config::{Difference, differences};
 pub use config::{HeadStart, ModelConfig, PriorScope, PriorStart};
 pub use design::{Activation, Design, NormKind, Residual};
 pub use kv_cache::{CachePriors, Horizons, KvCache, LONGEST_SEQUENCE, check_length};

@@ -174,7 +174,7 @@ fn devices_of_a_process_share_its_parts() {
     assert_eq!(losses(4), losses(1));
     let recipe = recipe.on(&[DeviceName::Cpu, DeviceName::Cpu]);
     assert_eq!(recipe.devices().len(), 2);
-    assert!(recipe.is_same_run(&Workshop::recipe(&[SHARDED])));
+    assert_eq!(recipe.unlike(&Workshop::recipe(&[SHARDED])), None);
 }
 
 /// A checkpoint that changed on disk is no place to go on from.

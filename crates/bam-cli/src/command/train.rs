@@ -5,7 +5,7 @@ mod plan;
 use crate::args::TrainArgs;
 use crate::console::{self, Progress};
 use crate::{device, ranks, runs::read_text};
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use bam_data::{TokenStore, Tokenizer, Verify};
 use bam_lm::device::{DeviceName, panic_text};
 use bam_lm::train::plan::Plan;
@@ -79,14 +79,12 @@ impl Ready {
             (Some(recipe), Some(tokenizer)) if !args.resume => (recipe, tokenizer, false),
             (given, given_tokenizer) => {
                 let (_, recipe, tokenizer) = RunFolder::open(out)?;
-                let same_tokenizer =
-                    given_tokenizer.is_none_or(|t| t.sha256() == tokenizer.sha256());
-                let other = given.filter(|given| !given.is_same_run(&recipe));
-                let differences = other.map_or(String::new(), |given| differences(&recipe, &given));
+                if let Some(given) = given {
+                    goes_on(out, &recipe, &given)?;
+                }
                 ensure!(
-                    differences.is_empty() && same_tokenizer,
-                    "{}: expected the recipe and the tokenizer that this run was begun with, or none; \
-                     got others{differences}",
+                    given_tokenizer.is_none_or(|given| given.sha256() == tokenizer.sha256()),
+                    "{}: expected the tokenizer that this run was begun with, or none; got another one",
                     out.display()
                 );
                 (recipe.on(&args.device), tokenizer, true)
@@ -210,12 +208,15 @@ fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> {
     Ok(Recipe::from_toml(&text, overrides, path)?)
 }
 
-/// The settings that another recipe has otherwise: a schedule is one of the run's steps, and does not move.
-fn differences(recipe: &Recipe, other: &Recipe) -> String {
-    let (ours, theirs) = (recipe.to_toml(), other.to_toml());
-    let ours: Vec<&str> = ours.lines().collect();
-    let changed = theirs.lines().filter(|line| !ours.contains(line));
-    format!(" ({})", changed.collect::<Vec<_>>().join(", "))
+/// That a run in `dir` can go on with another recipe than it was begun with.
+pub fn goes_on(dir: &Path, begun: &Recipe, other: &Recipe) -> anyhow::Result<()> {
+    match begun.unlike(other) {
+        None => Ok(()),
+        Some([expected, got]) => bail!(
+            "{}: expected the recipe that this run was begun with, {expected}; got {got}",
+            dir.display()
+        ),
+    }
 }
 
 /// A run's trainer at its start, with the tokens that its recipe names.

@@ -28,7 +28,7 @@ fn interrupted_and_resumed_it_writes_the_page() {
     let mut longer = words("13");
     longer.extend(args!["--resume"]);
     let message = fail(FAILED, &longer);
-    assert!(message.contains("13 steps"), "{message}");
+    assert!(message.contains("train.steps = 13"), "{message}");
 
     let mut resumed = words("12");
     resumed.extend(args!["--resume"]);

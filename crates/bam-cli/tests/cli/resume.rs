@@ -186,7 +186,8 @@ fn resuming_is_no_place_for_another_recipe() {
     let mut other = shop.train("run", &["train.steps=4"]);
     other.extend(args!["--resume"]);
     let message = fail(FAILED, &other);
-    assert!(message.contains("expected the recipe"), "{message}");
+    let named = "begun with, train.steps = 3; got train.steps = 4";
+    assert!(message.contains(named), "{message}");
 }
 
 /// A half-written line does not hide the rest.

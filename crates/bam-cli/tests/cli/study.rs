@@ -202,7 +202,7 @@ fn pieces_and_processes_find_the_same() {
     fs::remove_file(whole.join(RUNS[0]).join("passkey.json")).unwrap();
     let message = fail(FAILED, &args!["study {} --out {}", file, whole]);
     assert!(
-        message.contains("got another one (7 steps, seed 1)"),
+        message.contains("begun with, train.steps = 6; got train.steps = 7"),
         "{message}"
     );
     assert!(message.contains("1 jobs failed"), "{message}");

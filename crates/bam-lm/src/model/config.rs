@@ -5,8 +5,6 @@ use crate::Error;
 use crate::model::encoding::{Encoding, Position};
 use bam_attention::TemperatureScope;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that decides which tensors a model has and what they mean.
 ///
@@ -241,37 +239,6 @@ impl ModelConfig {
         let position = &self.encoding.of_layer(layer).position;
         position.window(self.train_length)
     }
-}
-
-/// The name of a setting, what it should be and what it is: null where it is not written, as usual ones may be.
-pub(crate) type Difference = (String, Value, Value);
-
-/// The settings that two models, or two parts of them, do not share, as `config.json` says them; of a part within, `design.norm`.
-pub(crate) fn differences(expected: &impl Serialize, got: &impl Serialize) -> Vec<Difference> {
-    fn settings(name: String, value: Value, all: &mut BTreeMap<String, Value>) {
-        match value {
-            Value::Object(parts) => {
-                for (part, value) in parts {
-                    let dot = if name.is_empty() { "" } else { "." };
-                    settings(format!("{name}{dot}{part}"), value, all);
-                }
-            }
-            value => _ = all.insert(name, value),
-        }
-    }
-    let of = |value: Value| {
-        let mut all = BTreeMap::new();
-        settings(String::new(), value, &mut all);
-        all
-    };
-    let (mut expected, mut got) = (of(json!(expected)), of(json!(got)));
-    let names: BTreeSet<_> = expected.keys().chain(got.keys()).cloned().collect();
-    let value = |of: &mut BTreeMap<String, Value>, name: &str| of.remove(name).unwrap_or_default();
-    let pairs = names.into_iter().map(|name| {
-        let (expected, got) = (value(&mut expected, &name), value(&mut got, &name));
-        (name, expected, got)
-    });
-    pairs.filter(|(_, expected, got)| expected != got).collect()
 }
 
 /// `config.json` as written.

@@ -7,6 +7,7 @@ use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
 use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Products, Transformer};
+use crate::settings;
 use bam_attention::AttentionError;
 use bam_attention::Implementation;
 use bam_attention::device::{DeviceName, check_float_type, check_head_dim};
@@ -384,12 +385,13 @@ impl Recipe {
         }
     }
 
-    /// Whether a run that was begun with one recipe can go on with the other: they differ at most in where things are.
+    /// The settings for which a run that was begun with this recipe can't go on with another, as they are in each:
+    /// `["train.steps = 3", "train.steps = 4"]`. `None` where it can: they differ at most in where things are.
     #[must_use]
-    pub fn is_same_run(&self, other: &Self) -> bool {
+    pub fn unlike(&self, other: &Self) -> Option<[String; 2]> {
         let mut moved = self.clone().on(&other.devices());
         moved.train.optimizer_state = other.train.optimizer_state;
-        moved == *other
+        (moved != *other).then(|| settings::in_words(&moved, other))
     }
 
     /// The model's configuration for a tokenizer's vocabulary.
@@ -488,7 +490,9 @@ mod tests {
         );
         let rounded = parse(&["train.products=bf16"]).unwrap();
         assert!(rounded.to_toml().contains("products = \"bf16\""));
-        assert!(!rounded.is_same_run(&parse(&[]).unwrap()));
+        let named = rounded.unlike(&parse(&[]).unwrap());
+        let expected = ["train.products = \"bf16\"", "train.products as by default"];
+        assert_eq!(named, Some(expected.map(str::to_owned)));
         let elsewhere = parse(&["train.device=wgpu"]).unwrap();
         assert!(elsewhere.to_toml().contains("device = \"wgpu:0\""));
         let again = Recipe::from_toml(&recipe.to_toml(), &[], Path::new("again.toml")).unwrap();

@@ -10,10 +10,8 @@ use super::workers::Workers;
 use crate::Error;
 use crate::device;
 use crate::model::checkpoint::NamedTensors;
-use crate::model::{
-    Difference, EachParameter, ModelConfig, TokenRows, Transformer, Visiting, differences,
-    host_values,
-};
+use crate::model::{EachParameter, ModelConfig, TokenRows, Transformer, Visiting, host_values};
+use crate::settings;
 use bam_attention::Documents;
 use bam_data::{
     Batch, CopyRows, DataError, Mixture, PackedRows, PasskeyRows, RowSource, SyntheticRows,
@@ -22,7 +20,6 @@ use bam_data::{
 use bam_record::TrainingStep;
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor};
-use serde_json::Value;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -345,16 +342,8 @@ pub(super) fn first_model(
         got,
     };
     if said != *config {
-        let differences = differences(&said, config);
-        let named = |which: fn(&Difference) -> &Value| {
-            let settings = differences.iter().map(|of| match which(of) {
-                Value::Null => format!("{} as by default", of.0),
-                value => format!("{} = {value}", of.0),
-            });
-            settings.collect::<Vec<_>>().join(", ")
-        };
-        let expected = format!("the recipe's model, {}", named(|of| &of.1));
-        return Err(unlike(expected, named(|of| &of.2)));
+        let [expected, got] = settings::in_words(&said, config);
+        return Err(unlike(format!("the recipe's model, {expected}"), got));
     }
     if tokens > config.vocabulary {
         let expected = format!("a model of at least the tokenizer's {tokens} tokens");

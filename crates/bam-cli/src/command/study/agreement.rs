@@ -20,7 +20,8 @@ pub fn of_another_plan(
     let recipe = run.dir.join("recipe.toml");
     if recipe.exists() {
         let text = crate::runs::read_text(&recipe)?;
-        if !Recipe::from_toml(&text, &[], &recipe)?.is_same_run(&run.recipe) {
+        let begun = Recipe::from_toml(&text, &[], &recipe)?;
+        if begun.unlike(&run.recipe).is_some() {
             other.push(Stage::Train);
         }
     }

@@ -14,10 +14,10 @@ use super::vocabulary;
 use crate::Error;
 use crate::analysis::prior::distributions;
 use crate::model::encoding::Position;
-use crate::model::{Design, Difference, ModelConfig, Transformer, differences};
+use crate::model::{Design, ModelConfig, Transformer};
+use crate::settings;
 use bam_data::{ChatTemplates, Tokenizer};
 use bam_prior::{PositionalPrior, Prior};
-use serde_json::Value;
 
 /// The architecture that says what the model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,21 +169,14 @@ fn check_design(design: Design) -> Result<(), Error> {
         tied_head: design.tied_head,
         ..Design::default()
     };
-    let differences = differences(&usual, &design);
-    if differences.is_empty() {
+    if design == usual {
         return Ok(());
     }
-    let named = |which: fn(&Difference) -> &Value| {
-        let parts = differences
-            .iter()
-            .map(|of| format!("{} {}", of.0, which(of)));
-        parts.collect::<Vec<_>>().join(", ")
-    };
+    let [expected, got] = settings::in_words(&usual, &design);
     let expected = format!(
-        "a LLaMA-like decoder (RMS norm, SwiGLU, no biases, residuals before the norms) with {}",
-        named(|of| &of.1)
+        "a LLaMA-like decoder (RMS norm, SwiGLU, no biases, residuals before the norms) with {expected}"
     );
-    Err(refused(&expected, named(|of| &of.2)))
+    Err(refused(&expected, got))
 }
 
 /// The first head whose prior is not what llama.cpp computes for ALiBi, in words.
@@ -339,14 +332,9 @@ mod tests {
             let message = of(design).unwrap_err().to_string();
             assert!(message.contains("RMS norm, SwiGLU"), "{message}");
             assert!(!message.contains("Design"), "{message}");
-            let named = differences(&usual, &design);
-            let [(name, expected, got)] = &named[..] else {
-                panic!("one choice differs, not {named:?}");
-            };
-            for said in [
-                format!("with {name} {expected};"),
-                format!("got {name} {got}"),
-            ] {
+            let [expected, got] = settings::in_words(&usual, &design);
+            assert_eq!(expected.split(", ").count(), 1, "{expected}");
+            for said in [format!("with {expected};"), format!("got {got}")] {
                 assert!(message.contains(&said), "{message}");
             }
         }
