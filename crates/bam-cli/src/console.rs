@@ -32,8 +32,13 @@ pub fn catch_interrupts() {
 pub fn stop_after(time: Duration) {
     std::thread::spawn(move || {
         std::thread::sleep(time);
-        ASKED_TO_STOP.store(true, Ordering::SeqCst);
+        ask_to_stop();
     });
+}
+
+/// Asks the work to stop, as Ctrl-C does.
+pub fn ask_to_stop() {
+    ASKED_TO_STOP.store(true, Ordering::SeqCst);
 }
 
 /// Whether the person asked to stop.

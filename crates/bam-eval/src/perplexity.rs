@@ -30,6 +30,26 @@ pub struct PerplexityPlan<'a> {
     pub certified_cache: Option<f64>,
 }
 
+impl PerplexityPlan<'_> {
+    /// The document's tokens, where all that is planned can be read with this tokenizer.
+    ///
+    /// # Errors
+    /// If the text has too few tokens, or windows are empty.
+    pub fn check(&self, tokenizer: &Tokenizer) -> Result<Vec<i32>, Error> {
+        let ids = tokens_of(tokenizer, self.text)?;
+        let length = self.length.unwrap_or(ids.len());
+        if self.window == 0 {
+            return Err(Error::Value {
+                what: "perplexity length",
+                expected: "windows of at least 1".into(),
+                got: format!("{length} in windows of 0"),
+            });
+        }
+        check_length(self.title, &ids, length)?;
+        Ok(ids)
+    }
+}
+
 /// A window that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WindowRead {
@@ -57,16 +77,8 @@ impl<'a> PerplexityEvaluation<'a> {
     /// # Errors
     /// If the text has too few tokens, or windows are empty.
     pub fn new(subject: Subject<'a>, plan: PerplexityPlan<'a>) -> Result<Self, Error> {
-        let ids = tokens_of(subject.tokenizer, plan.text)?;
+        let ids = plan.check(subject.tokenizer)?;
         let length = plan.length.unwrap_or(ids.len());
-        if plan.window == 0 {
-            return Err(Error::Value {
-                what: "perplexity length",
-                expected: "windows of at least 1".into(),
-                got: format!("{length} in windows of 0"),
-            });
-        }
-        check_length(plan.title, &ids, length)?;
         let row = Row::new(subject.tokenizer, &ids[..length]);
         let end = row.inputs().len();
         let starts = (0..end).step_by(plan.window);

@@ -41,6 +41,9 @@ pub struct StudyRun {
     pub records: RunRecords,
 }
 
+/// Said of tables in which it may be so.
+const UNASKED: &str = "; 0 also where nothing was asked, since shorter lengths had nothing right";
+
 /// The study as Markdown.
 pub fn markdown(title: &str, groups: &[StudyGroup]) -> String {
     let mut text = format!("# {title}\n");
@@ -57,17 +60,22 @@ pub fn markdown(title: &str, groups: &[StudyGroup]) -> String {
 pub(crate) fn tables(group: &StudyGroup) -> Vec<(String, Table)> {
     let mut all = vec![
         (
-            "Passkey: percent right, mean over seeds (lowest to highest seed)".into(),
+            format!("Passkey: percent right, mean over seeds (lowest to highest seed){UNASKED}"),
             passkey(group),
         ),
         (
             "Passkey by seed: right of asked, and a 95 % interval in percent; † ended early, as the accuracy was decided; – not asked".into(),
-            passkey_by_seed(group),
+            by_seed(group, passkey_of, passkey_lengths(group), |of, length| {
+                let found = outcomes(of);
+                Some(counted(found.iter().find(|of| of.length == length)?))
+            }),
         ),
     ];
     for task in tasks(group) {
         let title = |what| {
-            format!("{task}: percent of {what} right, mean over seeds (lowest to highest seed)")
+            format!(
+                "{task}: percent of {what} right, mean over seeds (lowest to highest seed){UNASKED}"
+            )
         };
         all.push((
             title("samples"),
@@ -77,13 +85,20 @@ pub(crate) fn tables(group: &StudyGroup) -> Vec<(String, Table)> {
             let answers = |of: &SyntheticCell| (of.correct_answers, of.answers);
             all.push((title("answers"), synthetic(group, &task, answers)));
         }
+        all.push((
+            format!("{task} by seed: samples right of asked, and a 95 % interval in percent; † ended early, as the accuracy of samples was decided; then answers right of asked, where a sample has several; – not asked"),
+            by_seed(group, synthetic_of, task_lengths(group, &task), |of, length| {
+                let mut cells = of.cells.iter().filter(|cell| cell.task == task);
+                Some(task_counted(cells.find(|cell| cell.length == length)?))
+            }),
+        ));
     }
     all.push((
         "RULER: mean score of its tasks, percent, mean over seeds (lowest to highest seed)".into(),
         ruler(group),
     ));
     all.push((
-        "Perplexity over the octave of positions up to each, mean over seeds (lowest to highest seed)".into(),
+        "Perplexity over the octave of positions up to each, geometric mean over seeds (lowest to highest seed)".into(),
         perplexities(group),
     ));
     all.push(("Costs".into(), costs(group)));
@@ -228,32 +243,50 @@ fn passkey(group: &StudyGroup) -> Table {
     by_model(group, passkey_of, (&columns, &lengths), accuracy, right)
 }
 
-fn passkey_by_seed(group: &StudyGroup) -> Table {
-    let (columns, lengths) = passkey_lengths(group);
-    let mut rows = Vec::new();
-    for model in &group.models {
-        for (seed, of) in seeds(model, passkey_of) {
-            let found = outcomes(of);
-            let at = |length: &usize| {
-                let outcome = found.iter().find(|of| of.length == *length);
-                outcome.map_or_else(
-                    || "–".to_owned(),
-                    |of| {
-                        let early = if of.planned.is_some() { "†" } else { "" };
-                        let (right, asked) = (thousands(of.correct), thousands(of.samples));
-                        format!("{right}/{asked}{early} {}", of.interval_text())
-                    },
-                )
-            };
-            let mut row = vec![model.name.clone()];
-            row.extend(lengths.iter().map(at));
-            row.push(seed.to_string());
-            rows.push(row);
-        }
-    }
+/// A row for each model and seed, a column for each length.
+fn by_seed<M>(
+    group: &StudyGroup,
+    kind: Kind<M>,
+    (columns, lengths): (String, BTreeSet<usize>),
+    cell: impl Fn(&M, usize) -> Option<String>,
+) -> Table {
+    let row = |name: &str, seed: u64, of: &M| {
+        let at = |length: &usize| cell(of, *length).unwrap_or_else(|| "–".into());
+        let mut row = vec![name.to_owned()];
+        row.extend(lengths.iter().map(at));
+        row.push(seed.to_string());
+        row
+    };
+    let of = |model: &StudyModel| -> Vec<Vec<String>> {
+        let seeds = seeds(model, kind).into_iter();
+        seeds.map(|(seed, of)| row(&model.name, seed, of)).collect()
+    };
     Table {
         header: format!("model · {columns} · seed"),
-        rows,
+        rows: group.models.iter().flat_map(of).collect(),
+    }
+}
+
+/// `70/70† 90–100`.
+fn counted(of: &Outcome) -> String {
+    let early = if of.planned.is_some() { "†" } else { "" };
+    let (right, asked) = (thousands(of.correct), thousands(of.samples));
+    format!("{right}/{asked}{early} {}", of.interval_text())
+}
+
+fn task_counted(of: &SyntheticCell) -> String {
+    let samples = counted(&Outcome {
+        length: of.length,
+        samples: of.samples,
+        correct: of.correct,
+        planned: of.planned,
+    });
+    match of.answers > of.samples {
+        true => {
+            let (right, asked) = (thousands(of.correct_answers), thousands(of.answers));
+            format!("{samples}, {right}/{asked}")
+        }
+        false => samples,
     }
 }
 
@@ -271,6 +304,19 @@ fn tasks(group: &StudyGroup) -> Vec<String> {
     names
 }
 
+/// Lengths of a task, those not run included, and the columns' names.
+fn task_lengths(group: &StudyGroup, task: &str) -> (String, BTreeSet<usize>) {
+    let all = all(group, synthetic_of);
+    let lengths = all.iter().flat_map(|of| {
+        let run = of.cells.iter().map(|cell| (&cell.task, cell.length));
+        run.chain(of.not_run.iter().map(|of| (&of.task, of.length)))
+    });
+    let lengths = lengths.filter(|(of, _)| *of == task);
+    let lengths = lengths.map(|(_, length)| length).collect();
+    let train_length = all.first().map_or(1, |of| of.train_length);
+    (times(&lengths, train_length), lengths)
+}
+
 /// Whether samples of a task have more than one answer.
 fn asks_several(group: &StudyGroup, task: &str) -> bool {
     let all = all(group, synthetic_of);
@@ -284,11 +330,7 @@ fn synthetic(
     task: &str,
     counts: impl Fn(&SyntheticCell) -> (usize, usize),
 ) -> Table {
-    let all = all(group, synthetic_of);
-    let cells = all.iter().flat_map(|of| &of.cells);
-    let cells = cells.filter(|cell| cell.task == task);
-    let lengths = cells.map(|cell| cell.length).collect();
-    let columns = times(&lengths, all.first().map_or(1, |of| of.train_length));
+    let (columns, lengths) = task_lengths(group, task);
     let share = |of: &Synthetic, length| {
         let cells = of.cells.iter().filter(|cell| cell.task == task);
         let share = |cell: &SyntheticCell| {

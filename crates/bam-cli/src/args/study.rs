@@ -25,6 +25,9 @@ pub struct StudyArgs {
     /// machines, may work at the same folder
     #[arg(long, default_value_t = 1, value_parser = at_least_one)]
     pub jobs: usize,
+    /// Begun by another process: stops when standard input ends, and leaves the page to it
+    #[arg(long, hide = true)]
+    pub worker: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
 }

@@ -9,7 +9,7 @@ use bam_lm::analysis::surgery::{PriorEdit, edit_priors};
 use bam_lm::device::cpu;
 use bam_lm::model::Transformer;
 use bam_lm::model::checkpoint::weights_sha256;
-use bam_record::history::Event;
+use bam_record::history::{Event, History};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -98,12 +98,7 @@ pub fn edited(
         save(&edited, of, dir)?;
     }
     let model = runs::load_model(dir, device)?;
-    let event = model.history().events.last();
-    let from = is_trained(of).then(|| weights_sha256(of)).transpose()?;
-    let same = event.is_some_and(|event| {
-        let same_model = from.is_none() || event.from == from;
-        event.what == EDIT && event.arguments == arguments(edit) && same_model
-    });
+    let same = ends_in(model.history(), of, edit)?;
     ensure!(
         same,
         "{}: expected {} after {:?}, got another model",
@@ -112,6 +107,15 @@ pub fn edited(
         arguments(edit)
     );
     Ok(model)
+}
+
+/// Whether the last thing that was done to a model is an edit of another folder's: of any model where that folder has none.
+pub fn ends_in(history: &History, of: &Path, edit: &PriorEdit) -> anyhow::Result<bool> {
+    let from = is_trained(of).then(|| weights_sha256(of)).transpose()?;
+    Ok(history.events.last().is_some_and(|event| {
+        let same_model = from.is_none() || event.from == from;
+        event.what == EDIT && event.arguments == arguments(edit) && same_model
+    }))
 }
 
 fn arguments(edit: &PriorEdit) -> BTreeMap<String, String> {

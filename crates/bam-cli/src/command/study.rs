@@ -4,6 +4,7 @@ mod agreement;
 mod definition;
 mod jobs;
 mod plan;
+mod side_by_side;
 
 use crate::args::StudyArgs;
 use crate::command::eval::models::Session;
@@ -30,9 +31,8 @@ use burn::tensor::Device;
 use definition::{Group, Study};
 use jobs::{Job, Run, Stage};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 pub fn run(args: &StudyArgs) -> anyhow::Result<ExitCode> {
@@ -57,15 +57,20 @@ pub fn run(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         return plan::show(&study, &jobs);
     }
     console::catch_interrupts();
+    if args.worker {
+        side_by_side::stop_with_the_first();
+    }
     if let Some(minutes) = args.minutes {
         let time = Duration::try_from_secs_f64(60.0 * minutes);
         console::stop_after(time.unwrap_or(Duration::MAX));
     }
     let failed = match args.jobs {
         1 => Worker::open(&study, args)?.work(&jobs)?,
-        several => side_by_side(args, several)?,
+        several => side_by_side::work(args, several)?,
     };
-    write(&study, &all, &args.out)?;
+    if !args.worker {
+        write(&study, &all, &args.out)?;
+    }
     let left = jobs.iter().filter(|job| !job.is_done()).count();
     let page = args.out.join("study.html");
     console::note(&format!(
@@ -113,14 +118,28 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Before hours of training: that prompts of the lengths asked can be made.
+    /// Before hours of training: that prompts of the lengths asked can be made, and the book is long enough.
     fn check(&self, jobs: &[Job]) -> anyhow::Result<()> {
+        let tokenizer = &self.materials.tokenizer;
         for Job { run, stage } in jobs {
             let group = &self.study.groups[run.group];
+            let trained = run.recipe.train.length;
             if *stage == Stage::Passkey {
-                let plan = self.passkeys(group, run.recipe.train.length, run.seed)?;
-                plan.check(&self.materials.tokenizer)
-                    .with_context(|| format!("{}, {}", group.name, run.name))?;
+                let plan = self.passkeys(group, trained, run.seed)?;
+                let checked = plan.check(tokenizer);
+                checked.with_context(|| format!("{}, {}", group.name, run.name))?;
+            }
+        }
+        // All models of a group read the same.
+        let book = &self.materials.held_out;
+        for of_group in jobs.chunk_by(|a, b| a.run.group == b.run.group) {
+            let group = &self.study.groups[of_group[0].run.group];
+            if group.perplexity.is_some() {
+                let trained = of_group[0].run.recipe.train.length;
+                let name = book.name();
+                let plan = Self::reading(group, trained, (&name, &book.text))?;
+                let checked = plan.check(tokenizer);
+                checked.with_context(|| group.name.clone())?;
             }
         }
         Ok(())
@@ -216,6 +235,21 @@ impl<'a> Worker<'a> {
         })
     }
 
+    /// A title and a text for a model that was trained at a length.
+    fn reading<'b>(
+        group: &Group,
+        trained: usize,
+        (title, text): (&'b str, &'b str),
+    ) -> anyhow::Result<PerplexityPlan<'b>> {
+        Ok(PerplexityPlan {
+            title,
+            text,
+            length: group.reading(trained)?.flatten(),
+            window: group.perplexity.as_ref().map_or(trained, |of| of.window),
+            certified_cache: None,
+        })
+    }
+
     /// `false` where it was interrupted.
     fn measure(
         &self,
@@ -237,13 +271,8 @@ impl<'a> Worker<'a> {
             }
             Stage::Perplexity => {
                 let book = &self.materials.held_out;
-                let plan = PerplexityPlan {
-                    title: &book.name(),
-                    text: &book.text,
-                    length: group.reading(trained)?.flatten(),
-                    window: group.perplexity.as_ref().map_or(trained, |of| of.window),
-                    certified_cache: None,
-                };
+                let name = book.name();
+                let plan = Self::reading(group, trained, (&name, &book.text))?;
                 measured.record(session, of, |subject| {
                     PerplexityEvaluation::new(subject, plan)
                 })
@@ -301,54 +330,6 @@ fn lost(jobs: &[Job], failed: &[bool], run: &Run) -> bool {
     of.any(|(_, failed)| *failed)
 }
 
-/// Runs the same command in several processes, and waits for them; gives back how many failed.
-fn side_by_side(args: &StudyArgs, processes: usize) -> anyhow::Result<usize> {
-    let program = std::env::current_exe().context("could not find the program itself")?;
-    let threads = (rayon::current_num_threads() / processes)
-        .max(1)
-        .to_string();
-    let mut children = Vec::new();
-    for number in 1..=processes {
-        let mut command = Command::new(&program);
-        command
-            .arg("study")
-            .arg(&args.study)
-            .arg("--out")
-            .arg(&args.out);
-        for group in &args.group {
-            command.args(["--group", group]);
-        }
-        if let Some(minutes) = args.minutes {
-            command.args(["--minutes", &minutes.to_string()]);
-        }
-        if let Some(device) = args.device.device {
-            command.args(["--device", &device.to_string()]);
-        }
-        let mut child = command
-            .env("RAYON_NUM_THREADS", &threads)
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("could not begin another process")?;
-        // Lines of several, one after the other.
-        let lines = child.stderr.take().map(|stderr| {
-            std::thread::spawn(move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    console::note(&format!("[{number}] {line}"));
-                }
-            })
-        });
-        children.push((child, lines));
-    }
-    let mut failed = 0;
-    for (mut child, lines) in children {
-        let status = child.wait().context("could not wait for a process")?;
-        lines.map(|lines| lines.join());
-        let well = status.success() || status.code() == Some(console::INTERRUPTED.into());
-        failed += usize::from(!well);
-    }
-    Ok(failed)
-}
-
 /// Page and tables, from the records that are there.
 ///
 /// # Errors
@@ -360,11 +341,11 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
     for of_group in runs.chunk_by(|a, b| a.group == b.group) {
         let group = &study.groups[of_group[0].group];
         let mut models: Vec<StudyModel> = Vec::new();
-        let mut others = Vec::new();
+        let mut others: Vec<Job> = Vec::new();
         let mut broken = Vec::new();
         for run in of_group.iter().filter(|run| run.dir.is_dir()) {
             let read = runs::read_records(&run.dir)
-                .and_then(|records| Ok((of_another_plan(group, run, &records)?, records)));
+                .and_then(|records| Ok((of_another_plan(group, run, &records, &others)?, records)));
             let (other, records) = match read {
                 Ok(read) => read,
                 Err(error) => {
@@ -373,7 +354,7 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
                     continue;
                 }
             };
-            others.extend(other.into_iter().map(|stage| Job { run, stage }.title()));
+            others.extend(other.into_iter().map(|stage| Job { run, stage }));
             let of_seed = StudyRun {
                 seed: run.seed,
                 records,
@@ -392,12 +373,13 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
         }
         let mut about = group.about.trim().to_owned();
         if !others.is_empty() {
+            let titles: Vec<String> = others.iter().map(Job::title).collect();
             let other = format!(
                 "Of another plan than the study's file has now: {}.",
-                others.join("; ")
+                titles.join("; ")
             );
             console::note(&format!(
-                "{}: {other} Without their files they are made anew.",
+                "{}: {other} Without its file a record is made anew, without its folder a model.",
                 group.name
             ));
             about += &format!("\n\n{other}");
@@ -421,7 +403,7 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
     write_atomically(&out.join("study.html"), html.as_bytes())?;
     ensure!(
         unread.is_empty(),
-        "the page was made without what could not be read:\n{}",
+        "the page was made without what could not be read; a record is made anew where its file is removed:\n{}",
         unread.join("\n")
     );
     Ok(())

@@ -79,6 +79,10 @@ fn pieces_and_processes_find_the_same() {
     running.until_lines(&parts.join(RUNS[0]).join("metrics.jsonl"), 1);
     assert_eq!(running.interrupt(), Some(INTERRUPTED));
     assert!(parts.join("study.html").exists(), "a page of what there is");
+    // Of several processes only the first is told to stop; with it, or without it, the others do.
+    let mut running = Running::start(words.clone());
+    running.until_lines(&parts.join(RUNS[2]).join("metrics.jsonl"), 1);
+    assert_eq!(running.interrupt(), Some(INTERRUPTED));
     succeed(&words);
     assert_eq!(findings(&whole), findings(&parts));
     for run in RUNS {
@@ -169,6 +173,41 @@ fn pieces_and_processes_find_the_same() {
     let said = "Of another plan than the study's file has now: passkey alibi, seed 1; passkey flat";
     assert!(tables.contains(said), "{tables}");
 
+    // So are those of a model that was trained or edited otherwise, with all that was made from it; and those of another seed.
+    for (from, to, named) in [
+        (
+            "length = \"4x\"",
+            "length = \"2x\"",
+            "perplexity alibi, seed 1; perplexity flat",
+        ),
+        (
+            "[\"1.2\"]",
+            "[\"1.1\"]",
+            "now: train one head flat, seed 1; heads one head flat, seed 1;",
+        ),
+        (
+            "steps=6",
+            "steps=7",
+            "synthetic alibi, seed 1; ruler alibi, seed 1; train flat",
+        ),
+        ("steps=6", "steps=7", "; passkey one head flat, seed 2;"),
+    ] {
+        let file = study(folder.path(), &STUDY.replace(from, to));
+        succeed(&args!["study {} --out {}", file, whole]);
+        let tables = fs::read_to_string(whole.join("study.md")).unwrap();
+        assert!(tables.contains(named), "{named}: {tables}");
+    }
+    let [own, of_another] = [RUNS[0], RUNS[1]].map(|run| whole.join(run).join("synthetic.json"));
+    let kept = fs::read(&own).unwrap();
+    fs::copy(&of_another, &own).unwrap();
+    let file = study(folder.path(), STUDY);
+    succeed(&args!["study {} --out {}", file, whole]);
+    let tables = fs::read_to_string(whole.join("study.md")).unwrap();
+    // The other one is of 29 samples.
+    let named = "now: synthetic alibi, seed 1; passkey one head flat, seed 2.";
+    assert!(tables.contains(named), "{tables}");
+    fs::write(&own, kept).unwrap();
+
     // One that can't be read leaves its model out of the page, all of them leave the group's name, and the command fails.
     for (broken, said) in [
         (&RUNS[2..3], "flat at the start, seed 1."),
@@ -235,13 +274,36 @@ fn what_makes_no_sense_is_named() {
         ),
         ("samples = 1 }", "samples = 1, after = 0.9 }", "after"),
         ("\"copy\"", "\"copying\"", "copying"),
-        ("\"copy\"", "\"copy\", \"copy\"", "tasks, each once"),
-        ("samples = 20", "samples = 0", "samples, got"),
+        (
+            "\"copy\"",
+            "\"copy\", \"copy\"",
+            "each once, got [\"copy\", \"copy\"]",
+        ),
+        ("samples = 20", "samples = 0", "synthetic.samples: expected"),
+        (
+            "[\"1x\"], samples = 30",
+            "[\"1x\"], samples = 30, after = 0.5",
+            "none below 128 tokens",
+        ),
+        ("[\"1x\"], samples = 30", "[], samples = 30", "at least one"),
+        (
+            "train.steps=6",
+            "model.encoding=\\\"bam\\\"",
+            "model.encoding in `models`",
+        ),
+        (
+            "    \"alibi\",",
+            "    \"alibi\", \"alibi,alibi\",",
+            "one recipe for",
+        ),
+        ("[\"1.2\"]", "[]", "prior.heads: expected at least one"),
+        ("flat at the start", "flat\\nat", "a name in one line"),
+        ("flat at the start", "", "a name in one line"),
         ("samples = 1 }", "samples = 0 }", "ruler.samples"),
         ("window = 128", "window = 0", "perplexity.window"),
         ("bam\", set", "bam\", sets", "expected an encoding, {"),
         ("\"alibi\",", "\"alibi:2,bam:6\",", "4 heads"),
-        ("steps=6", "seed=6", "expected seeds in `seeds`"),
+        ("steps=6", "seed=6", "expected train.seed in `seeds`"),
         ("[\"1.2\"]", "[\"2.0\"]", "one head flat"),
         (
             "of = \"alibi\"",
@@ -273,6 +335,15 @@ fn what_makes_no_sense_is_named() {
     assert!(message.contains("Keys, alibi"), "{message}");
     assert!(
         message.contains("tokens of a prompt without filler, got 20"),
+        "{message}"
+    );
+    assert!(!out.join("keys").exists());
+    // So is whether the book is long enough.
+    let long = STUDY.replace("length = \"4x\"", "length = \"999M\"");
+    let file = study(folder.path(), &long);
+    let message = fail(FAILED, &args!["study {} --out {}", file, out]);
+    assert!(
+        message.contains("perplexity length: expected from 2"),
         "{message}"
     );
     assert!(!out.join("keys").exists());

@@ -162,7 +162,10 @@ fn turn(
                 expected: format!(
                     "priors that a {family} prior can be equal to, or the same family"
                 ),
-                got: format!("head {layer}.{head} with {prior:?}"),
+                got: {
+                    let name = Family::of(&prior).map_or("a uniform one", Family::name);
+                    format!("{name} of head {layer}.{head}")
+                },
             })?;
             for (theta, values) in theta.iter_mut().zip(family.theta(&turned)?) {
                 theta.extend(values.into_iter().map(|x| x as f32));
@@ -371,7 +374,7 @@ mod tests {
         for (encoding, to, named) in [
             ("rotary", TO_BAM, "positions are priors"),
             ("alibi,bam", WITHOUT_ROTARY, "layers that rotate"),
-            ("kerple_log", TO_BAM, "head 0.0 with"),
+            ("kerple_log", TO_BAM, "got kerple_log of head 0.0"),
             (
                 "nope",
                 Upcycling {

@@ -54,14 +54,14 @@ pub enum PriorScope {
 
 /// The start of what learns of priors: of generalised Gaussians, and of forget gates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct PriorStart {
     /// Shape.
     pub shape: HeadStart,
     /// Whether the location is learned, or stays at 0.
     pub learn_location: bool,
     /// Bias of the forget gates: 0 is half open.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub forget_bias: HeadStart,
 }
 
@@ -77,7 +77,10 @@ impl Default for PriorStart {
 
 /// The number that each head starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a number, or the first head's and the last's: [2.0, 11.0]"
+)]
 pub enum HeadStart {
     /// The same for all. A shape of 1 is ALiBi, of 0 flat.
     Same(f64),

@@ -45,7 +45,9 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<ExitCode> {
         if !analysis::has_prior(&model) {
             text += "this encoding has no prior over distance: every head's is uniform\n";
         }
-        text += beside_gates(&model.config().encoding);
+        if heads.measured.is_none() {
+            text += beside_gates(&model.config().encoding);
+        }
         if !model.history().is_empty() {
             let history = bam_report::surgery::history(model.history());
             text += &format!("\nhistory\n{history}");

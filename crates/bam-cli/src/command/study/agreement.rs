@@ -1,34 +1,43 @@
 //! Records that another plan left: of another recipe, other lengths or other numbers of samples than the study's file has now.
 
 use super::definition::Group;
-use super::jobs::{Run, Stage};
+use super::jobs::{Job, Run, Stage};
+use crate::command::prior::ends_in;
+use crate::experiment::is_trained;
+use crate::runs;
+use bam_lm::model::checkpoint::{CONFIG_FILE, read_history};
 use bam_lm::train::Recipe;
-use bam_record::RunRecords;
+use bam_record::{Record, RunRecords};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The stages of a run whose files are not those of the plan.
+/// The stages of a run whose files are not those of the plan: all of them where the model is not, which may have been made from
+/// one in `others`.
 ///
 /// # Errors
-/// If the plan or the run's recipe can't be read.
+/// If the plan, the run's recipe or its history can't be read.
 pub fn of_another_plan(
     group: &Group,
     run: &Run,
     records: &RunRecords,
+    others: &[Job],
 ) -> anyhow::Result<Vec<Stage>> {
     let trained = run.recipe.train.length;
-    let mut other = Vec::new();
-    let recipe = run.dir.join("recipe.toml");
-    if recipe.exists() {
-        let text = crate::runs::read_text(&recipe)?;
-        let begun = Recipe::from_toml(&text, &[], &recipe)?;
-        if begun.unlike(&run.recipe).is_some() {
-            other.push(Stage::Train);
-        }
+    if is_another_model(run, others)? {
+        let there = |stage: &Stage| match stage.record() {
+            Some(record) => run.dir.join(record).exists(),
+            None => true,
+        };
+        return Ok(Stage::ALL.into_iter().filter(there).collect());
     }
+    let mut other = of_others(run, records);
     if let Some(record) = &records.perplexity {
         let window = group.perplexity.as_ref().map(|of| of.window);
-        let first = record.metrics.windows.first();
-        if first.map(|of| of.end - of.start) != window {
+        let windows = &record.metrics.windows;
+        let first = windows.first().map(|of| of.end - of.start);
+        let length = group.reading(trained)?.flatten();
+        let read = windows.last().map(|of| of.end);
+        if first != window || (length.is_some() && read != length) {
             other.push(Stage::Perplexity);
         }
     }
@@ -71,7 +80,48 @@ pub fn of_another_plan(
             other.push(Stage::Ruler);
         }
     }
+    other.sort_unstable();
+    other.dedup();
     Ok(other)
+}
+
+/// Whether the model in a run's folder is not that of the plan.
+fn is_another_model(run: &Run, others: &[Job]) -> anyhow::Result<bool> {
+    if let Some((of, edit)) = &run.edit {
+        let mut models = others.iter().filter(|job| job.stage == Stage::Train);
+        let of_another = models.any(|job| job.run.dir == *of);
+        let unlike = !of_another
+            && run.dir.join(CONFIG_FILE).exists()
+            && !ends_in(&read_history(&run.dir)?, of, edit)?;
+        return Ok(of_another || unlike);
+    }
+    let path = run.dir.join("recipe.toml");
+    if !path.exists() {
+        // Of a model without its recipe nobody knows how it was trained.
+        return Ok(is_trained(&run.dir) || run.dir.join(runs::HEADS).exists());
+    }
+    let begun = Recipe::from_toml(&runs::read_text(&path)?, &[], &path)?;
+    Ok(begun.unlike(&run.recipe).is_some())
+}
+
+/// The stages whose records say another seed or encoding.
+fn of_others(run: &Run, records: &RunRecords) -> Vec<Stage> {
+    fn said<M>(stage: Stage, record: Option<&Record<M>>) -> Option<(Stage, u64, &Value)> {
+        record.map(|of| (stage, of.seed, &of.model["position_embedding_type"]))
+    }
+    let all = [
+        said(Stage::Heads, records.heads.as_ref()),
+        said(Stage::Perplexity, records.perplexity.as_ref()),
+        said(Stage::Passkey, records.passkey.as_ref()),
+        said(Stage::Synthetic, records.synthetic.as_ref()),
+        said(Stage::Ruler, records.ruler.as_ref()),
+    ];
+    let encoding = run.recipe.model.encoding.to_string();
+    let other = all.into_iter().flatten().filter(|(_, seed, said)| {
+        // An edit may change a model's encoding.
+        *seed != run.seed || (run.edit.is_none() && **said != encoding)
+    });
+    other.map(|(stage, ..)| stage).collect()
 }
 
 /// Whether what was asked, or would have been had samples not ended early, is what is planned, but for places not run.

@@ -3,7 +3,7 @@
 use crate::args::Length;
 use crate::corpus;
 use crate::experiment::TOKENS;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use bam_data::synthetic_task::SyntheticTask;
 use bam_eval::passkey::{Depths, LengthPlan};
 use bam_eval::ruler::{RulerSamples, Sources, Task};
@@ -175,6 +175,10 @@ impl Edited {
                 self.of
             )
         })?;
+        ensure!(
+            !self.prior.heads.is_empty(),
+            "prior.heads: expected at least one, got none"
+        );
         let edit = self.prior.edit()?;
         // Whether it can be done at all is known without training.
         edit_priors(&of.recipe.model_config(TOKENS)?.init(&cpu()), &edit)?;
@@ -222,9 +226,9 @@ impl Study {
         let mut names = BTreeSet::new();
         for group in &self.groups {
             let name = &group.name;
-            let new = names.insert(slug(name)) && !slug(name).is_empty();
+            check_name("group.name", name)?;
             ensure!(
-                new,
+                names.insert(slug(name)),
                 "group.name: expected one that no other group has, got {name:?}"
             );
             group
@@ -250,21 +254,24 @@ impl Group {
         );
         let models = self.models(study)?;
         ensure!(!models.is_empty(), "models: expected at least one");
-        let folders: BTreeSet<String> = models.iter().map(|model| slug(&model.name)).collect();
-        ensure!(
-            folders.len() == models.len(),
-            "models: expected names that differ in more than signs, got {:?}",
-            models.iter().map(|model| &model.name).collect::<Vec<_>>()
-        );
+        let mut folders = BTreeSet::new();
+        for Model { name, .. } in &models {
+            check_name("models", name)?;
+            ensure!(
+                folders.insert(slug(name)),
+                "models: expected names that differ in more than signs, got {name:?} and another like it"
+            );
+        }
         let trained = models[0].recipe.train.length;
         let other = models
             .iter()
             .find(|model| model.recipe.train.length != trained);
-        ensure!(
-            other.is_none(),
-            "models: expected one training length, got {trained} and another of {:?}",
-            other.map(|model| &model.name)
-        );
+        if let Some(Model { name, recipe, .. }) = other {
+            bail!(
+                "models: expected one training length, got {trained} and {} of {name:?}",
+                recipe.train.length
+            );
+        }
         self.passkey_lengths(trained)?;
         self.synthetic_tasks(trained)?;
         self.reading(trained)?;
@@ -294,14 +301,23 @@ impl Group {
             let encoding = format!("model.encoding=\"{encoding}\"");
             let overrides = self.set.iter().chain(set).cloned();
             let overrides: Vec<String> = std::iter::once(encoding).chain(overrides).collect();
-            let seed = overrides.iter().find(|of| of.starts_with("train.seed"));
-            ensure!(
-                seed.is_none(),
-                "set: expected seeds in `seeds`, got {seed:?}"
-            );
+            for (setting, home) in [("train.seed", "seeds"), ("model.encoding", "models")] {
+                // The first is of the encoding itself.
+                let mut set = overrides.iter().skip(1);
+                if let Some(got) = set.find(|of| of.trim_start().starts_with(setting)) {
+                    bail!("set: expected {setting} in `{home}`, got {got}");
+                }
+            }
             let recipe = Recipe::from_toml(&text, &overrides, &path)?;
             let model = recipe.model_config(TOKENS);
             model.with_context(|| format!("model {name:?}"))?;
+            let mut trained = models.iter().filter(|model| model.edit.is_none());
+            if let Some(same) = trained.find(|model| model.recipe == recipe) {
+                bail!(
+                    "models: expected each once, got one recipe for {:?} and {name:?}",
+                    same.name
+                );
+            }
             models.push(Model {
                 name: name.clone(),
                 recipe,
@@ -320,11 +336,9 @@ impl Group {
             after,
         } in &self.passkey
         {
-            let share = after.is_none_or(|share| (0.0..=1.0).contains(&share));
-            ensure!(
-                share,
-                "passkey.after: expected a share from 0 to 1, got {after:?}"
-            );
+            if let Some(share) = after.filter(|share| !(0.0..=1.0).contains(share)) {
+                bail!("passkey.after: expected a share from 0 to 1, got {share}");
+            }
             ensure!(*samples > 0, "passkey.samples: expected at least 1, got 0");
             for length in tokens("passkey.lengths", lengths, train_length)? {
                 plans.push(LengthPlan {
@@ -336,11 +350,18 @@ impl Group {
             }
         }
         plans.sort_by_key(|plan| plan.length);
-        let twice = plans.windows(2).find(|of| of[0].length == of[1].length);
-        ensure!(
-            twice.is_none(),
-            "passkey: expected each length once, got {twice:?}"
-        );
+        if let Some(twice) = plans.windows(2).find(|of| of[0].length == of[1].length) {
+            bail!(
+                "passkey: expected each length once, got {} tokens twice",
+                twice[0].length
+            );
+        }
+        if let Some(first) = plans.first().filter(|of| of.after.is_some()) {
+            bail!(
+                "passkey.after: expected a shorter length before it, got none below {} tokens",
+                first.length
+            );
+        }
         Ok(plans)
     }
 
@@ -353,8 +374,13 @@ impl Group {
             let tasks: Vec<SyntheticTask> = tasks.collect::<Result<_, bam_data::DataError>>()?;
             let distinct = of.tasks.iter().collect::<BTreeSet<_>>().len();
             ensure!(
-                distinct == tasks.len() && distinct > 0 && of.samples > 0,
-                "synthetic: expected tasks, each once, and samples, got {of:?}"
+                distinct == tasks.len() && distinct > 0,
+                "synthetic.tasks: expected at least one, each once, got {:?}",
+                of.tasks
+            );
+            ensure!(
+                of.samples > 0,
+                "synthetic.samples: expected at least 1, got 0"
             );
             Ok((tasks, lengths, of.samples))
         };
@@ -402,8 +428,15 @@ impl Group {
                 reading.window > 0,
                 "perplexity.window: expected at least 1, got 0"
             );
-            let length = reading.length.iter().cloned().collect::<Vec<_>>();
-            Ok(tokens("perplexity.length", &length, train_length)?.pop())
+            let Some(length) = &reading.length else {
+                return Ok(None);
+            };
+            let length = tokens(
+                "perplexity.length",
+                std::slice::from_ref(length),
+                train_length,
+            )?;
+            Ok(length.first().copied())
         };
         self.perplexity.as_ref().map(of).transpose()
     }
@@ -419,17 +452,27 @@ fn tokens(what: &str, lengths: &[String], train_length: usize) -> anyhow::Result
     let all: Vec<usize> = lengths.iter().map(of).collect::<anyhow::Result<_>>()?;
     let distinct = all.iter().collect::<BTreeSet<_>>().len();
     ensure!(
-        distinct == all.len(),
-        "{what}: expected each length once, got {lengths:?}"
+        distinct == all.len() && distinct > 0,
+        "{what}: expected at least one, each once, got {lengths:?}"
     );
     Ok(all)
 }
 
-/// A name as a folder's: small letters, digits, `+`, and a hyphen for everything else.
+/// Names stand in tables and name folders.
+fn check_name(what: &str, name: &str) -> anyhow::Result<()> {
+    let plain = !slug(name).is_empty() && !name.contains(char::is_control) && !name.contains('|');
+    ensure!(
+        plain,
+        "{what}: expected a name in one line with a letter or digit, and no |, got {name:?}"
+    );
+    Ok(())
+}
+
+/// A name as a folder's: letters, small ones of A to Z, digits, `+`, `_`, and a hyphen for everything else.
 pub fn slug(name: &str) -> String {
     let kept = |c: char| match c {
-        'a'..='z' | '0'..='9' | '+' | '_' => c,
-        'A'..='Z' => c.to_ascii_lowercase(),
+        '+' | '_' => c,
+        _ if c.is_alphanumeric() => c.to_ascii_lowercase(),
         _ => '-',
     };
     let text: String = name.chars().map(kept).collect();

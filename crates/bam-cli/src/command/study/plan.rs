@@ -90,11 +90,13 @@ pub fn show(study: &Study, jobs: &[Job]) -> anyhow::Result<ExitCode> {
     }
     let known: f64 = lines.iter().filter_map(Line::left).sum();
     let unknown = lines.iter().filter(|line| line.left().is_none()).count();
-    let more = match unknown {
-        0 => String::new(),
-        lines => format!(", and {lines} kinds of jobs of which none is done yet"),
+    let more = format!("{unknown} kinds of jobs of which none is done yet");
+    let left = match (known, unknown) {
+        (_, 0) => format!("{} of one process", duration(known)),
+        (0.0, _) => more,
+        _ => format!("{} of one process, and {more}", duration(known)),
     };
-    writeln!(out, "\nleft: {} of one process{more}", duration(known))?;
+    writeln!(out, "\nleft: {left}")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -139,7 +139,8 @@ fn architecture(model: &Transformer) -> Result<Architecture, Error> {
         return Err(refused(expected, format!("{encoding}")));
     };
     if all.temperature.is_some() {
-        let expected = "a model without scalable softmax, for which GGUF has no key";
+        let expected =
+            "a model without scalable softmax or another temperature, for which GGUF has no key";
         return Err(refused(expected, format!("{encoding}")));
     }
     if encoding.forgets() {
