@@ -101,7 +101,10 @@ pub(crate) fn tables(group: &StudyGroup) -> Vec<(String, Table)> {
         "Perplexity over the octave of positions up to each, geometric mean over seeds (lowest to highest seed)".into(),
         perplexities(group),
     ));
-    all.push(("Costs".into(), costs(group)));
+    all.push((
+        "Costs; tokens/s beside whatever else the machine did".into(),
+        costs(group),
+    ));
     all.retain(|(_, table)| !table.rows.is_empty());
     all
 }

@@ -398,6 +398,28 @@ mod tests {
     use crate::testing::small;
 
     #[test]
+    fn a_start_may_name_one_thing_alone() {
+        let named: PriorStart = serde_json::from_str(r#"{"forget_bias": [2, 11]}"#).unwrap();
+        let expected = PriorStart {
+            forget_bias: HeadStart::Linear([2.0, 11.0]),
+            ..PriorStart::default()
+        };
+        assert_eq!(named, expected);
+        let frozen: PriorStart = serde_json::from_str(r#"{"learn_location": false}"#).unwrap();
+        assert_eq!(
+            (frozen.learn_location, frozen.shape),
+            (false, expected.shape)
+        );
+        for wrong in [r#"{"forget_bias": [1]}"#, r#"{"shape": "flat"}"#] {
+            let error = serde_json::from_str::<PriorStart>(wrong).unwrap_err();
+            assert!(
+                error.to_string().starts_with("expected a number"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn json_and_back() {
         let config = small("alibi:2,bam:4+ssmax");
         let json = serde_json::to_string(&config).unwrap();
