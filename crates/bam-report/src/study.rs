@@ -8,7 +8,7 @@ use crate::table::Table;
 use crate::text::{duration, multiple, percent, perplexity, short, thousands};
 use bam_record::{Passkey, Perplexity, Ruler, RunRecords, Synthetic, SyntheticCell};
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Models of one size, trained alike.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,9 +65,9 @@ pub(crate) fn tables(group: &StudyGroup) -> Vec<(String, Table)> {
         ),
         (
             "Passkey by seed: right of asked, and a 95 % interval in percent; † ended early, as the accuracy was decided; – not asked".into(),
-            by_seed(group, passkey_of, passkey_lengths(group), |of, length| {
-                let found = outcomes(of);
-                Some(counted(found.iter().find(|of| of.length == length)?))
+            by_seed(group, passkey_of, passkey_lengths(group), |of| {
+                let found = outcomes(of).into_iter();
+                found.map(|of| (of.length, counted(&of))).collect()
             }),
         ),
     ];
@@ -87,9 +87,9 @@ pub(crate) fn tables(group: &StudyGroup) -> Vec<(String, Table)> {
         }
         all.push((
             format!("{task} by seed: samples right of asked, and a 95 % interval in percent; † ended early, as the accuracy of samples was decided; then answers right of asked, where a sample has several; – not asked"),
-            by_seed(group, synthetic_of, task_lengths(group, &task), |of, length| {
-                let mut cells = of.cells.iter().filter(|cell| cell.task == task);
-                Some(task_counted(cells.find(|cell| cell.length == length)?))
+            by_seed(group, synthetic_of, task_lengths(group, &task), |of| {
+                let cells = of.cells.iter().filter(|cell| cell.task == task);
+                cells.map(|cell| (cell.length, task_counted(cell))).collect()
             }),
         ));
     }
@@ -246,15 +246,16 @@ fn passkey(group: &StudyGroup) -> Table {
     by_model(group, passkey_of, (&columns, &lengths), accuracy, right)
 }
 
-/// A row for each model and seed, a column for each length.
+/// A row for each model and seed, a column for each length, of the cells that a record has.
 fn by_seed<M>(
     group: &StudyGroup,
     kind: Kind<M>,
     (columns, lengths): (String, BTreeSet<usize>),
-    cell: impl Fn(&M, usize) -> Option<String>,
+    cells: impl Fn(&M) -> BTreeMap<usize, String>,
 ) -> Table {
     let row = |name: &str, seed: u64, of: &M| {
-        let at = |length: &usize| cell(of, *length).unwrap_or_else(|| "–".into());
+        let mut cells = cells(of);
+        let at = |length: &usize| cells.remove(length).unwrap_or_else(|| "–".into());
         let mut row = vec![name.to_owned()];
         row.extend(lengths.iter().map(at));
         row.push(seed.to_string());

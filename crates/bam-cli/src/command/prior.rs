@@ -111,11 +111,12 @@ pub fn edited(
 
 /// Whether the last thing that was done to a model is an edit of another folder's: of any model where that folder has none.
 pub fn ends_in(history: &History, of: &Path, edit: &PriorEdit) -> anyhow::Result<bool> {
-    let from = is_trained(of).then(|| weights_sha256(of)).transpose()?;
-    Ok(history.events.last().is_some_and(|event| {
-        let same_model = from.is_none() || event.from == from;
-        event.what == EDIT && event.arguments == arguments(edit) && same_model
-    }))
+    let edited = |event: &&Event| event.what == EDIT && event.arguments == arguments(edit);
+    match history.events.last().filter(edited) {
+        None => Ok(false),
+        Some(_) if !is_trained(of) => Ok(true),
+        Some(event) => Ok(event.from.as_deref() == Some(&*weights_sha256(of)?)),
+    }
 }
 
 fn arguments(edit: &PriorEdit) -> BTreeMap<String, String> {

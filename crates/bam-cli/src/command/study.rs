@@ -131,13 +131,12 @@ impl<'a> Worker<'a> {
             }
         }
         // All models of a group read the same.
-        let book = &self.materials.held_out;
+        let title = self.materials.held_out.name();
         for of_group in jobs.chunk_by(|a, b| a.run.group == b.run.group) {
             let group = &self.study.groups[of_group[0].run.group];
             if group.perplexity.is_some() {
                 let trained = of_group[0].run.recipe.train.length;
-                let name = book.name();
-                let plan = Self::reading(group, trained, (&name, &book.text))?;
+                let plan = self.reading(group, trained, &title)?;
                 let checked = plan.check(tokenizer);
                 checked.with_context(|| group.name.clone())?;
             }
@@ -235,15 +234,16 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// A title and a text for a model that was trained at a length.
+    /// The held-out book, by its name, for a model that was trained at a length.
     fn reading<'b>(
+        &'b self,
         group: &Group,
         trained: usize,
-        (title, text): (&'b str, &'b str),
+        title: &'b str,
     ) -> anyhow::Result<PerplexityPlan<'b>> {
         Ok(PerplexityPlan {
             title,
-            text,
+            text: &self.materials.held_out.text,
             length: group.reading(trained)?.flatten(),
             window: group.perplexity.as_ref().map_or(trained, |of| of.window),
             certified_cache: None,
@@ -270,9 +270,8 @@ impl<'a> Worker<'a> {
                 measured.heads(longest).map(|()| true)
             }
             Stage::Perplexity => {
-                let book = &self.materials.held_out;
-                let name = book.name();
-                let plan = Self::reading(group, trained, (&name, &book.text))?;
+                let title = self.materials.held_out.name();
+                let plan = self.reading(group, trained, &title)?;
                 measured.record(session, of, |subject| {
                     PerplexityEvaluation::new(subject, plan)
                 })
