@@ -41,3 +41,17 @@ pub enum AttentionError {
     #[error(transparent)]
     Prior(#[from] bam_prior::Error),
 }
+
+/// A number or a setting that does not fit the others.
+pub(crate) fn wrong<T>(
+    what: &'static str,
+    expected: impl ToString,
+    got: impl ToString,
+) -> Result<T, AttentionError> {
+    let (expected, got) = (expected.to_string(), got.to_string());
+    Err(AttentionError::Value {
+        what,
+        expected,
+        got,
+    })
+}

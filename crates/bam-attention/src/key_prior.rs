@@ -4,7 +4,7 @@ use bam_kernel::KeyPriorScope;
 use burn::tensor::{DType, Tensor};
 use std::ops::Range;
 
-/// A log-weight per key, `u_hj`: how much a key counts, whoever asks and wherever from.
+/// A log-weight per key, `u_hj`: how much a key counts, whoever asks and wherever from. Finite; −10³⁰ is as good as `ln 0`.
 ///
 /// ```text
 /// logit_hij = τ_hi · ( q_hi·k_hj/√D + ln w_h(j − i) ) + u_hj

@@ -161,6 +161,11 @@ fn what_does_not_fit_is_an_error() {
         .init(&device)
         .unwrap();
     let x = tensor([2, 5, WIDTH], 1.0, 5);
+    let crossing = attention.forward_cross(x.clone(), x.clone(), None);
+    assert_eq!(
+        crossing.unwrap_err().to_string(),
+        "forget_gate: expected none in cross-attention, got one"
+    );
     let heads = attention.project(x.clone(), x).unwrap();
     let options = attention.options();
     let u = KeyPrior::new(tensor([2, HEADS, 5], 1.0, 1), KeyPriorScope::Added);

@@ -158,13 +158,11 @@ pub fn agree<T>(
 }
 
 fn refusal(words: &[Word]) -> Option<String> {
-    let failed = |word: &&Word| word.error.is_some();
-    if let Some(first) = words.iter().find(failed) {
-        let rank = words.iter().position(|word| word.error.is_some())?;
-        let error = first.error.as_deref()?;
-        let all = words.iter().all(|word| word.error == first.error);
+    let failed = |(rank, word): (usize, &Word)| Some((rank, word.error.clone()?));
+    if let Some((rank, error)) = words.iter().enumerate().find_map(failed) {
+        let all = words.iter().all(|word| word.error.as_ref() == Some(&error));
         return Some(match all {
-            true => error.to_owned(),
+            true => error,
             false => format!("rank {rank} of {}: {error}", words.len()),
         });
     }

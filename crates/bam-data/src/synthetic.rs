@@ -60,7 +60,7 @@ pub struct CopyRows {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyntheticRowsConfig {
-    /// Each as often as the others.
+    /// Each is drawn as often as the others. One for which no room is left ends the row, so long ones come less often.
     pub tasks: Vec<SyntheticTask>,
     /// The weight of a token that is no answer in the loss, against 1 for answers. Most can't be foreseen.
     pub context_weight: f32,
@@ -75,7 +75,7 @@ impl Default for SyntheticRowsConfig {
     }
 }
 
-/// Rows of such tasks, documents of random lengths until none fits, the rest a copy document.
+/// Rows of such tasks, documents of random lengths until one drawn does not fit, the rest a copy document.
 pub struct SyntheticRows {
     config: SyntheticRowsConfig,
     vocabulary: usize,
@@ -330,7 +330,7 @@ impl SyntheticDocument {
     }
 }
 
-/// Documents until none fits, and the room that they leave.
+/// Documents until one does not fit, and the room that they leave.
 fn documents_in(
     mut room: usize,
     mut next: impl FnMut(usize) -> Result<Option<SyntheticDocument>, DataError>,

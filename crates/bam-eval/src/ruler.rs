@@ -44,16 +44,20 @@ pub enum RulerSamples {
     Made(Box<Sources>, usize, u64),
 }
 
+/// Every task at every length, in the order of the lengths.
+#[must_use]
+pub fn grid(tasks: &[Task], lengths: &[usize]) -> Vec<(Task, usize)> {
+    let of = |length| tasks.iter().map(move |task| (*task, length));
+    lengths.iter().copied().flat_map(of).collect()
+}
+
 impl RulerSamples {
     /// The tasks and lengths to run, shortest lengths first: those that were read, or else those asked for.
     #[must_use]
     pub fn grid(&self, tasks: &[Task], lengths: &[usize]) -> Vec<(Task, usize)> {
         match self {
             Self::Read(sets) => sets.iter().map(|set| (set.task, set.length)).collect(),
-            Self::Made(..) => {
-                let of = |length| tasks.iter().map(move |task| (*task, length));
-                lengths.iter().copied().flat_map(of).collect()
-            }
+            Self::Made(..) => grid(tasks, lengths),
         }
     }
 

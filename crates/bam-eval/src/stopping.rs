@@ -16,6 +16,9 @@ pub struct Stopping {
 }
 
 impl Stopping {
+    /// The usual samples between two looks: each of ten depths once.
+    pub const BATCH: usize = 10;
+
     /// Looks after every `batch` samples.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ pub(crate) struct ByKey {
     /// `[batch, heads, padded keys]`; zeros at padding.
     high: Vec<f32>,
     low: Vec<f32>,
-    /// Of `high` and of `low`, `[batch, heads, tiles]`, without padding.
+    /// Of `high` and of `low`, `[batch, heads, tiles]`, without padding and keys that `−∞` hides.
     ranges: Vec<[Span; 2]>,
     /// `[batch, heads, queries]`; zeros where a row sees nothing.
     references: Vec<Pair>,
@@ -74,6 +74,9 @@ impl ByKey {
                         continue;
                     }
                     [high[key], low[key]] = pair;
+                    if pair[0] == f32::NEG_INFINITY {
+                        continue;
+                    }
                     let of_tile = &mut ranges[key / TILE];
                     *of_tile = std::array::from_fn(|part| of_tile[part].with(pair[part]));
                 }
@@ -202,9 +205,10 @@ fn largest_in_sight(
         while waiting.front().is_some_and(|first| *first < seen.start) {
             waiting.pop_front();
         }
-        *largest = waiting
-            .front()
-            .map_or([0.0; 2], |key| [high[*key], low[*key]]);
+        // −∞ is hidden: a row that sees nothing else sees nothing.
+        let counts = |key: &&usize| high[**key] != f32::NEG_INFINITY;
+        let first = waiting.front().filter(counts);
+        *largest = first.map_or([0.0; 2], |key| [high[*key], low[*key]]);
     }
 }
 

@@ -14,7 +14,7 @@ pub enum KeyPriorScope {
 }
 
 /// A log-weight per key, `u` of `[batch, heads, keys]`, in natural units and up to a constant per row: how much a key
-/// counts, whoever asks and wherever from. `heads` are the key heads, or the query heads.
+/// counts, whoever asks and wherever from. `heads` are the key heads, or the query heads. `−∞` hides a key.
 ///
 /// Running sums over many tokens grow beyond what `f32` resolves: at 10⁴ its neighbours are 10⁻³ apart. Such numbers come in
 /// pairs, [`KeyPrior::with_remainders`]; only differences of the numbers of one row's keys are ever rounded.
@@ -63,7 +63,8 @@ impl<'a> KeyPrior<'a> {
     pub fn pairs(values: &[f64]) -> (Vec<f32>, Vec<f32>) {
         let pair = |value: &f64| {
             let high = *value as f32;
-            (high, (value - f64::from(high)) as f32)
+            let left = value - f64::from(high);
+            (high, if high.is_finite() { left as f32 } else { 0.0 })
         };
         values.iter().map(pair).unzip()
     }

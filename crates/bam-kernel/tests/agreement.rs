@@ -227,6 +227,50 @@ fn padding_and_rows_that_see_nothing() {
     }
 }
 
+/// A log-weight of `−∞` hides a key like padding does: in rows that see no other key, in gradients, and whatever the temperature
+/// multiplies it with.
+#[test]
+fn a_log_weight_of_minus_infinity_hides_a_key() {
+    let is_hidden = |key: usize| key < 2 || key % 7 == 3;
+    for (queries, keys) in [(1, 70), (66, 70), (130, 130), (9, 5000)] {
+        for scope in [KeyPriorScope::Added, KeyPriorScope::Scaled] {
+            let case = Case::random(&[2, 2, 1, queries, keys, 5].into(), 3);
+            let case = case.with_temperature(true).with_key_prior(false, scope);
+            let mut hiding = case.clone();
+            let of_prior = hiding.key_prior.as_mut().unwrap();
+            let values: Vec<f64> = (of_prior.high.iter().zip(&of_prior.low).enumerate())
+                .map(|(index, (high, low))| match is_hidden(index % keys) {
+                    true => f64::NEG_INFINITY,
+                    false => f64::from(*high) + f64::from(*low),
+                })
+                .collect();
+            hiding = hiding.with_key_numbers(&values, 1, scope);
+            let mut padded = case;
+            let padding = |index| match is_hidden(index % keys) {
+                true => Documents::PADDING,
+                false => 0,
+            };
+            let ids = (0..2 * keys).map(padding).collect();
+            padded.documents = Some((vec![0; 2 * queries], ids));
+            for instructions in Instructions::available() {
+                let of = |case: &Case| {
+                    let with = |call| Call {
+                        instructions,
+                        ..call
+                    };
+                    case.forward_backward(with).unwrap()
+                };
+                let (got, expected) = (of(&hiding), of(&padded));
+                assert!(got == expected, "{queries} × {keys}, {scope:?}");
+            }
+            // The first rows see hidden keys alone.
+            let (got, _) = hiding.forward_backward(|as_it_is| as_it_is).unwrap();
+            let sees_nothing = got.ln_evidence.iter().any(|x| *x == f32::INFINITY);
+            assert_eq!(sees_nothing, queries == keys);
+        }
+    }
+}
+
 /// [`LN_SMALLEST_WEIGHT`] is where a key stops to count: a value so large that it shows what weight is left.
 #[test]
 fn a_weight_below_the_smallest_is_zero() {

@@ -4,6 +4,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Whether a setting is the usual one, which need not be written.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// The settings that differ, as expected and as they are, in words that a recipe takes: `train.steps = 3, model.heads = 4`. Neither
 /// has any where nothing differs.
 pub(crate) fn in_words(expected: &impl Serialize, got: &impl Serialize) -> [String; 2] {

@@ -144,6 +144,7 @@ def test_wrong_settings_are_named():
         (lambda: BayesianAttention(32, 4, scalable_softmax="yes"), "scalable_softmax: expected .*'yes'"),
         (lambda: BayesianAttention(32, 4, causal=False, forget_gate=True), "forget_gate: expected False .*, got True"),
         (lambda: BayesianAttention(32, 4, forget_gate=True, forget_bias=[1, 2]), r"forget_bias: expected .* 4, got \[1, 2\]"),
+        (lambda: BayesianAttention(32, 4, forget_bias=5), "forget_bias: expected forget_gate=True beside it, got 5"),
         (lambda: BayesianAttention(32, 4, window=-1), "window: expected at least 0, got -1"),
         (lambda: BayesianAttention(32, 4, skipping="foo"), "skipping: expected off, exact, or a number"),
         (lambda: BayesianAttention(32, 4, causal=False)(x, is_causal=True), "is_causal: expected False"),

@@ -537,3 +537,9 @@ def test_nothing_hides_a_key(number):
     assert torch.equal(got[..., rows, :], expected[..., rows, :]) and got[..., rows, :].isfinite().all()
     arrays = {of: x.numpy() for of, x in tensors.items()} | {"key_prior": u.numpy()}
     assert np.array_equal(attend(**arrays, **case.rules)[..., rows, :], got[..., rows, :].numpy())
+    u[..., 0] = -torch.inf
+    u.requires_grad_()
+    got = attend(**tensors, key_prior=u, **case.rules)
+    got.sum().backward()
+    assert got[..., 0, :].eq(0).all() and got.isfinite().all()  # the first row sees nothing
+    assert u.grad.isfinite().all() and u.grad[..., [0, 2]].eq(0).all()

@@ -27,7 +27,7 @@ pub struct StudyModel {
     /// Its name: its encoding, or what is special about it.
     pub name: String,
     /// Parameters beyond those of a model without position.
-    pub added: u64,
+    pub added: usize,
     /// One for each seed.
     pub runs: Vec<StudyRun>,
 }
@@ -407,7 +407,7 @@ fn costs(group: &StudyGroup) -> Table {
         };
         let row = vec![
             model.name.clone(),
-            thousands(model.added as usize),
+            thousands(model.added),
             mean_and_range(rates, short),
             mean_and_range(losses, |bits| format!("{bits:.3}")),
             per_sample,

@@ -6,6 +6,7 @@ use super::kv_cache::{HeadGroupCache, KvCache};
 use super::linear::linear;
 use super::mask::{Mask, forgetting_tokens};
 use super::prior::{PositionalPrior, PositionalPriorConfig};
+use crate::error::wrong;
 use crate::{
     AttentionError, Implementation, KeyPrior, Lags, LogPrior, Options, Skipping, Temperature,
     TemperatureScope, Visibility, attend, scalable_softmax,
@@ -154,16 +155,15 @@ impl BayesianAttentionConfig {
             return wrong("key_heads", expected, key_heads);
         }
         if self.window == Some(0) {
-            return wrong("window", "at least 1 token, the own one".into(), 0);
+            return wrong("window", "at least 1 token, the own one", 0);
         }
         let is_none = |limit: &f64| !(*limit > 0.0 && limit.is_finite());
         if let Some(limit) = self.clip_qkv.filter(is_none) {
-            return wrong("clip_qkv", "a number above 0".into(), limit);
+            return wrong("clip_qkv", "a number above 0", limit);
         }
         if let Some(biases) = &self.forget_gate {
             if !self.causal {
-                let expected = "none in a layer that is not causal".into();
-                return wrong("forget_gate", expected, "one");
+                return wrong("forget_gate", "none in a layer that is not causal", "one");
             }
             if biases.len() != heads || biases.iter().any(|bias| !bias.is_finite()) {
                 let expected = format!("{heads} finite numbers");
@@ -208,15 +208,6 @@ impl BayesianAttentionConfig {
             },
         })
     }
-}
-
-fn wrong<T>(what: &'static str, expected: String, got: impl ToString) -> Result<T, AttentionError> {
-    let got = got.to_string();
-    Err(AttentionError::Value {
-        what,
-        expected,
-        got,
-    })
 }
 
 impl BayesianAttention {
@@ -282,13 +273,16 @@ impl BayesianAttention {
     /// - result: `[batch, queries, d_model]`
     ///
     /// # Errors
-    /// Those of [`BayesianAttention::forward`].
+    /// Those of [`BayesianAttention::forward`]; a layer with forget gates, which say what came between a key and a row.
     pub fn forward_cross(
         &self,
         x: Tensor<3>,
         memory: Tensor<3>,
         mask: Option<&Mask>,
     ) -> Result<Tensor<3>, AttentionError> {
+        if self.forget.is_some() {
+            return wrong("forget_gate", "none in cross-attention", "one");
+        }
         let lags = Lags::full(x.dims()[1], memory.dims()[1]);
         let heads = self.project(x, memory)?;
         let mut options = masked(self.options(), mask);
@@ -338,7 +332,7 @@ impl BayesianAttention {
     /// If there is nothing to keep, or the layer is not causal.
     pub fn cache(&self, batch: usize, capacity: usize) -> Result<KvCache, AttentionError> {
         if self.form.visibility != Visibility::Causal {
-            return wrong("cache", "a causal layer".into(), "one of both directions");
+            return wrong("cache", "a causal layer", "one of both directions");
         }
         for (what, size) in [("batch", batch), ("capacity", capacity)] {
             if size == 0 {
@@ -581,7 +575,7 @@ fn masked(options: Options, mask: Option<&Mask>) -> Options {
 /// If there is another prior over keys too.
 fn gates(heads: &Projected, options: &Options) -> Result<Option<Tensor<3>>, AttentionError> {
     if heads.ln_forget.is_some() && options.key_prior.is_some() {
-        return wrong("key_prior", "none beside forget gates".into(), "one");
+        return wrong("key_prior", "none beside forget gates", "one");
     }
     let ln_f = heads.ln_forget.clone().map(|ln_f| ln_f.swap_dims(1, 2));
     Ok(ln_f.map(|ln_f| forgetting_tokens(ln_f, options.documents.as_deref())))

@@ -10,6 +10,7 @@ use crate::args::StudyArgs;
 use crate::command::eval::models::Session;
 use crate::command::prior::edited;
 use crate::console::{self, UsageError};
+use crate::corpus;
 use crate::error_text::text_of;
 use crate::experiment::{Materials, Measured, trained};
 use crate::runs;
@@ -22,10 +23,10 @@ use bam_eval::evaluation::Subject;
 use bam_eval::greedy::GreedyGenerator;
 use bam_eval::passkey::{PasskeyEvaluation, PasskeyPlan};
 use bam_eval::perplexity::{PerplexityEvaluation, PerplexityPlan};
-use bam_eval::ruler::RulerEvaluation;
+use bam_eval::ruler::{RulerEvaluation, RulerSamples, Sources};
 use bam_eval::synthetic::{SyntheticEvaluation, SyntheticPlan};
+use bam_lm::device::cpu;
 use bam_lm::train::Recipe;
-use bam_lm::train::plan::Plan;
 use bam_report::study::{StudyGroup, StudyModel, StudyRun};
 use burn::tensor::Device;
 use definition::{Group, Study};
@@ -283,9 +284,16 @@ impl<'a> Worker<'a> {
                 })
             }
             Stage::Ruler => {
-                let Some((samples, grid)) = group.ruler(trained, seed)? else {
+                let Some((grid, samples)) = group.ruler_grid(trained)? else {
                     return Ok(true);
                 };
+                // Needles are hidden in the training books.
+                let sources = Sources {
+                    essays: corpus::essays()?,
+                    squad: None,
+                    hotpotqa: None,
+                };
+                let samples = RulerSamples::Made(Box::new(sources), samples, seed);
                 measured.record(session, of, |subject| {
                     Ok(RulerEvaluation {
                         generator: GreedyGenerator {
@@ -408,14 +416,15 @@ fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parameters that a model has beyond one without any position.
-fn parameters_added(recipe: &Recipe, vocabulary: usize) -> anyhow::Result<u64> {
-    let of =
-        |recipe: &Recipe| Plan::new(recipe, vocabulary, None, 1, 1).map(|plan| plan.parameters);
-    let mut recipe = recipe.clone();
-    // A model to begin with is of the recipe's shape: it need not be read.
-    recipe.model.start = None;
-    let whole = of(&recipe)?;
-    recipe.model.encoding = "nope".parse()?;
-    Ok(whole.saturating_sub(of(&recipe)?))
+/// Parameters that can learn in a model beyond those of one without any position.
+fn parameters_added(recipe: &Recipe, vocabulary: usize) -> anyhow::Result<usize> {
+    let of = |recipe: &Recipe| {
+        let parameters = recipe.model_config(vocabulary)?.init(&cpu()).parameters();
+        let learned = parameters.iter().filter(|of| of.trainable);
+        let counts = learned.map(|of| of.stored_shape.iter().product::<usize>());
+        anyhow::Ok(counts.sum::<usize>())
+    };
+    let mut without = recipe.clone();
+    without.model.encoding = "nope".parse()?;
+    Ok(of(recipe)?.saturating_sub(of(&without)?))
 }

@@ -118,12 +118,21 @@ fn a_plan_is_made_and_nothing_else() {
 #[test]
 fn the_memory_of_a_run_is_the_plans() {
     let shop = Workshop::new();
-    for products in ["f32", "bf16"] {
+    for (products, encoding) in [
+        ("f32", "bam+ssmax"),
+        ("bf16", "bam+ssmax"),
+        ("f32", "fox+bam+adaptive"),
+        ("bf16", "fox+bam+adaptive"),
+    ] {
+        let name = format!("run-{products}-{encoding}");
         let products = format!("train.products={products}");
+        let encoding = format!("model.encoding={encoding}");
         let [most, least] = ["1", "8"].map(|parts| {
+            let name = format!("{name}-{parts}");
             let parts = format!("train.parts={parts}");
             let settings = [
                 products.as_str(),
+                encoding.as_str(),
                 parts.as_str(),
                 "train.rows=32",
                 "train.length=128",
@@ -133,7 +142,6 @@ fn the_memory_of_a_run_is_the_plans() {
             ];
             let planned = succeed_json(&plan(&shop, &settings, "--plan --threads 1 --json"));
             let planned = planned["memory"]["total"].as_f64().unwrap();
-            let name = format!("run-{products}-{parts}");
             let words = [shop.train(&name, &settings), args!["--threads 1"]].concat();
             // Memory that was let go of is not kept for a while, whose length would be in the peak.
             let mut command = command(&words);
@@ -147,7 +155,7 @@ fn the_memory_of_a_run_is_the_plans() {
         let (planned, got) = (most.0 - least.0, most.1 - least.1);
         assert!(
             0.9 * got <= planned && planned <= 1.2 * got,
-            "{products}: {planned} {got}"
+            "{products}, {encoding}: {planned} {got}"
         );
     }
 }

@@ -25,7 +25,7 @@ models = [
 ]
 passkey = [{ lengths = ["1x"], samples = 30 }, { lengths = ["2x", "4x"], samples = 10 }]
 synthetic = { tasks = ["copy"], lengths = ["1x", "2x"], samples = 20 }
-perplexity = { length = "4x", window = 128 }
+perplexity = { length = "4x", window = 600 }
 ruler = { lengths = ["8x"], samples = 1 }
 "#;
 
@@ -93,7 +93,7 @@ fn pieces_and_processes_find_the_same() {
     // A group may begin with a trained model.
     let trained = parts.join(RUNS[2]);
     let on = format!(
-        "title = \"On\"\n[[group]]\nname = \"On\"\nabout = \"From there.\"\nrecipe = \"toy.toml\"\nseeds = [1]\nmodels = [\"bam\"]\n\
+        "title = \"On\"\n[[group]]\nname = \"On\"\nabout = \"From there.\"\nrecipe = \"toy.toml\"\nseeds = [1]\nmodels = [\"bam\", {{ name = \"prior alone\", encoding = \"bam\", set = ['train.learn=[\"prior\"]'] }}]\n\
          set = [\"train.steps=2\", \"model.prior_start.shape=0.0\", 'model.start={trained:?}', 'train.learn=[\"weights\"]']\n"
     );
     let further = study(folder.path(), &on);
@@ -135,6 +135,7 @@ fn pieces_and_processes_find_the_same() {
     ] {
         assert!(tables.contains(expected), "{expected}: {tables}");
     }
+    assert!(!tables.contains("another plan"), "{tables}");
     let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
     assert_eq!(plan.matches("nothing left").count(), 6, "{plan}");
 
@@ -263,6 +264,12 @@ fn what_makes_no_sense_is_named() {
     for (from, to, expected) in [
         ("title", "titel", "titel"),
         ("[0.5, 0.9]", "[1.5]", "sequential test"),
+        ("decide = [0.5, 0.9]", "batch = 5", "batch: expected shares"),
+        (
+            "patience = 1",
+            "patience = 0",
+            "patience: expected at least 1",
+        ),
         ("toy.toml", "none.toml", "none.toml"),
         ("\"alibi\"", "\"alibaba\"", "alibaba"),
         ("\"4x\"]", "\"4y\"]", "got 4y"),
@@ -300,10 +307,15 @@ fn what_makes_no_sense_is_named() {
         ("flat at the start", "flat\\nat", "a name in one line"),
         ("flat at the start", "", "a name in one line"),
         ("samples = 1 }", "samples = 0 }", "ruler.samples"),
-        ("window = 128", "window = 0", "perplexity.window"),
+        ("window = 600", "window = 0", "perplexity.window"),
         ("bam\", set", "bam\", sets", "expected an encoding, {"),
         ("\"alibi\",", "\"alibi:2,bam:6\",", "4 heads"),
         ("steps=6", "seed=6", "expected train.seed in `seeds`"),
+        (
+            "steps=6",
+            "device=wgpu",
+            "expected in `--device` of the command, got wgpu",
+        ),
         ("[\"1.2\"]", "[\"2.0\"]", "one head flat"),
         (
             "of = \"alibi\"",

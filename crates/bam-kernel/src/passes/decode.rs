@@ -147,7 +147,12 @@ impl Row {
             let [high, low] = by_key.keys(at, tile.first + keys.start..tile.first + keys.end);
             let reference = by_key.reference(task.batch, task.head, row);
             for ((logit, high), low) in logits[keys.clone()].iter_mut().zip(high).zip(low) {
-                *logit += self.key_factor * ((high - reference[0]) + (low - reference[1]));
+                *logit = match *high {
+                    f32::NEG_INFINITY => f32::NEG_INFINITY,
+                    high => {
+                        *logit + self.key_factor * ((high - reference[0]) + (low - reference[1]))
+                    }
+                };
             }
         }
         if let Some(documents) = inputs.plan.documents() {

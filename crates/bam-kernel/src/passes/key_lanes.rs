@@ -111,8 +111,14 @@ impl<const VECTORS: usize> WithSimd for AddKeyPrior<'_, VECTORS> {
             &(self.lanes).of_panel::<S, VECTORS>(self.panel, &self.lanes.scaled_factors);
         let keys = self.keys[0].iter().zip(self.keys[1]);
         for (line, (key_high, key_low)) in self.scores.chunks_mut(self.stride).zip(keys) {
+            let line = &mut line[..width];
+            if *key_high == f32::NEG_INFINITY {
+                // Hidden, whatever multiplies it.
+                line.fill(f32::NEG_INFINITY);
+                continue;
+            }
             let terms = terms::<S, VECTORS>(simd, [*key_high, *key_low], [high, low]);
-            let line = &mut lines_mut::<S, VECTORS>(&mut line[..width])[0];
+            let line = &mut lines_mut::<S, VECTORS>(line)[0];
             for c in 0..VECTORS {
                 line[c] = simd.mul_add_e_f32s(factors[c], terms[c], line[c]);
             }
@@ -160,6 +166,10 @@ impl<const VECTORS: usize> WithSimd for AddKeyGradients<'_, VECTORS> {
         };
         let sums = &mut lines_mut::<S, VECTORS>(row_sums)[0];
         for (key, (key_high, key_low)) in self.keys[0].iter().zip(self.keys[1]).enumerate() {
+            if *key_high == f32::NEG_INFINITY {
+                // Its weight is 0, which times ∞ would be NaN.
+                continue;
+            }
             let terms = terms::<S, VECTORS>(simd, [*key_high, *key_low], [high, low]);
             let line = line(key);
             for c in 0..VECTORS {

@@ -3,6 +3,7 @@
 use super::Design;
 use crate::Error;
 use crate::model::encoding::{Encoding, Position};
+use crate::settings::is_default;
 use bam_attention::TemperatureScope;
 use serde::{Deserialize, Serialize};
 
@@ -269,10 +270,6 @@ struct RawConfig {
     /// Tools that write `dtype` instead leave it out; tensors say what they are.
     #[serde(default)]
     torch_dtype: String,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// The reading of the reference's formula, spelled out for other tools.

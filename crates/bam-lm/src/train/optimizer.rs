@@ -48,7 +48,7 @@ pub struct LearningRates {
     pub scale: f64,
     /// Shapes of priors.
     pub shape: f64,
-    /// Scales of scalable softmax.
+    /// Temperatures of rows: scales of scalable softmax, weights of adaptive ones.
     pub ssmax: f64,
 }
 

@@ -9,6 +9,7 @@ use super::trainer::first_model;
 use super::workers::parts_at_once;
 use crate::Error;
 use crate::device;
+use crate::model::encoding::RowTemperature;
 use crate::model::{Activation, ModelConfig, NormKind, ParameterKind, Products, Transformer};
 use bam_data::Batch;
 use burn::tensor::Device;
@@ -255,9 +256,10 @@ impl Size {
 /// ```text
 /// norm           2·4d + pd                                    its input, normalised, and as a factor
 /// attention      (p + 2 if clamped)(d + 2k) + 4d + 4h + pd    q, k, v, masks; output, ln evidence; as a factor
+/// gates          4d if p is 2, + 4·6h                         of keys, of temperatures: input in f32; numbers of heads
 /// feed-forward   4f·(a + 2 if gated) + pf                     a: 2 SiLU, 1 GELU, 3 its tanh form
 /// head           4V + 4·max(2V, 4f)                           logits; gradients, the head's or a layer's
-/// layers · (2 norms + attention + feed-forward) + norms outside the layers + head
+/// layers · (2 norms + attention + gates + feed-forward) + norms outside the layers + head
 /// ```
 ///
 /// On the processor, `here`, RMSNorm keeps its input alone, `4d + pd`, SwiGLU its factors alone, `4f·2 + pf`, and the
@@ -277,6 +279,17 @@ fn token_activations(config: &ModelConfig, products: Products, here: bool) -> us
     let is_copied = design.output_projection && !(here && products == Products::F32);
     let projected = if is_copied { p * d } else { 0 };
     let attention = (p + masks) * heads_width + 4 * d + 4 * config.heads + projected;
+    let input = match products {
+        Products::F32 => 0,
+        Products::Bf16 => 4 * d,
+    };
+    let gates_of = |layer| {
+        let of = config.encoding.of_layer(layer);
+        let adapts = layer >= config.ssmax_from
+            && matches!(of.temperature, Some(RowTemperature::Adaptive(_)));
+        usize::from(of.forgets) + usize::from(adapts)
+    };
+    let gates: usize = (0..config.layers).map(gates_of).sum();
     let activation = match design.activation {
         Activation::Silu => 2,
         Activation::Gelu => 1,
@@ -288,6 +301,7 @@ fn token_activations(config: &ModelConfig, products: Products, here: bool) -> us
     let of_loss = if here { 1 } else { 2 };
     let outside = usize::from(design.embedding_norm) + usize::from(design.final_norm);
     config.layers * (2 * norm + attention + feed_forward)
+        + gates * (input + 4 * 6 * config.heads)
         + outside * norm
         + 4 * config.vocabulary
         + 4 * (of_loss * config.vocabulary).max(4 * f)

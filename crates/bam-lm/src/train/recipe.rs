@@ -7,7 +7,7 @@ use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
 use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Products, Transformer};
-use crate::settings;
+use crate::settings::{self, is_default};
 use bam_attention::AttentionError;
 use bam_attention::Implementation;
 use bam_attention::device::{DeviceName, check_float_type, check_head_dim};
@@ -52,7 +52,7 @@ pub struct ModelRecipe {
     /// The start of priors.
     #[serde(default)]
     pub prior_start: PriorStart,
-    /// The first layer with scalable softmax, where the encoding has it.
+    /// The first layer whose rows have a temperature, where the encoding has one.
     #[serde(default)]
     pub ssmax_from: usize,
     /// The make of blocks.
@@ -62,10 +62,6 @@ pub struct ModelRecipe {
     /// ones. What a recipe does not say, such as norms' epsilon, is that model's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 fn default_scope() -> PriorScope {
@@ -143,7 +139,7 @@ pub struct TrainRecipe {
     /// The optimizer's constants.
     #[serde(default)]
     pub optimizer: RAdamConfig,
-    /// Multiples of the learning rate for priors and scalable softmax.
+    /// Multiples of the learning rate for priors and temperatures of rows.
     #[serde(default)]
     pub rates: LearningRates,
     /// The parameters that learn; the others keep every bit.
@@ -290,6 +286,21 @@ impl Recipe {
                 "train.rows",
                 "at least one, in equal parts, of at least one token",
                 got,
+            );
+        }
+        let model = &self.model;
+        let has_temperature = |layer| model.encoding.of_layer(layer).temperature.is_some();
+        if model.ssmax_from > 0
+            && model.encoding.has_temperature()
+            && !(model.ssmax_from..model.layers).any(has_temperature)
+        {
+            return wrong(
+                "model.ssmax_from",
+                "a layer from which on one has the encoding's temperature",
+                format!(
+                    "{} of {} layers of {}",
+                    model.ssmax_from, model.layers, model.encoding
+                ),
             );
         }
         if train.validate_every == 0 || train.checkpoint_every == 0 || train.validation_rows == 0 {
@@ -537,6 +548,7 @@ mod tests {
             ("train.clip=nan", "train.clip"),
             ("train.device=gpu", "device: expected cpu"),
             ("train.products=f16", "bf16"),
+            ("model.ssmax_from=1", "model.ssmax_from: expected a layer"),
         ] {
             let error = parse(&[given]).unwrap_err().to_string();
             assert!(error.contains(named), "{given}: {error}");

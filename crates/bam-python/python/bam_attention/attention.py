@@ -139,6 +139,8 @@ class BayesianAttention(nn.Module):
         self.v_proj = nn.Linear(embed_dim if vdim is None else vdim, of_keys, bias=bias)
         self.out_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
         self.forget_gate = nn.Linear(kdim, num_heads) if forget_gate else None
+        if forget_bias != 0 and not forget_gate:
+            raise ValueError(f"forget_bias: expected forget_gate=True beside it, got {forget_bias}")
         self.forget_bias = [forget_bias] * num_heads if isinstance(forget_bias, (int, float)) else list(forget_bias)
         if len(self.forget_bias) != num_heads or not all(map(math.isfinite, self.forget_bias)):
             raise ValueError(f"forget_bias: expected a finite number or {num_heads}, got {forget_bias}")

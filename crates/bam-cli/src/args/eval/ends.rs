@@ -15,15 +15,12 @@ pub struct EndsArgs {
     decide: Vec<f64>,
 }
 
-/// Samples between two looks of the test: each of ten depths once.
-const BATCH: usize = 10;
-
 impl EndsArgs {
     pub fn patience(&self) -> Option<usize> {
         self.patience.map(|lengths| lengths as usize)
     }
 
     pub fn stopping(&self) -> Result<Option<Stopping>, bam_lm::Error> {
-        Stopping::unless_empty(&self.decide, BATCH)
+        Stopping::unless_empty(&self.decide, Stopping::BATCH)
     }
 }

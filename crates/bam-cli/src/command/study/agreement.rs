@@ -32,11 +32,13 @@ pub fn of_another_plan(
     }
     let mut other = of_others(run, records);
     if let Some(record) = &records.perplexity {
-        let window = group.perplexity.as_ref().map(|of| of.window);
         let windows = &record.metrics.windows;
         let first = windows.first().map(|of| of.end - of.start);
         let length = group.reading(trained)?.flatten();
         let read = windows.last().map(|of| of.end);
+        // The only one of a text that is shorter than a window is as long as the text.
+        let window = group.perplexity.as_ref().map(|of| of.window);
+        let window = window.min(read);
         if first != window || (length.is_some() && read != length) {
             other.push(Stage::Perplexity);
         }
@@ -67,7 +69,7 @@ pub fn of_another_plan(
         }
     }
     if let Some(record) = &records.ruler {
-        let plan = group.ruler_grid(trained)?;
+        let (plan, samples) = group.ruler_grid(trained)?.unwrap_or_default();
         let cells = record.metrics.cells.iter();
         let place = |task: &str, length| (task.to_owned(), length);
         let run = cells.clone().filter(|cell| cell.not_run.is_none());
@@ -75,7 +77,7 @@ pub fn of_another_plan(
         let not_run = cells.filter(|cell| cell.not_run.is_some());
         let not_run = not_run.map(|cell| place(&cell.task, cell.length));
         let plan = plan.into_iter();
-        let plan = plan.map(|(task, length, samples)| (place(task.name(), length), samples));
+        let plan = plan.map(|(task, length)| (place(task.name(), length), samples));
         if !agree(plan, asked, [], not_run) {
             other.push(Stage::Ruler);
         }

@@ -1,15 +1,14 @@
 //! A study as its file says it: groups of models, the seeds of each, and measures.
 
 use crate::args::Length;
-use crate::corpus;
 use crate::experiment::TOKENS;
 use anyhow::{Context, bail, ensure};
 use bam_data::synthetic_task::SyntheticTask;
 use bam_eval::passkey::{Depths, LengthPlan};
-use bam_eval::ruler::{RulerSamples, Sources, Task};
+use bam_eval::ruler::{Task, grid};
 use bam_eval::stopping::Stopping;
 use bam_lm::analysis::surgery::{PriorEdit, edit_priors};
-use bam_lm::device::cpu;
+use bam_lm::device::{DeviceName, cpu};
 use bam_lm::model::encoding::Encoding;
 use bam_lm::train::Recipe;
 use serde::Deserialize;
@@ -26,18 +25,13 @@ pub struct Study {
     #[serde(default)]
     decide: Vec<f64>,
     /// Samples between two looks.
-    #[serde(default = "ten")]
-    batch: usize,
+    batch: Option<usize>,
     /// Lengths in a row without a right answer, after which longer ones are not asked.
     #[serde(default)]
     pub patience: Option<usize>,
     /// Models that are compared with each other.
     #[serde(rename = "group")]
     pub groups: Vec<Group>,
-}
-
-fn ten() -> usize {
-    10
 }
 
 /// Models of one size, trained alike.
@@ -150,8 +144,8 @@ pub struct Reading {
 /// Tasks, their lengths in tokens, ascending, and samples of each.
 type TaskGrid = (Vec<SyntheticTask>, Vec<usize>, usize);
 
-/// RULER's samples, and the tasks and lengths that are asked.
-type RulerGrid = (RulerSamples, Vec<(Task, usize)>);
+/// RULER's tasks with their lengths in tokens, ascending, and samples of each.
+type RulerGrid = (Vec<(Task, usize)>, usize);
 
 /// One model of a group, before its seed.
 #[derive(Clone, Debug)]
@@ -222,6 +216,14 @@ impl Study {
 
     fn check(&self, path: &Path) -> anyhow::Result<()> {
         self.stopping()?;
+        ensure!(
+            self.batch.is_none() || !self.decide.is_empty(),
+            "batch: expected shares in `decide` beside it, got none"
+        );
+        ensure!(
+            self.patience != Some(0),
+            "patience: expected at least 1, got 0"
+        );
         ensure!(!self.groups.is_empty(), "group: expected at least one");
         let mut names = BTreeSet::new();
         for group in &self.groups {
@@ -240,7 +242,7 @@ impl Study {
 
     /// The test that ends samples early, if there is one.
     pub fn stopping(&self) -> Result<Option<Stopping>, bam_lm::Error> {
-        Stopping::unless_empty(&self.decide, self.batch)
+        Stopping::unless_empty(&self.decide, self.batch.unwrap_or(Stopping::BATCH))
     }
 }
 
@@ -309,6 +311,13 @@ impl Group {
                 }
             }
             let recipe = Recipe::from_toml(&text, &overrides, &path)?;
+            if let Some(device) = recipe
+                .devices()
+                .iter()
+                .find(|of| **of != DeviceName::default())
+            {
+                bail!("train.device: expected in `--device` of the command, got {device}");
+            }
             let model = recipe.model_config(TOKENS);
             model.with_context(|| format!("model {name:?}"))?;
             let mut trained = models.iter().filter(|model| model.edit.is_none());
@@ -387,38 +396,16 @@ impl Group {
         self.synthetic.as_ref().map(of).transpose()
     }
 
-    /// RULER's tasks by length, with samples of each; none where they are not asked for.
-    pub fn ruler_grid(&self, train_length: usize) -> anyhow::Result<Vec<(Task, usize, usize)>> {
-        let Some(Lengths { lengths, samples }) = &self.ruler else {
-            return Ok(Vec::new());
+    /// RULER's tasks, where they are asked for.
+    pub fn ruler_grid(&self, train_length: usize) -> anyhow::Result<Option<RulerGrid>> {
+        let of = |Lengths { lengths, samples }: &Lengths| {
+            ensure!(*samples > 0, "ruler.samples: expected at least 1, got 0");
+            let mut lengths = tokens("ruler.lengths", lengths, train_length)?;
+            lengths.sort_unstable();
+            let tasks = Task::ALL.into_iter().filter(|task| !task.wants_file());
+            Ok((grid(&tasks.collect::<Vec<_>>(), &lengths), *samples))
         };
-        ensure!(*samples > 0, "ruler.samples: expected at least 1, got 0");
-        let mut lengths = tokens("ruler.lengths", lengths, train_length)?;
-        lengths.sort_unstable();
-        let tasks = Task::ALL.into_iter();
-        let tasks = tasks.filter(|task| !matches!(task, Task::Qa1 | Task::Qa2));
-        let tasks: Vec<Task> = tasks.collect();
-        let of = |length| tasks.iter().map(move |task| (*task, length, *samples));
-        Ok(lengths.into_iter().flat_map(of).collect())
-    }
-
-    /// RULER's samples and grid, where they are asked for; needles are hidden in the training books.
-    ///
-    /// # Errors
-    /// If the books can't be read.
-    pub fn ruler(&self, train_length: usize, seed: u64) -> anyhow::Result<Option<RulerGrid>> {
-        let grid = self.ruler_grid(train_length)?;
-        let Some((_, _, samples)) = grid.first().copied() else {
-            return Ok(None);
-        };
-        let sources = Sources {
-            essays: corpus::essays()?,
-            squad: None,
-            hotpotqa: None,
-        };
-        let made = RulerSamples::Made(Box::new(sources), samples, seed);
-        let grid = grid.into_iter().map(|(task, length, _)| (task, length));
-        Ok(Some((made, grid.collect())))
+        self.ruler.as_ref().map(of).transpose()
     }
 
     /// Tokens of the book that are read, all if `None`, where perplexity is measured.

@@ -13,18 +13,19 @@ struct Line<'a> {
     group: &'a str,
     stage: Stage,
     jobs: usize,
-    /// Seconds of each that is done.
-    done: Vec<f64>,
+    done: usize,
+    /// Of each that is done and says it.
+    seconds: Vec<f64>,
 }
 
 impl Line<'_> {
     fn mean(&self) -> Option<f64> {
-        let sum: f64 = self.done.iter().sum();
-        (!self.done.is_empty()).then(|| sum / self.done.len() as f64)
+        let sum: f64 = self.seconds.iter().sum();
+        (!self.seconds.is_empty()).then(|| sum / self.seconds.len() as f64)
     }
 
     fn left(&self) -> Option<f64> {
-        match self.jobs - self.done.len() {
+        match self.jobs - self.done {
             0 => Some(0.0),
             left => Some(left as f64 * self.mean()?),
         }
@@ -33,7 +34,9 @@ impl Line<'_> {
 
 pub fn show(study: &Study, jobs: &[Job]) -> anyhow::Result<ExitCode> {
     let mut lines: Vec<Line> = Vec::new();
-    for job in jobs {
+    // An edit of a trained model takes no time.
+    let is_edit = |job: &&Job| job.stage == Stage::Train && job.run.edit.is_some();
+    for job in jobs.iter().filter(|job| !is_edit(job)) {
         let group = study.groups[job.run.group].name.as_str();
         let known = lines
             .iter()
@@ -44,12 +47,14 @@ pub fn show(study: &Study, jobs: &[Job]) -> anyhow::Result<ExitCode> {
                 group,
                 stage: job.stage,
                 jobs: 0,
-                done: Vec::new(),
+                done: 0,
+                seconds: Vec::new(),
             });
         }
         lines[place].jobs += 1;
         if job.is_done() {
-            lines[place].done.push(seconds(job)?);
+            lines[place].done += 1;
+            lines[place].seconds.extend(seconds(job)?);
         }
     }
     let mut out = std::io::stdout().lock();
@@ -84,7 +89,7 @@ pub fn show(study: &Study, jobs: &[Job]) -> anyhow::Result<ExitCode> {
             out,
             "{group}  {:10} {:>3} of {:>3} done; {left}",
             line.stage.name(),
-            line.done.len(),
+            line.done,
             line.jobs
         )?;
     }
@@ -100,16 +105,18 @@ pub fn show(study: &Study, jobs: &[Job]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The time that a job took, by its records.
-fn seconds(job: &Job) -> anyhow::Result<f64> {
+/// The time that a job took, by its records; training that left none, as where a study goes on from records alone, does
+/// not say.
+fn seconds(job: &Job) -> anyhow::Result<Option<f64>> {
     let Some(name) = job.stage.record() else {
         let training = bam_lm::train::read_metrics(&job.run.dir.join("metrics.jsonl"))?;
         let train = &job.run.recipe.train;
         let tokens = (train.rows * train.length) as f64;
         let of = |rate: f64| if rate > 0.0 { tokens / rate } else { 0.0 };
-        return Ok(training.iter().map(|step| of(step.tokens_per_second)).sum());
+        let seconds = training.iter().map(|step| of(step.tokens_per_second)).sum();
+        return Ok(Some(seconds).filter(|_| !training.is_empty()));
     };
     let path = job.run.dir.join(name);
     let record: Record<Value> = bam_lm::model::checkpoint::read_json(&path, "a record")?;
-    Ok(record.seconds)
+    Ok(Some(record.seconds))
 }
