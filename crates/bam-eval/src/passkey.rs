@@ -242,12 +242,8 @@ impl<'a> Evaluation for PasskeyEvaluation<'a> {
         let known = by_length(before);
         if samples.start > 0 {
             let of = known.last().filter(|(length, ..)| *length == at.length);
-            let test = self.plan.stopping.as_ref();
-            let decided = |&(_, right, samples): &(usize, usize, usize)| {
-                test.is_some_and(|test| test.is_decided(right, samples))
-            };
-            // Without samples so far the length is not run at all.
-            if of.is_none_or(decided) {
+            let so_far = of.map(|(_, right, samples)| (*right, *samples));
+            if !Stopping::goes_on(self.plan.stopping.as_ref(), so_far) {
                 return Ok(Some(set));
             }
         } else if let Some(reason) = self.plan.unasked(at, &known) {

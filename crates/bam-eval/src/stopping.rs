@@ -57,6 +57,13 @@ impl Stopping {
             .collect()
     }
 
+    /// Whether a cell goes on after so many right ones of so many samples; not where there is none so far, as where it is not
+    /// run at all.
+    pub(crate) fn goes_on(test: Option<&Self>, so_far: Option<(usize, usize)>) -> bool {
+        let decided = |(right, samples)| test.is_some_and(|test| test.is_decided(right, samples));
+        so_far.is_some_and(|so_far| !decided(so_far))
+    }
+
     /// Whether so many right ones decide on which side of every mark the accuracy lies.
     #[must_use]
     pub fn is_decided(&self, correct: usize, samples: usize) -> bool {

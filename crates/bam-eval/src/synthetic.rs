@@ -189,13 +189,7 @@ impl Evaluation for SyntheticEvaluation<'_> {
         let shortest = self.shortest(task);
         if asked.start > 0 {
             let of = run.next_if(|of| of[0].length == length);
-            let test = self.plan.stopping.as_ref();
-            let decided = |of: &[SyntheticScore]| {
-                let (right, samples) = samples(of);
-                test.is_some_and(|test| test.is_decided(right, samples))
-            };
-            // Without samples so far the length is not run at all.
-            if of.is_some_and(|of| !decided(of)) {
+            if Stopping::goes_on(self.plan.stopping.as_ref(), of.map(samples)) {
                 set.samples = asked.clone();
             }
         } else if length < shortest {
