@@ -28,10 +28,15 @@ pub(crate) struct ByKey {
     /// `[batch, heads, padded keys]`; zeros at padding.
     high: Vec<f32>,
     low: Vec<f32>,
-    /// Of `high` and of `low`, `[batch, heads, tiles]`, without padding and keys that `−∞` hides.
+    /// Of `high` and of `low`, `[batch, heads, tiles]`, without padding and hidden keys.
     ranges: Vec<[Span; 2]>,
     /// `[batch, heads, queries]`; zeros where a row sees nothing.
     references: Vec<Pair>,
+}
+
+/// Whether a number, by its high part, hides its key, whatever multiplies it.
+pub(crate) fn hides(high: f32) -> bool {
+    high == f32::NEG_INFINITY
 }
 
 /// The smallest and the largest of some numbers; NaN if one is.
@@ -74,7 +79,7 @@ impl ByKey {
                         continue;
                     }
                     [high[key], low[key]] = pair;
-                    if pair[0] == f32::NEG_INFINITY {
+                    if hides(pair[0]) {
                         continue;
                     }
                     let of_tile = &mut ranges[key / TILE];
@@ -205,8 +210,8 @@ fn largest_in_sight(
         while waiting.front().is_some_and(|first| *first < seen.start) {
             waiting.pop_front();
         }
-        // −∞ is hidden: a row that sees nothing else sees nothing.
-        let counts = |key: &&usize| high[**key] != f32::NEG_INFINITY;
+        // A row that sees hidden keys alone sees nothing.
+        let counts = |key: &&usize| !hides(high[**key]);
         let first = waiting.front().filter(counts);
         *largest = first.map_or([0.0; 2], |key| [high[*key], low[*key]]);
     }

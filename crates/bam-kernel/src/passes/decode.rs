@@ -5,6 +5,7 @@
 
 use super::task::{Task, Visit, may_stop};
 use super::tile::KeyTile;
+use crate::by_key::hides;
 use crate::documents::Documents;
 use crate::exponential::exp2;
 use crate::key_norms::TILE;
@@ -147,12 +148,11 @@ impl Row {
             let [high, low] = by_key.keys(at, tile.first + keys.start..tile.first + keys.end);
             let reference = by_key.reference(task.batch, task.head, row);
             for ((logit, high), low) in logits[keys.clone()].iter_mut().zip(high).zip(low) {
-                *logit = match *high {
-                    f32::NEG_INFINITY => f32::NEG_INFINITY,
-                    high => {
-                        *logit + self.key_factor * ((high - reference[0]) + (low - reference[1]))
-                    }
-                };
+                if hides(*high) {
+                    *logit = f32::NEG_INFINITY;
+                } else {
+                    *logit += self.key_factor * ((high - reference[0]) + (low - reference[1]));
+                }
             }
         }
         if let Some(documents) = inputs.plan.documents() {

@@ -5,6 +5,7 @@
 
 use super::inputs::Inputs;
 use super::product::{Aligned, Line, aligned, lines, lines_mut, panel_rows};
+use crate::by_key::hides;
 use pulp::{Simd, WithSimd};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -112,8 +113,7 @@ impl<const VECTORS: usize> WithSimd for AddKeyPrior<'_, VECTORS> {
         let keys = self.keys[0].iter().zip(self.keys[1]);
         for (line, (key_high, key_low)) in self.scores.chunks_mut(self.stride).zip(keys) {
             let line = &mut line[..width];
-            if *key_high == f32::NEG_INFINITY {
-                // Hidden, whatever multiplies it.
+            if hides(*key_high) {
                 line.fill(f32::NEG_INFINITY);
                 continue;
             }
@@ -166,7 +166,7 @@ impl<const VECTORS: usize> WithSimd for AddKeyGradients<'_, VECTORS> {
         };
         let sums = &mut lines_mut::<S, VECTORS>(row_sums)[0];
         for (key, (key_high, key_low)) in self.keys[0].iter().zip(self.keys[1]).enumerate() {
-            if *key_high == f32::NEG_INFINITY {
+            if hides(*key_high) {
                 // Its weight is 0, which times ∞ would be NaN.
                 continue;
             }

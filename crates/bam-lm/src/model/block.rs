@@ -123,9 +123,7 @@ impl Block {
         let own = config.priors_of(layer, PriorScope::Layer)?;
         let prior = own.unwrap_or_else(|| PositionalPriorConfig::uniform(config.heads));
         let encoding = config.encoding.of_layer(layer);
-        let temperature = encoding.temperature;
-        let temperature = temperature.filter(|_| layer >= config.ssmax_from);
-        let (ssmax, adaptive) = match temperature {
+        let (ssmax, adaptive) = match config.temperature(layer) {
             None => (None, None),
             Some(RowTemperature::Scalable(scope)) => (Some(scope), None),
             Some(RowTemperature::Adaptive(scope)) => {

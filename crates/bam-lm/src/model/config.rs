@@ -2,7 +2,7 @@
 
 use super::Design;
 use crate::Error;
-use crate::model::encoding::{Encoding, Position};
+use crate::model::encoding::{Encoding, Position, RowTemperature};
 use crate::settings::is_default;
 use bam_attention::TemperatureScope;
 use serde::{Deserialize, Serialize};
@@ -242,6 +242,12 @@ impl ModelConfig {
     pub(crate) fn window(&self, layer: usize) -> Option<usize> {
         let position = &self.encoding.of_layer(layer).position;
         position.window(self.train_length)
+    }
+
+    /// The temperature of a layer's rows.
+    pub(crate) fn temperature(&self, layer: usize) -> Option<RowTemperature> {
+        let temperature = self.encoding.of_layer(layer).temperature;
+        temperature.filter(|_| layer >= self.ssmax_from)
     }
 }
 

@@ -284,10 +284,9 @@ fn token_activations(config: &ModelConfig, products: Products, here: bool) -> us
         Products::Bf16 => 4 * d,
     };
     let gates_of = |layer| {
-        let of = config.encoding.of_layer(layer);
-        let adapts = layer >= config.ssmax_from
-            && matches!(of.temperature, Some(RowTemperature::Adaptive(_)));
-        usize::from(of.forgets) + usize::from(adapts)
+        let forgets = config.encoding.of_layer(layer).forgets;
+        let adapts = matches!(config.temperature(layer), Some(RowTemperature::Adaptive(_)));
+        usize::from(forgets) + usize::from(adapts)
     };
     let gates: usize = (0..config.layers).map(gates_of).sum();
     let activation = match design.activation {
