@@ -109,9 +109,17 @@ impl SyntheticRows {
                 vocabulary.to_string(),
             );
         }
-        if config.tasks.is_empty() || !(config.context_weight >= 0.0) {
-            let expected = "at least one task and a weight from 0 up".into();
-            return value("synthetic rows", expected, format!("{config:?}"));
+        if config.tasks.is_empty() {
+            return value("data.synthetic.tasks", "at least one".into(), "none".into());
+        }
+        let weight = config.context_weight;
+        if !(weight >= 0.0 && weight.is_finite()) {
+            let expected = "a number from 0 up".into();
+            return value(
+                "data.synthetic.context_weight",
+                expected,
+                weight.to_string(),
+            );
         }
         let bos = tokenizer.bos().map(|id| id as i32);
         let room = length + 1 - usize::from(bos.is_some());
@@ -197,7 +205,10 @@ impl PasskeyRows {
             || !(config.answer_weight >= 0.0)
         {
             return Err(DataError::PasskeyRows {
-                got: format!("{config:?}"),
+                got: format!(
+                    "digits {:?}, probabilities {probabilities:?} and weight {}",
+                    config.digits, config.answer_weight
+                ),
             });
         }
         let rows = Self {

@@ -9,6 +9,11 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// Whether a setting is still finite as the `f32` that models compute with.
+pub(crate) fn is_finite_f32(setting: f64) -> bool {
+    (setting as f32).is_finite()
+}
+
 /// The settings that differ, as expected and as they are, in words that a recipe takes: `train.steps = 3, model.heads = 4`. Neither
 /// has any where nothing differs.
 pub(crate) fn in_words(expected: &impl Serialize, got: &impl Serialize) -> [String; 2] {

@@ -316,13 +316,13 @@ pub fn longest(perplexity: &Perplexity) -> Option<usize> {
     perplexity.windows.iter().map(|window| window.end).max()
 }
 
-/// Mean cross-entropy over the windows that touch the octave of positions `end/2..end`, weighted by their tokens.
+/// Mean cross-entropy over the windows that end in the octave of positions `end/2..end`, weighted by their tokens.
 /// Not finite where one of them is not; `None` where there is no such window.
 pub fn mean_up_to(perplexity: &Perplexity, end: usize) -> Option<f64> {
     let mut total = 0.0;
     let mut tokens = 0.0;
     for window in &perplexity.windows {
-        if window.start < end && window.end > end / 2 && window.end > window.start {
+        if window.end > end / 2 && window.end <= end && window.end > window.start {
             let count = (window.end - window.start) as f64;
             total += window.cross_entropy * count;
             tokens += count;

@@ -279,8 +279,8 @@ fn measured(runs: &Runs, notes: &PageNotes) -> Markup {
                 dt { "Perplexity" }
                 dd {
                     "The exponential of the mean cross-entropy per token. “Near the training length” is the mean over "
-                    "the octave of positions that ends there, weighted by tokens, and “at the longest” over the last "
-                    "octave measured. Bits per byte divide by the document’s bytes per token."
+                    "the windows that end in the octave of positions up to there, weighted by tokens, and “at the longest” "
+                    "over the last octave measured. Bits per byte divide by the document’s bytes per token."
                 }
                 dt { "Head classes" }
                 dd { "Taken from the records as " code { "bam inspect heads" } " wrote them: local, flat or anti-local." }

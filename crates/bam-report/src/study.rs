@@ -94,11 +94,11 @@ pub(crate) fn tables(group: &StudyGroup) -> Vec<(String, Table)> {
         ));
     }
     all.push((
-        "RULER: mean score of its tasks, percent, mean over seeds (lowest to highest seed)".into(),
+        "RULER: mean score of the tasks that a length has room for, percent, mean over seeds (lowest to highest seed)".into(),
         ruler(group),
     ));
     all.push((
-        "Perplexity over the octave of positions up to each, geometric mean over seeds (lowest to highest seed)".into(),
+        "Perplexity over the windows that end in the octave of positions up to each, geometric mean over seeds (lowest to highest seed)".into(),
         perplexities(group),
     ));
     all.push((
@@ -346,12 +346,24 @@ fn synthetic(
     by_model(group, synthetic_of, (&columns, &lengths), share, right)
 }
 
-/// Tasks that a length has no room for are left out of its mean.
+/// Tasks that a length has no room for are left out of its mean, and counted.
 fn ruler(group: &StudyGroup) -> Table {
     let all = all(group, ruler_of);
-    let cells = all.iter().flat_map(|of| &of.cells);
-    let lengths = cells.map(|cell| cell.length).collect();
-    let columns = times(&lengths, all.first().map_or(1, |of| of.train_length));
+    let cells = || all.iter().flat_map(|of| &of.cells);
+    let lengths: BTreeSet<usize> = cells().map(|cell| cell.length).collect();
+    let train_length = all.first().map_or(1, |of| of.train_length);
+    let column = |length: &usize| {
+        let at = cells().filter(|cell| cell.length == *length);
+        let asked: BTreeSet<&str> = at.clone().map(|cell| &*cell.task).collect();
+        let had_room = at.filter(|cell| cell.score.is_some());
+        let had_room: BTreeSet<&str> = had_room.map(|cell| &*cell.task).collect();
+        let tasks = match had_room.len() == asked.len() {
+            true => String::new(),
+            false => format!(", {} of {} tasks", had_room.len(), asked.len()),
+        };
+        format!("{} ×{tasks}", multiple(*length, train_length))
+    };
+    let columns = lengths.iter().map(column).collect::<Vec<_>>().join(" · ");
     let mean = |of: &Ruler, length| {
         let cells = of.cells.iter().filter(|cell| cell.length == length);
         let scores: Vec<f64> = cells.filter_map(|cell| Some(cell.score?.0)).collect();

@@ -105,8 +105,10 @@ fn row(name: String, head: &Head) -> Vec<String> {
 pub fn history(history: &History) -> String {
     let line = |event: &Event| {
         let arguments = event.arguments.iter();
-        let arguments =
-            arguments.map(|(name, value)| format!(" --{} {}", plain(name), plain(value)));
+        let arguments = arguments.map(|(name, value)| match value.as_str() {
+            "" => format!(" --{}", plain(name)),
+            value => format!(" --{} {}", plain(name), plain(value)),
+        });
         let from = event.from.iter().map(|sum| {
             let start: String = plain(sum).chars().take(12).collect();
             format!(" · from {start}…")

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub struct TrainArgs {
-    /// The recipe (TOML); not needed with --resume, and the run's own if given
+    /// The recipe (TOML); not needed with --resume, and the run's own if given; with --plan, --vocabulary does as well
     #[arg(required_unless_present = "resume")]
     pub recipe: Option<PathBuf>,
     /// Folder of the run; not needed with --plan
     #[arg(long, required_unless_present = "plan")]
     pub out: Option<PathBuf>,
-    /// tokenizer.json that prepared the tokens; not needed with --resume, and the run's own if given
+    /// tokenizer.json that prepared the tokens; not needed with --resume, and the run's own if given; with --plan, --vocabulary does as well
     #[arg(long, required_unless_present_any = ["resume", "vocabulary"])]
     pub tokenizer: Option<PathBuf>,
     /// Override a value of the recipe, for example --set train.steps=100

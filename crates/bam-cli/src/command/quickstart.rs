@@ -4,7 +4,7 @@
 
 use crate::args::{EncodingList, QuickstartArgs};
 use crate::command::eval::models::Session;
-use crate::console;
+use crate::console::{self, UsageError};
 use crate::experiment::{Materials, Measured, TOKENS, trained};
 use crate::{ranks, runs};
 use anyhow::ensure;
@@ -51,6 +51,12 @@ pub fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
             .flat_map(|list| list.0.clone())
             .collect(),
     };
+    for (place, encoding) in encodings.iter().enumerate() {
+        if encodings[..place].contains(encoding) {
+            let message = format!("--encodings: expected each once, got {encoding} twice");
+            return Err(UsageError(message).into());
+        }
+    }
     let recipes: Vec<Recipe> = encodings
         .iter()
         .map(|encoding| recipe(args, encoding))

@@ -3,6 +3,7 @@
 mod agreement;
 mod definition;
 mod jobs;
+mod page;
 mod plan;
 mod side_by_side;
 
@@ -13,26 +14,19 @@ use crate::console::{self, UsageError};
 use crate::corpus;
 use crate::error_text::text_of;
 use crate::experiment::{Materials, Measured, trained};
-use crate::runs;
-use agreement::of_another_plan;
 use anyhow::{Context, ensure};
 use bam_attention::Skipping;
-use bam_data::Tokenizer;
-use bam_data::atomic_file::write_atomically;
 use bam_eval::evaluation::Subject;
 use bam_eval::greedy::GreedyGenerator;
 use bam_eval::passkey::{PasskeyEvaluation, PasskeyPlan};
 use bam_eval::perplexity::{PerplexityEvaluation, PerplexityPlan};
 use bam_eval::ruler::{RulerEvaluation, RulerSamples, Sources};
 use bam_eval::synthetic::{SyntheticEvaluation, SyntheticPlan};
-use bam_lm::device::cpu;
-use bam_lm::train::Recipe;
-use bam_report::study::{StudyGroup, StudyModel, StudyRun};
 use burn::tensor::Device;
 use definition::{Group, Study};
 use jobs::{Job, Run, Stage};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -55,7 +49,7 @@ pub fn run(args: &StudyArgs) -> anyhow::Result<ExitCode> {
     let runs: Vec<Run> = all.iter().filter(|run| wanted(run)).cloned().collect();
     let jobs = jobs::jobs(&runs);
     if args.plan {
-        return plan::show(&study, &jobs);
+        return plan::show(&study, &runs, &jobs);
     }
     console::catch_interrupts();
     if args.worker {
@@ -70,7 +64,7 @@ pub fn run(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         several => side_by_side::work(args, several)?,
     };
     if !args.worker {
-        write(&study, &all, &args.out)?;
+        page::write(&study, &all, &args.out)?;
     }
     let left = jobs.iter().filter(|job| !job.is_done()).count();
     let page = args.out.join("study.html");
@@ -80,9 +74,10 @@ pub fn run(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         jobs.len(),
         page.display()
     ));
+    // What one process failed at another may have done.
     ensure!(
-        failed == 0,
-        "{failed} jobs failed; the same command tries them again"
+        !failed || left == 0,
+        "jobs failed, {left} are left; the same command tries them again"
     );
     if left > 0 {
         console::note("stopped; the same command goes on from there");
@@ -145,8 +140,8 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Does jobs that no other process has until all are done or it is asked to stop; gives back how many failed.
-    fn work(&self, jobs: &[Job]) -> anyhow::Result<usize> {
+    /// Does jobs that no other process has until all are done or it is asked to stop; gives back whether one failed.
+    fn work(&self, jobs: &[Job]) -> anyhow::Result<bool> {
         /// Between two looks at what others have.
         const PAUSE: Duration = Duration::from_secs(2);
         self.check(jobs)?;
@@ -183,7 +178,7 @@ impl<'a> Worker<'a> {
                 None => std::thread::sleep(PAUSE),
             }
         }
-        Ok(failed.into_iter().filter(|failed| *failed).count())
+        Ok(failed.contains(&true))
     }
 
     fn job(&self, job: &Job) -> anyhow::Result<()> {
@@ -335,96 +330,4 @@ fn lost(jobs: &[Job], failed: &[bool], run: &Run) -> bool {
     let of = jobs.iter().zip(failed);
     let mut of = of.filter(|(job, _)| job.stage == Stage::Train && needed(&job.run.dir));
     of.any(|(_, failed)| *failed)
-}
-
-/// Page and tables, from the records that are there.
-///
-/// # Errors
-/// If they can't be written; after they are, if there is a record that can't be read.
-fn write(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<()> {
-    let mut groups = Vec::new();
-    let mut unread = Vec::new();
-    let vocabulary = Tokenizer::from_file(&out.join("tokenizer.json"))?.vocabulary_size();
-    for of_group in runs.chunk_by(|a, b| a.group == b.group) {
-        let group = &study.groups[of_group[0].group];
-        let mut models: Vec<StudyModel> = Vec::new();
-        let mut others: Vec<Job> = Vec::new();
-        let mut broken = Vec::new();
-        for run in of_group.iter().filter(|run| run.dir.is_dir()) {
-            let read = runs::read_records(&run.dir)
-                .and_then(|records| Ok((of_another_plan(group, run, &records, &others)?, records)));
-            let (other, records) = match read {
-                Ok(read) => read,
-                Err(error) => {
-                    broken.push(format!("{}, seed {}", run.name, run.seed));
-                    unread.push(text_of(&error));
-                    continue;
-                }
-            };
-            others.extend(other.into_iter().map(|stage| Job { run, stage }));
-            let of_seed = StudyRun {
-                seed: run.seed,
-                records,
-            };
-            match models.iter_mut().find(|model| model.name == run.name) {
-                Some(model) => model.runs.push(of_seed),
-                None => models.push(StudyModel {
-                    name: run.name.clone(),
-                    added: parameters_added(&run.recipe, vocabulary)?,
-                    runs: vec![of_seed],
-                }),
-            }
-        }
-        if models.is_empty() && broken.is_empty() {
-            continue;
-        }
-        let mut about = group.about.trim().to_owned();
-        if !others.is_empty() {
-            let titles: Vec<String> = others.iter().map(Job::title).collect();
-            let other = format!(
-                "Of another plan than the study's file has now: {}.",
-                titles.join("; ")
-            );
-            console::note(&format!(
-                "{}: {other} Without its file a record is made anew, without its folder a model.",
-                group.name
-            ));
-            about += &format!("\n\n{other}");
-        }
-        if !broken.is_empty() {
-            about += &format!(
-                "\n\nLeft out, for want of readable records: {}.",
-                broken.join("; ")
-            );
-        }
-        groups.push(StudyGroup {
-            name: group.name.clone(),
-            about,
-            models,
-        });
-    }
-    let title = &study.title;
-    let markdown = bam_report::study::markdown(title, &groups);
-    write_atomically(&out.join("study.md"), markdown.as_bytes())?;
-    let html = bam_report::page::study_page(title, &groups);
-    write_atomically(&out.join("study.html"), html.as_bytes())?;
-    ensure!(
-        unread.is_empty(),
-        "the page was made without what could not be read; a record is made anew where its file is removed:\n{}",
-        unread.join("\n")
-    );
-    Ok(())
-}
-
-/// Parameters that can learn in a model beyond those of one without any position.
-fn parameters_added(recipe: &Recipe, vocabulary: usize) -> anyhow::Result<usize> {
-    let of = |recipe: &Recipe| {
-        let parameters = recipe.model_config(vocabulary)?.init(&cpu()).parameters();
-        let learned = parameters.iter().filter(|of| of.trainable);
-        let counts = learned.map(|of| of.stored_shape.iter().product::<usize>());
-        anyhow::Ok(counts.sum::<usize>())
-    };
-    let mut without = recipe.clone();
-    without.model.encoding = "nope".parse()?;
-    Ok(of(recipe)?.saturating_sub(of(&without)?))
 }

@@ -173,7 +173,7 @@ fn rotations_are_dropped() {
         assert_ne!(at["start"], at["after"], "{at}");
     }
     let config = json(&shop.path("out/config.json"));
-    assert_eq!(config["history"][0]["arguments"]["drop_rotary"], "true");
+    assert_eq!(config["history"][0]["arguments"]["drop-rotary"], "");
     // A recipe that begins with those weights and says nope makes the same steps.
     let recipe = fs::read_to_string(shop.path("out/recipe.toml")).unwrap();
     assert!(
@@ -190,7 +190,7 @@ fn rotations_are_dropped() {
     assert!(table.contains("rotary → bam+ssmax: "), "{table}");
     shop.refuses(
         &words("wrong", "--family laplace"),
-        &["laplace", "head 0.0"],
+        &["laplace", "begin uniform"],
     );
     succeed(&shop.train("alibi", &["train.steps=2", "model.encoding=alibi"]));
     let mut words = args![

@@ -79,6 +79,10 @@ fn pieces_and_processes_find_the_same() {
     running.until_lines(&parts.join(RUNS[0]).join("metrics.jsonl"), 1);
     assert_eq!(running.interrupt(), Some(INTERRUPTED));
     assert!(parts.join("study.html").exists(), "a page of what there is");
+    // Half a training is nothing to tell.
+    let tables = fs::read_to_string(parts.join("study.md")).unwrap();
+    let trained = parts.join(RUNS[0]).join("model.safetensors").exists();
+    assert_eq!(tables.contains("### Costs"), trained, "{tables}");
     // Of several processes only the first is told to stop; with it, or without it, the others do.
     let mut running = Running::start(words.clone());
     running.until_lines(&parts.join(RUNS[2]).join("metrics.jsonl"), 1);
@@ -137,7 +141,7 @@ fn pieces_and_processes_find_the_same() {
     }
     assert!(!tables.contains("another plan"), "{tables}");
     let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
-    assert_eq!(plan.matches("nothing left").count(), 6, "{plan}");
+    assert_eq!(plan.matches("nothing left").count(), 7, "{plan}");
 
     // Records alone are enough; a model that one is missing of is made again, the same.
     // So is the one that it is made from.
@@ -146,7 +150,7 @@ fn pieces_and_processes_find_the_same() {
         fs::remove_file(dir.join("model.safetensors")).unwrap();
     }
     let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
-    assert_eq!(plan.matches("nothing left").count(), 6, "{plan}");
+    assert_eq!(plan.matches("nothing left").count(), 7, "{plan}");
     fs::remove_file(edited.join("passkey.json")).unwrap();
     succeed(&args!["study {} --out {}", file, whole]);
     assert_eq!(findings(&whole), findings(&parts));
@@ -184,7 +188,7 @@ fn pieces_and_processes_find_the_same() {
         (
             "[\"1.2\"]",
             "[\"1.1\"]",
-            "now: train one head flat, seed 1; heads one head flat, seed 1;",
+            "now: edit one head flat, seed 1; heads one head flat, seed 1;",
         ),
         (
             "steps=6",
@@ -197,6 +201,8 @@ fn pieces_and_processes_find_the_same() {
         succeed(&args!["study {} --out {}", file, whole]);
         let tables = fs::read_to_string(whole.join("study.md")).unwrap();
         assert!(tables.contains(named), "{named}: {tables}");
+        let plan = succeed(&args!["study {} --out {} --plan", file, whole]);
+        assert!(plan.contains(named), "{named}: {plan}");
     }
     let [own, of_another] = [RUNS[0], RUNS[1]].map(|run| whole.join(run).join("synthetic.json"));
     let kept = fs::read(&own).unwrap();
@@ -245,7 +251,7 @@ fn pieces_and_processes_find_the_same() {
         message.contains("begun with, train.steps = 6; got train.steps = 7"),
         "{message}"
     );
-    assert!(message.contains("1 jobs failed"), "{message}");
+    assert!(message.contains("jobs failed, 1 are left"), "{message}");
 }
 
 /// Its plan is that of docs/results.md.
@@ -308,7 +314,39 @@ fn what_makes_no_sense_is_named() {
         ("flat at the start", "", "a name in one line"),
         ("samples = 1 }", "samples = 0 }", "ruler.samples"),
         ("window = 600", "window = 0", "perplexity.window"),
-        ("bam\", set", "bam\", sets", "expected an encoding, {"),
+        ("bam\", set", "bam\", sets", "unknown field `sets`"),
+        ("of = \"alibi\", ", "", "expected an encoding, {"),
+        (
+            ", family = \"uniform\"",
+            "",
+            "expected a family, scale, shape",
+        ),
+        (
+            "\"Two encodings\"",
+            "\"Two\\nencodings\"",
+            "title: expected one line",
+        ),
+        (
+            "seeds = [1, 2]",
+            "seeds = [18446744073709551615]",
+            "seeds: expected numbers up to",
+        ),
+        (
+            "shape=0.0",
+            "shape=1e39",
+            "prior shape: expected numbers that f32 holds",
+        ),
+        ("[\"8x\"]", "[\"9999999x\"]", "ruler.lengths"),
+        (
+            "flat at the start",
+            &"flat ".repeat(60),
+            "at most 240 bytes",
+        ),
+        (
+            "\"uniform\" } }",
+            "\"uniform\" } }, { name = \"again\", of = \"alibi\", prior = { heads = [\"1.2\"], family = \"uniform\" } }",
+            "expected another edit than that of \"one head flat\"",
+        ),
         ("\"alibi\",", "\"alibi:2,bam:6\",", "4 heads"),
         ("steps=6", "seed=6", "expected train.seed in `seeds`"),
         (
@@ -351,7 +389,7 @@ fn what_makes_no_sense_is_named() {
     );
     assert!(!out.join("keys").exists());
     // So is whether the book is long enough.
-    let long = STUDY.replace("length = \"4x\"", "length = \"999M\"");
+    let long = STUDY.replace("length = \"4x\"", "length = \"9M\"");
     let file = study(folder.path(), &long);
     let message = fail(FAILED, &args!["study {} --out {}", file, out]);
     assert!(

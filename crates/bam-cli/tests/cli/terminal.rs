@@ -60,6 +60,10 @@ fn misuse_is_told_apart_from_failure() {
             "nonsense",
         ),
         (args!["quickstart --all --encodings alibi"], "--all"),
+        (
+            args!["quickstart --encodings bam,alibi,bam"],
+            "expected each once, got bam twice",
+        ),
         (args!["quickstart --steps 0"], "--steps"),
         (args!["quickstart --stepz 3"], "--stepz"),
         (args!["eval passkey model --lengths 0x"], "0x"),

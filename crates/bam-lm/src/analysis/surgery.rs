@@ -79,6 +79,17 @@ pub fn edit_priors(
     edit: &PriorEdit,
 ) -> Result<(Transformer, Vec<HeadChange>), Error> {
     let config = model.config();
+    if edit.family.is_none()
+        && [edit.scale, edit.shape, edit.location]
+            .iter()
+            .all(Option::is_none)
+    {
+        return Err(Error::Value {
+            what: "prior edit",
+            expected: "a family, scale, shape or location".into(),
+            got: "none".into(),
+        });
+    }
     let before = states(model)?;
     let named = named_heads(&edit.heads, &before, config)?;
     let mut after = before.clone();

@@ -7,6 +7,7 @@ use crate::analysis::distributions;
 use crate::model::checkpoint::NamedTensors;
 use crate::model::encoding::{LayerEncoding, Position, PriorKind, RowTemperature};
 use crate::model::{ModelConfig, ParameterKind, PriorScope, PriorStart, Transformer};
+use crate::settings::is_finite_f32;
 use bam_attention::TemperatureScope;
 use bam_prior::{Family, GeneralizedGaussian, Prior, alibi_slopes};
 use std::path::Path;
@@ -76,6 +77,15 @@ pub fn upcycled(model: &Transformer, to: &Upcycling) -> Result<Transformer, Erro
     if to.drop_rotary && !before.encoding.rotates() {
         return wrong("dropping rotations", "layers that rotate queries and keys");
     }
+    if to.drop_rotary && to.target == Target::Laplace {
+        return Err(Error::Value {
+            what: "family",
+            expected:
+                "bam or same where rotations are dropped, since the priors then begin uniform"
+                    .into(),
+            got: "laplace".into(),
+        });
+    }
     let mut config = before.clone();
     config.encoding = before.encoding.with_layers(|layer| LayerEncoding {
         position: positioned(&layer.position, to, before.train_length),
@@ -99,12 +109,15 @@ pub fn upcycled(model: &Transformer, to: &Upcycling) -> Result<Transformer, Erro
     }
     if let Some(start) = to.ssmax {
         if before.encoding.has_temperature() {
-            return wrong("upcycling", "no scalable softmax, to add it");
+            return wrong("adding scalable softmax", "no temperature of rows");
         }
-        if !(start.from_layer < config.layers && start.scale.is_finite()) {
+        if !(start.from_layer < config.layers && is_finite_f32(start.scale)) {
             return Err(Error::Value {
                 what: "scalable softmax",
-                expected: format!("a first layer below {} and a finite scale", config.layers),
+                expected: format!(
+                    "a first layer below {} and a scale that f32 holds",
+                    config.layers
+                ),
                 got: format!("layer {} and {}", start.from_layer, start.scale),
             });
         }
@@ -374,6 +387,14 @@ mod tests {
         for (encoding, to, named) in [
             ("rotary", TO_BAM, "positions are priors"),
             ("alibi,bam", WITHOUT_ROTARY, "layers that rotate"),
+            (
+                "rotary",
+                Upcycling {
+                    target: Target::Laplace,
+                    ..WITHOUT_ROTARY
+                },
+                "the priors then begin uniform",
+            ),
             ("kerple_log", TO_BAM, "got kerple_log of head 0.0"),
             (
                 "nope",
@@ -397,7 +418,7 @@ mod tests {
                     ssmax: Some(start),
                     ..TO_BAM
                 },
-                "no scalable softmax",
+                "no temperature of rows",
             ),
             (
                 "bam",

@@ -3,7 +3,7 @@
 use super::Design;
 use crate::Error;
 use crate::model::encoding::{Encoding, Position, RowTemperature};
-use crate::settings::is_default;
+use crate::settings::{is_default, is_finite_f32};
 use bam_attention::TemperatureScope;
 use serde::{Deserialize, Serialize};
 
@@ -191,17 +191,22 @@ impl ModelConfig {
             ("rms_norm_eps", self.norm_epsilon),
             ("rope_theta", self.rotary_theta),
         ] {
-            let fits = number > 0.0 && number.is_finite();
-            expect(fits, what, "a positive number".into(), &number);
+            let fits = number as f32 > 0.0 && is_finite_f32(number);
+            expect(
+                fits,
+                what,
+                "a positive number that f32 holds".into(),
+                &number,
+            );
         }
         for (what, start) in [
             ("prior shape", self.prior_start.shape),
             ("bias of forget gates", self.prior_start.forget_bias),
         ] {
             let numbers = start.of_heads(2);
-            let fits = numbers.iter().all(|number| number.is_finite());
+            let fits = numbers.iter().all(|number| is_finite_f32(*number));
             let got = format!("{numbers:?}");
-            expect(fits, what, "a finite number".into(), &got);
+            expect(fits, what, "numbers that f32 holds".into(), &got);
         }
         problems.extend(self.design.checked().err());
         problems
@@ -423,6 +428,29 @@ mod tests {
     }
 
     #[test]
+    fn what_f32_can_not_hold_is_refused() {
+        let wrong: [(&str, fn(&mut ModelConfig)); 5] = [
+            ("prior shape", |config| {
+                config.prior_start.shape = HeadStart::Same(1e39)
+            }),
+            ("bias of forget gates", |config| {
+                config.prior_start.forget_bias = HeadStart::Linear([-1e39, 0.0]);
+            }),
+            ("rms_norm_eps", |config| config.norm_epsilon = 1e-60),
+            ("rope_theta", |config| config.rotary_theta = 1e39),
+            ("design.clip_qkv", |config| {
+                config.design.clip_qkv = Some(1e39)
+            }),
+        ];
+        for (named, set) in wrong {
+            let mut config = small("fox+bam");
+            set(&mut config);
+            let error = config.checked().unwrap_err().to_string();
+            assert!(error.contains(named), "{named}: {error}");
+        }
+    }
+
+    #[test]
     fn json_and_back() {
         let config = small("alibi:2,bam:4+ssmax");
         let json = serde_json::to_string(&config).unwrap();
@@ -472,7 +500,7 @@ mod tests {
             "attn_prior.order: expected scale_then_prior_then_ssmax, got other; \
              layers (num_hidden_layers): expected a number from 1 to 16777216, got 0; \
              vocabulary (vocab_size): expected a number from 1 to 16777216, got 0; \
-             rope_theta: expected a positive number, got -1"
+             rope_theta: expected a positive number that f32 holds, got -1"
         );
     }
 

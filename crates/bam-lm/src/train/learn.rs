@@ -113,7 +113,7 @@ impl Learn {
                     "parameters that a model with {} has",
                     model.config().encoding
                 ),
-                got: format!("{:?}", self.parts),
+                got: serde_json::to_string(&self.parts).unwrap_or_default(),
             });
         }
         let rest = rest.into_iter().map(|info| info.id).collect();

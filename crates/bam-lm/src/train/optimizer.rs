@@ -18,7 +18,7 @@ use std::path::Path;
 
 /// The optimizer's constants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct RAdamConfig {
     /// Decay rates of the first and second moment.
     pub betas: [f64; 2],

@@ -7,7 +7,7 @@ use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
 use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Products, Transformer};
-use crate::settings::{self, is_default};
+use crate::settings::{self, is_default, is_finite_f32};
 use bam_attention::AttentionError;
 use bam_attention::Implementation;
 use bam_attention::device::{DeviceName, check_float_type, check_head_dim};
@@ -322,18 +322,24 @@ impl Recipe {
             train.rates.shape,
             train.rates.ssmax,
         ];
-        if !rates.iter().all(|rate| *rate >= 0.0 && rate.is_finite()) {
+        if !rates
+            .iter()
+            .all(|rate| *rate >= 0.0 && is_finite_f32(*rate))
+        {
             return wrong("train.rates", "numbers from 0 up", format!("{rates:?}"));
         }
         let optimizer = &train.optimizer;
         if !optimizer.betas.iter().all(|beta| (0.0..1.0).contains(beta))
-            || !(optimizer.epsilon > 0.0)
-            || !(optimizer.weight_decay >= 0.0)
+            || !(optimizer.epsilon as f32 > 0.0 && is_finite_f32(optimizer.epsilon))
+            || !(optimizer.weight_decay >= 0.0 && is_finite_f32(optimizer.weight_decay))
         {
             return wrong(
                 "train.optimizer",
-                "betas in [0, 1), epsilon > 0, decay ≥ 0",
-                format!("{optimizer:?}"),
+                "betas in [0, 1), epsilon > 0, decay ≥ 0, all that f32 holds",
+                format!(
+                    "{:?}, {:?} and {:?}",
+                    optimizer.betas, optimizer.epsilon, optimizer.weight_decay
+                ),
             );
         }
         super::CosineSchedule::new(
@@ -434,7 +440,7 @@ impl Recipe {
 /// Applies one `a.b=value`; the value is TOML, or else text.
 fn set(table: &mut toml::Table, given: &str) -> Result<(), Error> {
     let wrong = |expected: &str| Error::Value {
-        what: "--set",
+        what: "set",
         expected: expected.to_owned(),
         got: given.to_owned(),
     };
@@ -546,6 +552,11 @@ mod tests {
             ("train", "key=value"),
             ("train.steps.x=1", "a key inside a table"),
             ("train.clip=nan", "train.clip"),
+            // What f32 can't hold would be infinite or nothing in a model.
+            ("train.learning_rate=1e39", "learning rate"),
+            ("train.rates.shape=1e39", "train.rates"),
+            ("train.optimizer.weight_decay=1e39", "0.95], 1e-8 and 1e39"),
+            ("train.optimizer.epsilon=1e-60", "0.95], 1e-60 and 0.1"),
             ("train.device=gpu", "device: expected cpu"),
             ("train.products=f16", "bf16"),
             ("model.ssmax_from=1", "model.ssmax_from: expected a layer"),

@@ -1,6 +1,7 @@
 //! The learning rate over the steps.
 
 use crate::Error;
+use crate::settings::is_finite_f32;
 
 /// A half cosine from the largest rate to the smallest, no warm-up:
 /// `min + ½ (1 + cos(π·step/steps)) (max − min)`.
@@ -15,10 +16,10 @@ impl CosineSchedule {
     /// # Errors
     /// If there is no step, or the rates are not `0 ≤ min ≤ max`.
     pub fn new(max: f64, min: f64, steps: u64) -> Result<Self, Error> {
-        if !(max.is_finite() && min >= 0.0 && min <= max) {
+        if !(is_finite_f32(max) && min >= 0.0 && min <= max) {
             return Err(Error::Value {
                 what: "learning rate",
-                expected: "0 ≤ smallest ≤ largest".into(),
+                expected: "0 ≤ smallest ≤ largest, numbers that f32 holds".into(),
                 got: format!("{min} and {max}"),
             });
         }

@@ -4,7 +4,7 @@ use super::document::document;
 use super::is_empty;
 use super::tables::scrolled;
 use crate::plot;
-use crate::study::{StudyGroup, drawn, tables};
+use crate::study::{StudyGroup, StudyModel, drawn, tables};
 use crate::table::Table;
 use crate::text::plain;
 use maud::{Markup, html};
@@ -17,13 +17,36 @@ pub fn study_page(title: &str, groups: &[StudyGroup]) -> String {
             p.kicker { "A study" }
             h1 { (plain(title)) }
             p.lead {
-                "Every model is trained with several seeds. Accuracies and losses are means over seeds; beside each stand the "
-                "lowest and the highest seed. Where a sequential test had decided an accuracy, no more samples were asked."
+                @if any(groups, |model| model.runs.len() > 1) {
+                    "Models are trained with several seeds. Accuracies and losses are means over seeds; beside each stand the "
+                    "lowest and the highest seed."
+                } @else {
+                    "Every model is trained with one seed."
+                }
+                @if any(groups, has_early_ends) {
+                    " Where a sequential test had decided an accuracy, no more samples were asked."
+                }
             }
         }
         main { @for group in groups { (section(group)) } }
     };
     document(title, &names.join(", "), &body)
+}
+
+fn any(groups: &[StudyGroup], of: impl Fn(&StudyModel) -> bool) -> bool {
+    groups.iter().flat_map(|group| &group.models).any(of)
+}
+
+/// Whether samples of a model were ended early.
+fn has_early_ends(model: &StudyModel) -> bool {
+    model.runs.iter().any(|run| {
+        let (passkey, synthetic) = (&run.records.passkey, &run.records.synthetic);
+        let mut cells = synthetic.iter().flat_map(|of| &of.metrics.cells);
+        passkey
+            .as_ref()
+            .is_some_and(|of| !of.metrics.decided.is_empty())
+            || cells.any(|cell| cell.planned.is_some())
+    })
 }
 
 fn section(group: &StudyGroup) -> Markup {

@@ -3,7 +3,6 @@
 use super::definition::Group;
 use super::jobs::{Job, Run, Stage};
 use crate::command::prior::ends_in;
-use crate::experiment::is_trained;
 use crate::runs;
 use bam_lm::model::checkpoint::{CONFIG_FILE, read_history};
 use bam_lm::train::Recipe;
@@ -100,7 +99,7 @@ fn is_another_model(run: &Run, others: &[Job]) -> anyhow::Result<bool> {
     let path = run.dir.join("recipe.toml");
     if !path.exists() {
         // Of a model without its recipe nobody knows how it was trained.
-        return Ok(is_trained(&run.dir) || run.dir.join(runs::HEADS).exists());
+        return Ok(run.was_made());
     }
     let begun = Recipe::from_toml(&runs::read_text(&path)?, &[], &path)?;
     Ok(begun.unlike(&run.recipe).is_some())

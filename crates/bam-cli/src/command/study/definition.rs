@@ -9,9 +9,12 @@ use bam_eval::ruler::{Task, grid};
 use bam_eval::stopping::Stopping;
 use bam_lm::analysis::surgery::{PriorEdit, edit_priors};
 use bam_lm::device::{DeviceName, cpu};
+use bam_lm::model::check_length;
 use bam_lm::model::encoding::Encoding;
 use bam_lm::train::Recipe;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -63,35 +66,87 @@ pub struct Group {
 }
 
 /// An encoding, a variant of one, or another of the group's models with other priors.
-#[derive(Debug, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected an encoding, { name, encoding, set } or { name, of, prior = { heads, family, scale, shape, location } }"
-)]
+#[derive(Debug)]
 enum ModelEntry {
     Plain(String),
     Variant(Variant),
     Edited(Edited),
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct Variant {
     /// Its name in tables.
     name: String,
     encoding: String,
-    #[serde(default)]
     set: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct Edited {
     /// Its name in tables.
     name: String,
     /// The name of the model that it was.
     of: String,
     prior: Surgery,
+}
+
+impl<'de> Deserialize<'de> for ModelEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+/// By the kind of value, so that a wrong field is named.
+struct EntryVisitor;
+
+impl<'de> Visitor<'de> for EntryVisitor {
+    type Value = ModelEntry;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(
+            "an encoding, { name, encoding, set } or { name, of, prior = { heads, family, scale, shape, location } }",
+        )
+    }
+
+    fn visit_str<E>(self, encoding: &str) -> Result<ModelEntry, E> {
+        Ok(ModelEntry::Plain(encoding.to_owned()))
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<ModelEntry, M::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fields {
+            name: String,
+            encoding: Option<String>,
+            set: Option<Vec<String>>,
+            of: Option<String>,
+            prior: Option<Surgery>,
+        }
+        let Fields {
+            name,
+            encoding,
+            set,
+            of,
+            prior,
+        } = Fields::deserialize(MapAccessDeserializer::new(map))?;
+        match (encoding, set, of, prior) {
+            (Some(encoding), set, None, None) => {
+                let set = set.unwrap_or_default();
+                Ok(ModelEntry::Variant(Variant {
+                    name,
+                    encoding,
+                    set,
+                }))
+            }
+            (None, None, Some(of), Some(prior)) => {
+                Ok(ModelEntry::Edited(Edited { name, of, prior }))
+            }
+            _ => {
+                let got = serde::de::Unexpected::Other("other fields together");
+                Err(serde::de::Error::invalid_value(got, &self))
+            }
+        }
+    }
 }
 
 /// `bam prior edit`, its flags as text.
@@ -176,10 +231,17 @@ impl Edited {
         let edit = self.prior.edit()?;
         // Whether it can be done at all is known without training.
         edit_priors(&of.recipe.model_config(TOKENS)?.init(&cpu()), &edit)?;
+        let edit = Some((self.of.clone(), edit));
+        if let Some(same) = before.iter().find(|model| model.edit == edit) {
+            bail!(
+                "prior: expected another edit than that of {:?}, got the same",
+                same.name
+            );
+        }
         Ok(Model {
             name: self.name.clone(),
             recipe: of.recipe.clone(),
-            edit: Some((self.of.clone(), edit)),
+            edit,
         })
     }
 }
@@ -225,6 +287,11 @@ impl Study {
             "patience: expected at least 1, got 0"
         );
         ensure!(!self.groups.is_empty(), "group: expected at least one");
+        let title = &self.title;
+        ensure!(
+            !title.trim().is_empty() && !title.contains(char::is_control),
+            "title: expected one line, got {title:?}"
+        );
         let mut names = BTreeSet::new();
         for group in &self.groups {
             let name = &group.name;
@@ -254,6 +321,12 @@ impl Group {
             distinct == seeds.len() && distinct > 0,
             "seeds: expected at least one, each once, got {seeds:?}"
         );
+        if let Some(seed) = seeds.iter().find(|seed| i64::try_from(**seed).is_err()) {
+            bail!(
+                "seeds: expected numbers up to {}, as recipes hold them, got {seed}",
+                i64::MAX
+            );
+        }
         let models = self.models(study)?;
         ensure!(!models.is_empty(), "models: expected at least one");
         let mut folders = BTreeSet::new();
@@ -434,7 +507,9 @@ fn tokens(what: &str, lengths: &[String], train_length: usize) -> anyhow::Result
         let length: Length = length
             .parse()
             .map_err(|error| anyhow::anyhow!("{what}: {error}"))?;
-        Ok(length.tokens(train_length))
+        let length = length.tokens(train_length);
+        check_length(length).with_context(|| what.to_owned())?;
+        Ok(length)
     };
     let all: Vec<usize> = lengths.iter().map(of).collect::<anyhow::Result<_>>()?;
     let distinct = all.iter().collect::<BTreeSet<_>>().len();
@@ -447,10 +522,17 @@ fn tokens(what: &str, lengths: &[String], train_length: usize) -> anyhow::Result
 
 /// Names stand in tables and name folders.
 fn check_name(what: &str, name: &str) -> anyhow::Result<()> {
+    // With an ending, as much as file systems take.
+    const LONGEST: usize = 240;
     let plain = !slug(name).is_empty() && !name.contains(char::is_control) && !name.contains('|');
     ensure!(
         plain,
         "{what}: expected a name in one line with a letter or digit, and no |, got {name:?}"
+    );
+    ensure!(
+        slug(name).len() <= LONGEST,
+        "{what}: expected a name of at most {LONGEST} bytes, got {} in {name:?}",
+        slug(name).len()
     );
     Ok(())
 }

@@ -143,7 +143,27 @@ pub fn jobs(runs: &[Run]) -> Vec<Job<'_>> {
     jobs
 }
 
+impl Run {
+    /// Whether its model was made, which need not be there any more.
+    pub fn was_made(&self) -> bool {
+        is_trained(&self.dir) || self.dir.join(runs::HEADS).exists()
+    }
+}
+
 impl Job<'_> {
+    /// Whether it edits a trained model, which takes no time.
+    pub fn is_edit(&self) -> bool {
+        self.stage == Stage::Train && self.run.edit.is_some()
+    }
+
+    /// The name of its kind.
+    pub fn kind(&self) -> &'static str {
+        match self.is_edit() {
+            true => "edit",
+            false => self.stage.name(),
+        }
+    }
+
     pub fn is_done(&self) -> bool {
         let Run {
             dir,
@@ -174,12 +194,7 @@ impl Job<'_> {
 
     /// Its name for people.
     pub fn title(&self) -> String {
-        format!(
-            "{} {}, seed {}",
-            self.stage.name(),
-            self.run.name,
-            self.run.seed
-        )
+        format!("{} {}, seed {}", self.kind(), self.run.name, self.run.seed)
     }
 
     /// Takes its run for this process, as long as the file is held; `None` where another process has it.

@@ -7,10 +7,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Runs the same command in several processes, and waits for them; gives back how many failed. Each reads from a pipe that
+/// Runs the same command in several processes, and waits for them; gives back whether one failed. Each reads from a pipe that
 /// nothing is written to: it stops at a safe place once the pipe is closed, by this process when it is asked to stop, or by the
 /// system when it is killed.
-pub fn work(args: &StudyArgs, processes: usize) -> anyhow::Result<usize> {
+pub fn work(args: &StudyArgs, processes: usize) -> anyhow::Result<bool> {
     /// Between two looks at whether all have ended.
     const PAUSE: Duration = Duration::from_millis(50);
     let threads = (rayon::current_num_threads() / processes).max(1);
@@ -27,21 +27,24 @@ pub fn work(args: &StudyArgs, processes: usize) -> anyhow::Result<usize> {
                 }
             })
         });
-        running.push((child, lines));
+        running.push((number, child, lines));
     }
-    let mut failed = 0;
+    let mut failed = false;
     while !running.is_empty() {
         if console::interrupted() {
             pipes.clear();
         }
         let mut still = Vec::new();
-        for (mut child, lines) in running {
+        for (number, mut child, lines) in running {
             match child.try_wait().context("could not wait for a process")? {
-                None => still.push((child, lines)),
+                None => still.push((number, child, lines)),
                 Some(status) => {
                     lines.map(|lines| lines.join());
                     let stopped = status.code() == Some(console::INTERRUPTED.into());
-                    failed += usize::from(!status.success() && !stopped);
+                    failed |= !status.success() && !stopped;
+                    if status.code().is_none() {
+                        console::note(&format!("[{number}] was ended: {status}"));
+                    }
                 }
             }
         }

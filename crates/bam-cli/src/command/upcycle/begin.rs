@@ -67,7 +67,7 @@ fn arguments(args: &UpcycleArgs, data: &Path) -> BTreeMap<String, String> {
     let named = std::iter::once(("family", args.family().to_possible_value())).chain(ssmax);
     let named = named.filter_map(|(name, value)| Some((name, value?.get_name().to_owned())));
     let data = [("data", file_name(data)), ("steps", args.steps.to_string())];
-    let dropped = args.drop_rotary.then(|| ("drop_rotary", "true".to_owned()));
+    let dropped = args.drop_rotary.then(|| ("drop-rotary", String::new()));
     let all = named.chain(data).chain(dropped);
     all.map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -181,6 +181,7 @@ fn what_a_family_lacks_or_refuses_is_an_error() {
             "finite log-weights in f32 within",
         ),
         ("bam", scaled("0.0", "=1e300"), "got 1e300 for head 0.0"),
+        ("bam", edit("2.0"), "a family, scale, shape or location"),
         ("bam", scaled("2.0", "x2"), "a layer from 0 to 1"),
         ("bam", scaled("0.6", "x2"), "a head from 0 to 5"),
         ("bam", scaled("3", "x2"), "layer.head"),
