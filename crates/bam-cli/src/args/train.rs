@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub struct TrainArgs {
-    /// The recipe (TOML); not needed with --resume, and the run's own if given; with --plan, --vocabulary does as well
+    /// The recipe (TOML); not needed with --resume, and the run's own if given
     #[arg(required_unless_present = "resume")]
     pub recipe: Option<PathBuf>,
     /// Folder of the run; not needed with --plan

@@ -238,8 +238,14 @@ impl FromStr for Encoding {
             },
         };
         let mut period = Vec::new();
-        for item in outside_parentheses(text, ',') {
-            let (layer, layers) = several_layers(item).ok_or_else(|| unknown(item))?;
+        let items = outside_parentheses(text, ',');
+        for item in &items {
+            let (layer, layers) = several_layers(item).ok_or_else(|| {
+                // Heads beside each other would be right, were all items some.
+                let is_none =
+                    |item: &&&str| one_layer(item).is_none() && several_layers(item).is_none();
+                unknown(items.iter().find(is_none).unwrap_or(item))
+            })?;
             if layers > MOST_LAYERS - period.len() {
                 return Err(Error::Value {
                     what: "encoding",

@@ -118,6 +118,7 @@ fn what_is_no_encoding_is_an_error_that_names_it() {
         // Six heads or six layers?
         ("bam:6,nope", "\"bam:6\" in bam:6,nope"),
         ("alibi:2,bam:6,nope", "\"alibi:2\" in"),
+        ("alibi:1,fox:1", "\"fox:1\" in"),
         ("(alibi:2,bam:6", "got (alibi:2,bam:6"),
         ("(alibi:2,bam:6),nope)", "\"nope)\""),
         ("(alibi,bam),nope", "\"(alibi,bam)\""),
