@@ -429,7 +429,8 @@ mod tests {
 
     #[test]
     fn what_f32_can_not_hold_is_refused() {
-        let wrong: [(&str, fn(&mut ModelConfig)); 5] = [
+        type Setting = (&'static str, fn(&mut ModelConfig));
+        let wrong: [Setting; 5] = [
             ("prior shape", |config| {
                 config.prior_start.shape = HeadStart::Same(1e39)
             }),

@@ -328,18 +328,20 @@ impl Recipe {
         {
             return wrong("train.rates", "numbers from 0 up", format!("{rates:?}"));
         }
-        let optimizer = &train.optimizer;
-        if !optimizer.betas.iter().all(|beta| (0.0..1.0).contains(beta))
-            || !(optimizer.epsilon as f32 > 0.0 && is_finite_f32(optimizer.epsilon))
-            || !(optimizer.weight_decay >= 0.0 && is_finite_f32(optimizer.weight_decay))
-        {
+        let RAdamConfig {
+            betas,
+            epsilon,
+            weight_decay,
+        } = train.optimizer;
+        let fits = betas.iter().all(|beta| (0.0..1.0).contains(beta))
+            && epsilon as f32 > 0.0
+            && weight_decay >= 0.0
+            && [epsilon, weight_decay].into_iter().all(is_finite_f32);
+        if !fits {
             return wrong(
                 "train.optimizer",
                 "betas in [0, 1), epsilon > 0, decay ≥ 0, all that f32 holds",
-                format!(
-                    "{:?}, {:?} and {:?}",
-                    optimizer.betas, optimizer.epsilon, optimizer.weight_decay
-                ),
+                format!("{betas:?}, {epsilon:?} and {weight_decay:?}"),
             );
         }
         super::CosineSchedule::new(
