@@ -172,5 +172,5 @@ fn rows_that_can_not_be_are_refused() {
         error.contains("recall-32") && error.contains("64"),
         "{error}"
     );
-    assert!(refused(of(&[]), 64).contains("at least one task"));
+    assert!(refused(of(&[]), 64).contains("data.synthetic.tasks: expected at least one"));
 }
