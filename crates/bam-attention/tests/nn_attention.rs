@@ -531,7 +531,11 @@ fn what_does_not_fit_is_an_error() {
         ),
         (
             config().with_clip_qkv(Some(f64::NAN)),
-            "clip_qkv: expected a number above 0, got NaN",
+            "clip_qkv: expected a number above 0 that f32 holds, got NaN",
+        ),
+        (
+            config().with_clip_qkv(Some(1e39)),
+            "clip_qkv: expected a number above 0 that f32 holds, got 1000000000000000000000000000000000000000",
         ),
         (
             BayesianAttentionConfig::new(8, PositionalPriorConfig::uniform(0)),

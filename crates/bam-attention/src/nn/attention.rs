@@ -157,9 +157,9 @@ impl BayesianAttentionConfig {
         if self.window == Some(0) {
             return wrong("window", "at least 1 token, the own one", 0);
         }
-        let is_none = |limit: &f64| !(*limit > 0.0 && limit.is_finite());
+        let is_none = |limit: &f64| !(*limit as f32 > 0.0 && (*limit as f32).is_finite());
         if let Some(limit) = self.clip_qkv.filter(is_none) {
-            return wrong("clip_qkv", "a number above 0", limit);
+            return wrong("clip_qkv", "a number above 0 that f32 holds", limit);
         }
         if let Some(biases) = &self.forget_gate {
             if !self.causal {

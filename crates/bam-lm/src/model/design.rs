@@ -101,9 +101,9 @@ pub enum Residual {
 impl Design {
     pub(crate) fn checked(self) -> Result<Self, Error> {
         match self.clip_qkv {
-            Some(limit) if !(limit > 0.0 && is_finite_f32(limit)) => Err(Error::Value {
+            Some(limit) if !(limit as f32 > 0.0 && is_finite_f32(limit)) => Err(Error::Value {
                 what: "design.clip_qkv",
-                expected: "a number above 0".into(),
+                expected: "a number above 0 that f32 holds".into(),
                 got: limit.to_string(),
             }),
             _ => Ok(self),

@@ -326,7 +326,11 @@ impl Recipe {
             .iter()
             .all(|rate| *rate >= 0.0 && is_finite_f32(*rate))
         {
-            return wrong("train.rates", "numbers from 0 up", format!("{rates:?}"));
+            return wrong(
+                "train.rates",
+                "numbers from 0 up that f32 holds",
+                format!("{rates:?}"),
+            );
         }
         let RAdamConfig {
             betas,

@@ -62,7 +62,7 @@ pub fn show(study: &Study, runs: &[Run], jobs: &[Job]) -> anyhow::Result<ExitCod
     writeln!(out, "{}\n", study.title)?;
     let models: std::collections::BTreeSet<_> = jobs.iter().map(|job| &job.run.dir).collect();
     let mut tokens = 0;
-    let trained = |job: &&Job| job.stage == Stage::Train && job.run.edit.is_none();
+    let trained = |job: &&Job| job.stage == Stage::Train && !job.is_edit();
     for job in jobs.iter().filter(trained) {
         let train = &job.run.recipe.train;
         tokens += train.steps as usize * train.rows * train.length;
