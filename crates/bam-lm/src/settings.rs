@@ -14,6 +14,11 @@ pub(crate) fn is_finite_f32(setting: f64) -> bool {
     (setting as f32).is_finite()
 }
 
+/// Whether a setting is still above 0 and finite as the `f32` that models compute with.
+pub(crate) fn is_positive_f32(setting: f64) -> bool {
+    setting as f32 > 0.0 && is_finite_f32(setting)
+}
+
 /// The settings that differ, as expected and as they are, in words that a recipe takes: `train.steps = 3, model.heads = 4`. Neither
 /// has any where nothing differs.
 pub(crate) fn in_words(expected: &impl Serialize, got: &impl Serialize) -> [String; 2] {

@@ -3,7 +3,7 @@
 use super::Design;
 use crate::Error;
 use crate::model::encoding::{Encoding, Position, RowTemperature};
-use crate::settings::{is_default, is_finite_f32};
+use crate::settings::{is_default, is_finite_f32, is_positive_f32};
 use bam_attention::TemperatureScope;
 use serde::{Deserialize, Serialize};
 
@@ -191,7 +191,7 @@ impl ModelConfig {
             ("rms_norm_eps", self.norm_epsilon),
             ("rope_theta", self.rotary_theta),
         ] {
-            let fits = number as f32 > 0.0 && is_finite_f32(number);
+            let fits = is_positive_f32(number);
             expect(
                 fits,
                 what,

@@ -1,7 +1,7 @@
 //! The design of a model besides its sizes: norms, feed-forward layers, biases, where residuals start.
 
 use crate::Error;
-use crate::settings::is_finite_f32;
+use crate::settings::is_positive_f32;
 use serde::{Deserialize, Serialize};
 
 /// The make of blocks. The default is LLaMA's: RMS norm, SwiGLU, no biases, a head of its own.
@@ -101,7 +101,7 @@ pub enum Residual {
 impl Design {
     pub(crate) fn checked(self) -> Result<Self, Error> {
         match self.clip_qkv {
-            Some(limit) if !(limit as f32 > 0.0 && is_finite_f32(limit)) => Err(Error::Value {
+            Some(limit) if !is_positive_f32(limit) => Err(Error::Value {
                 what: "design.clip_qkv",
                 expected: "a number above 0 that f32 holds".into(),
                 got: limit.to_string(),

@@ -7,7 +7,7 @@ use super::optimizer::{LearningRates, RAdamConfig};
 use crate::Error;
 use crate::model::encoding::Encoding;
 use crate::model::{Design, ModelConfig, PriorScope, PriorStart, Products, Transformer};
-use crate::settings::{self, is_default, is_finite_f32};
+use crate::settings::{self, is_default, is_finite_f32, is_positive_f32};
 use bam_attention::AttentionError;
 use bam_attention::Implementation;
 use bam_attention::device::{DeviceName, check_float_type, check_head_dim};
@@ -338,9 +338,9 @@ impl Recipe {
             weight_decay,
         } = train.optimizer;
         let fits = betas.iter().all(|beta| (0.0..1.0).contains(beta))
-            && epsilon as f32 > 0.0
+            && is_positive_f32(epsilon)
             && weight_decay >= 0.0
-            && [epsilon, weight_decay].into_iter().all(is_finite_f32);
+            && is_finite_f32(weight_decay);
         if !fits {
             return wrong(
                 "train.optimizer",
