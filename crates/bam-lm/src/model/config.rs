@@ -191,9 +191,8 @@ impl ModelConfig {
             ("rms_norm_eps", self.norm_epsilon),
             ("rope_theta", self.rotary_theta),
         ] {
-            let fits = is_positive_f32(number);
             expect(
-                fits,
+                is_positive_f32(number),
                 what,
                 "a positive number that f32 holds".into(),
                 &number,
